@@ -1,0 +1,102 @@
+"""Print a result table: rows by columns, best marks, intervals; write it as CSV, Markdown, LaTeX or HTML.
+
+What neither rows nor columns name becomes a page of its own (one table a dataset); variants of a metric
+(score, calibrator, prompt set ...) become columns of their own. Reduce with --where:
+
+    analyze table results.parquet --where metric=top1,ece,nll --where dataset=imagenet-val,imagenet-a --best
+    analyze table results.parquet --rows model --columns dataset --where metric=auroc --where score=msp,mcm
+    analyze table results.parquet --columns factor --where metric=factor_accuracy --latex factors.tex
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the options of ``analyze table``."""
+    parser.add_argument(
+        "results", metavar="RESULTS", help="result table that 'analyze metrics' wrote (Parquet)"
+    )
+    parser.add_argument(
+        "--rows", default="model", help="columns that label the rows, comma-separated (default: model)"
+    )
+    parser.add_argument(
+        "--columns", default="metric", help="columns that label the columns (default: metric)"
+    )
+    parser.add_argument(
+        "--where",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="keep only these rows; commas and wildcards allowed, KEY!=VALUE excludes; repeatable",
+    )
+    parser.add_argument(
+        "--best", action="store_true", help="mark the best (bold) and second best (underlined)"
+    )
+    parser.add_argument("--intervals", action="store_true", help="show [low, high] behind the numbers")
+    parser.add_argument(
+        "--group-rows",
+        nargs="?",
+        const="group",
+        default="",
+        metavar="COLUMN",
+        help="blocks of rows by this column of the cards (default when given: group)",
+    )
+    parser.add_argument("--digits", type=int, metavar="N", help="decimals (default: 3; 1 with --percent)")
+    parser.add_argument(
+        "--percent", action="store_true", help="show accuracies and other fractions times 100"
+    )
+    parser.add_argument("--sort", default="", metavar="COLUMN", help="sort rows by this column, best first")
+    parser.add_argument(
+        "--all-columns",
+        action="store_true",
+        help="in the terminal, print columns that do not fit as further tables",
+    )
+    for name in ("csv", "markdown", "latex", "html"):
+        parser.add_argument(
+            f"--{name}",
+            metavar="FILE",
+            help=f"also write it as {name} ('-': to standard output, instead of the table)",
+        )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run ``analyze table``."""
+    from analyze.results import read_results
+    from analyze.selection import parse_where, select
+    from analyze.table_writers import WRITERS, print_tables
+    from analyze.tables import build_tables, split_names
+    from cache_schema.errors import UserError
+
+    if args.digits is not None and not 0 <= args.digits <= 12:
+        raise UserError(f"--digits {args.digits}: give a number of decimals between 0 and 12")
+    results = select(read_results(args.results), parse_where(args.where))
+    tables = build_tables(
+        results,
+        rows=split_names(args.rows, "--rows"),
+        columns=split_names(args.columns, "--columns"),
+        best=args.best,
+        intervals=args.intervals,
+        group_rows=args.group_rows,
+        digits=args.digits,
+        percent=args.percent,
+        sort=args.sort,
+    )
+    wanted = {name: getattr(args, name) for name in WRITERS if getattr(args, name)}
+    if "-" not in wanted.values():
+        from rich.console import Console
+
+        print_tables(tables, Console(), all_columns=args.all_columns)
+    for name, target in wanted.items():
+        text = WRITERS[name](tables)
+        if target == "-":
+            sys.stdout.write(text)
+            continue
+        path = Path(target)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+        print(f"wrote {path}", file=sys.stderr)
+    return 0

@@ -1,0 +1,287 @@
+"""Tables as text: Markdown, LaTeX (booktabs), HTML, CSV, the terminal; everything shown is escaped."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from analyze.tables import Cell, Column, Table
+from analyze.titles import dataset_title, metric_title
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    "&": r"\&",
+    "%": r"\%",
+    "$": r"\$",
+    "#": r"\#",
+    "_": r"\_",
+    "{": r"\{",
+    "}": r"\}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "–": "--",
+    "∞": r"$\infty$",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    '"': r"\textquotedbl{}",
+}
+_MARKDOWN = str.maketrans({c: "\\" + c for c in "\\`*_[]<>|#~&$"})
+
+
+def escape_latex(text: str) -> str:
+    """Return text that LaTeX prints as it is (line breaks become spaces)."""
+    return "".join(_LATEX.get(c, c) for c in " ".join(text.split()))
+
+
+def escape_markdown(text: str) -> str:
+    """Return text that Markdown shows as it is, also inside a table."""
+    return " ".join(text.split()).translate(_MARKDOWN)
+
+
+def page_title(page: dict[str, str]) -> str:
+    """Return the heading of a page (``ImageNet-A``, ``ImageNet-A: ECE``)."""
+    said = {"dataset": dataset_title, "metric": metric_title}
+    return ": ".join(said.get(key, str)(value) for key, value in page.items() if value) or "Results"
+
+
+def _blocks(table: Table) -> Iterable[tuple[str, list[int]]]:
+    """Rows by group, in order; one nameless block where rows are not grouped."""
+    blocks: dict[str, list[int]] = {}
+    for index, group in enumerate(table.groups):
+        blocks.setdefault(group, []).append(index)
+    return blocks.items()
+
+
+def to_markdown(tables: Sequence[Table]) -> str:
+    """Return pages as Markdown: best bold, second underlined."""
+
+    def cell(table: Table, c: Cell, column: Column) -> str:
+        text = table.shown(c, column)
+        return {1: f"**{text}**", 2: f"<u>{text}</u>"}.get(c.rank, text)
+
+    parts = []
+    for table in tables:
+        head = [
+            *map(escape_markdown, table.row_names),
+            *(f"{escape_markdown(c.title)} {c.arrow}".rstrip() for c in table.columns),
+        ]
+        lines = [
+            "| " + " | ".join(head) + " |",
+            "|" + "|".join([" --- "] * len(table.row_names) + [" ---: "] * len(table.columns)) + "|",
+        ]
+        for group, members in _blocks(table):
+            if group:
+                lines.append(
+                    "| " + " | ".join([f"*{escape_markdown(group)}*", *[""] * (len(head) - 1)]) + " |"
+                )
+            for i in members:
+                numbers = [
+                    cell(table, c, column) for c, column in zip(table.cells[i], table.columns, strict=True)
+                ]
+                lines.append("| " + " | ".join([*map(escape_markdown, table.rows[i]), *numbers]) + " |")
+        title = [f"### {escape_markdown(page_title(table.page))}", ""] if table.page else []
+        notes = ["", *(f"{escape_markdown(note)}  " for note in table.notes)] if table.notes else []
+        parts.append("\n".join([*title, *lines, *notes]))
+    return "\n\n".join(parts) + "\n"
+
+
+def to_latex(tables: Sequence[Table]) -> str:
+    r"""Return pages as LaTeX ``tabular``s for the ``booktabs`` package: best bold, second underlined."""
+
+    def cell(table: Table, c: Cell, column: Column) -> str:
+        text = escape_latex(table.shown(c, column))
+        return {1: rf"\textbf{{{text}}}", 2: rf"\underline{{{text}}}"}.get(c.rank, text)
+
+    arrows = {"↑": r" $\uparrow$", "↓": r" $\downarrow$", "": ""}
+    parts = [r"% needs \usepackage{booktabs} and \usepackage[T1]{fontenc}"]
+    for table in tables:
+        width = len(table.row_names) + len(table.columns)
+        head = [
+            *map(escape_latex, table.row_names),
+            *(f"{escape_latex(c.title)}{arrows[c.arrow]}" for c in table.columns),
+        ]
+        lines = [
+            f"% {escape_latex(page_title(table.page))}",
+            *(f"% note: {escape_latex(n)}" for n in table.notes),
+            rf"\begin{{tabular}}{{{'l' * len(table.row_names)}{'r' * len(table.columns)}}}",
+            r"\toprule",
+            " & ".join(head) + r" \\",
+            r"\midrule",
+        ]
+        for number, (group, members) in enumerate(_blocks(table)):
+            if group:
+                lines += [r"\addlinespace"] * bool(number)
+                lines.append(rf"\multicolumn{{{width}}}{{l}}{{\emph{{{escape_latex(group)}}}}} \\")
+            lines += [
+                " & ".join(
+                    [
+                        *map(escape_latex, table.rows[i]),
+                        *(
+                            cell(table, c, column)
+                            for c, column in zip(table.cells[i], table.columns, strict=True)
+                        ),
+                    ]
+                )
+                + r" \\"
+                for i in members
+            ]
+        parts.append("\n".join([*lines, r"\bottomrule", r"\end{tabular}"]))
+    return "\n\n".join(parts) + "\n"
+
+
+_STYLE = """body{font:15px/1.5 system-ui,sans-serif;margin:2rem;color:#222;background:#fff}
+table{border-collapse:collapse;margin:0 0 2rem;border-top:2px solid;border-bottom:2px solid}
+table{font-variant-numeric:tabular-nums}
+th,td{padding:.2rem .8rem;text-align:right}th.label,td.label{text-align:left}thead th{border-bottom:1px solid}
+caption{text-align:left;font-weight:600;padding:.4rem 0}
+tr.group th{text-align:left;font-style:italic;font-weight:400}
+.second{text-decoration:underline}@media(prefers-color-scheme:dark){body{color:#ddd;background:#16181c}}"""
+
+
+def to_html(tables: Sequence[Table]) -> str:
+    """Return pages as one HTML document without scripts: best bold, second underlined."""
+
+    def cell(table: Table, c: Cell, column: Column) -> str:
+        text = html.escape(table.shown(c, column))
+        return {1: f"<b>{text}</b>", 2: f'<span class="second">{text}</span>'}.get(c.rank, text)
+
+    parts = []
+    for table in tables:
+        head = "".join(
+            [
+                *(f'<th class="label" scope="col">{html.escape(n)}</th>' for n in table.row_names),
+                *(f'<th scope="col">{html.escape(c.title)} {c.arrow}</th>' for c in table.columns),
+            ]
+        )
+        body = []
+        for group, members in _blocks(table):
+            if group:
+                span = len(table.row_names) + len(table.columns)
+                body.append(f'<tr class="group"><th colspan="{span}">{html.escape(group)}</th></tr>')
+            for i in members:
+                labels = "".join(f'<td class="label">{html.escape(v)}</td>' for v in table.rows[i])
+                numbers = "".join(
+                    f"<td>{cell(table, c, column)}</td>"
+                    for c, column in zip(table.cells[i], table.columns, strict=True)
+                )
+                body.append(f"<tr>{labels}{numbers}</tr>")
+        parts.append(
+            f"<table><caption>{html.escape(page_title(table.page))}</caption><thead><tr>{head}</tr></thead>"
+            f"<tbody>\n{chr(10).join(body)}\n</tbody></table>"
+            + "".join(f"<p>{html.escape(note)}</p>" for note in table.notes)
+        )
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>Results</title>'
+        f"<style>{_STYLE}</style></head><body>\n{chr(10).join(parts)}\n</body></html>\n"
+    )
+
+
+def to_csv(tables: Sequence[Table]) -> str:
+    """Return pages as one CSV, numbers at full precision, what heads a page as leading columns."""
+    frames = [
+        table.to_frame().select(*(pl.lit(value).alias(key) for key, value in table.page.items()), pl.all())
+        for table in tables
+    ]
+    return pl.concat(frames, how="diagonal").write_csv()
+
+
+WRITERS = {"csv": to_csv, "markdown": to_markdown, "latex": to_latex, "html": to_html}
+"""Option of ``analyze table`` -> function that gives the text."""
+
+
+def print_tables(tables: Sequence[Table], console: Console, *, all_columns: bool = False) -> None:
+    """Print pages in the terminal; what does not fit is named below, or follows as further pages.
+
+    Parameters
+    ----------
+    tables
+        Pages of ``build_tables``.
+    console
+        A rich console; its width decides how many columns fit.
+    all_columns
+        Print the columns that do not fit as further tables instead of naming them.
+    """
+    for table in tables:
+        width = (
+            console.width
+            - 2
+            - sum(
+                2 + max([len(name), *(len(row[i]) for row in table.rows)])
+                for i, name in enumerate(table.row_names)
+            )
+        )
+        pieces: list[list[int]] = [[]]
+        used = 0
+        for index in sorted(range(len(table.columns)), key=lambda i: table.columns[i].variant):
+            column = table.columns[index]
+            need = 2 + max(
+                [len(_two_lines(column)), 5, *(len(table.shown(row[index], column)) for row in table.cells)]
+            )
+            if pieces[-1] and used + need > max(width, 20):
+                pieces.append([])
+                used = 0
+            pieces[-1].append(index)
+            used += need
+        for piece in pieces if all_columns else pieces[:1]:
+            _print_piece(table, piece, console)
+        hidden = [table.columns[i].name for piece in pieces[1:] for i in piece]
+        if hidden and not all_columns:
+            names = ", ".join(hidden[:8]) + (" ..." if len(hidden) > 8 else "")
+            console.print(
+                f"{len(hidden)} more column{'s'[: len(hidden) > 1]} (--all-columns, --where metric=...): {names}",
+                style="dim",
+                markup=False,
+                highlight=False,
+            )
+        for reason, count in table.reasons.items():
+            console.print(f"– {count} without a value: {reason}", style="dim", markup=False, highlight=False)
+        for note in table.notes:
+            console.print(f"note: {note}", style="dim", markup=False, highlight=False)
+        console.print()
+
+
+def _two_lines(column: Column) -> str:
+    """Return the longest line of a column's heading."""
+    return max(_heading(column).split("\n"), key=len)
+
+
+def _heading(column: Column) -> str:
+    return f"{column.name} {column.arrow}".rstrip().replace(" [", "\n[")
+
+
+def _print_piece(table: Table, piece: list[int], console: Console) -> None:
+    from rich import box
+    from rich.table import Table as RichTable
+    from rich.text import Text
+
+    drawn = RichTable(
+        title=Text(page_title(table.page), style="bold"),
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        padding=(0, 1),
+    )
+    for name in table.row_names:
+        drawn.add_column(Text(name), justify="left", overflow="fold")
+    for i in piece:
+        drawn.add_column(Text(_heading(table.columns[i])), justify="right", no_wrap=True)
+    for group, members in _blocks(table):
+        if group:
+            drawn.add_row(Text(group, style="italic"), *[""] * (len(table.row_names) - 1 + len(piece)))
+        for r in members:
+            numbers = [
+                Text(
+                    table.shown(table.cells[r][i], table.columns[i]),
+                    style={1: "bold green", 2: "underline"}.get(table.cells[r][i].rank, ""),
+                )
+                for i in piece
+            ]
+            drawn.add_row(*(Text(label) for label in table.rows[r]), *numbers)
+    console.print(drawn)

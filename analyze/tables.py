@@ -1,0 +1,394 @@
+"""A result table turned into the table of a paper: rows by columns, best marks, intervals, groups of rows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import polars as pl
+
+from analyze.results import CARD_COLUMNS
+from analyze.selection import NAME_COLUMNS, check_column, varying
+from analyze.titles import FRACTIONS, metric_title, score_title
+from cache_schema.errors import UserError, nearest
+from cache_schema.records import GROUPS
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One number of a table.
+
+    Attributes
+    ----------
+    value, low, high
+        The number and its interval; None where there is none.
+    reason
+        Why there is no value.
+    rank
+        1 for the best of its column, 2 for the second best, 0 otherwise.
+    """
+
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+    reason: str = ""
+    rank: int = 0
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column's key, the name it is shown by, and how its numbers are meant.
+
+    Attributes
+    ----------
+    key
+        Values of the columns that were asked for, followed by those that had to be told apart.
+    name, title
+        Plain name (terminal, CSV) and name in print (LaTeX, Markdown, HTML).
+    metric, direction
+        Metric (empty where the columns mix several) and ``higher``, ``lower`` or ``none``.
+    percent
+        Whether the numbers are shown times 100.
+    variant
+        Whether it is one of several variants (calibrated, another prompt set ...) of a number.
+    """
+
+    key: tuple[str, ...]
+    name: str
+    title: str
+    metric: str
+    direction: str
+    percent: bool = False
+    variant: bool = False
+
+    @property
+    def arrow(self) -> str:
+        """Return the sign of the direction."""
+        return {"higher": "↑", "lower": "↓"}.get(self.direction, "")
+
+
+@dataclass(frozen=True)
+class Table:
+    """A page: rows by columns.
+
+    Attributes
+    ----------
+    page
+        What is the same for the whole page (``{"dataset": "imagenet-val"}``).
+    row_names
+        The columns whose values label the rows.
+    rows
+        Labels of each row.
+    groups
+        Group of each row; empty strings where rows are not grouped.
+    columns
+        The columns, in order.
+    cells
+        ``cells[row][column]``.
+    digits
+        Decimals; None chooses three (one for percent).
+    intervals
+        Whether intervals are shown.
+    reasons
+        Why values are missing, and how many for each reason.
+    notes
+        What a reader must know to compare the numbers of one column (rows with different scores, say).
+    """
+
+    page: dict[str, str]
+    row_names: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    groups: tuple[str, ...]
+    columns: tuple[Column, ...]
+    cells: tuple[tuple[Cell, ...], ...]
+    digits: int | None = None
+    intervals: bool = False
+    reasons: dict[str, int] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    def shown(self, cell: Cell, column: Column) -> str:
+        """Return the text of a cell without marks."""
+        if cell.value is None or math.isnan(cell.value):
+            return "–"
+        text = _number(cell.value, column, self.digits)
+        if self.intervals and cell.low is not None and cell.high is not None:
+            text += f" [{_number(cell.low, column, self.digits)}, {_number(cell.high, column, self.digits)}]"
+        return text
+
+    def to_frame(self) -> pl.DataFrame:
+        """Return the page as a wide frame with numbers at full precision."""
+        data: dict[str, list[Any]] = {
+            name: [row[i] for row in self.rows] for i, name in enumerate(self.row_names)
+        }
+        if any(self.groups):
+            data["group"] = list(self.groups)
+        for index, column in enumerate(self.columns):
+            data[column.name] = [row[index].value for row in self.cells]
+            if self.intervals:
+                data[f"{column.name} low"] = [row[index].low for row in self.cells]
+                data[f"{column.name} high"] = [row[index].high for row in self.cells]
+        schema = {name: pl.String() if name in (*self.row_names, "group") else pl.Float64() for name in data}
+        return pl.DataFrame(data, schema=schema)
+
+
+def _number(value: float, column: Column, digits: int | None) -> str:
+    if math.isinf(value):
+        return "∞" if value > 0 else "-∞"
+    scaled = value * 100 if column.percent else value
+    decimals = (1 if column.percent else 3) if digits is None else digits
+    text = f"{scaled:.{decimals}f}"
+    return text.removeprefix("-") if float(text) == 0 else text
+
+
+def split_names(words: str, what: str) -> list[str]:
+    """Read a comma-separated list of the table's columns."""
+    return [
+        check_column(word.strip(), (*NAME_COLUMNS, *CARD_COLUMNS[4:]))
+        for word in words.split(",")
+        if word.strip()
+    ] or (_raise(f"{what} needs at least one column, for example 'model'"))
+
+
+def _raise(message: str) -> Any:
+    raise UserError(message)
+
+
+def build_tables(
+    results: pl.DataFrame,
+    *,
+    rows: Sequence[str] = ("model",),
+    columns: Sequence[str] = ("metric",),
+    best: bool = False,
+    intervals: bool = False,
+    group_rows: str = "",
+    digits: int | None = None,
+    percent: bool = False,
+    sort: str = "",
+) -> list[Table]:
+    """Turn a result table into pages of rows by columns.
+
+    Parameters
+    ----------
+    results
+        A result table, already restricted to the rows of interest.
+    rows, columns
+        Columns of the result table that label rows and columns.
+    best
+        Mark the best and the second best of each column by the metric's direction; equal values share a mark.
+    intervals
+        Show ``[low, high]`` behind the numbers.
+    group_rows
+        Column (``group``, ``source`` ...) whose values head blocks of rows; empty for none.
+    digits
+        Decimals; None: three, or one in percent.
+    percent
+        Show metrics that are fractions (accuracy, ECE, AUROC ...) times 100.
+    sort
+        Name of a column (as printed) by which rows are sorted, best first.
+
+    Returns
+    -------
+    list of Table
+        One page for each combination of model, dataset and metric that neither rows nor columns tell apart.
+        Variants (score, calibrator, prompt set ...) that differ within a cell become columns of their own.
+
+    Raises
+    ------
+    UserError
+        Where a column does not exist, or two numbers claim one cell.
+    """
+    if results.is_empty():
+        raise UserError("the result table has no rows")
+    rows, columns = list(rows), list(columns)
+    if set(rows) & set(columns):
+        raise UserError(f"{', '.join(sorted(set(rows) & set(columns)))} cannot label both rows and columns")
+    pages = [c for c in ("dataset", "metric", "model") if c not in rows and c not in columns]
+    pages = [c for c in pages if results[c].n_unique() > 1 or c != "model"]
+    extra = [c for c in varying(results, [*rows, *columns, *pages]) if c not in rows and c not in columns]
+    without = [c for c in extra if c != "id_dataset"]
+    if not results.select(*pages, *rows, *columns, *without).is_duplicated().any():
+        extra = without  # calibrated rows name the set they were fitted on: no need to say it twice
+    key = [*columns, *extra]
+    clash = results.group_by([*pages, *rows, *key]).len().filter(pl.col("len") > 1)
+    if not clash.is_empty():
+        name = ", ".join(
+            f"{k}={v}" for k, v in clash.row(0, named=True).items() if k != "len" and v not in ("", None)
+        )
+        raise UserError(
+            f"two numbers for one cell ({name}): narrow the table with --where, or add a column to --rows"
+        )
+    built = []
+    for _, part in results.group_by(pages, maintain_order=True) if pages else [((), results)]:
+        page = {c: str(part[c][0]) for c in pages}
+        built.append(
+            _one_page(
+                part,
+                page,
+                rows,
+                key,
+                len(columns),
+                best=best,
+                intervals=intervals,
+                group_rows=group_rows,
+                digits=digits,
+                percent=percent,
+                sort=sort,
+            )
+        )
+    return built
+
+
+def _one_page(
+    part: pl.DataFrame,
+    page: dict[str, str],
+    rows: list[str],
+    key: list[str],
+    n_asked: int,
+    *,
+    best: bool,
+    intervals: bool,
+    group_rows: str,
+    digits: int | None,
+    percent: bool,
+    sort: str,
+) -> Table:
+    part = part.with_columns(pl.col(c).cast(pl.String).fill_null("") for c in (*rows, *key))
+    labels = part.select(rows).unique(maintain_order=True).rows()
+    heads = _columns(part, page, key, n_asked, percent)
+    if group_rows:
+        check_column(group_rows)
+        group_of = dict(zip(part.select(rows).rows(), part[group_rows].to_list(), strict=True))
+        ranks = {
+            name: i for i, name in enumerate(dict.fromkeys([*GROUPS, *sorted(part[group_rows].unique())]))
+        }
+        labels.sort(key=lambda label: ranks[group_of[label]])
+    else:
+        group_of = dict.fromkeys(labels, "")
+    number = {
+        (tuple(row[: len(rows)]), tuple(row[len(rows) : -4])): Cell(*row[-4:])
+        for row in part.select(*rows, *key, "value", "low", "high", "reason").rows()
+    }
+    if sort:
+        labels = _sorted(labels, heads, number, group_of, sort)
+    cells = [[number.get((label, head.key), Cell()) for head in heads] for label in labels]
+    if best:
+        cells = _mark(cells, heads)
+    reasons: dict[str, int] = {}
+    for row in cells:
+        for cell in row:
+            if cell.value is None and cell.reason:
+                reasons[cell.reason] = reasons.get(cell.reason, 0) + 1
+    groups = [GROUPS.get(group_of[label], group_of[label]) for label in labels]
+    return Table(
+        page=page,
+        row_names=tuple(rows),
+        rows=tuple(labels),
+        groups=tuple(groups),
+        columns=tuple(heads),
+        cells=tuple(map(tuple, cells)),
+        digits=digits,
+        intervals=intervals,
+        reasons=reasons,
+        notes=_notes(part, key),
+    )
+
+
+def _notes(part: pl.DataFrame, key: list[str]) -> tuple[str, ...]:
+    """Say which columns hold numbers of different kinds (``auroc``: ``mcm`` in some rows, ``msp`` in others)."""
+    notes = []
+    for column in ("score", "calibrator", "head", "subset", "options", "id_dataset"):
+        if column in key:
+            continue
+        kinds: dict[str, list[str]] = {}
+        for _, cells in part.group_by(key, maintain_order=True):
+            counts = cells[column].value_counts(sort=True)
+            if len(counts) > 1:
+                said = ", ".join(f"{value or 'none'} in {count}" for value, count in counts.rows())
+                kinds.setdefault(said, []).append(str(cells["metric"][0]))
+        for said, metrics in kinds.items():
+            names = ", ".join(dict.fromkeys(metrics))
+            notes.append(f"{names}: {column} is {said} rows")
+    return tuple(notes)
+
+
+def _columns(
+    part: pl.DataFrame, page: dict[str, str], key: list[str], n_asked: int, percent: bool
+) -> list[Column]:
+    """Columns in the order of their first appearance, the variants of one name side by side."""
+    seen = part.group_by(key, maintain_order=True).agg(
+        pl.col("metric").first().alias("_metric"),
+        pl.col("metric").n_unique().alias("_metrics"),
+        pl.col("direction").first().alias("_direction"),
+    )
+    first: dict[tuple[str, ...], int] = {}
+    built = []
+    for row in seen.rows():
+        values, (metric, n_metrics, direction) = tuple(row[: len(key)]), row[len(key) :]
+        first.setdefault(values[:n_asked], len(first))
+        metric = metric if n_metrics == 1 else ""
+        asked = [v for v in values[:n_asked] if v]
+        told = [v for v in values[n_asked:] if v]
+        name = " ".join(asked) + (f" [{', '.join(told)}]" if told else "")
+        shown = [
+            metric_title(v) if k == "metric" else v for k, v in zip(key, values[:n_asked], strict=False) if v
+        ]
+        marks = [
+            score_title(v) if k == "score" else v
+            for k, v in zip(key[n_asked:], values[n_asked:], strict=True)
+            if v
+        ]
+        title = " ".join(shown) + (f" ({', '.join(marks)})" if marks else "")
+        built.append(
+            Column(
+                key=values,
+                name=name or "–",
+                title=title or "–",
+                metric=metric,
+                direction=direction if metric else "none",
+                percent=percent and metric in FRACTIONS,
+                variant=bool(told),
+            )
+        )
+    return sorted(built, key=lambda column: first[column.key[:n_asked]])
+
+
+def _sorted(
+    labels: list[tuple[str, ...]],
+    heads: list[Column],
+    number: dict[Any, Cell],
+    group_of: dict[Any, str],
+    sort: str,
+) -> list[tuple[str, ...]]:
+    names = [head.name for head in heads]
+    if sort not in names:
+        raise UserError(
+            f"no column {sort!r} to sort by{nearest(sort, names)} The columns are {', '.join(names)}."
+        )
+    head = heads[names.index(sort)]
+    order = list(dict.fromkeys(group_of[label] for label in labels))
+
+    def place(label: tuple[str, ...]) -> tuple[int, bool, float]:
+        value = number.get((label, head.key), Cell()).value
+        if value is None or math.isnan(value):
+            return order.index(group_of[label]), True, 0.0
+        return order.index(group_of[label]), False, value if head.direction == "lower" else -value
+
+    return sorted(labels, key=place)
+
+
+def _mark(cells: list[list[Cell]], heads: list[Column]) -> list[list[Cell]]:
+    marked = [list(row) for row in cells]
+    for index, head in enumerate(heads):
+        if head.direction not in ("higher", "lower"):
+            continue
+        values = [
+            c.value for c in (row[index] for row in cells) if c.value is not None and not math.isnan(c.value)
+        ]
+        top = sorted(set(values), reverse=head.direction == "higher")[:2]
+        for row in marked:
+            cell = row[index]
+            if len(values) > 1 and cell.value in top:
+                row[index] = Cell(cell.value, cell.low, cell.high, cell.reason, top.index(cell.value) + 1)
+    return marked

@@ -1,0 +1,319 @@
+"""``analyze table``: every cell is its row, marks follow the direction, names are escaped."""
+
+from __future__ import annotations
+
+import csv
+import html
+import io
+import re
+
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+
+from analyze.cli import main
+from analyze.results import ResultRow, to_frame, write_results
+from analyze.selection import parse_where, select, varying
+from analyze.table_writers import (
+    escape_latex,
+    escape_markdown,
+    print_tables,
+    to_csv,
+    to_html,
+    to_latex,
+    to_markdown,
+)
+from analyze.tables import build_tables
+from analyze.titles import dataset_title
+from cache_schema.errors import UserError
+
+HOSTILE = '<script>alert("x")</script>|a_b & 50% #$ {x}~^\\ `c`\nnext'
+
+
+def row(model: str, metric: str, value: float | None, **more: object) -> ResultRow:
+    return ResultRow(model=model, dataset=more.pop("dataset", "d"), metric=metric, value=value, **more)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def small() -> pl.DataFrame:
+    rows = []
+    for model, group, top1, ece in (
+        ("a", "contrastive", 0.7, 0.05),
+        ("b", "clip-zero-shot", 0.9, 0.04),
+        ("c", "clip-zero-shot", 0.8, 0.06),
+        ("e", "contrastive", 0.9, 0.10),
+    ):
+        rows += [
+            row(model, "top1", top1, low=top1 - 0.01, high=top1 + 0.01, group=group),
+            row(model, "ece", ece, direction="lower", group=group),
+            row(
+                model,
+                "ece",
+                ece / 2,
+                direction="lower",
+                group=group,
+                calibrator="temperature",
+                id_dataset="val",
+            ),
+        ]
+    rows.append(
+        row("e", "nll", None, direction="lower", reason="label outside the class space", group="contrastive")
+    )
+    return to_frame(rows)
+
+
+def test_every_cell_is_the_value_of_its_row(results: pl.DataFrame) -> None:
+    tables = build_tables(results)
+    assert {t.page["dataset"] for t in tables} == set(results["dataset"].unique())
+    seen = 0
+    for table in tables:
+        frame = table.to_frame()
+        for index, column in enumerate(table.columns):
+            metric, *told = column.key
+            for (model,), cells in zip(table.rows, table.cells, strict=True):
+                wanted = results.filter(
+                    pl.col("model") == model,
+                    pl.col("dataset") == table.page["dataset"],
+                    pl.col("metric") == metric,
+                    *[pl.any_horizontal(pl.col("calibrator", "factor", "head") == t) for t in told if t],
+                    *[pl.all_horizontal(pl.col("calibrator", "factor", "head") == "")] * (not any(told)),
+                )
+                if cells[index].value is None:
+                    assert wanted.is_empty()
+                else:
+                    assert wanted["value"].to_list() == [cells[index].value]
+                    seen += 1
+            assert frame[column.name].to_list() == [r[index].value for r in table.cells]
+    assert seen == len(results)
+
+
+def test_marks_follow_the_direction_and_ties_share_them(small: pl.DataFrame) -> None:
+    (table,) = build_tables(small, best=True)
+    ranks = {c.name: [cells[i].rank for cells in table.cells] for i, c in enumerate(table.columns)}
+    assert ranks["top1"] == [0, 1, 2, 1]
+    assert ranks["ece"] == [2, 1, 0, 0]
+    assert ranks["ece [temperature]"] == [2, 1, 0, 0]
+
+
+def test_a_metric_without_direction_and_a_single_row_get_no_mark() -> None:
+    (table,) = build_tables(
+        to_frame(
+            [
+                row("a", "shape_bias", 0.3, direction="none"),
+                row("b", "shape_bias", 0.4, direction="none"),
+                row("a", "top1", 0.5),
+            ]
+        ),
+        best=True,
+    )
+    assert {cell.rank for cells in table.cells for cell in cells} == {0}
+
+
+@given(
+    st.lists(
+        st.one_of(st.none(), st.floats(allow_infinity=False), st.sampled_from([0.25, 0.5])),
+        min_size=2,
+        max_size=12,
+    ),
+    st.sampled_from(["higher", "lower"]),
+)
+def test_best_is_the_extreme_of_the_column(values: list[float | None], direction: str) -> None:
+    frame = to_frame([row(f"m{i}", "x", v, direction=direction) for i, v in enumerate(values)])
+    (table,) = build_tables(frame, best=True)
+    cells = [c[0] for c in table.cells]
+    best = [c.value for c in cells if c.rank == 1]
+    rest = [c.value for c in cells if c.value is not None and c.value == c.value]
+    if len(rest) > 1:
+        assert best
+        assert set(best) == {max(rest) if direction == "higher" else min(rest)}
+        assert len(best) == rest.count(best[0])
+        second = {c.value for c in cells if c.rank == 2}
+        assert len(second) <= 1
+        assert bool(second) == (len(set(rest)) > 1)
+    else:
+        assert not best
+
+
+def test_groups_keep_the_studys_order_and_sorting_stays_within(small: pl.DataFrame) -> None:
+    (table,) = build_tables(small, group_rows="group", sort="top1")
+    assert [r[0] for r in table.rows] == ["b", "c", "e", "a"]
+    assert table.groups == ("zero-shot CLIP",) * 2 + ("self-supervised / contrastive",) * 2
+    (ece,) = build_tables(small, sort="ece")
+    assert [r[0] for r in ece.rows] == ["b", "a", "c", "e"]
+
+
+def test_two_numbers_for_one_cell_are_refused() -> None:
+    frame = to_frame([row("a", "top1", 0.5, store="x"), row("a", "top1", 0.6, store="y")])
+    with pytest.raises(UserError, match=r"two numbers for one cell .*model=a"):
+        build_tables(frame)
+
+
+def test_a_column_that_mixes_scores_says_so() -> None:
+    frame = to_frame([row("a", "auroc", 0.5, score="msp"), row("b", "auroc", 0.6, score="mcm")])
+    (table,) = build_tables(frame)
+    assert [c.name for c in table.columns] == ["auroc"]
+    assert len(table.notes) == 1
+    assert table.notes[0].startswith("auroc: score is ")
+    assert {"msp in 1", "mcm in 1"} <= {
+        part.removesuffix(" rows") for part in re.split(", | is ", table.notes[0])
+    }
+    assert "score is" in to_markdown([table])
+    assert "score is" in to_latex([table])
+
+
+def test_datasets_as_columns_and_models_as_rows(small: pl.DataFrame) -> None:
+    both = pl.concat([small, small.with_columns(dataset=pl.lit("d2"), value=pl.col("value") / 2)])
+    (table,) = build_tables(select(both, {"metric": "top1"}), columns=["dataset"])
+    assert table.page == {"metric": "top1"}
+    assert [c.name for c in table.columns] == ["d", "d2"]
+    assert table.cells[0][1].value == pytest.approx(0.35)
+
+
+def test_csv_reads_back_at_full_precision(results: pl.DataFrame) -> None:
+    chosen = select(results, {"metric": "top1", "head": ""})
+    back = pl.read_csv(io.StringIO(to_csv(build_tables(chosen, intervals=True))))
+    joined = chosen.join(back, on=["model", "dataset"])
+    assert len(joined) == len(chosen)
+    assert joined["value"].to_list() == joined["top1"].to_list()
+    assert joined["low"].to_list() == joined["top1 low"].to_list()
+
+
+def test_intervals_digits_and_percent(small: pl.DataFrame) -> None:
+    (table,) = build_tables(select(small, {"metric": "top1"}), intervals=True, percent=True)
+    assert table.shown(table.cells[0][0], table.columns[0]) == "70.0 [69.0, 71.0]"
+    (table,) = build_tables(small, digits=2)
+    assert table.shown(table.cells[0][0], table.columns[0]) == "0.70"
+
+
+def test_a_missing_value_keeps_its_reason(small: pl.DataFrame) -> None:
+    (table,) = build_tables(small)
+    assert table.reasons == {"label outside the class space": 1}
+    out = io.StringIO()
+    print_tables([table], Console(file=out, width=120))
+    assert "1 without a value: label outside the class space" in out.getvalue()
+
+
+def test_terminal_names_what_does_not_fit(results: pl.DataFrame) -> None:
+    tables = build_tables(select(results, {"dataset": "imagenet-val"}))
+    narrow, whole = io.StringIO(), io.StringIO()
+    print_tables(tables, Console(file=narrow, width=80))
+    print_tables(tables, Console(file=whole, width=80), all_columns=True)
+    hidden = re.search(r"(\d+) more columns", narrow.getvalue())
+    assert hidden
+    assert "[pose]" not in narrow.getvalue().split("more columns")[0]
+    for factor in ("pose", "larger"):
+        assert f"[{factor}]" in whole.getvalue()
+    assert max(map(len, whole.getvalue().splitlines())) <= 80
+
+
+def test_hostile_names_are_text_in_every_format() -> None:
+    tables = build_tables(
+        to_frame([row(HOSTILE, "top1", 0.5, group="more-data")]), group_rows="group", best=True
+    )
+    page = to_html(tables)
+    assert "<script" not in page
+    assert html.escape(HOSTILE) in page
+    line = next(ln for ln in to_markdown(tables).splitlines() if "alert" in ln)
+    assert len(re.findall(r"(?<!\\)\|", line)) == 3
+    latex = to_latex(tables)
+    (body,) = [ln for ln in latex.splitlines() if "alert" in ln]
+    assert len(re.findall(r"(?<!\\)&", body)) == 1
+    assert next(csv.DictReader(io.StringIO(to_csv(tables))))["model"] == HOSTILE
+    out = io.StringIO()
+    print_tables(build_tables(to_frame([row("[bold]x[/bold]", "top1", 0.5)])), Console(file=out, width=80))
+    assert "[bold]x[/bold]" in out.getvalue()
+
+
+@given(st.text())
+def test_latex_escaping_leaves_no_bare_special_character(text: str) -> None:
+    bare = re.sub(r"\\text\w+\{\}|\$\\infty\$|\\[&%$#_{}]", "", escape_latex(text))
+    assert not set(bare) & set('\\&%$#_{}~^<>|"')
+
+
+@given(st.text())
+def test_markdown_escaping_keeps_the_words(text: str) -> None:
+    assert re.sub(r"\\(.)", r"\1", escape_markdown(text)) == " ".join(text.split())
+
+
+def test_conditions_choose_exclude_and_use_wildcards(results: pl.DataFrame) -> None:
+    chosen = select(
+        results, parse_where(["dataset=imagenet-v2-*", "metric=top1,ece", "calibrator=", "model!=clip-*"])
+    )
+    assert set(chosen["dataset"]) == {"imagenet-v2-a", "imagenet-v2-b", "imagenet-v2-c"}
+    assert set(chosen["metric"]) == {"top1", "ece"}
+    assert not any(m.startswith("clip") for m in chosen["model"])
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["metric"], "not of the form key=value"),
+        (["metrc=top1"], "did you mean metric"),
+        (["metric=top11"], "did you mean top1"),
+        (["metric=top1", "dataset=textures"], "no row of the result table meets all"),
+    ],
+)
+def test_bad_conditions_name_the_mend(results: pl.DataFrame, words: list[str], said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        select(results, parse_where(words))
+
+
+def test_varying_finds_what_tells_rows_apart(results: pl.DataFrame) -> None:
+    assert set(varying(results, ["model", "dataset", "metric"])) == {
+        "id_dataset",
+        "calibrator",
+        "factor",
+        "head",
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "title"),
+    [
+        ("imagenet-a", "ImageNet-A"),
+        ("imagenet-v2-a", "ImageNet-V2-A"),
+        ("sun", "SUN"),
+        ("MyData", "MyData"),
+        ("imagenet-sketch", "ImageNet-Sketch"),
+        ("", ""),
+    ],
+)
+def test_dataset_titles(name: str, title: str) -> None:
+    assert dataset_title(name) == title
+
+
+def test_command_writes_every_format(
+    small: pl.DataFrame, tmp_path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = write_results(small, tmp_path / "r.parquet")
+    targets = {kind: tmp_path / "out" / f"t.{kind}" for kind in ("csv", "markdown", "latex", "html")}
+    words = [word for kind, path in targets.items() for word in (f"--{kind}", str(path))]
+    assert main(["table", str(source), "--best", "--group-rows", *words]) == 0
+    assert "top1" in capsys.readouterr().out
+    assert r"\toprule" in targets["latex"].read_text()
+    assert "**0.900**" in targets["markdown"].read_text()
+    assert "<b>0.900</b>" in targets["html"].read_text()
+    assert targets["csv"].read_text().startswith("dataset,model,group,top1")
+    assert main(["table", str(source), "--csv", "-"]) == 0
+    assert capsys.readouterr().out.startswith("dataset,model,top1")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--rows", "modell"],
+        ["--where", "metric=nope"],
+        ["--digits", "-1"],
+        ["--sort", "x"],
+        ["--rows", "metric"],
+        ["--group-rows", "colour"],
+    ],
+)
+def test_bad_options_exit_with_2(
+    small: pl.DataFrame, tmp_path, capsys: pytest.CaptureFixture[str], words: list[str]
+) -> None:
+    source = write_results(small, tmp_path / "r.parquet")
+    assert main(["table", str(source), *words]) == 2
+    assert len(capsys.readouterr().err.strip().splitlines()) == 1
