@@ -1,0 +1,120 @@
+"""Which class space a dataset lives in: a named one, a list, a file, or its own folder names."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from pathlib import Path
+
+from cache_schema.errors import UserError, nearest
+from extract.class_spaces import BUILT_IN, IMAGENET_1K, ClassSpace, class_space
+from extract.datasets.labels import by_index, by_name, by_wnid, looks_like_wnid
+
+FOLDERS = "folders"
+
+
+def own_space(names: Sequence[str], name: str = "") -> ClassSpace:
+    """Return a class space of one's own; unnamed, it is called after its content, so equal lists are one
+    space.
+
+    Parameters
+    ----------
+    names
+        Class names by index.
+    name
+        Name of the space, if it has one.
+    """
+    unnamed = ClassSpace("unnamed", tuple(names))
+    return ClassSpace(name or f"{len(names)}-classes-{unnamed.digest[:8]}", unnamed.names)
+
+
+def space_for(
+    classes: str | Sequence[str], names: Collection[str], *, class_space_name: str = "", where: str = ""
+) -> ClassSpace:
+    """Return the class space that a dataset's ``classes`` key stands for.
+
+    Parameters
+    ----------
+    classes
+        ``imagenet-1k``, ``folders``, a list of names, a ``.txt`` file, or empty: decided from ``names``.
+    names
+        The dataset's folder names, or the values of its label column.
+    class_space_name
+        Name to give a space of the dataset's own.
+    where
+        What is read, for messages.
+
+    Raises
+    ------
+    UserError
+        ``classes`` is none of these, or ``names`` do not decide.
+    """
+    if not isinstance(classes, str):
+        return own_space(classes, class_space_name)
+    if classes.endswith(".txt"):
+        return own_space(_names_in(Path(classes), where), class_space_name)
+    if classes == FOLDERS:
+        return own_space(sorted(set(names)), class_space_name)
+    if classes in BUILT_IN:
+        return class_space(classes)
+    if classes:
+        known = (*BUILT_IN, FOLDERS)
+        raise UserError(
+            f"{where}: classes = {classes!r} is neither {' nor '.join(known)}, a list, nor a .txt file"
+            f"{nearest(classes, known)}"
+        )
+    return _decide(sorted(set(names)), class_space_name, where)
+
+
+def _decide(names: list[str], class_space_name: str, where: str) -> ClassSpace:
+    """Decide between ImageNet-1k and the names themselves by what all of the names are."""
+    imagenet = class_space(IMAGENET_1K)
+    if all(map(looks_like_wnid, names)):
+        stranger = next((name for name in names if name not in by_wnid(names, imagenet)), None)
+        if stranger is not None:
+            raise UserError(
+                f"{where}: the folders are named by WordNet ids, but {stranger!r} is not in {IMAGENET_1K};"
+                ' classes = "folders" takes the ids as classes'
+            )
+        return imagenet
+    if all(name.isdecimal() for name in names):
+        if len(names) == len(imagenet.names) and len(by_index(names, imagenet)) == len(names):
+            return imagenet
+        raise UserError(
+            f"{where}: the classes are numbers; say what they count:"
+            ' classes = "imagenet-1k", a list of names or a .txt file'
+        )
+    if len(by_name(names, imagenet)) == len(names):
+        return imagenet
+    return own_space(names, class_space_name)
+
+
+def _names_in(path: Path, where: str) -> list[str]:
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise UserError(f"{where}: {path} cannot be read: {error.strerror}") from None
+    names = [line.strip() for line in lines if line.strip()]
+    if not names:
+        raise UserError(f"{where}: {path} holds no class name")
+    return names
+
+
+def member_indices(members: Sequence[str | int], space: ClassSpace, *, where: str = "") -> tuple[int, ...]:
+    """Return class indices, sorted, of members given by index, WordNet id or name.
+
+    Raises
+    ------
+    UserError
+        A member is no class of the space, or is the name of several.
+    """
+    texts = [member for member in members if isinstance(member, str)]
+    found = {**by_name(texts, space), **by_wnid(texts, space)}
+    out = set()
+    for member in members:
+        index = member if isinstance(member, int) else found.get(member)
+        if index is None or not 0 <= index < len(space.names):
+            raise UserError(
+                f"{where}: {member!r} is no class of {space.id}{nearest(str(member), space.names)}"
+            )
+        out.add(index)
+    return tuple(sorted(out))
