@@ -1,0 +1,195 @@
+"""HDF5: one file a store, the header as root attribute and again behind the file's end with a digest of all bytes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+import h5py
+import hdf5plugin
+import numpy as np
+from numpy.typing import NDArray
+
+from cache_schema.backends.base import StoreFiles, StoreReader
+from cache_schema.backends.zarr_v3 import fill_value
+from cache_schema.errors import CorruptStoreError, UnsealedStoreError
+from cache_schema.schema import FORMAT, layout
+from cache_schema.seal import check_header, digest_file
+from cache_schema.staging import sync_file
+
+MAGIC = b"closerlook:sealed"
+HEX = 64
+TAIL = HEX + 16 + len(MAGIC) + HEX
+"""Bytes behind the header: its SHA-256, its length (16 hexadecimal digits), MAGIC, SHA-256 of the file so far."""
+
+GUESS = 1 << 16
+"""Read from the file's end in one go; nearly every header is shorter."""
+
+
+class Hdf5Files(StoreFiles):
+    """Writes one file in the 1.10 format, whose metadata have checksums of their own."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self._file: h5py.File | None = None
+
+    def _h5(self) -> h5py.File:
+        if self._file is None:
+            raise ValueError(f"{self.path} is not open")
+        return self._file
+
+    def begin(self, header: Mapping[str, Any]) -> None:
+        # Only the owner knows the staged name, and network disks often have no locks.
+        self._file = h5py.File(self.path, "x", libver=("v110", "v110"), locking=False)
+        self._file.attrs[FORMAT] = _dump(header)
+
+    def create(self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> int:
+        cut = layout(shape, dtype.itemsize)
+        if 0 in shape:
+            self._h5().create_dataset(name, shape=shape, dtype=dtype)
+            return cut.shard_rows
+        self._h5().create_dataset(
+            name,
+            shape=shape,
+            dtype=dtype,
+            chunks=(cut.chunk_rows, *shape[1:]),
+            fillvalue=fill_value(dtype),
+            fletcher32=True,
+            **hdf5plugin.Blosc2(cname="zstd", clevel=3, filters=hdf5plugin.Blosc2.BITSHUFFLE),
+        )
+        return cut.shard_rows
+
+    def write(self, name: str, start: int, block: NDArray[Any]) -> None:
+        if block.size:
+            self._h5()[name][start : start + len(block)] = block
+
+    def seal(self, header: Mapping[str, Any]) -> None:
+        text = _dump(header)
+        self._h5().attrs[FORMAT] = text
+        self.close()
+        body = text.encode()
+        tail = body + hashlib.sha256(body).hexdigest().encode() + f"{len(body):016x}".encode() + MAGIC
+        with self.path.open("ab") as file:
+            file.write(tail)
+        digest = digest_file(self.path).sha256
+        with self.path.open("ab") as file:
+            file.write(digest.encode())
+        sync_file(self.path)
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+
+def _dump(header: Mapping[str, Any]) -> str:
+    return json.dumps(header, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+class Tail(NamedTuple):
+    """What lies behind the end of the HDF5 data."""
+
+    header: str
+    header_digest: str
+    file_digest: str
+
+
+def read_tail(file: BinaryIO, path: object) -> Tail:
+    """Read the header behind a file's end.
+
+    Parameters
+    ----------
+    file
+        Open for reading, seekable.
+    path
+        What to call it in an error.
+    """
+    size = file.seek(0, os.SEEK_END)
+    start = file.seek(max(0, size - GUESS))
+    raw = file.read()
+    if len(raw) < TAIL or raw[-HEX - len(MAGIC) : -HEX] != MAGIC:
+        raise UnsealedStoreError(f"{path} was never sealed, or its end is cut off; delete it and write it again")
+    length_at = len(raw) - HEX - len(MAGIC) - 16
+    try:
+        length = int(raw[length_at : length_at + 16], 16)
+        begin = size - TAIL - length
+        if begin < start:
+            file.seek(max(0, begin))
+            raw = file.read()
+        end = len(raw) - TAIL
+        header = raw[end - length : end].decode()
+        header_digest = raw[end : end + HEX].decode()
+        file_digest = raw[-HEX:].decode()
+    except ValueError as error:
+        raise CorruptStoreError(f"{path}: its last bytes were changed") from error
+    return Tail(header, header_digest, file_digest)
+
+
+class Hdf5Reader(StoreReader):
+    """Opens the file for every read, so that a thousand stores hold no handle, and no lock on network disks."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self._tail: Tail | None = None
+        self._trusted = False
+
+    def _read_tail(self) -> Tail:
+        if self._tail is None:
+            try:
+                with self.path.open("rb") as file:
+                    tail = read_tail(file, self.path)
+            except (FileNotFoundError, IsADirectoryError) as error:
+                raise UnsealedStoreError(f"{self.path} is no file") from error
+            self._tail = tail
+        return self._tail
+
+    def header(self) -> dict[str, Any]:
+        tail = self._read_tail()
+        try:
+            header = check_header(json.loads(tail.header), self.path)
+        except json.JSONDecodeError as error:
+            raise CorruptStoreError(f"{self.path}: its header is no JSON; bytes were changed") from error
+        if hashlib.sha256(tail.header.encode()).hexdigest() != tail.header_digest:
+            raise CorruptStoreError(f"{self.path}: its header is not the one that was sealed")
+        return header
+
+    def signature(self) -> tuple[int, ...]:
+        stat = self.path.stat()
+        return stat.st_size, stat.st_mtime_ns, stat.st_ino
+
+    def _open(self) -> h5py.File:
+        file = h5py.File(self.path, "r", locking=False)
+        if not self._trusted:
+            if file.attrs.get(FORMAT) != self._read_tail().header:
+                file.close()
+                raise CorruptStoreError(f"{self.path}: the header inside is not the one behind the file's end")
+            self._trusted = True
+        return file
+
+    def read(self, name: str, start: int, stop: int) -> NDArray[Any]:
+        try:
+            with self._open() as file:
+                return np.asarray(file[name][start:stop])
+        except (OSError, KeyError, RuntimeError, ValueError) as error:
+            raise CorruptStoreError(
+                f"{self.path}: rows {start} to {stop} of {name} cannot be read, bytes were changed: {error}"
+            ) from error
+
+    def arrays(self) -> dict[str, tuple[tuple[int, ...], str]]:
+        try:
+            with self._open() as file:
+                return {name: (tuple(item.shape), item.dtype.name) for name, item in sorted(file.items())}
+        except (OSError, KeyError, RuntimeError, ValueError) as error:
+            raise CorruptStoreError(f"{self.path} cannot be opened, bytes were changed: {error}") from error
+
+    def byte_problems(self) -> list[str]:
+        tail = self._read_tail()
+        digest = digest_file(self.path, stop=self.path.stat().st_size - HEX).sha256
+        return [] if digest == tail.file_digest else ["its bytes are not those that were sealed"]
+
+    def n_bytes(self) -> int:
+        return self.path.stat().st_size

@@ -1,0 +1,235 @@
+"""Zarr format 3: one folder a store, sharded arrays, and a root ``zarr.json`` that vouches for every file."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import os
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+from zarr.codecs import BloscCodec, Crc32cCodec
+
+from cache_schema.backends.base import StoreFiles, StoreReader
+from cache_schema.errors import CorruptStoreError, UnsealedStoreError
+from cache_schema.schema import FORMAT, layout
+from cache_schema.seal import DIGEST_KEY, check_header, digest_file, dump_with_digest, verify_digest
+from cache_schema.staging import sync_file, sync_folder
+
+ROOT = "zarr.json"
+FILES = f"{FORMAT}_files"
+"""Attribute of the root group: ``files`` maps every other file to its size and SHA-256; ``file_digest`` is its own."""
+
+CODEC, LEVEL = "zstd", 3
+ZARRS = "zarrs.ZarrsCodecPipeline"
+_CODEC_ERRORS = (RuntimeError, ValueError, TypeError, KeyError, OSError, EOFError)
+_config_lock = threading.Lock()
+_forked = False
+
+
+def _after_fork() -> None:
+    """Zarrs keeps a thread pool, which does not survive a fork: the child reads through zarr's own pipeline."""
+    global _forked, _config_lock
+    _forked = True
+    _config_lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+def fill_value(dtype: np.dtype[Any]) -> Any:
+    """Return what an element that was never written reads as: NaN, False or 0."""
+    return dtype.type(np.nan) if dtype.kind == "f" else dtype.type(0)
+
+
+def root_document(header: Mapping[str, Any], files: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the group metadata of a store."""
+    return {
+        "zarr_format": 3,
+        "node_type": "group",
+        "attributes": {FILES: {"files": files, DIGEST_KEY: None}, FORMAT: header},
+    }
+
+
+class ZarrFiles(StoreFiles):
+    """Writes through zarr's own codec pipeline, whose file writes are atomic."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self._arrays: dict[str, zarr.Array[Any]] = {}
+        self._files: dict[str, tuple[int, str]] = {}
+
+    def begin(self, header: Mapping[str, Any]) -> None:
+        self.path.mkdir()
+        (self.path / ROOT).write_bytes(dump_with_digest(root_document(header, {})))
+
+    def create(self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> int:
+        cut = layout(shape, dtype.itemsize)
+        rest = tuple(max(1, length) for length in shape[1:])
+        self._arrays[name] = zarr.create_array(
+            str(self.path / name),
+            shape=shape,
+            dtype=dtype,
+            chunks=(cut.chunk_rows, *rest),
+            shards=(cut.shard_rows, *rest),
+            compressors=[
+                BloscCodec(cname=CODEC, clevel=LEVEL, shuffle="bitshuffle", typesize=dtype.itemsize),
+                Crc32cCodec(),
+            ],
+            fill_value=fill_value(dtype),
+            config={"write_empty_chunks": True},
+        )
+        return cut.shard_rows
+
+    def write(self, name: str, start: int, block: NDArray[Any]) -> None:
+        array = self._arrays[name]
+        array[start : start + len(block)] = block
+        shards = array.shards
+        assert shards is not None
+        # Digested while still in memory; a shard is written whole, so it is final.
+        for shard in range(start // shards[0], -(-(start + len(block)) // shards[0])):
+            self._vouch(self.path.joinpath(name, "c", str(shard), *["0"] * (len(shards) - 1)))
+
+    def _vouch(self, file: Path) -> None:
+        sync_file(file)
+        self._files[file.relative_to(self.path).as_posix()] = tuple(digest_file(file))
+
+    def seal(self, header: Mapping[str, Any]) -> None:
+        folders = [self.path]
+        for path in self.path.rglob("*"):
+            if path.is_dir():
+                folders.append(path)
+            elif path != self.path / ROOT and path.relative_to(self.path).as_posix() not in self._files:
+                self._vouch(path)
+        for folder in folders:
+            sync_folder(folder)
+        part = self.path.parent / ROOT
+        part.write_bytes(dump_with_digest(root_document(header, dict(sorted(self._files.items())))))
+        sync_file(part)
+        part.replace(self.path / ROOT)
+        sync_folder(self.path)
+
+    def close(self) -> None:
+        self._arrays.clear()
+
+
+class ZarrReader(StoreReader):
+    """Reads through the zarrs pipeline where it is installed, which is 1.3 to 2 times faster than zarr's own."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self._open: dict[tuple[str, int], zarr.Array[Any]] = {}
+        self._document: dict[str, Any] | None = None
+
+    def _root(self) -> dict[str, Any]:
+        if self._document is None:
+            raw = self._fetch(ROOT)
+            if raw is None:
+                raise UnsealedStoreError(f"{self.path} has no {ROOT}: it is no store, or its writer was stopped")
+            try:
+                attributes = json.loads(raw).get("attributes", {})
+            except (ValueError, AttributeError) as error:
+                raise CorruptStoreError(f"{self.path / ROOT} is no JSON; its bytes were changed") from error
+            check_header(attributes.get(FORMAT), self.path)  # a newer version is named as such, not as corrupt
+            verify_digest(raw, self.path / ROOT)
+            self._document = attributes
+        return self._document
+
+    def header(self) -> dict[str, Any]:
+        header = self._root()[FORMAT]
+        assert isinstance(header, dict)
+        return header
+
+    def files(self) -> dict[str, tuple[int, str]]:
+        """Return size and SHA-256 of every file of the store but the root's ``zarr.json``, from the seal."""
+        listed = self._root()[FILES]["files"]
+        return {name: (int(size), str(digest)) for name, (size, digest) in listed.items()}
+
+    def signature(self) -> tuple[int, ...]:
+        stat = (self.path / ROOT).stat()
+        return stat.st_size, stat.st_mtime_ns, stat.st_ino
+
+    def _fetch(self, name: str) -> bytes | None:
+        try:
+            return (self.path / name).read_bytes()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+    def _size(self, name: str) -> int | None:
+        try:
+            return (self.path / name).stat().st_size
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+    def _location(self, name: str) -> Any:
+        return str(self.path / name)
+
+    def _pipeline(self) -> dict[str, str]:
+        usable = not _forked and importlib.util.find_spec("zarrs") is not None
+        return {"codec_pipeline.path": ZARRS} if usable else {}
+
+    def _array(self, name: str) -> zarr.Array[Any]:
+        key = (name, os.getpid())
+        if key not in self._open:
+            self._trust(name)
+            with _config_lock, zarr.config.set(self._pipeline()):
+                try:
+                    self._open[key] = zarr.open_array(self._location(name), mode="r", zarr_format=3)
+                except _CODEC_ERRORS as error:
+                    raise CorruptStoreError(f"{self.path}: array {name} cannot be opened: {error}") from error
+        return self._open[key]
+
+    def _trust(self, name: str) -> None:
+        """Compare an array's files with the seal: a missing shard would read as fill values, silently."""
+        listed = self.files()
+        for file, (size, digest) in listed.items():
+            if not file.startswith(f"{name}/"):
+                continue
+            found = self._size(file)
+            if found != size:
+                what = "is missing" if found is None else f"has {found} bytes, {size} were sealed"
+                raise CorruptStoreError(f"{self.path / file} {what}; delete the store and write it again")
+            if file == f"{name}/{ROOT}" and _sha256(self._fetch(file)) != digest:
+                raise CorruptStoreError(f"{self.path / file}: its bytes are not those that were sealed")
+
+    def read(self, name: str, start: int, stop: int) -> NDArray[Any]:
+        array = self._array(name)
+        try:
+            block = array[start:stop]
+        except _CODEC_ERRORS as error:
+            raise CorruptStoreError(
+                f"{self.path}: rows {start} to {stop} of {name} cannot be decoded, bytes were changed: {error}"
+            ) from error
+        return np.asarray(block)
+
+    def arrays(self) -> dict[str, tuple[tuple[int, ...], str]]:
+        found = {}
+        for name in sorted({file.partition("/")[0] for file in self.files()}):
+            array = self._array(name)
+            found[name] = (tuple(array.shape), array.dtype.name)
+        return found
+
+    def byte_problems(self) -> list[str]:
+        listed, problems = self.files(), []
+        there = {path.relative_to(self.path).as_posix() for path in self.path.rglob("*") if not path.is_dir()}
+        problems += [f"{name}: not among the files that were sealed" for name in sorted(there - {ROOT, *listed})]
+        for name, (size, digest) in listed.items():
+            if name not in there:
+                problems.append(f"{name}: missing")
+            elif tuple(digest_file(self.path / name)) != (size, digest):
+                problems.append(f"{name}: its bytes are not those that were sealed")
+        return problems
+
+    def n_bytes(self) -> int:
+        return len(self._fetch(ROOT) or b"") + sum(size for size, _ in self.files().values())
+
+
+def _sha256(raw: bytes | None) -> str:
+    return hashlib.sha256(raw or b"").hexdigest()

@@ -1,0 +1,226 @@
+"""Builds any store: arrays in, staged under a hidden name, checked, sealed, published by one rename."""
+
+from __future__ import annotations
+
+import functools
+import platform
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cache_schema.backends import files_of
+from cache_schema.backends.base import StoreFiles
+from cache_schema.errors import StoreExistsError, UserError
+from cache_schema.identities import to_json_value
+from cache_schema.naming import published, store_folder, store_name
+from cache_schema.records import DatasetCard, ModelCard
+from cache_schema.schema import FORMAT, SCHEMA_VERSION
+from cache_schema.seal import ArrayDigest, store_digest
+from cache_schema.staging import Stage
+from cache_schema.structure import structure_problems
+from cache_schema.text_arrays import encode_text
+
+
+class RowStream:
+    """Rows of one array, pushed in order and in any number, written a whole shard at a time.
+
+    Parameters
+    ----------
+    files
+        The staged store.
+    name, shape, dtype
+        Of the array; the number of rows must be known.
+    """
+
+    def __init__(self, files: StoreFiles, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+        self.name, self.shape, self.dtype = name, shape, dtype
+        self.digest = ArrayDigest(dtype, shape)
+        self.rows = 0
+        self._files = files
+        self._shard_rows = files.create(name, shape, dtype)
+        self._buffer = np.empty((min(self._shard_rows, shape[0]), *shape[1:]), dtype)
+        self._filled = 0
+
+    def push(self, block: NDArray[Any]) -> None:
+        """Add rows."""
+        done = 0
+        while done < len(block):
+            take = min(len(block) - done, len(self._buffer) - self._filled)
+            self._buffer[self._filled : self._filled + take] = block[done : done + take]
+            self._filled += take
+            done += take
+            if self._filled == len(self._buffer):
+                self.flush()
+
+    def flush(self) -> None:
+        """Write what is left; only after the last row may it be less than a shard."""
+        if self._filled:
+            block = self._buffer[: self._filled]
+            self._files.write(self.name, self.rows, block)
+            self.digest.update(block)
+            self.rows += self._filled
+            self._filled = 0
+
+    def entry(self) -> dict[str, Any]:
+        """Return the array's entry in the seal."""
+        return {"shape": list(self.shape), "dtype": self.dtype.name, "digest": self.digest.hexdigest()}
+
+
+class StoreBuilder:
+    """A store that is being written. Use as a context manager: leaving without ``publish`` removes it.
+
+    Parameters
+    ----------
+    cache_path
+        The cache; made if it is not there.
+    kind
+        Key of ``KINDS``.
+    model, dataset
+        The cards; no dataset for heads.
+    name
+        What the file is named after: the dataset's id, or ``head_name(...)``.
+    identity
+        64 hexadecimal digits.
+    backend
+        ``zarr`` or ``hdf5``.
+    record
+        Anything worth keeping: versions, command, device, speed.
+    overwrite
+        Replace a published store of the same identity.
+
+    Raises
+    ------
+    StoreExistsError
+        A store of that identity is published already.
+    """
+
+    def __init__(
+        self,
+        cache_path: Path | str,
+        kind: str,
+        *,
+        model: ModelCard,
+        dataset: DatasetCard | None,
+        name: str,
+        identity: str,
+        backend: str = "zarr",
+        record: Mapping[str, Any] | None = None,
+        overwrite: bool = False,
+    ) -> None:
+        target = store_folder(cache_path, kind, model.id) / store_name(name, identity, backend)
+        self._replaces = published(cache_path, kind, model.id, name, identity)
+        if self._replaces is not None and not overwrite:
+            raise StoreExistsError(
+                f"{self._replaces} is there already; a published store is never overwritten,"
+                " delete it first or pass overwrite"
+            )
+        self.kind = kind
+        self.record: dict[str, Any] = {"versions": versions(), **(record or {})}
+        self.details: dict[str, Any] = {}
+        self._header = {
+            "format": FORMAT,
+            "schema_version": SCHEMA_VERSION,
+            "kind": kind,
+            "identity": identity,
+            "model": to_json_value(model.to_record(), "model"),
+            "dataset": None if dataset is None else to_json_value(dataset.to_record(), "dataset"),
+        }
+        to_json_value(self.record, "record")  # refused now, not after an hour of work
+        self._streams: dict[str, RowStream] = {}
+        self._stage = Stage(target)
+        try:
+            self._files = files_of(backend, self._stage.path)
+            self._files.begin(self._header)
+        except BaseException:
+            self._stage.remove()
+            raise
+
+    def stream(self, name: str, shape: tuple[int, ...], dtype: Any) -> RowStream:
+        """Create an array whose rows come later."""
+        self._streams[name] = RowStream(self._files, name, shape, np.dtype(dtype))
+        return self._streams[name]
+
+    def add(self, name: str, values: NDArray[Any]) -> None:
+        """Write a whole array."""
+        values = np.ascontiguousarray(values)
+        self.stream(name, values.shape, values.dtype).push(values)
+
+    def add_text(self, name: str, values: Sequence[str]) -> None:
+        """Write a text array."""
+        for part, array in encode_text(name, values).items():
+            self.add(part, array)
+
+    def publish(self, n: int) -> Path:
+        """Check, seal and publish.
+
+        Parameters
+        ----------
+        n
+            Rows of the store.
+
+        Returns
+        -------
+        Path
+            Of the published store.
+        """
+        try:
+            for stream in self._streams.values():
+                stream.flush()
+            self._seal(n)
+            self._stage.publish(replaces=self._replaces)
+        finally:
+            self.abandon()
+        return self._stage.target
+
+    def _seal(self, n: int) -> None:
+        problems = [
+            f"{stream.name}: {stream.rows} rows were given, {stream.shape[0]} were announced"
+            for stream in self._streams.values()
+            if stream.rows != stream.shape[0]
+        ]
+        arrays = {name: (stream.shape, stream.dtype.name) for name, stream in self._streams.items()}
+        details = to_json_value(self.details, "details")
+        problems += structure_problems(self.kind, arrays, details)
+        if problems:
+            raise UserError(f"{self._stage.target.name} cannot be sealed: {'; '.join(problems)}")
+        header = {**self._header, "details": details, "record": to_json_value(self.record, "record")}
+        entries = {name: self._streams[name].entry() for name in sorted(self._streams)}
+        header["seal"] = {
+            "n": n,
+            "written": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "arrays": entries,
+            "digest": store_digest(header, entries),
+        }
+        self._files.seal(header)
+
+    def abandon(self) -> None:
+        """Remove what is staged; nothing after ``publish``."""
+        self._files.close()
+        self._stage.remove()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.abandon()
+
+
+@functools.cache
+def versions() -> dict[str, str]:
+    """Return the versions of what wrote a store."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    found = {"python": platform.python_version()}
+    for name in ("closerlook", "numpy", "zarr", "h5py"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:  # run from a checkout that is not installed
+            found[name] = "not installed"
+    return found

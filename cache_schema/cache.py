@@ -1,0 +1,271 @@
+"""A cache: a folder of stores in; models, datasets and stores by name out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+from cache_schema.backends import reader_of
+from cache_schema.errors import CacheError, StoreNotFoundError, UserError, nearest
+from cache_schema.failures import Failure, failure_paths, read_failure
+from cache_schema.naming import backend_of, store_folders
+from cache_schema.records import DatasetCard, ModelCard
+from cache_schema.schema import KINDS
+from cache_schema.small_stores import HeadStore, ReferenceStore, SummaryStore, TextStore
+from cache_schema.store import PredictionStore, Store, store_of
+
+
+class Refused(NamedTuple):
+    """A store that cannot be used, and why."""
+
+    path: Path
+    reason: str
+
+
+class Cache:
+    """A folder of stores. Listing it reads one header a store, and a header once as long as it does not change.
+
+    Parameters
+    ----------
+    path
+        The folder.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        if not self.path.is_dir():
+            raise UserError(f"no cache at {self.path}{_nearest_folder(self.path)}")
+        self._known: dict[str, tuple[tuple[int, ...], Store]] = {}
+        self._refused: dict[str, Refused] = {}
+
+    def __repr__(self) -> str:
+        return f"<Cache {self.path}>"
+
+    def stores(self, kind: str | None = None) -> list[Store]:
+        """Return the published stores, sorted by path; headers are read, arrays are not.
+
+        Stores that cannot be used (damaged, of a newer schema) are left out and listed by :meth:`refused`.
+
+        Parameters
+        ----------
+        kind
+            ``predictions``, ``head``, ``reference``, ``summary`` or ``texts``; all kinds when None.
+        """
+        if kind is not None and kind not in KINDS:
+            raise UserError(f"no kind of store {kind!r}{nearest(kind, KINDS)}; there are {', '.join(KINDS)}")
+        wanted = None if kind is None else KINDS[kind].folder
+        known, refused, stores = {}, {}, []
+        for path in self._paths(wanted):
+            try:
+                reader = reader_of(Path(path))
+                signature = reader.signature()
+                remembered = self._known.get(path)
+                store = remembered[1] if remembered and remembered[0] == signature else store_of(reader)
+            except (CacheError, OSError) as error:
+                refused[path] = Refused(Path(path), str(error))
+                continue
+            known[path] = (signature, store)
+            if kind is None or store.kind == kind:
+                stores.append(store)
+        self._known.update(known)
+        self._refused = {**{key: old for key, old in self._refused.items() if key not in known}, **refused}
+        return stores
+
+    def _paths(self, kind_folder: str | None) -> list[str]:
+        found = []
+        for folder in store_folders(self.path):
+            below = "" if folder.parent == self.path else folder.name
+            if kind_folder is not None and below != kind_folder:
+                continue
+            with os.scandir(folder) as entries:
+                found += [
+                    entry.path for entry in entries if not entry.name.startswith(".") and backend_of(entry.name)
+                ]
+        return sorted(found)
+
+    def refused(self) -> list[Refused]:
+        """Return the stores that cannot be used, with the reason."""
+        self.stores()
+        return [self._refused[path] for path in sorted(self._refused) if Path(path).exists()]
+
+    def failures(self) -> list[Failure]:
+        """Return the recorded failures of jobs; an unreadable record is listed with that as its reason."""
+        found = []
+        for path in failure_paths(self.path):
+            try:
+                found.append(read_failure(path))
+            except CacheError as error:
+                found.append(Failure(model=path.parent.parent.name, dataset=path.stem, reason=str(error), when=""))
+        return found
+
+    def models(self) -> list[ModelCard]:
+        """Return the cards of all models, sorted by id; of several cards of one id, the one written last."""
+        newest = {store.header["model"]["id"]: store for store in sorted(self.stores(), key=_written)}
+        return [newest[name].model for name in sorted(newest)]
+
+    def datasets(self) -> list[DatasetCard]:
+        """Return the cards of all datasets, sorted by id; of several cards of one id, the one written last."""
+        of_datasets = [store for store in self.stores() if store.header["dataset"]]
+        newest = {store.header["dataset"]["id"]: store for store in sorted(of_datasets, key=_written)}
+        return [newest[name].dataset for name in sorted(newest)]
+
+    def store(self, model_id: str, dataset_id: str, *, identity: str | None = None) -> PredictionStore:
+        """Return a model's prediction store on a dataset.
+
+        Parameters
+        ----------
+        model_id, dataset_id
+            Ids of the cards.
+        identity
+            Which one, by the first digits of its identity, where there are several (another precision, say).
+
+        Raises
+        ------
+        StoreNotFoundError
+            There is none; names the nearest ids.
+        UserError
+            There are several and ``identity`` does not say which.
+        """
+        found = self._find("predictions", model_id, dataset_id, identity)
+        assert isinstance(found, PredictionStore)
+        return found
+
+    def summary(
+        self, model_id: str, dataset_id: str, *, variant: str = "", identity: str | None = None
+    ) -> SummaryStore:
+        """Return a model's summary store on a dataset; parameters and errors as for :meth:`store`.
+
+        Parameters
+        ----------
+        model_id, dataset_id, identity
+            As for :meth:`store`.
+        variant
+            Which of several summaries; the plain one when empty.
+        """
+        found = self._find("summary", model_id, dataset_id, identity, variant=variant)
+        assert isinstance(found, SummaryStore)
+        return found
+
+    def reference(self, model_id: str, dataset_id: str, *, identity: str | None = None) -> ReferenceStore:
+        """Return a model's reference store of a training set; parameters and errors as for :meth:`store`."""
+        found = self._find("reference", model_id, dataset_id, identity)
+        assert isinstance(found, ReferenceStore)
+        return found
+
+    def texts(self, model_id: str, dataset_id: str, *, identity: str | None = None) -> TextStore:
+        """Return a model's text store of a dataset; parameters and errors as for :meth:`store`."""
+        found = self._find("texts", model_id, dataset_id, identity)
+        assert isinstance(found, TextStore)
+        return found
+
+    def _find(
+        self, kind: str, model_id: str, dataset_id: str, identity: str | None, *, variant: str | None = None
+    ) -> Store:
+        stores = self.stores(kind)
+        of_model = [store for store in stores if store.header["model"]["id"] == model_id]
+        found = [
+            store
+            for store in of_model
+            if store.header["dataset"]["id"] == dataset_id
+            and (variant is None or store.details["variant"] == variant)
+            and (identity is None or store.identity.startswith(identity))
+        ]
+        if len(found) == 1:
+            return found[0]
+        what = f"{kind} store of model {model_id!r} on {dataset_id!r}{f' (variant {variant!r})' if variant else ''}"
+        if found:
+            names = ", ".join(store.path.name for store in found)
+            raise UserError(f"{len(found)} {what}: {names}; name one by its identity, or delete the others")
+        if not of_model:
+            hint = nearest(model_id, {store.header["model"]["id"] for store in stores})
+        else:
+            hint = nearest(dataset_id, {store.header["dataset"]["id"] for store in of_model})
+        refused = [bad for bad in self._refused.values() if bad.path.parent.name in (model_id, KINDS[kind].folder)]
+        if refused and not hint:
+            hint = f"; {refused[0].reason}"
+        raise StoreNotFoundError(f"{self.path} has no {what}{hint}")
+
+    def heads(self, model_id: str) -> list[HeadStore]:
+        """Return all heads of a model, sorted by path."""
+        return [
+            store for store in self.stores("head")
+            if isinstance(store, HeadStore) and store.header["model"]["id"] == model_id
+        ]
+
+    def head(self, model_id: str, class_space: str, prompt_set: str | None = None) -> HeadStore:
+        """Return a model's head for a class space.
+
+        Parameters
+        ----------
+        model_id, class_space
+            Which model, which classes.
+        prompt_set
+            Which prompt set. None means the only one there is; among several the one written as the default, else the
+            one that the model's stored logits were computed with.
+
+        Raises
+        ------
+        StoreNotFoundError
+            There is none; names the nearest.
+        UserError
+            There are several and nothing says which; names them.
+        """
+        of_model = self.heads(model_id)
+        of_space = [head for head in of_model if head.class_space == class_space]
+        found = [head for head in of_space if prompt_set is None or head.prompt_set == prompt_set]
+        if len(found) > 1:
+            found = _preferred(found, self._head_identities(model_id))
+        if len(found) == 1:
+            return found[0]
+        if found:
+            names = ", ".join(repr(head.prompt_set) for head in found)
+            raise UserError(f"model {model_id!r} has several heads for {class_space}: prompt sets {names}; name one")
+        if not of_model:
+            hint = nearest(model_id, {head.model.id for head in self.stores("head")})
+        elif not of_space:
+            hint = f"; it has heads for {', '.join(sorted({head.class_space for head in of_model}))}"
+        else:
+            hint = f"; it has the prompt sets {', '.join(sorted(repr(head.prompt_set) for head in of_space))}"
+        wanted = f" with prompt set {prompt_set!r}" if prompt_set is not None else ""
+        raise StoreNotFoundError(f"{self.path} has no head of model {model_id!r} for {class_space!r}{wanted}{hint}")
+
+    def _head_identities(self, model_id: str) -> set[str]:
+        return {
+            str(store.record.get("head_identity"))
+            for store in self.stores("predictions")
+            if store.header["model"]["id"] == model_id and store.record.get("head_identity")
+        }
+
+
+def _preferred(heads: list[HeadStore], used: Iterable[str]) -> list[HeadStore]:
+    """Return the heads marked as default, else those that stored logits were computed with, else all."""
+    default = [head for head in heads if head.details["default"]]
+    return default or [head for head in heads if head.identity in set(used)] or heads
+
+
+def _written(store: Store) -> str:
+    return str(store.header["seal"]["written"])
+
+
+def _nearest_folder(path: Path) -> str:
+    parent = path.parent
+    names = [entry.name for entry in parent.iterdir() if entry.is_dir()] if parent.is_dir() else []
+    return nearest(path.name, names)
+
+
+def open_cache(path: Path | str) -> Cache:
+    """Open a cache for reading.
+
+    Parameters
+    ----------
+    path
+        The cache's folder.
+
+    Raises
+    ------
+    UserError
+        There is no such folder.
+    """
+    return Cache(path)

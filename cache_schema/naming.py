@@ -1,0 +1,123 @@
+"""File names: from any model, dataset or prompt-set name to a name that every file system takes, and only that."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from cache_schema.errors import UserError, nearest
+from cache_schema.schema import KINDS
+
+SUFFIXES = {"zarr": ".zarr", "hdf5": ".h5"}
+"""Backend -> suffix of its stores."""
+
+SLUG_LENGTH = 80
+_RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?$")
+
+
+def slug(name: str) -> str:
+    """Return a file name for a name.
+
+    Lower case letters, digits, ``.``, ``_`` and ``-``; a name that had to be changed gets eight digits of its SHA-256
+    behind it, so that different names never share a slug. The real name is kept in the store.
+
+    Parameters
+    ----------
+    name
+        Any text.
+
+    Returns
+    -------
+    str
+        At most 89 characters, never hidden, never ``.`` or ``..``.
+
+    Examples
+    --------
+    >>> slug("resnet50.a1_in1k")
+    'resnet50.a1_in1k'
+    >>> slug("ViT-B-32/openai")
+    'vit-b-32-openai-32b1c41c'
+    """
+    clean = re.sub(r"[^a-z0-9._-]+", "-", name.lower())[:SLUG_LENGTH].strip("-.")
+    if clean == name and not _RESERVED.match(clean):
+        return clean
+    return f"{clean or 'x'}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+
+
+def suffix_of(backend: str) -> str:
+    """Return ``.zarr`` or ``.h5``; UserError for another backend."""
+    if backend not in SUFFIXES:
+        raise UserError(f"no backend {backend!r}{nearest(backend, SUFFIXES)}; there are {', '.join(SUFFIXES)}")
+    return SUFFIXES[backend]
+
+
+def backend_of(path: Path | str) -> str | None:
+    """Return the backend that a path's suffix names, or None."""
+    suffix = Path(path).suffix
+    return next((backend for backend, known in SUFFIXES.items() if known == suffix), None)
+
+
+def store_name(name: str, identity: str, backend: str = "zarr") -> str:
+    """Return the file name of a store: ``<slug>-<identity8>.zarr`` or ``.h5``.
+
+    Parameters
+    ----------
+    name
+        Dataset id; for a head ``<class space>-<prompt set>``.
+    identity
+        64 hexadecimal digits from :func:`cache_schema.identity`.
+    backend
+        ``zarr`` or ``hdf5``.
+    """
+    return f"{slug(name)}-{identity[:8]}{suffix_of(backend)}"
+
+
+def store_folder(cache_path: Path | str, kind: str, model_id: str) -> Path:
+    """Return the folder that a model's stores of one kind lie in."""
+    return Path(cache_path) / slug(model_id) / KINDS[kind].folder
+
+
+def store_folders(cache_path: Path | str) -> Iterator[Path]:
+    """Yield every folder of a cache that may hold stores: each model's own and those of the kinds below it."""
+    below = {spec.folder for spec in KINDS.values() if spec.folder}
+    with os.scandir(cache_path) as models:
+        folders = sorted(entry.path for entry in models if _is_plain_folder(entry))
+    for folder in folders:
+        yield Path(folder)
+        with os.scandir(folder) as entries:
+            inner = sorted(entry.path for entry in entries if entry.name in below and entry.is_dir())
+        yield from map(Path, inner)
+
+
+def _is_plain_folder(entry: os.DirEntry[str]) -> bool:
+    return not entry.name.startswith(".") and backend_of(entry.name) is None and entry.is_dir()
+
+
+def head_name(class_space: str, prompt_set: str) -> str:
+    """Return what a head store is named after."""
+    return f"{class_space}-{prompt_set}" if prompt_set else class_space
+
+
+def published(cache_path: Path | str, kind: str, model_id: str, name: str, identity: str) -> Path | None:
+    """Return the path of a published store, whichever backend wrote it, or None.
+
+    A published store is a sealed one, so this is the whole test of "is this job done?"; nothing is opened.
+
+    Parameters
+    ----------
+    cache_path, kind, model_id
+        Where to look.
+    name
+        Dataset id, or :func:`head_name` for a head.
+    identity
+        64 hexadecimal digits.
+    """
+    folder = store_folder(cache_path, kind, model_id)
+    for backend in SUFFIXES:
+        path = folder / store_name(name, identity, backend)
+        if path.exists():
+            return path
+    return None

@@ -1,0 +1,296 @@
+"""Reads stores: a path in; cards, record, labels, and row blocks of logits and features out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cache_schema.backends import reader_of
+from cache_schema.backends.base import StoreReader
+from cache_schema.centred import decode
+from cache_schema.errors import CorruptStoreError, UserError
+from cache_schema.records import DatasetCard, ModelCard
+from cache_schema.schema import OFFSETS
+from cache_schema.text_arrays import decode_text
+
+
+class Store:
+    """A published store. Opening one reads its header only.
+
+    Parameters
+    ----------
+    reader
+        Of the store's files.
+    header
+        What the reader's ``header()`` gave.
+
+    Attributes
+    ----------
+    path
+        Where it lies.
+    header
+        All of it, as JSON.
+    kind
+        ``predictions``, ``head``, ``reference``, ``summary`` or ``texts``.
+    """
+
+    def __init__(self, reader: StoreReader, header: dict[str, Any]) -> None:
+        self._reader = reader
+        self.path: Path = reader.path
+        self.header = header
+        self.kind: str = header["kind"]
+
+    def __len__(self) -> int:
+        return int(self.header["seal"]["n"])
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.path.name}: {len(self)} rows>"
+
+    @cached_property
+    def model(self) -> ModelCard:
+        """The model's card."""
+        return ModelCard.from_record(self.header["model"])
+
+    @cached_property
+    def dataset(self) -> DatasetCard:
+        """The dataset's card; UserError for a head, which has none."""
+        if self.header["dataset"] is None:
+            raise UserError(f"{self.path}: a store of kind {self.kind} belongs to no dataset")
+        return DatasetCard.from_record(self.header["dataset"])
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """How it was made: versions, command, device, speed ..."""
+        record: dict[str, Any] = self.header["record"]
+        return record
+
+    @property
+    def details(self) -> dict[str, Any]:
+        """The small values that belong to the content: kind of the logits, prompt set, logit scale ..."""
+        details: dict[str, Any] = self.header["details"]
+        return details
+
+    @property
+    def identity(self) -> str:
+        """Which store this is, 64 hexadecimal digits."""
+        return str(self.header["identity"])
+
+    @property
+    def digest(self) -> str:
+        """Digest of kind, details and all arrays: equal digests, equal numbers, whatever the backend."""
+        return str(self.header["seal"]["digest"])
+
+    @property
+    def array_names(self) -> list[str]:
+        """Names of the arrays on disk."""
+        return list(self.header["seal"]["arrays"])
+
+    def n_bytes(self) -> int:
+        """Return the size on disk."""
+        return self._reader.n_bytes()
+
+    def has(self, name: str) -> bool:
+        """Return whether the store holds an array."""
+        return name in self.header["seal"]["arrays"]
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Return an array's shape, from the seal."""
+        if not self.has(name):
+            raise UserError(f"{self.path} holds no {name}")
+        return tuple(self.header["seal"]["arrays"][name]["shape"])
+
+    def read(self, name: str, start: int = 0, stop: int | None = None) -> NDArray[Any]:
+        """Return rows of an array as they are stored.
+
+        Parameters
+        ----------
+        name
+            One of ``array_names``.
+        start, stop
+            First row and the one after the last; all rows when left out. ``stop`` beyond the end is the end.
+        """
+        rows = self.shape(name)[0]
+        stop = rows if stop is None else min(stop, rows)
+        if start < 0 or stop < start:
+            raise UserError(f"{self.path}: rows {start} to {stop} of {name}: start must be 0 to stop")
+        return self._reader.read(name, start, stop)
+
+    def read_text(self, name: str) -> list[str]:
+        """Return a whole text array."""
+        try:
+            return decode_text(self.read(name), self.read(name + OFFSETS))
+        except (CorruptStoreError, UnicodeDecodeError) as error:
+            raise CorruptStoreError(f"{self.path}: {name}: {error}") from error
+
+    def _columns(self, listed: list[dict[str, str]]) -> dict[str, NDArray[Any]]:
+        return {item["name"]: self._column(item) for item in listed}
+
+    def _column(self, item: dict[str, str]) -> NDArray[Any]:
+        if item["type"] == "text":
+            return np.array(self.read_text(item["array"]), dtype=object)
+        return self.read(item["array"])
+
+
+@dataclass(frozen=True)
+class Block:
+    """Consecutive rows of a prediction store.
+
+    Attributes
+    ----------
+    start, stop
+        First row and the one after the last.
+    logits
+        (b, C): float32, or the stored float16 with ``centred=True``; None if not asked for.
+    centers
+        (b,) float32, with ``centred=True`` only: what to add to ``logits``.
+    features
+        (b, D) float32, None if not asked for.
+    labels
+        (b,) int32.
+    valid
+        (b,) bool.
+    """
+
+    start: int
+    stop: int
+    logits: NDArray[Any] | None
+    centers: NDArray[np.float32] | None
+    features: NDArray[np.float32] | None
+    labels: NDArray[np.int32]
+    valid: NDArray[np.bool_]
+
+
+class PredictionStore(Store):
+    """What one model gave for every image of one dataset, in the dataset's order."""
+
+    @property
+    def logits_kind(self) -> str:
+        """``logits`` or ``log_probabilities``."""
+        return str(self.details["logits_kind"])
+
+    @property
+    def has_logits(self) -> bool:
+        """Whether logits are stored."""
+        return self.has("logits")
+
+    @property
+    def has_features(self) -> bool:
+        """Whether features are stored."""
+        return self.has("features")
+
+    @property
+    def n_classes(self) -> int | None:
+        """C of the logits; None without logits."""
+        return self.shape("logits")[1] if self.has_logits else None
+
+    @property
+    def feature_width(self) -> int | None:
+        """D of the features; None without features."""
+        return self.shape("features")[1] if self.has_features else None
+
+    @cached_property
+    def labels(self) -> NDArray[np.int32]:
+        """Labels of shape (n,), -1 where there is none."""
+        return self.read("labels")
+
+    @cached_property
+    def valid(self) -> NDArray[np.bool_]:
+        """Of shape (n,): False where there is no output for the image."""
+        return self.read("valid")
+
+    @cached_property
+    def image_ids(self) -> list[str]:
+        """Names of the images, n strings."""
+        return self.read_text("image_id")
+
+    @cached_property
+    def metadata(self) -> dict[str, NDArray[Any]]:
+        """Per-image columns by name: text as object arrays of str, int64, float64 or bool."""
+        return self._columns(self.details["metadata"])
+
+    def centred_logits(self, start: int = 0, stop: int | None = None) -> NDArray[np.float16]:
+        """Return rows of centred logits as stored, (b, C) float16; the top of the kept classes is exactly 0."""
+        return self.read("logits", start, stop)
+
+    def logit_centers(self, start: int = 0, stop: int | None = None) -> NDArray[np.float32]:
+        """Return the centres of rows, (b,) float32."""
+        return self._centers[start:stop]
+
+    @cached_property
+    def _centers(self) -> NDArray[np.float32]:
+        return self.read("logit_center")
+
+    def logits(self, start: int = 0, stop: int | None = None) -> NDArray[np.float32]:
+        """Return rows of logits, decoded: (b, C) float32. NaN in invalid rows."""
+        return decode(self.centred_logits(start, stop), self.logit_centers(start, stop))
+
+    def features(self, start: int = 0, stop: int | None = None) -> NDArray[np.float32]:
+        """Return rows of features, (b, D) float32. NaN in invalid rows."""
+        return self.read("features", start, stop).astype(np.float32, copy=False)
+
+    def blocks(
+        self, rows: int = 8192, *, logits: bool = True, features: bool = False, centred: bool = False
+    ) -> Iterator[Block]:
+        """Go through the store block by block, so that memory stays bounded.
+
+        Parameters
+        ----------
+        rows
+            Of a block; a multiple of 1,024 decodes every chunk once.
+        logits, features
+            What to read.
+        centred
+            Leave the logits as stored and give their centres along.
+        """
+        if rows < 1:
+            raise UserError(f"blocks of {rows} rows: at least 1")
+        for start in range(0, len(self), rows):
+            stop = min(start + rows, len(self))
+            values: NDArray[Any] | None = None
+            if logits:
+                values = self.centred_logits(start, stop) if centred else self.logits(start, stop)
+            yield Block(
+                start,
+                stop,
+                values,
+                self.logit_centers(start, stop) if logits and centred else None,
+                self.features(start, stop) if features else None,
+                self.labels[start:stop],
+                self.valid[start:stop],
+            )
+
+
+def open_store(path: Path | str) -> Store:
+    """Open a published store of any kind.
+
+    Parameters
+    ----------
+    path
+        A ``.zarr`` folder or an ``.h5`` file.
+
+    Returns
+    -------
+    Store
+        PredictionStore, HeadStore, ReferenceStore, SummaryStore or TextStore.
+
+    Raises
+    ------
+    UnsealedStoreError, NewerSchemaError, CorruptStoreError
+        It cannot be used; one sentence says why.
+    """
+    return store_of(reader_of(Path(path)))
+
+
+def store_of(reader: StoreReader) -> Store:
+    """Open a store through a reader."""
+    from cache_schema.small_stores import SMALL_STORES
+
+    header = reader.header()
+    kinds: dict[str, type[Store]] = {"predictions": PredictionStore, **SMALL_STORES}
+    return kinds[header["kind"]](reader, header)
