@@ -1,0 +1,1 @@
+"""The models that can be named: lists of the study, and cards derived from names alone."""
