@@ -25,7 +25,8 @@ class Refused(NamedTuple):
 
 
 class Cache:
-    """A folder of stores. Listing it reads one header a store, and a header once as long as it does not change.
+    """A folder of stores. Listing it reads one header a store, and a header once as long as it does not
+    change.
 
     Parameters
     ----------
@@ -81,7 +82,9 @@ class Cache:
                 continue
             with os.scandir(folder) as entries:
                 found += [
-                    entry.path for entry in entries if not entry.name.startswith(".") and backend_of(entry.name)
+                    entry.path
+                    for entry in entries
+                    if not entry.name.startswith(".") and backend_of(entry.name)
                 ]
         return sorted(found)
 
@@ -97,7 +100,9 @@ class Cache:
             try:
                 found.append(read_failure(path))
             except CacheError as error:
-                found.append(Failure(model=path.parent.parent.name, dataset=path.stem, reason=str(error), when=""))
+                found.append(
+                    Failure(model=path.parent.parent.name, dataset=path.stem, reason=str(error), when="")
+                )
         return found
 
     def models(self) -> list[ModelCard]:
@@ -106,7 +111,9 @@ class Cache:
         return [newest[name].model for name in sorted(newest)]
 
     def datasets(self) -> list[DatasetCard]:
-        """Return the cards of all datasets, sorted by id; of several cards of one id, the one written last."""
+        """Return the cards of all datasets, sorted by id; of several cards of one id, the one written
+        last.
+        """
         of_datasets = [store for store in self.stores() if store.header["dataset"]]
         newest = {store.header["dataset"]["id"]: store for store in sorted(of_datasets, key=_written)}
         return [newest[name].dataset for name in sorted(newest)]
@@ -174,7 +181,8 @@ class Cache:
         ]
         if len(found) == 1:
             return found[0]
-        what = f"{kind} store of model {model_id!r} on {dataset_id!r}{f' (variant {variant!r})' if variant else ''}"
+        which = f" (variant {variant!r})" if variant else ""
+        what = f"{kind} store of model {model_id!r} on {dataset_id!r}{which}"
         if found:
             names = ", ".join(store.path.name for store in found)
             raise UserError(f"{len(found)} {what}: {names}; name one by its identity, or delete the others")
@@ -182,7 +190,9 @@ class Cache:
             hint = nearest(model_id, {store.header["model"]["id"] for store in stores})
         else:
             hint = nearest(dataset_id, {store.header["dataset"]["id"] for store in of_model})
-        refused = [bad for bad in self._refused.values() if bad.path.parent.name in (model_id, KINDS[kind].folder)]
+        refused = [
+            bad for bad in self._refused.values() if bad.path.parent.name in (model_id, KINDS[kind].folder)
+        ]
         if refused and not hint:
             hint = f"; {refused[0].reason}"
         raise StoreNotFoundError(f"{self.path} has no {what}{hint}")
@@ -190,7 +200,8 @@ class Cache:
     def heads(self, model_id: str) -> list[HeadStore]:
         """Return all heads of a model, sorted by path."""
         return [
-            store for store in self.stores("head")
+            store
+            for store in self.stores("head")
             if isinstance(store, HeadStore) and store.header["model"]["id"] == model_id
         ]
 
@@ -202,8 +213,8 @@ class Cache:
         model_id, class_space
             Which model, which classes.
         prompt_set
-            Which prompt set. None means the only one there is; among several the one written as the default, else the
-            one that the model's stored logits were computed with.
+            Which prompt set. None means the only one there is; among several the one written as the default,
+            else the one that the model's stored logits were computed with.
 
         Raises
         ------
@@ -221,7 +232,9 @@ class Cache:
             return found[0]
         if found:
             names = ", ".join(repr(head.prompt_set) for head in found)
-            raise UserError(f"model {model_id!r} has several heads for {class_space}: prompt sets {names}; name one")
+            raise UserError(
+                f"model {model_id!r} has several heads for {class_space}: prompt sets {names}; name one"
+            )
         if not of_model:
             hint = nearest(model_id, {head.model.id for head in self.stores("head")})
         elif not of_space:
@@ -229,7 +242,9 @@ class Cache:
         else:
             hint = f"; it has the prompt sets {', '.join(sorted(repr(head.prompt_set) for head in of_space))}"
         wanted = f" with prompt set {prompt_set!r}" if prompt_set is not None else ""
-        raise StoreNotFoundError(f"{self.path} has no head of model {model_id!r} for {class_space!r}{wanted}{hint}")
+        raise StoreNotFoundError(
+            f"{self.path} has no head of model {model_id!r} for {class_space!r}{wanted}{hint}"
+        )
 
     def _head_identities(self, model_id: str) -> set[str]:
         return {

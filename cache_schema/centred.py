@@ -1,4 +1,6 @@
-"""Row-centred float16 logits: float32 logits in, (float16 rows whose top class is exactly 0, float32 centres) out."""
+"""Row-centred float16 logits: float32 logits in, (float16 rows whose top class is exactly 0, float32 centres)
+out.
+"""
 
 from __future__ import annotations
 
@@ -38,22 +40,22 @@ def encode(
     Returns
     -------
     Centred
-        With c the row's maximum over ``members``, every value is ``float16(logit - c)``, except that a difference
-        other than 0 never becomes 0 (it becomes +-2**-24), and that a finite one never becomes infinite (it is
-        clamped to +-65504).
+        With c the row's maximum over ``members``, every value is ``float16(logit - c)``, except that a
+        difference other than 0 never becomes 0 (it becomes +-2**-24), and that a finite one never becomes
+        infinite (it is clamped to +-65504).
 
     Raises
     ------
     UserError
-        A row holds +inf, or has no finite logit among the members. A row of NaN only stays NaN; a row that mixes NaN
-        with numbers is refused.
+        A row holds +inf, or has no finite logit among the members. A row of NaN only stays NaN; a row that
+        mixes NaN with numbers is refused.
 
     Notes
     -----
-    Among the members: the arg-max never changes, the classes that tie for the top are the same before and after, and
-    order is kept (x <= y before implies x <= y after; distinct values below the top may become equal). The error of
-    ``decode`` is at most 2**-11 of the distance from the top, half an ulp of float32 besides, as long as that distance
-    is between 6.2e-5 and 65504. -inf stays -inf: a probability of 0.
+    Among the members: the arg-max never changes, the classes that tie for the top are the same before and
+    after, and order is kept (x <= y before implies x <= y after; distinct values below the top may become
+    equal). The error of ``decode`` is at most 2**-11 of the distance from the top, half an ulp of float32
+    besides, as long as that distance is between 6.2e-5 and 65504. -inf stays -inf: a probability of 0.
     """
     with np.errstate(over="ignore"):
         values = np.asarray(logits, dtype=np.float32)
@@ -83,7 +85,9 @@ def _refuse(values: NDArray[np.float32], centers: NDArray[np.float32], first_row
         (np.isneginf(centers), "has no finite logit among the classes that count"),
     ):
         if bad.any():
-            raise UserError(f"row {first_row + int(np.flatnonzero(bad)[0])} {what}; mark the row invalid or mend it")
+            raise UserError(
+                f"row {first_row + int(np.flatnonzero(bad)[0])} {what}; mark the row invalid or mend it"
+            )
 
 
 def decode(logits: NDArray[np.float16], centers: NDArray[np.float32]) -> NDArray[np.float32]:

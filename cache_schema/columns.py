@@ -1,4 +1,6 @@
-"""Named columns of a store (metadata, statistics): names and arrays in, safe array names and checked dtypes out."""
+"""Named columns of a store (metadata, statistics): names and arrays in, safe array names and checked dtypes
+out.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,9 @@ def plain_column(name: str, values: Any, dtypes: Iterable[str]) -> NDArray[Any] 
         listed = array.tolist()
         for i, value in enumerate(listed):
             if not isinstance(value, str):
-                raise UserError(f"column {name!r}: row {i} is {value!r}, which is no text; use '' where there is none")
+                raise UserError(
+                    f"column {name!r}: row {i} is {value!r}, which is no text; use '' where there is none"
+                )
         return listed  # type: ignore[no-any-return]
     if array.dtype.name not in dtypes:
         for kinds, dtype in (("b", "bool"), ("iu", "int64"), ("f", "float64")):

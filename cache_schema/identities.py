@@ -1,4 +1,6 @@
-"""Which store is this? Everything that can change a number in, 64 hexadecimal digits out; pinned by a test."""
+"""Which store is this? Everything that can change a number in, 64 hexadecimal digits out; pinned by a
+test.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,9 @@ def to_json_value(value: Any, where: str = "") -> Any:
         return to_json_value(value.item(), where)
     if isinstance(value, float):
         if value != value or value in (float("inf"), float("-inf")):
-            raise UserError(f"{where or 'the record'} is {value}, which JSON cannot hold; leave it out or use None")
+            raise UserError(
+                f"{where or 'the record'} is {value}, which JSON cannot hold; leave it out or use None"
+            )
         return value
     if isinstance(value, Mapping):
         return {str(key): to_json_value(item, f"{where}.{key}".lstrip(".")) for key, item in value.items()}
@@ -44,7 +48,9 @@ def to_json_value(value: Any, where: str = "") -> Any:
         return str(value)
     if isinstance(value, np.ndarray):
         return to_json_value(value.tolist(), where)
-    raise UserError(f"{where or 'the record'} is a {type(value).__name__}, which a store's header cannot hold")
+    raise UserError(
+        f"{where or 'the record'} is a {type(value).__name__}, which a store's header cannot hold"
+    )
 
 
 def canonical_json(value: Any) -> str:
@@ -115,4 +121,4 @@ def prediction_identity(
     forward_version
         Bumped by hand when the code that runs models changes what comes out.
     """
-    return identity({"kind": "predictions", **{key: value for key, value in locals().items()}})
+    return identity({**locals(), "kind": "predictions"})

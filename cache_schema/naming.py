@@ -1,4 +1,6 @@
-"""File names: from any model, dataset or prompt-set name to a name that every file system takes, and only that."""
+"""File names: from any model, dataset or prompt-set name to a name that every file system takes, and only
+that.
+"""
 
 from __future__ import annotations
 
@@ -21,8 +23,8 @@ _RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?$")
 def slug(name: str) -> str:
     """Return a file name for a name.
 
-    Lower case letters, digits, ``.``, ``_`` and ``-``; a name that had to be changed gets eight digits of its SHA-256
-    behind it, so that different names never share a slug. The real name is kept in the store.
+    Lower case letters, digits, ``.``, ``_`` and ``-``; a name that had to be changed gets eight digits of its
+    SHA-256 behind it, so that different names never share a slug. The real name is kept in the store.
 
     Parameters
     ----------
@@ -50,7 +52,9 @@ def slug(name: str) -> str:
 def suffix_of(backend: str) -> str:
     """Return ``.zarr`` or ``.h5``; UserError for another backend."""
     if backend not in SUFFIXES:
-        raise UserError(f"no backend {backend!r}{nearest(backend, SUFFIXES)}; there are {', '.join(SUFFIXES)}")
+        raise UserError(
+            f"no backend {backend!r}{nearest(backend, SUFFIXES)}; there are {', '.join(SUFFIXES)}"
+        )
     return SUFFIXES[backend]
 
 
@@ -81,7 +85,9 @@ def store_folder(cache_path: Path | str, kind: str, model_id: str) -> Path:
 
 
 def store_folders(cache_path: Path | str) -> Iterator[Path]:
-    """Yield every folder of a cache that may hold stores: each model's own and those of the kinds below it."""
+    """Yield every folder of a cache that may hold stores: each model's own and those of the kinds below
+    it.
+    """
     below = {spec.folder for spec in KINDS.values() if spec.folder}
     with os.scandir(cache_path) as models:
         folders = sorted(entry.path for entry in models if _is_plain_folder(entry))

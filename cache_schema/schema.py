@@ -1,4 +1,6 @@
-"""The schema as data: which arrays each kind of store holds; both backends and the checks loop over these tables."""
+"""The schema as data: which arrays each kind of store holds; both backends and the checks loop over these
+tables.
+"""
 
 from __future__ import annotations
 
@@ -32,8 +34,8 @@ class ArraySpec:
         The array's name in the store. A name that ends in ``.`` is a family: any number of arrays called
         ``name + key``, whose titles are listed in the header's details.
     dims
-        Names of the axes; an axis has the same length wherever it appears in a store. ``*`` is any length, and a
-        trailing ``...`` any number of further axes up to two.
+        Names of the axes; an axis has the same length wherever it appears in a store. ``*`` is any length,
+        and a trailing ``...`` any number of further axes up to two.
     dtypes
         The element types that are allowed; the first is the default.
     required
@@ -85,13 +87,19 @@ KINDS: Mapping[str, KindSpec] = {
         rows="n",
         has_dataset=True,
         arrays=(
-            ArraySpec("logits", ("n", "C"), ("float16",), False, "row-centred logits: logit minus logit_center"),
+            ArraySpec(
+                "logits", ("n", "C"), ("float16",), False, "row-centred logits: logit minus logit_center"
+            ),
             ArraySpec("logit_center", ("n",), ("float32",), False, "the row's maximum over the kept classes"),
-            ArraySpec("features", ("n", "D"), ("float16", "float32"), False, "penultimate features, not normalised"),
+            ArraySpec(
+                "features", ("n", "D"), ("float16", "float32"), False, "penultimate features, not normalised"
+            ),
             ArraySpec("labels", ("n",), ("int32",), True, "index in the label space, -1 where there is none"),
             ArraySpec("valid", ("n",), ("bool",), True, "false where there is no output for the image"),
             ArraySpec("image_id", ("n",), (TEXT,), True, "path relative to the dataset's root, or key"),
-            ArraySpec("metadata.", ("n",), (TEXT, "int64", "float64", "bool"), False, "a column of the manifest"),
+            ArraySpec(
+                "metadata.", ("n",), (TEXT, "int64", "float64", "bool"), False, "a column of the manifest"
+            ),
         ),
         details=("logits_kind", "metadata"),
     ),
@@ -102,12 +110,21 @@ KINDS: Mapping[str, KindSpec] = {
         arrays=(
             ArraySpec("weight", ("C", "D"), ("float32",), True, "one row a class"),
             ArraySpec("bias", ("C",), ("float32",), True, "added last; holds logit_bias already"),
-            ArraySpec("text_sum", ("C", "D"), ("float32",), False, "sum over templates of unit text embeddings"),
+            ArraySpec(
+                "text_sum", ("C", "D"), ("float32",), False, "sum over templates of unit text embeddings"
+            ),
             ArraySpec("class_name", ("C",), (TEXT,), True, "names by index"),
         ),
         details=(
-            "class_space", "prompt_set", "templates", "logit_scale", "logit_bias", "normalize_features", "affine",
-            "residual", "default",
+            "class_space",
+            "prompt_set",
+            "templates",
+            "logit_scale",
+            "logit_bias",
+            "normalize_features",
+            "affine",
+            "residual",
+            "default",
         ),
     ),
     "reference": KindSpec(
@@ -120,10 +137,16 @@ KINDS: Mapping[str, KindSpec] = {
             ArraySpec("correct_count", ("C",), ("int64",), True, "of these, predicted right"),
             ArraySpec("correct_feature_sum", ("C", "D"), ("float64",), True, "sum of their features"),
             ArraySpec("predicted_count", ("C",), ("int64",), True, "images predicted as each class"),
-            ArraySpec("softmax_sum", ("C", "C"), ("float64",), True, "row k: sum of softmax where k is predicted"),
-            ArraySpec("second_moment", ("D", "D"), ("float64",), True, "sum of outer products of the features"),
+            ArraySpec(
+                "softmax_sum", ("C", "C"), ("float64",), True, "row k: sum of softmax where k is predicted"
+            ),
+            ArraySpec(
+                "second_moment", ("D", "D"), ("float64",), True, "sum of outer products of the features"
+            ),
             ArraySpec("correct_logit_sum", ("C", "C"), ("float64",), False, "row k: sum of logits, k right"),
-            ArraySpec("bank_features", ("m", "D"), ("float16", "float32"), True, "class-balanced bank of features"),
+            ArraySpec(
+                "bank_features", ("m", "D"), ("float16", "float32"), True, "class-balanced bank of features"
+            ),
             ArraySpec("bank_logits", ("m", "C"), ("float16",), True, "row-centred logits of the bank"),
             ArraySpec("bank_logit_center", ("m",), ("float32",), True, "their centres"),
             ArraySpec("bank_labels", ("m",), ("int32",), True, "their labels"),
@@ -134,7 +157,9 @@ KINDS: Mapping[str, KindSpec] = {
         folder="summaries",
         rows="n",
         has_dataset=True,
-        arrays=(ArraySpec("column.", ("n", "..."), TABULAR + (TEXT,), True, "a statistic, one row an image"),),
+        arrays=(
+            ArraySpec("column.", ("n", "..."), (*TABULAR, TEXT), True, "a statistic, one row an image"),
+        ),
         details=("columns", "variant"),
     ),
     "texts": KindSpec(
@@ -144,7 +169,9 @@ KINDS: Mapping[str, KindSpec] = {
         arrays=(
             ArraySpec("embeddings", ("m", "D"), ("float32",), True, "unit-norm text embeddings"),
             ArraySpec("text", ("m",), (TEXT,), True, "the captions"),
-            ArraySpec("image_index", ("m",), ("int32",), True, "row of the image that the caption belongs to"),
+            ArraySpec(
+                "image_index", ("m",), ("int32",), True, "row of the image that the caption belongs to"
+            ),
         ),
     ),
 }
@@ -152,7 +179,9 @@ KINDS: Mapping[str, KindSpec] = {
 
 
 class Layout(NamedTuple):
-    """How an array is cut up on disk: rows a chunk (what a reader decodes) and rows a shard (what a writer writes)."""
+    """How an array is cut up on disk: rows a chunk (what a reader decodes) and rows a shard (what a writer
+    writes).
+    """
 
     chunk_rows: int
     shard_rows: int
@@ -171,8 +200,8 @@ def layout(shape: Sequence[int], itemsize: int) -> Layout:
     Returns
     -------
     Layout
-        About 1,024 rows a chunk (65,536 of a column), fewer where rows are wide, so that a chunk stays under 4 MiB;
-        eight chunks a shard.
+        About 1,024 rows a chunk (65,536 of a column), fewer where rows are wide, so that a chunk stays under
+        4 MiB; eight chunks a shard.
 
     Examples
     --------
@@ -193,7 +222,8 @@ def layout(shape: Sequence[int], itemsize: int) -> Layout:
 
 
 def array_spec(kind: str, name: str) -> tuple[ArraySpec, str] | None:
-    """Return the row of the table that an array belongs to, and the dtype that this row asks of it when it is text.
+    """Return the row of the table that an array belongs to, and the dtype that this row asks of it when it is
+    text.
 
     Parameters
     ----------
@@ -205,12 +235,14 @@ def array_spec(kind: str, name: str) -> tuple[ArraySpec, str] | None:
     Returns
     -------
     tuple or None
-        The row and one of ``""`` (a plain array), ``"bytes"`` or ``"offsets"`` (the two halves of a text array);
-        None where the schema knows no such array.
+        The row and one of ``""`` (a plain array), ``"bytes"`` or ``"offsets"`` (the two halves of a text
+        array); None where the schema knows no such array.
     """
     base = name.removesuffix(OFFSETS)
     for spec in KINDS[kind].arrays:
-        if (spec.is_family and base.startswith(spec.name) and len(base) > len(spec.name)) or spec.name == base:
+        if (
+            spec.is_family and base.startswith(spec.name) and len(base) > len(spec.name)
+        ) or spec.name == base:
             if name.endswith(OFFSETS):
                 return (spec, "offsets") if TEXT in spec.dtypes else None
             return spec, "bytes" if spec.dtypes == (TEXT,) else ""

@@ -24,8 +24,8 @@ _BLANK = "0" * 64
 class ArrayDigest:
     """The digest of an array's logical content, fed row block by row block.
 
-    SHA-256 over one line of JSON with dtype and shape, then the elements in C order, little-endian. How the array is
-    chunked and compressed does not enter, so every backend gives the same digest.
+    SHA-256 over one line of JSON with dtype and shape, then the elements in C order, little-endian. How the
+    array is chunked and compressed does not enter, so every backend gives the same digest.
     """
 
     def __init__(self, dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
@@ -60,7 +60,9 @@ def digest_file(path: Path, stop: int | None = None) -> FileDigest:
 
 
 def store_digest(header: Mapping[str, Any], arrays: Mapping[str, Mapping[str, Any]]) -> str:
-    """Return the digest of a store's content: kind, details and arrays; not the cards, the record or the backend."""
+    """Return the digest of a store's content: kind, details and arrays; not the cards, the record or the
+    backend.
+    """
     content = {key: header[key] for key in ("format", "schema_version", "kind", "details")}
     return hashlib.sha256(canonical_json({**content, "arrays": arrays}).encode()).hexdigest()
 
@@ -101,7 +103,9 @@ def verify_digest(raw: bytes, name: object) -> None:
     start = raw.rfind(lead) + len(lead)
     blank = raw[:start] + _BLANK.encode() + raw[start + 64 :]
     if hashlib.sha256(blank).hexdigest().encode() != raw[start : start + 64]:
-        raise CorruptStoreError(f"{name}: its bytes are not those that were sealed; delete it and write it again")
+        raise CorruptStoreError(
+            f"{name}: its bytes are not those that were sealed; delete it and write it again"
+        )
 
 
 def check_header(header: object, path: object) -> dict[str, Any]:
@@ -115,7 +119,9 @@ def check_header(header: object, path: object) -> dict[str, Any]:
         Of the store, for the error.
     """
     if not isinstance(header, dict) or header.get("format") != FORMAT:
-        raise UnsealedStoreError(f"{path} is not a store of {FORMAT}, or its writer was stopped before its header")
+        raise UnsealedStoreError(
+            f"{path} is not a store of {FORMAT}, or its writer was stopped before its header"
+        )
     version = header.get("schema_version")
     if not isinstance(version, int) or version > SCHEMA_VERSION:
         raise NewerSchemaError(
@@ -123,7 +129,11 @@ def check_header(header: object, path: object) -> dict[str, Any]:
             " install a newer closerlook"
         )
     if not header.get("seal"):
-        raise UnsealedStoreError(f"{path} was never sealed: its writer was stopped; delete it and write it again")
+        raise UnsealedStoreError(
+            f"{path} was never sealed: its writer was stopped; delete it and write it again"
+        )
     if header.get("kind") not in KINDS:
-        raise CorruptStoreError(f"{path} is a store of kind {header.get('kind')!r}, which its schema version has not")
+        raise CorruptStoreError(
+            f"{path} is a store of kind {header.get('kind')!r}, which its schema version has not"
+        )
     return header

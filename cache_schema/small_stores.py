@@ -1,4 +1,6 @@
-"""Reads the other kinds of stores: heads, references, summaries, texts; their arrays are loaded when asked for."""
+"""Reads the other kinds of stores: heads, references, summaries, texts; their arrays are loaded when asked
+for.
+"""
 
 from __future__ import annotations
 
@@ -92,7 +94,9 @@ class HeadStore(Store):
 
     @property
     def residual(self) -> float | None:
-        """Largest relative difference to the model's own logits on the first batch; None if never compared."""
+        """Largest relative difference to the model's own logits on the first batch; None if never
+        compared.
+        """
         value = self.details["residual"]
         return None if value is None else float(value)
 
@@ -107,18 +111,18 @@ class HeadStore(Store):
         Returns
         -------
         ndarray of shape (n, C)
-            Float32: ``scale * (f @ weight.T) + bias``, f normalised where ``normalize_features``; scale is 1 where
-            ``logit_scale`` is None. A feature row of zeros gives NaN where features are normalised.
+            Float32: ``scale * (f @ weight.T) + bias``, f normalised where ``normalize_features``; scale is 1
+            where ``logit_scale`` is None. A feature row of zeros gives NaN where features are normalised.
         """
         if not self.affine:
             raise UserError(
-                f"the head of {self.model.id} is not affine (residual {self.residual}): its logits cannot be computed"
-                " from features; use the stored logits"
+                f"the head of {self.model.id} is not affine (residual {self.residual}): its logits"
+                " cannot be computed from features; use the stored ones"
             )
         values = np.asarray(features, dtype=np.float32)
         if values.ndim != 2 or values.shape[1] != self.feature_width:
             raise UserError(
-                f"head of {self.model.id}: features of shape {values.shape}, expected (n, {self.feature_width})"
+                f"head of {self.model.id}: features are {values.shape}, expected (n, {self.feature_width})"
             )
         if self.normalize_features:
             with np.errstate(invalid="ignore", divide="ignore"):
@@ -183,7 +187,9 @@ _DETAILS = ("n", "max_logit_sum", "logsumexp_sum")
 
 
 class ReferenceStore(Store):
-    """A training set as post-hoc detectors need it; the attributes of :class:`ReferenceArrays`, read when asked for."""
+    """A training set as post-hoc detectors need it; the attributes of :class:`ReferenceArrays`, read when
+    asked for.
+    """
 
     @cached_property
     def n(self) -> int:
@@ -217,7 +223,8 @@ class ReferenceStore(Store):
 
     @staticmethod
     def merge(parts: Sequence[ReferenceStore | ReferenceArrays]) -> ReferenceArrays:
-        """Return the reference of several disjoint parts of a training set: sums added, banks one after another.
+        """Return the reference of several disjoint parts of a training set: sums added, banks one after
+        another.
 
         Parameters
         ----------
@@ -242,7 +249,9 @@ class ReferenceStore(Store):
 
 def _same_shape(name: str, shapes: list[tuple[int, ...]]) -> None:
     if len(set(shapes)) > 1:
-        raise UserError(f"references of different models or class spaces cannot be merged: {name} is {shapes}")
+        raise UserError(
+            f"references of different models or class spaces cannot be merged: {name} is {shapes}"
+        )
 
 
 class SummaryStore(Store):
@@ -254,7 +263,9 @@ class SummaryStore(Store):
 
     @property
     def variant(self) -> str:
-        """Which of several summaries of the same outputs (a class subset, a temperature); empty for the plain one."""
+        """Which of several summaries of the same outputs (a class subset, a temperature); empty for the plain
+        one.
+        """
         return str(self.details["variant"])
 
     def column(self, name: str) -> NDArray[Any]:

@@ -29,7 +29,9 @@ def _model_fields(model: ModelCard) -> dict[str, Any]:
 
 
 def _dataset_fields(dataset: DatasetCard) -> dict[str, Any]:
-    return {name: getattr(dataset, name) for name in ("id", "digest", "class_space", "class_mask", "class_map")}
+    return {
+        name: getattr(dataset, name) for name in ("id", "digest", "class_space", "class_mask", "class_map")
+    }
 
 
 def _floats(name: str, values: ArrayLike, dtype: Any, ndim: int) -> NDArray[Any]:
@@ -78,7 +80,8 @@ def write_head(
     prompt_set, templates
         Of a zero-shot head; empty for a model's own head.
     logit_scale, logit_bias
-        See :class:`cache_schema.records.ModelCard`. With a ``logit_scale`` logits are scaled by it before the bias.
+        See :class:`cache_schema.records.ModelCard`. With a ``logit_scale`` logits are scaled by it before the
+        bias.
     normalize_features
         Whether features are scaled to unit norm first.
     affine, residual
@@ -113,8 +116,15 @@ def write_head(
         **{key: details[key] for key in ("class_space", "prompt_set", "templates")},
     }
     builder = StoreBuilder(
-        cache_path, "head", model=model, dataset=None, name=head_name(class_space, prompt_set),
-        identity=identity or identity_of(described), backend=backend, record=record, overwrite=overwrite,
+        cache_path,
+        "head",
+        model=model,
+        dataset=None,
+        name=head_name(class_space, prompt_set),
+        identity=identity or identity_of(described),
+        backend=backend,
+        record=record,
+        overwrite=overwrite,
     )
     with builder:
         builder.details = details
@@ -152,8 +162,15 @@ def write_reference(
         raise UserError(f"{model.id} on {dataset.id}: the bank of the reference is empty")
     described = {"kind": "reference", **_model_fields(model), "dataset": _dataset_fields(dataset)}
     builder = StoreBuilder(
-        cache_path, "reference", model=model, dataset=dataset, name=dataset.id,
-        identity=identity or identity_of(described), backend=backend, record=record, overwrite=overwrite,
+        cache_path,
+        "reference",
+        model=model,
+        dataset=dataset,
+        name=dataset.id,
+        identity=identity or identity_of(described),
+        backend=backend,
+        record=record,
+        overwrite=overwrite,
     )
     with builder:
         builder.details = {name: getattr(reference, name) for name in _REFERENCE_DETAILS}
@@ -189,10 +206,11 @@ def write_summary(
     cache_path, model, dataset, backend, record, overwrite
         As for :func:`cache_schema.write_store`.
     columns
-        Name -> array of shape (n,) or (n, k), or n strings. dtypes: int8, int16, int32, int64, uint8, float32,
-        float64, bool; others are widened where that loses nothing.
+        Name -> array of shape (n,) or (n, k), or n strings. dtypes: int8, int16, int32, int64, uint8,
+        float32, float64, bool; others are widened where that loses nothing.
     variant
-        Which of several summaries of the same outputs this is (a class subset, a temperature); part of the identity.
+        Which of several summaries of the same outputs this is (a class subset, a temperature); part of the
+        identity.
     identity
         Computed from model, dataset, variant, the columns' names and ``record["source_digest"]`` when None.
     """
@@ -210,8 +228,15 @@ def write_summary(
         "source_digest": (record or {}).get("source_digest", ""),
     }
     builder = StoreBuilder(
-        cache_path, "summary", model=model, dataset=dataset, name=dataset.id,
-        identity=identity or identity_of(described), backend=backend, record=record, overwrite=overwrite,
+        cache_path,
+        "summary",
+        model=model,
+        dataset=dataset,
+        name=dataset.id,
+        identity=identity or identity_of(described),
+        backend=backend,
+        record=record,
+        overwrite=overwrite,
     )
     with builder:
         builder.details = {"variant": variant, "columns": add_columns(builder, "column.", columns, n)}
@@ -261,7 +286,9 @@ def write_texts(
     norms = np.linalg.norm(values, axis=1)
     if (np.abs(norms - 1) > 1e-3).any():
         row = int(np.flatnonzero(np.abs(norms - 1) > 1e-3)[0])
-        raise UserError(f"{model.id} on {dataset.id}: embedding {row} has norm {norms[row]:.4g}; they must be 1")
+        raise UserError(
+            f"{model.id} on {dataset.id}: embedding {row} has norm {norms[row]:.4g}; they must be 1"
+        )
     described = {
         "kind": "texts",
         **_model_fields(model),
@@ -269,8 +296,15 @@ def write_texts(
         "text": hashlib.sha256("\0".join(text).encode()).hexdigest(),
     }
     builder = StoreBuilder(
-        cache_path, "texts", model=model, dataset=dataset, name=dataset.id,
-        identity=identity or identity_of(described), backend=backend, record=record, overwrite=overwrite,
+        cache_path,
+        "texts",
+        model=model,
+        dataset=dataset,
+        name=dataset.id,
+        identity=identity or identity_of(described),
+        backend=backend,
+        record=record,
+        overwrite=overwrite,
     )
     with builder:
         builder.add("embeddings", values)

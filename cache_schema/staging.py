@@ -1,4 +1,6 @@
-"""Stage and publish: a hidden folder that its writer's death leaves recognisable; one rename that never overwrites."""
+"""Stage and publish: a hidden folder that its writer's death leaves recognisable; one rename that never
+overwrites.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,9 @@ _RENAME_NOREPLACE = 1
 
 
 def boot_id() -> str:
-    """Return what tells this running kernel from any other, or an empty string where there is no such thing."""
+    """Return what tells this running kernel from any other, or an empty string where there is no such
+    thing.
+    """
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:
@@ -41,9 +45,11 @@ def boot_id() -> str:
 
 
 class Stage:
-    """A hidden folder ``.staged-<host>-<pid>-<token>-<name>`` beside the target, removed on exit unless published.
+    """A hidden folder ``.staged-<host>-<pid>-<token>-<name>`` beside the target, removed on exit unless
+    published.
 
-    Its owner holds a lock on ``owner.json`` in it, which the kernel lets go when the process ends, however it ends.
+    Its owner holds a lock on ``owner.json`` in it, which the kernel lets go when the process ends, however it
+    ends.
 
     Parameters
     ----------
@@ -105,7 +111,7 @@ def publish(staged: Path, target: Path) -> None:
     staged, target
         On one file system.
     """
-    taken = f"{target} is there already; a published store is never overwritten, delete it first or pass overwrite"
+    taken = f"{target} is there already; a published store is never overwritten"
     try:
         if staged.is_dir():
             if target.exists():
@@ -131,7 +137,9 @@ def _rename_noreplace(staged: Path, target: Path) -> None:
     """Rename where the file system knows no hard links."""
     libc = ctypes.CDLL(None, use_errno=True)
     if not hasattr(libc, "renameat2"):
-        raise CacheError(f"{target.parent}: this file system can publish no HDF5 file safely; use --store zarr")
+        raise CacheError(
+            f"{target.parent}: this file system can publish no HDF5 file safely; use --store zarr"
+        )
     at_cwd = -100
     if libc.renameat2(at_cwd, os.fsencode(staged), at_cwd, os.fsencode(target), _RENAME_NOREPLACE) != 0:
         code = ctypes.get_errno()
@@ -181,9 +189,9 @@ def stages(cache_path: Path | str) -> list[Path]:
 def is_live(stage: Path, *, idle_hours: float = IDLE_HOURS) -> bool:
     """Return whether a stage's writer may still be at work.
 
-    On the machine that runs this (the same boot of the same kernel, containers included) the lock tells. For a stage
-    of another machine, whose locks need not be visible here, it is live until nothing in it has changed for
-    ``idle_hours``.
+    On the machine that runs this (the same boot of the same kernel, containers included) the lock tells. For
+    a stage of another machine, whose locks need not be visible here, it is live until nothing in it has
+    changed for ``idle_hours``.
 
     Parameters
     ----------

@@ -215,7 +215,9 @@ class PredictionStore(Store):
         return self._columns(self.details["metadata"])
 
     def centred_logits(self, start: int = 0, stop: int | None = None) -> NDArray[np.float16]:
-        """Return rows of centred logits as stored, (b, C) float16; the top of the kept classes is exactly 0."""
+        """Return rows of centred logits as stored, (b, C) float16; the top of the kept classes is exactly
+        0.
+        """
         return self.read("logits", start, stop)
 
     def logit_centers(self, start: int = 0, stop: int | None = None) -> NDArray[np.float32]:

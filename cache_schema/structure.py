@@ -1,4 +1,6 @@
-"""The schema's rules on shapes and dtypes: names, shapes and dtypes of a store's arrays in, a list of problems out."""
+"""The schema's rules on shapes and dtypes: names, shapes and dtypes of a store's arrays in, a list of
+problems out.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,9 @@ def structure_problems(kind: str, arrays: Arrays, details: Mapping[str, Any]) ->
         row, half = found
         present.add(row.name)
         is_text = half == "bytes" or (TEXT in row.dtypes and name + OFFSETS in arrays)
-        problems += _array_problems(name, shape, dtype, row, half or ("bytes" if is_text else ""), arrays, axes)
+        problems += _array_problems(
+            name, shape, dtype, row, half or ("bytes" if is_text else ""), arrays, axes
+        )
     problems += [
         f"{row.name}: missing" for row in spec.arrays if row.required and row.name not in present and arrays
     ]
@@ -50,7 +54,9 @@ def structure_problems(kind: str, arrays: Arrays, details: Mapping[str, Any]) ->
         if "logits" not in arrays and "features" not in arrays:
             problems.append("a prediction store holds logits, features or both, this one neither")
         if details.get("logits_kind") not in LOGITS_KINDS:
-            problems.append(f"details: logits_kind {details.get('logits_kind')!r} is none of {', '.join(LOGITS_KINDS)}")
+            problems.append(
+                f"details: logits_kind {details.get('logits_kind')!r} is none of {', '.join(LOGITS_KINDS)}"
+            )
     if axes.get(spec.rows, (1, ""))[0] == 0:
         problems.append("the store has no rows")
     return problems

@@ -1,4 +1,6 @@
-"""Text arrays: a sequence of strings in, (UTF-8 bytes end to end, offsets) out, and back; the layout of Arrow."""
+"""Text arrays: a sequence of strings in, (UTF-8 bytes end to end, offsets) out, and back; the layout of
+Arrow.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Writes prediction stores: logits and features in, block by block or whole; a sealed, published store out."""
+"""Writes prediction stores: logits and features in, block by block or whole; a sealed, published store
+out.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +16,8 @@ from cache_schema.builder import RowStream, StoreBuilder
 from cache_schema.centred import encode, kept_classes
 from cache_schema.columns import add_columns
 from cache_schema.errors import UserError
-from cache_schema.identities import prediction_identity
 from cache_schema.records import DatasetCard, ModelCard
+from cache_schema.row_rules import checked_ids, checked_labels, default_identity
 from cache_schema.store import PredictionStore, open_store
 from cache_schema.structure import LOGITS_KINDS
 
@@ -27,8 +29,8 @@ _BLOCK = 8192
 class StoreWriter:
     """Writes one prediction store in row order. Use as a context manager.
 
-    Nothing is visible until ``close``, which the context manager calls unless there was an exception: then what was
-    staged is removed.
+    Nothing is visible until ``close``, which the context manager calls unless there was an exception: then
+    what was staged is removed.
 
     Parameters
     ----------
@@ -45,8 +47,8 @@ class StoreWriter:
     image_ids
         n different names, in row order.
     labels
-        n integers, index in the label space (super-classes where the card has a ``class_map``), -1 for none; None
-        for all -1.
+        n integers, index in the label space (super-classes where the card has a ``class_map``), -1 for none;
+        None for all -1.
     metadata
         Per-image columns by name: text, integers, floats or booleans.
     logits_kind
@@ -56,8 +58,8 @@ class StoreWriter:
     backend
         ``zarr`` or ``hdf5``.
     record
-        Versions, command, device, speed, ``class_space``, ``prompt_set``, ``head_identity`` ... ``writer.record`` may
-        be added to until ``close``.
+        Versions, command, device, speed, ``class_space``, ``prompt_set``, ``head_identity`` ...
+        ``writer.record`` may be added to until ``close``.
     identity
         From :func:`cache_schema.prediction_identity`; computed from the cards when None.
     overwrite
@@ -98,7 +100,7 @@ class StoreWriter:
         self._members = kept_classes(dataset.class_mask, dataset.class_map)
         if self._members is not None and n_classes is not None and self._members.max(initial=-1) >= n_classes:
             raise UserError(
-                f"{self._what}: the dataset keeps class {self._members.max()}, the logits have {n_classes} classes"
+                f"{self._what}: the dataset keeps class {self._members.max()}, there are {n_classes} logits"
             )
         self._valid = np.zeros(n_images, dtype=bool)
         self._centers = np.empty(n_images if n_classes is not None else 0, dtype=np.float32)
@@ -132,7 +134,9 @@ class StoreWriter:
         if self.n_images < 1:
             raise UserError(f"{self._what}: the dataset has no images, there is nothing to store")
         if self.n_classes is None and self.feature_width is None:
-            raise UserError(f"{self._what}: give logits, features or both; n_classes and feature_width are both None")
+            raise UserError(
+                f"{self._what}: give logits, features or both; n_classes and feature_width are both None"
+            )
         for name, width in (("n_classes", self.n_classes), ("feature_width", self.feature_width)):
             if width is not None and width < 1:
                 raise UserError(f"{self._what}: {name} is {width}, it must be at least 1")
@@ -159,8 +163,8 @@ class StoreWriter:
         features : ndarray of shape (b, D), optional
             Likewise.
         valid : ndarray of bool of shape (b,), optional
-            False where the image could not be read; such rows become NaN whatever is in them. None: rows with a NaN
-            are invalid, all others valid. Where it is given, a NaN in a valid row is an error.
+            False where the image could not be read; such rows become NaN whatever is in them. None: rows with
+            a NaN are invalid, all others valid. Where it is given, a NaN in a valid row is an error.
         """
         rows = {len(block) for block in (logits, features, valid) if block is not None}
         if len(rows) != 1:
@@ -191,7 +195,7 @@ class StoreWriter:
             raise UserError(f"{self._what}: {name}: the store {state}")
         if block is not None and (block.ndim != 2 or block.shape[1] != width or block.dtype.kind != "f"):
             raise UserError(
-                f"{self._what}: {name} are {block.dtype} of shape {block.shape}, not floats of (rows, {width})"
+                f"{self._what}: {name} are {block.dtype} {block.shape}, not floats of (rows, {width})"
             )
 
     def _kept_rows(
@@ -267,72 +271,6 @@ class StoreWriter:
             self.abort()
 
 
-def checked_ids(image_ids: Sequence[str] | NDArray[Any], n: int, dataset_id: str) -> list[str]:
-    """Return n different, non-empty image ids; UserError names the first that is not."""
-    ids = [str(item) for item in image_ids]
-    if len(ids) != n:
-        raise UserError(f"dataset {dataset_id}: {len(ids)} image ids for {n} images")
-    seen: dict[str, int] = {}
-    for row, name in enumerate(ids):
-        if not name:
-            raise UserError(f"dataset {dataset_id}: the image id of row {row} is empty")
-        if seen.setdefault(name, row) != row:
-            raise UserError(f"dataset {dataset_id}: rows {seen[name]} and {row} have the same image id {name!r}")
-    return ids
-
-
-def label_limit(dataset: DatasetCard, n_classes: int | None) -> int | None:
-    """Return the number of labels there can be: super-classes, else classes; None where nobody knows."""
-    if dataset.class_map is not None:
-        return len(dataset.class_map)
-    return n_classes if n_classes is not None else dataset.n_classes
-
-
-def checked_labels(
-    labels: ArrayLike | None, n: int, dataset: DatasetCard, n_classes: int | None
-) -> NDArray[np.int32]:
-    """Return n labels as int32; UserError names the first that is out of range."""
-    if labels is None:
-        return np.full(n, -1, dtype=np.int32)
-    array = np.asarray(labels)
-    if array.shape != (n,) or array.dtype.kind not in "iu":
-        raise UserError(
-            f"dataset {dataset.id}: labels are {array.dtype} of shape {array.shape}, not {n} integers (-1 for none)"
-        )
-    limit = label_limit(dataset, n_classes)
-    bad = (array < -1) | (array >= (limit if limit is not None else np.iinfo(np.int32).max))
-    if bad.any():
-        row = int(np.flatnonzero(bad)[0])
-        raise UserError(
-            f"dataset {dataset.id}: row {row} has label {array[row]}; labels are -1 (none) to"
-            f" {'2**31 - 2' if limit is None else limit - 1}"
-        )
-    return array.astype(np.int32)
-
-
-def default_identity(
-    model: ModelCard, dataset: DatasetCard, logits_kind: str, features_dtype: str, record: Mapping[str, Any]
-) -> str:
-    """Return the identity of a store whose writer gave none: what the cards and the record say."""
-    return prediction_identity(
-        library=model.library,
-        name=model.id if model.name == "unknown" else model.name,
-        tag=model.tag,
-        weights_digest=model.weights_digest,
-        preprocessing=model.preprocessing,
-        precision=str(record.get("precision", "")),
-        dataset_id=dataset.id,
-        dataset_digest=dataset.digest,
-        class_space=str(record.get("class_space", dataset.class_space)),
-        class_mask=dataset.class_mask,
-        class_map=dataset.class_map,
-        prompt_set_digest=str(record.get("prompt_set_digest", record.get("prompt_set", ""))),
-        logits_kind=logits_kind,
-        features_dtype=features_dtype,
-        forward_version=int(record.get("forward_version", 0)),
-    )
-
-
 def write_store(
     cache_path: Path | str,
     *,
@@ -355,7 +293,8 @@ def write_store(
 
     Parameters
     ----------
-    cache_path, model, dataset, labels, metadata, backend, logits_kind, features_dtype, record, identity, overwrite
+    cache_path, model, dataset, labels, metadata, backend, logits_kind, features_dtype, record, identity,
+    overwrite
         See :class:`StoreWriter`.
     logits : ndarray of shape (n, C), optional
         As the model gave them, or log-probabilities with ``logits_kind="log_probabilities"``.
@@ -377,7 +316,9 @@ def write_store(
     n = len(given)
     for name, array in (("logits", logits), ("features", features)):
         if array is not None and array.ndim != 2:
-            raise UserError(f"{model.id} on {dataset.id}: {name} have shape {array.shape}, not (images, width)")
+            raise UserError(
+                f"{model.id} on {dataset.id}: {name} have shape {array.shape}, not (images, width)"
+            )
     if logits is not None and features is not None and len(features) != n:
         raise UserError(f"{model.id} on {dataset.id}: {n} rows of logits, {len(features)} of features")
     writer = StoreWriter(

@@ -1,4 +1,6 @@
-"""The backends: name -> where its reader and its writer are. Nothing outside this folder tells one from another."""
+"""The backends: name -> where its reader and its writer are. Nothing outside this folder tells one from
+another.
+"""
 
 from __future__ import annotations
 

@@ -37,7 +37,9 @@ class StoreFiles(ABC):
 
     @abstractmethod
     def seal(self, header: Mapping[str, Any]) -> None:
-        """Replace the header by the sealed one, as the last thing, and see that all of it reaches the disk."""
+        """Replace the header by the sealed one, as the last thing, and see that all of it reaches the
+        disk.
+        """
 
     @abstractmethod
     def close(self) -> None:
@@ -65,11 +67,15 @@ class StoreReader(ABC):
 
     @abstractmethod
     def signature(self) -> tuple[int, ...]:
-        """Return what changes when the store is replaced (size, time and inode of the file the header is in)."""
+        """Return what changes when the store is replaced (size, time and inode of the file the header is
+        in).
+        """
 
     @abstractmethod
     def read(self, name: str, start: int, stop: int) -> NDArray[Any]:
-        """Return rows ``start`` to ``stop`` of an array; CorruptStoreError where the codec finds a changed byte."""
+        """Return rows ``start`` to ``stop`` of an array; CorruptStoreError where the codec finds a changed
+        byte.
+        """
 
     @abstractmethod
     def arrays(self) -> dict[str, tuple[tuple[int, ...], str]]:

@@ -1,4 +1,6 @@
-"""HDF5: one file a store, the header as root attribute and again behind the file's end with a digest of all bytes."""
+"""HDF5: one file a store, the header as root attribute and again behind the file's end with a digest of all
+bytes.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,8 @@ from cache_schema.staging import sync_file
 MAGIC = b"closerlook:sealed"
 HEX = 64
 TAIL = HEX + 16 + len(MAGIC) + HEX
-"""Bytes behind the header: its SHA-256, its length (16 hexadecimal digits), MAGIC, SHA-256 of the file so far."""
+"""Bytes behind the header: its SHA-256, its length (16 hexadecimal digits), MAGIC, SHA-256 of the file so
+far."""
 
 GUESS = 1 << 16
 """Read from the file's end in one go; nearly every header is shorter."""
@@ -43,11 +46,13 @@ class Hdf5Files(StoreFiles):
         return self._file
 
     def begin(self, header: Mapping[str, Any]) -> None:
+        """Create the store with a header that has no seal."""
         # Only the owner knows the staged name, and network disks often have no locks.
         self._file = h5py.File(self.path, "x", libver=("v110", "v110"), locking=False)
         self._file.attrs[FORMAT] = _dump(header)
 
     def create(self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> int:
+        """Create an array; returns the rows of a whole write."""
         cut = layout(shape, dtype.itemsize)
         if 0 in shape:
             self._h5().create_dataset(name, shape=shape, dtype=dtype)
@@ -64,10 +69,12 @@ class Hdf5Files(StoreFiles):
         return cut.shard_rows
 
     def write(self, name: str, start: int, block: NDArray[Any]) -> None:
+        """Write rows, whole shards at a time."""
         if block.size:
             self._h5()[name][start : start + len(block)] = block
 
     def seal(self, header: Mapping[str, Any]) -> None:
+        """Replace the header by the sealed one, last of all."""
         text = _dump(header)
         self._h5().attrs[FORMAT] = text
         self.close()
@@ -81,6 +88,7 @@ class Hdf5Files(StoreFiles):
         sync_file(self.path)
 
     def close(self) -> None:
+        """Let go of every handle."""
         if self._file is not None:
             self._file.close()
             self._file = None
@@ -112,7 +120,9 @@ def read_tail(file: BinaryIO, path: object) -> Tail:
     start = file.seek(max(0, size - GUESS))
     raw = file.read()
     if len(raw) < TAIL or raw[-HEX - len(MAGIC) : -HEX] != MAGIC:
-        raise UnsealedStoreError(f"{path} was never sealed, or its end is cut off; delete it and write it again")
+        raise UnsealedStoreError(
+            f"{path} was never sealed, or its end is cut off; delete it and write it again"
+        )
     length_at = len(raw) - HEX - len(MAGIC) - 16
     try:
         length = int(raw[length_at : length_at + 16], 16)
@@ -130,7 +140,9 @@ def read_tail(file: BinaryIO, path: object) -> Tail:
 
 
 class Hdf5Reader(StoreReader):
-    """Opens the file for every read, so that a thousand stores hold no handle, and no lock on network disks."""
+    """Opens the file for every read, so that a thousand stores hold no handle, and no lock on network
+    disks.
+    """
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
@@ -148,6 +160,7 @@ class Hdf5Reader(StoreReader):
         return self._tail
 
     def header(self) -> dict[str, Any]:
+        """Return the verified header."""
         tail = self._read_tail()
         try:
             header = check_header(json.loads(tail.header), self.path)
@@ -158,6 +171,7 @@ class Hdf5Reader(StoreReader):
         return header
 
     def signature(self) -> tuple[int, ...]:
+        """Return size, time and inode of the file that the header is in."""
         stat = self.path.stat()
         return stat.st_size, stat.st_mtime_ns, stat.st_ino
 
@@ -166,11 +180,14 @@ class Hdf5Reader(StoreReader):
         if not self._trusted:
             if file.attrs.get(FORMAT) != self._read_tail().header:
                 file.close()
-                raise CorruptStoreError(f"{self.path}: the header inside is not the one behind the file's end")
+                raise CorruptStoreError(
+                    f"{self.path}: the header inside is not the one behind the file's end"
+                )
             self._trusted = True
         return file
 
     def read(self, name: str, start: int, stop: int) -> NDArray[Any]:
+        """Return rows of an array."""
         try:
             with self._open() as file:
                 return np.asarray(file[name][start:stop])
@@ -180,6 +197,7 @@ class Hdf5Reader(StoreReader):
             ) from error
 
     def arrays(self) -> dict[str, tuple[tuple[int, ...], str]]:
+        """Return shape and dtype of every array."""
         try:
             with self._open() as file:
                 return {name: (tuple(item.shape), item.dtype.name) for name, item in sorted(file.items())}
@@ -187,9 +205,11 @@ class Hdf5Reader(StoreReader):
             raise CorruptStoreError(f"{self.path} cannot be opened, bytes were changed: {error}") from error
 
     def byte_problems(self) -> list[str]:
+        """Return what is wrong with the bytes on disk."""
         tail = self._read_tail()
         digest = digest_file(self.path, stop=self.path.stat().st_size - HEX).sha256
         return [] if digest == tail.file_digest else ["its bytes are not those that were sealed"]
 
     def n_bytes(self) -> int:
+        """Return the size on disk."""
         return self.path.stat().st_size
