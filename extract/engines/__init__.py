@@ -1,0 +1,33 @@
+"""Who runs the units: this machine's devices, or a Ray cluster. Each is a function of a plan and options."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from typing import Protocol
+
+from cache_schema.errors import UserError, nearest
+from extract.events import Listener
+from extract.options import RunOptions
+from extract.plan import Unit
+
+ENGINES = {"local": "extract.engines.local", "ray": "extract.engines.ray_cluster"}
+"""Name on the command line -> module with ``run_units(units, options, listener, devices=..., address=...)``."""
+
+
+class RunUnits(Protocol):
+    """Runs units until all are done or have failed."""
+
+    def __call__(
+        self, units: Sequence[Unit], options: RunOptions, listener: Listener, *, devices: Sequence[str], address: str
+    ) -> None:
+        """Return when every unit has been worked on; failures are told, not raised."""
+        ...
+
+
+def engine(name: str) -> RunUnits:
+    """Return an engine by name."""
+    if name not in ENGINES:
+        raise UserError(f"no engine {name!r}{nearest(name, ENGINES)}; there are {', '.join(ENGINES)}")
+    run_units: RunUnits = importlib.import_module(ENGINES[name]).run_units
+    return run_units

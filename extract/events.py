@@ -1,0 +1,36 @@
+"""What a run tells while it goes: small records that cross processes, for progress and the final summary."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+Kind = Literal["loading", "pass", "rows", "rates", "done", "failed", "note"]
+
+
+@dataclass(frozen=True)
+class Event:
+    """One thing that happened.
+
+    Attributes
+    ----------
+    kind
+        ``loading`` a model; a ``pass`` begins; ``rows`` went through; ``rates`` of a finished pass; a job is ``done`` or
+        ``failed``; a ``note`` to print.
+    model, dataset
+        Ids, empty where the event is about neither. Several models of a pass are comma-separated.
+    rows
+        Images times models, for ``rows``.
+    text
+        Reason, rates or note.
+    """
+
+    kind: Kind
+    model: str = ""
+    dataset: str = ""
+    rows: int = 0
+    text: str = ""
+
+
+Listener = Callable[[Event], None]

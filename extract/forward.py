@@ -1,0 +1,310 @@
+"""One pass: decoded batches of one dataset through several models of one geometry, each into its own sink."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from extract.decode import PixelBatch
+from extract.models.base import LoadedModel
+
+QUEUED_BATCHES = 8
+"""Outputs that may wait for the writer, over all models of a pass."""
+
+
+class NotFiniteError(RuntimeError):
+    """A model gave NaN or an infinity for an image that was read well."""
+
+
+class Sink(Protocol):
+    """Takes a model's outputs in row order."""
+
+    def append(
+        self, features: NDArray[np.float32], logits: NDArray[np.float32] | None, valid: NDArray[np.bool_]
+    ) -> None:
+        """Take the next rows; rows that are not valid are NaN."""
+        ...
+
+    def finish(self, record: dict[str, object]) -> None:
+        """Seal and publish."""
+        ...
+
+    def abort(self) -> None:
+        """Leave nothing behind."""
+        ...
+
+
+@dataclass(eq=False)
+class TextHead:
+    """A zero-shot classifier on the device: cosine times scale plus bias."""
+
+    weight: torch.Tensor  # (C, D) float32, unit rows
+    bias: torch.Tensor  # (C,) float32
+    scale: float
+
+    def __call__(self, features: torch.Tensor) -> torch.Tensor:
+        """Return logits (B, C) float32 of unnormalised embeddings (B, D)."""
+        unit = torch.nn.functional.normalize(features.float(), dim=-1)
+        return self.scale * (unit @ self.weight.T) + self.bias
+
+
+@dataclass(eq=False)
+class Runner:
+    """One model in a pass.
+
+    Attributes
+    ----------
+    model
+        The loaded model.
+    sink
+        Where its outputs go.
+    text_head
+        For zero-shot models with a class space; None leaves the model's own logits, or none.
+    error
+        What ended this model's part of the pass; the others go on.
+    """
+
+    model: LoadedModel
+    sink: Sink
+    text_head: TextHead | None = None
+    error: BaseException | None = None
+    largest: int = 0
+    """Rows that fit the device's memory at once; 0 while nothing has run out."""
+
+
+@dataclass
+class Clock:
+    """Seconds of a pass by where they went; ``forward`` counts the device's own time where it can be measured."""
+
+    decode_wait: float = 0.0
+    transfer: float = 0.0
+    forward: float = 0.0
+    write: float = 0.0
+    wall: float = 0.0
+    images: int = 0
+
+    def record(self) -> dict[str, float | int]:
+        """Return shares and rate, JSON-ready."""
+        wall = max(self.wall, 1e-9)
+        return {
+            "images": self.images,
+            "seconds": round(self.wall, 3),
+            "images_per_second": round(self.images / wall, 2),
+            "decode_wait_share": round(self.decode_wait / wall, 4),
+            "transfer_share": round(self.transfer / wall, 4),
+            "forward_share": round(self.forward / wall, 4),
+            "write_share": round(self.write / wall, 4),
+        }
+
+
+@dataclass(eq=False)
+class _Output:
+    runner: Runner
+    features: torch.Tensor
+    logits: torch.Tensor | None
+    valid: NDArray[np.bool_]
+    start: int
+    events: tuple[torch.cuda.Event, torch.cuda.Event] | None
+
+
+@dataclass(eq=False)
+class _Writer:
+    """Appends outputs to their sinks in a thread of its own, so that compression and disk never hold up the device."""
+
+    clock: Clock
+    inbox: queue.Queue[_Output | None] = field(default_factory=lambda: queue.Queue(QUEUED_BATCHES))
+
+    def __post_init__(self) -> None:
+        self.thread = threading.Thread(target=self._loop, name="writer", daemon=True)
+        self.thread.start()
+
+    def _loop(self) -> None:
+        while (output := self.inbox.get()) is not None:
+            if output.events is not None:
+                output.events[1].synchronize()
+                self.clock.forward += output.events[0].elapsed_time(output.events[1]) / 1000
+            if output.runner.error is not None:
+                continue
+            begun = time.perf_counter()
+            try:
+                _append(output)
+            except Exception as error:  # noqa: BLE001  # one model's failure must not stop the others
+                output.runner.error = error
+            self.clock.write += time.perf_counter() - begun
+
+    def close(self) -> None:
+        self.inbox.put(None)
+        self.thread.join()
+
+
+def _append(output: _Output) -> None:
+    features = output.features.numpy()
+    logits = None if output.logits is None else output.logits.numpy()
+    for what, array in (("features", features), ("logits", logits)):
+        if array is None:
+            continue
+        bad = ~np.isfinite(array).all(axis=1) & output.valid
+        if bad.any():
+            row = output.start + int(np.flatnonzero(bad)[0])
+            raise NotFiniteError(f"the model gives NaN or infinite {what} from row {row} on ({int(bad.sum())} rows there)")
+        if not output.valid.all():
+            array[~output.valid] = np.nan
+    output.runner.sink.append(features, logits, output.valid)
+
+
+def _forward(runner: Runner, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+    outputs = runner.model.forward(pixels)
+    logits = outputs.logits if runner.text_head is None else runner.text_head(outputs.features)
+    return outputs.features, logits
+
+
+def forward_halving(runner: Runner, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Run a model over a batch; where the device runs out of memory, over halves of it, down to single images.
+
+    The rows that fit are remembered, so that memory runs out once a model, not once a batch.
+
+    Returns
+    -------
+    features : Tensor of shape (B, D), float32
+    logits : Tensor of shape (B, C), float32, or None
+
+    Raises
+    ------
+    torch.OutOfMemoryError
+        Even one image does not fit.
+    """
+    rows = pixels.shape[0]
+    while True:
+        step = min(runner.largest or rows, rows)
+        try:
+            parts = [_forward(runner, pixels[i : i + step]) for i in range(0, rows, step)]
+        except (torch.OutOfMemoryError, MemoryError):
+            if step == 1:
+                raise
+            runner.largest = max(step // 2, 1)
+            if pixels.is_cuda:
+                torch.cuda.empty_cache()
+            continue
+        if len(parts) == 1:
+            return parts[0]
+        logits = [part[1] for part in parts if part[1] is not None]
+        return torch.cat([part[0] for part in parts]), torch.cat(logits) if logits else None
+
+
+def _to_host(tensor: torch.Tensor) -> torch.Tensor:
+    if not tensor.is_cuda:
+        # The sink may still hold it when the model overwrites a buffer of its own.
+        return tensor.detach().float().clone()
+    host = torch.empty(tensor.shape, dtype=torch.float32, pin_memory=True)
+    return host.copy_(tensor.detach().float(), non_blocking=True)
+
+
+class _Transfer:
+    """Moves uint8 batches to the device through pinned memory, so that copying overlaps with computing."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.staging: list[torch.Tensor] = []
+        self.events: list[torch.cuda.Event] = []
+        self.turn = 0
+
+    def __call__(self, pixels: NDArray[np.uint8]) -> torch.Tensor:
+        if self.device.type != "cuda":
+            return torch.from_numpy(pixels.copy()).permute(0, 3, 1, 2)
+        if not self.staging or self.staging[0].shape[1:] != pixels.shape[1:] or len(self.staging[0]) < len(pixels):
+            self.staging = [torch.empty(pixels.shape, dtype=torch.uint8, pin_memory=True) for _ in range(2)]
+            self.events = [torch.cuda.Event() for _ in range(2)]
+        host, event = self.staging[self.turn][: len(pixels)], self.events[self.turn]
+        self.turn ^= 1
+        event.synchronize()  # the copy that last used this staging buffer must be over
+        host.numpy()[...] = pixels
+        moved = host.to(self.device, non_blocking=True)
+        event.record()
+        return moved.permute(0, 3, 1, 2)
+
+
+def run_pass(
+    runners: Sequence[Runner],
+    batches: Iterable[PixelBatch],
+    device: torch.device,
+    *,
+    on_batch: Callable[[int], None] = lambda rows: None,
+) -> tuple[Clock, list[tuple[int, str]]]:
+    """Feed every batch to every model whose part has not failed.
+
+    Parameters
+    ----------
+    runners
+        The models; each one's ``error`` is set where it fails, and the pass ends early only when all have.
+    batches
+        Rows in order.
+    device
+        Where the models are.
+    on_batch
+        Called with the number of rows after each batch.
+
+    Returns
+    -------
+    clock : Clock
+        ``decode_wait`` is everything the loop waited for the next batch.
+    problems : list of (row, reason)
+        Images that could not be read.
+    """
+    clock, problems = Clock(), []
+    transfer = _Transfer(device)
+    writer = _Writer(clock)
+    begun = mark = time.perf_counter()
+    try:
+        for batch in batches:
+            got = time.perf_counter()
+            clock.decode_wait += got - mark
+            problems.extend(batch.problems)
+            pixels = transfer(batch.pixels)
+            clock.transfer += time.perf_counter() - got
+            for runner in runners:
+                if runner.error is None:
+                    _run_batch(runner, pixels, batch, writer, clock)
+            clock.images += batch.stop - batch.start
+            on_batch(batch.stop - batch.start)
+            if all(runner.error is not None for runner in runners):
+                break
+            mark = time.perf_counter()
+    finally:
+        writer.close()
+        clock.wall = time.perf_counter() - begun
+    return clock, problems
+
+
+def _run_batch(runner: Runner, pixels: torch.Tensor, batch: PixelBatch, writer: _Writer, clock: Clock) -> None:
+    begun = time.perf_counter()
+    events = None
+    if pixels.is_cuda:
+        events = (torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True))
+        events[0].record()
+    try:
+        with torch.inference_mode():
+            features, logits = forward_halving(runner, pixels)
+            output = _Output(
+                runner,
+                _to_host(features),
+                None if logits is None else _to_host(logits),
+                batch.valid.copy(),
+                batch.start,
+                events,
+            )
+    except Exception as error:  # noqa: BLE001  # one model's failure must not stop the others
+        runner.error = error
+        return
+    if events is not None:
+        events[1].record()
+    else:
+        clock.forward += time.perf_counter() - begun
+    writer.inbox.put(output)

@@ -1,0 +1,253 @@
+"""Models and datasets in; what is left to do out: jobs, grouped so that each image is decoded once a geometry."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from cache_schema import identity as identities
+from cache_schema import naming
+from cache_schema.errors import UserError
+from extract.class_spaces import IMAGENET_1K, ClassSpace, class_space
+from extract.datasets.base import Dataset
+from extract.forward_version import FORWARD_VERSION
+from extract.models.base import Prepared
+from extract.options import RunOptions
+from extract.preprocess import Geometry, Preprocessing
+from extract.prompts import PromptSet
+
+MISSING, SEALED, SKIPPED = "missing", "sealed", "skipped"
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """One model on one dataset.
+
+    Attributes
+    ----------
+    model, dataset
+        What to run on what.
+    preprocessing
+        The model's, with the geometry that these images need.
+    prompts
+        The prompt set of the stored logits; None for a model with a classifier of its own, or without class space.
+    state
+        ``missing``, ``sealed`` (done before) or ``skipped`` (cannot be; see ``reason``).
+    identity
+        Of the store; empty while the weights' digest is unknown, because the file is not on this machine yet.
+    reason
+        Why it is skipped.
+    """
+
+    model: Prepared
+    dataset: Dataset
+    preprocessing: Preprocessing
+    prompts: PromptSet | None
+    state: str
+    identity: str = ""
+    reason: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class HeadJob:
+    """A zero-shot model's head for one class space and one prompt set, or a classifier's own head."""
+
+    model: Prepared
+    class_space: ClassSpace
+    prompts: PromptSet | None
+    identity: str
+    state: str
+
+
+@dataclass(frozen=True, eq=False)
+class Unit:
+    """Models of one geometry, with what each of them still owes: the piece of work that one device takes at a time."""
+
+    geometry: Geometry
+    models: tuple[Prepared, ...]
+    jobs: tuple[Job, ...]
+    heads: tuple[HeadJob, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """Everything asked for, and what of it is left to do."""
+
+    models: tuple[Prepared, ...]
+    datasets: tuple[Dataset, ...]
+    jobs: tuple[Job, ...]
+    heads: tuple[HeadJob, ...]
+
+    def count(self, state: str) -> int:
+        """Return how many jobs are in a state."""
+        return sum(job.state == state for job in self.jobs)
+
+    def units(self) -> list[Unit]:
+        """Return the missing work by geometry, the geometry with most images first."""
+        groups: dict[Geometry, list[Prepared]] = {}
+        for model in self.models:
+            groups.setdefault(model.preprocessing.geometry, []).append(model)
+        units = []
+        for geometry, members in groups.items():
+            ids = {model.card.id for model in members}
+            jobs = tuple(job for job in self.jobs if job.state == MISSING and job.model.card.id in ids)
+            heads = tuple(head for head in self.heads if head.state == MISSING and head.model.card.id in ids)
+            busy = {job.model.card.id for job in jobs} | {head.model.card.id for head in heads}
+            if busy:
+                models = tuple(model for model in members if model.card.id in busy)
+                units.append(Unit(geometry, models, jobs, heads))
+        return sorted(units, key=lambda unit: -sum(len(job.dataset) for job in unit.jobs))
+
+
+def job_identity(job: Job, weights_digest: str, options: RunOptions) -> str:
+    """Return the identity of a job's store: everything that can change a number in it."""
+    card, data = job.model.card, job.dataset.card
+    prompts = ""
+    if job.prompts is not None and job.dataset.class_space is not None:
+        prompts = f"{job.prompts.digest}:{job.dataset.class_space.digest}"
+    reference = data.role == "reference"
+    return identities.prediction_identity(
+        library=card.library,
+        name=card.name,
+        tag=card.tag,
+        weights_digest=weights_digest,
+        preprocessing=job.preprocessing.to_record(),
+        precision=job.model.spec.options.get("precision", options.precision),
+        dataset_id=data.id,
+        dataset_digest=job.dataset.digest,
+        class_space=data.class_space,
+        class_mask=data.class_mask,
+        class_map=data.class_map,
+        prompt_set_digest=prompts,
+        logits_kind="reference" if reference else "logits",
+        features_dtype=options.features_dtype,
+        forward_version=FORWARD_VERSION,
+    )
+
+
+def head_identity(model: Prepared, weights_digest: str, space: ClassSpace, prompts: PromptSet | None) -> str:
+    """Return the identity of a head store."""
+    return identities.identity(
+        {
+            "kind": "head",
+            "library": model.card.library,
+            "name": model.card.name,
+            "weights_digest": weights_digest,
+            "class_space": space.digest,
+            "prompts": "" if prompts is None else prompts.digest,
+            "forward_version": FORWARD_VERSION,
+        }
+    )
+
+
+def with_class_spaces(datasets: Sequence[Dataset]) -> list[Dataset]:
+    """Give OOD sets without a class space the one of the run's in-distribution sets.
+
+    Raises
+    ------
+    UserError
+        There are several, so that somebody has to say which.
+    """
+    spaces = {d.class_space.digest: d.class_space for d in datasets if d.card.role in ("id", "shift") and d.class_space}
+    if not spaces:
+        spaces = {d.class_space.digest: d.class_space for d in datasets if d.class_space}
+    filled = []
+    for dataset in datasets:
+        if dataset.class_space is None and dataset.card.role == "ood":
+            if len(spaces) > 1:
+                names = ", ".join(sorted(space.id for space in spaces.values()))
+                raise UserError(
+                    f"dataset {dataset.card.id} has no labels and the run has several class spaces ({names}):"
+                    f" say which of them its logits are to be of, with classes = in its table"
+                )
+            space = next(iter(spaces.values())) if spaces else class_space(IMAGENET_1K)
+            card = replace(dataset.card, class_space=space.id, class_names=space.names, n_classes=len(space))
+            dataset = replace(dataset, class_space=space, card=card)
+        filled.append(dataset)
+    return filled
+
+
+def _effective(model: Prepared, dataset: Dataset) -> Preprocessing:
+    if dataset.already_cropped is None:
+        return model.preprocessing
+    geometry = model.preprocessing.geometry.already_cropped(dataset.already_cropped)
+    return replace(model.preprocessing, geometry=geometry)
+
+
+def is_zero_shot(model: Prepared) -> bool:
+    """Tell whether a model's logits come from prompts."""
+    return model.card.head_kind == "zero-shot"
+
+
+def _mismatch(model: Prepared, dataset: Dataset) -> str:
+    """Return why a model cannot run on a dataset, or an empty string."""
+    if is_zero_shot(model):
+        return ""
+    if dataset.card.role == "pairs":
+        return "it has no text tower, and the dataset is of images with captions"
+    space = dataset.class_space
+    if space is None or model.card.class_space == space.id:
+        return ""
+    own = model.card.class_space or "a class space that its line does not name (classes=)"
+    return f"it classifies into {own}, the dataset's classes are {space.id}"
+
+
+def make_plan(models: Sequence[Prepared], datasets: Sequence[Dataset], options: RunOptions) -> Plan:
+    """Compare what is asked for with what the cache holds. No model is built and no weight file is read.
+
+    Parameters
+    ----------
+    models
+        Prepared models.
+    datasets
+        Listed datasets.
+    options
+        Of the run.
+
+    Returns
+    -------
+    Plan
+    """
+    default = options.prompts[0] if options.prompts else None
+    jobs = []
+    for model in models:
+        for dataset in datasets:
+            prompts = default if is_zero_shot(model) and dataset.class_space is not None else None
+            job = Job(model, dataset, _effective(model, dataset), prompts, MISSING)
+            reason = _mismatch(model, dataset)
+            if reason:
+                jobs.append(replace(job, state=SKIPPED, reason=reason))
+                continue
+            if model.card.weights_digest:
+                job = replace(job, identity=job_identity(job, model.card.weights_digest, options))
+                if is_sealed(job, options):
+                    job = replace(job, state=SEALED)
+            jobs.append(job)
+    heads = [head for model in models for head in _heads(model, jobs, options)]
+    return Plan(tuple(models), tuple(datasets), tuple(jobs), tuple(heads))
+
+
+def is_sealed(job: Job, options: RunOptions) -> bool:
+    """Tell whether a job's store is there; its captions' store too, for pairs."""
+    data = job.dataset.card
+    kinds = {"reference": ("reference",), "pairs": ("predictions", "texts")}.get(data.role, ("predictions",))
+    where = (job.model.card.id, data.id, job.identity)
+    return bool(job.identity) and all(naming.published(options.cache, kind, *where) is not None for kind in kinds)
+
+
+def _heads(model: Prepared, jobs: Sequence[Job], options: RunOptions) -> list[HeadJob]:
+    mine = [job for job in jobs if job.model is model and job.state != SKIPPED]
+    spaces = {job.dataset.class_space.digest: job.dataset.class_space for job in mine if job.dataset.class_space}
+    wanted: list[tuple[ClassSpace, PromptSet | None]] = (
+        [(space, prompts) for space in spaces.values() for prompts in options.prompts]
+        if is_zero_shot(model)
+        else [(space, None) for space in spaces.values() if space.id == model.card.class_space]
+    )
+    found = []
+    for space, prompts in wanted:
+        digest = model.card.weights_digest
+        identity = head_identity(model, digest, space, prompts) if digest else ""
+        name = naming.head_name(space.id, "" if prompts is None else prompts.name)
+        there = bool(identity) and naming.published(options.cache, "head", model.card.id, name, identity) is not None
+        found.append(HeadJob(model, space, prompts, identity, SEALED if there else MISSING))
+    return found

@@ -1,0 +1,138 @@
+"""Events in, what a person sees out: a bar with rate and time left on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+from extract.events import Event
+
+LINE_EVERY = 20.0
+"""Seconds between lines where there is no terminal."""
+
+
+class _Rate(ProgressColumn):
+    """Images a second."""
+
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text("" if speed is None else f"{speed:,.0f} images/s", style="progress.data.speed")
+
+
+@dataclass
+class Tally:
+    """What became of the jobs."""
+
+    done: list[tuple[str, str]] = field(default_factory=list)
+    failed: list[tuple[str, str, str]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+class Reporter:
+    """Shows a run. Use as a context manager; call it with every event.
+
+    Parameters
+    ----------
+    total_rows
+        Images times models that are to go through.
+    n_models
+        Models that have something to do.
+    console
+        Where to write; standard error by default, so that output can be piped.
+    """
+
+    def __init__(self, total_rows: int, n_models: int, console: Console | None = None) -> None:
+        self.console = console or Console(stderr=True)
+        self.tally = Tally()
+        self._total, self._rows, self._n_models = total_rows, 0, n_models
+        self._models: set[str] = set()
+        self._begun = self._last_line = time.monotonic()
+        self._progress = Progress(
+            TextColumn("[bold]{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            _Rate(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=self.console,
+            transient=True,
+            disable=not self.console.is_terminal,
+        )
+        self._task = self._progress.add_task("starting", total=max(total_rows, 1))
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+    def __call__(self, event: Event) -> None:
+        """Take an event in."""
+        if event.kind == "rows":
+            self._advance(event)
+        elif event.kind == "loading":
+            self._models.add(event.model)
+            self._describe(event.model if not event.text else f"{event.model} ({event.text})")
+        elif event.kind == "pass":
+            self._describe(f"{event.dataset}: {_few(event.model)}")
+        elif event.kind == "done":
+            self.tally.done.append((event.model, event.dataset))
+        elif event.kind == "failed":
+            self.tally.failed.append((event.model, event.dataset, event.text))
+            where = " on ".join(part for part in (event.model, event.dataset) if part)
+            self.console.print(f"[red]failed[/] {escape(where)}: {escape(event.text)}", highlight=False, soft_wrap=True)
+        elif event.kind == "rates":
+            text = f"{event.dataset}: {_few(event.model)}: {event.text}"
+            self.console.print(escape(text), highlight=False, soft_wrap=True, style="dim")
+        else:
+            self.tally.notes.append(event.text)
+            self.console.print(escape(event.text), highlight=False, soft_wrap=True)
+
+    def _describe(self, what: str) -> None:
+        number = min(len(self._models), self._n_models)
+        self._progress.update(self._task, description=escape(f"model {number} of {self._n_models}  {what}"))
+
+    def _advance(self, event: Event) -> None:
+        self._rows += event.rows
+        self._progress.update(self._task, completed=min(self._rows, self._total))
+        now = time.monotonic()
+        if not self.console.is_terminal and now - self._last_line >= LINE_EVERY:
+            self._last_line = now
+            rate = self._rows / (now - self._begun)
+            left = (self._total - self._rows) / max(rate, 1e-9)
+            self.console.print(
+                f"model {len(self._models)} of {self._n_models}, {event.dataset}: {self._rows:,} of {self._total:,}"
+                f" images x models, {rate:,.0f} images/s, {_duration(left)} left",
+                highlight=False,
+            )
+
+
+def _few(models: str) -> str:
+    names = models.split(", ")
+    return names[0] if len(names) == 1 else f"{len(names)} models ({names[0]} ...)"
+
+
+def _duration(seconds: float) -> str:
+    minutes, second = divmod(int(seconds), 60)
+    hours, minute = divmod(minutes, 60)
+    return f"{hours} h {minute:02} min" if hours else f"{minute} min {second:02} s"

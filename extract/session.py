@@ -1,0 +1,276 @@
+"""One ``extract`` command from its options to its summary."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.markup import escape
+
+from cache_schema.errors import CloserlookError, UserError, nearest
+from extract.datasets import DatasetSpec, read_datasets_toml, resolve, spec_from_table
+from extract.datasets.base import Dataset
+from extract.options import RunOptions, shard_of
+from extract.plan import MISSING, SEALED, SKIPPED, Plan, make_plan, with_class_spaces
+
+if TYPE_CHECKING:
+    from extract.model_list import ModelSpec
+    from extract.models.base import Prepared
+    from extract.progress import Reporter
+
+DEFAULT_DATASETS = Path("datasets.toml")
+MINIATURE = Path("miniature")
+BATCH_SIZES = {"cpu": 32, "cuda": 256}
+
+
+def run_session(args: argparse.Namespace) -> int:
+    """Run one ``extract`` command.
+
+    Returns
+    -------
+    int
+        0 where everything asked for is sealed or was skipped with a reason; 1 where something failed.
+    """
+    console = Console(stderr=True)
+    begun = time.monotonic()
+    failed: list[tuple[str, str, str]] = []
+    specs = _dataset_specs(args, console)
+    models = _prepare(_model_specs(args), failed)
+    datasets = _resolve(specs, failed)
+    if not datasets:
+        raise UserError(f"no dataset is left to run on: {failed[-1][2] if failed else 'none was named'}")
+    options = _options(args)
+    plan = make_plan(models, with_class_spaces(datasets), options)
+    if args.dry_run:
+        _print_plan(plan, options, console)
+        _print_failures(failed, console)
+        return int(bool(failed))
+    reporter = _run(plan, options, args, console)
+    return _summary(plan, reporter, failed, options, console, time.monotonic() - begun)
+
+
+def _model_specs(args: argparse.Namespace) -> list[ModelSpec]:
+    from extract.model_list import read_model_list
+
+    if not args.model_list:
+        raise UserError("name the models: --model-list models.txt, or a built-in list as --model-list @clip-zero-shot-51")
+    specs: dict[str, ModelSpec] = {}
+    for source in args.model_list:
+        for spec in read_model_list(source):
+            if spec.id in specs and (spec.name, spec.checkpoint) != (specs[spec.id].name, specs[spec.id].checkpoint):
+                raise UserError(f"two models are called {spec.id!r} ({specs[spec.id].where} and {spec.where}): give one an id=")
+            specs.setdefault(spec.id, spec)
+    return list(specs.values())
+
+
+def _dataset_specs(args: argparse.Namespace, console: Console) -> list[DatasetSpec]:
+    specs = []
+    for text in args.dataset:
+        name, equals, path = text.partition("=")
+        if not (name and equals and path):
+            raise UserError(f"--dataset takes NAME=PATH, as in --dataset pets=/data/pets; not {text!r}")
+        specs.append(spec_from_table(name, {"path": path}, Path.cwd(), where=f"--dataset {name}"))
+    toml = args.datasets
+    if toml is None and not specs:
+        if DEFAULT_DATASETS.is_file():
+            toml = DEFAULT_DATASETS
+            console.print(f"no dataset is named: taking {toml}", highlight=False)
+        else:
+            toml = MINIATURE / "datasets.toml"
+            console.print(
+                "no dataset is named and there is no datasets.toml here: taking the built-in miniature study"
+                f" ({MINIATURE}/), whose numbers mean nothing beyond itself",
+                highlight=False, soft_wrap=True,
+            )  # fmt: skip
+            _build_miniature()
+    if toml is not None:
+        specs += read_datasets_toml(toml)
+    names = [spec.name for spec in specs]
+    for name in names:
+        if names.count(name) > 1:
+            raise UserError(f"two datasets are called {name!r}: give one another name")
+    return _with_references(specs, args.reference)
+
+
+def _build_miniature() -> None:
+    from extract.miniature.build import build
+
+    build(MINIATURE)
+
+
+def _with_references(specs: list[DatasetSpec], references: Sequence[str]) -> list[DatasetSpec]:
+    """Make the named datasets references: streamed, their statistics kept instead of their rows."""
+    by_name = {spec.name: spec for spec in specs}
+    for text in references:
+        name, _, option = text.partition(":")
+        if name not in by_name:
+            raise UserError(f"--reference {name}: no dataset of that name{nearest(name, by_name)}")
+        key, equals, value = option.partition("=")
+        if option and not (key == "per_class" and equals and value.isdigit() and int(value) > 0):
+            raise UserError(f"--reference takes NAME or NAME:per_class=N, not {text!r}")
+        per_class = int(value) if option else by_name[name].per_class
+        by_name[name] = replace(by_name[name], role="reference", per_class=per_class)
+    return list(by_name.values())
+
+
+def _prepare(specs: Sequence[ModelSpec], failed: list[tuple[str, str, str]]) -> list[Prepared]:
+    from extract.models import prepare
+
+    prepared = []
+    for spec in specs:
+        try:
+            prepared.append(prepare(spec))
+        except CloserlookError as error:
+            failed.append((spec.id, "", str(error)))
+    if specs and not prepared:
+        raise UserError(f"no model is left to run: {failed[-1][2]}")
+    return prepared
+
+
+def _resolve(specs: Sequence[DatasetSpec], failed: list[tuple[str, str, str]]) -> list[Dataset]:
+    datasets = []
+    for spec in specs:
+        try:
+            datasets.append(resolve(spec))
+        except CloserlookError as error:
+            failed.append(("", spec.name, str(error)))
+    return datasets
+
+
+def _options(args: argparse.Namespace) -> RunOptions:
+    from extract.prompts import prompt_set
+
+    device = resolve_device(args.device)
+    kind = device.partition(":")[0]
+    batch_size = BATCH_SIZES.get(kind, 32) if args.batch_size == "auto" else _number("--batch-size", args.batch_size, 1)
+    if args.workers == "auto":
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        # On the CPU the models need the cores themselves.
+        workers = max(cores - 1, 1) if kind != "cpu" else max(cores // 2, 1)
+    else:
+        workers = _number("--workers", args.workers, 0)
+    precision = args.precision
+    if precision == "auto":
+        precision = "fp32" if kind == "cpu" else "bf16"
+    return RunOptions(
+        cache=args.cache,
+        backend=args.store,
+        device=device,
+        precision=precision,
+        batch_size=batch_size,
+        workers=workers,
+        prompts=tuple(prompt_set(name) for name in args.prompts.split(",") if name),
+        features_dtype=args.features_dtype,
+        pixel_cache=args.pixel_cache,
+        pixel_cache_bytes=int(args.pixel_cache_gb * (1 << 30)),
+        compile=args.compile,
+        resident=args.resident,
+    )
+
+
+def _number(option: str, text: str, least: int) -> int:
+    if not text.isdigit() or int(text) < least:
+        raise UserError(f"{option} takes auto or a whole number from {least} on, not {text!r}")
+    return int(text)
+
+
+def resolve_device(name: str) -> str:
+    """Return the device that a name means, or say what there is."""
+    import torch
+
+    if name == "auto":
+        return "cuda:0" if torch.cuda.is_available() else "cpu"
+    kind, colon, index = name.partition(":")
+    if kind not in ("cpu", "cuda") or (colon and not index.isdigit()):
+        raise UserError(f"--device takes auto, cpu, cuda or cuda:i, not {name!r}")
+    if kind == "cpu":
+        return "cpu"
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if int(index or 0) >= count:
+        raise UserError(f"--device {name}: torch sees {count} CUDA devices here; take --device cpu or auto")
+    return f"cuda:{index or 0}"
+
+
+def _devices(args: argparse.Namespace, options: RunOptions) -> list[str]:
+    if not args.devices:
+        return [options.device]
+    if args.devices == "all":
+        import torch
+
+        return [f"cuda:{i}" for i in range(torch.cuda.device_count())] or ["cpu"]
+    return [resolve_device(name.strip()) for name in args.devices.split(",")]
+
+
+def _run(plan: Plan, options: RunOptions, args: argparse.Namespace, console: Console) -> Reporter:
+    from cache_schema.staging import clean_stale
+    from extract.engines import engine
+    from extract.progress import Reporter
+    from extract.worker import check_writable
+
+    index, count = shard_of(args.shard)
+    units = plan.units()[index::count]
+    rows = sum(len(job.dataset) for unit in units for job in unit.jobs)
+    reporter = Reporter(rows, len({model.card.id for unit in units for model in unit.models}), console)
+    if units:
+        check_writable(options.cache)
+        clean_stale(options.cache)
+        with reporter:
+            engine(args.engine)(
+                units, options, reporter, devices=_devices(args, options), address=args.address
+            )
+    return reporter
+
+
+def _print_plan(plan: Plan, options: RunOptions, console: Console) -> None:
+    from rich.table import Table
+
+    table = Table(title=escape(f"what would run into {options.cache}"))
+    for column in ("model", "dataset", "images", "state"):
+        table.add_column(column, overflow="fold", justify="right" if column == "images" else "left")
+    for job in plan.jobs:
+        state = job.state if not job.reason else f"{job.state}: {job.reason}"
+        table.add_row(escape(job.model.card.id), escape(job.dataset.card.id), f"{len(job.dataset):,}", escape(state))
+    console.print(table)
+    units = plan.units()
+    console.print(
+        f"{plan.count(MISSING)} stores to make, {plan.count(SEALED)} sealed, {plan.count(SKIPPED)} skipped;"
+        f" each image is decoded {len(units)} times, once a geometry, for {len(plan.models)} models",
+        highlight=False,
+    )
+
+
+def _summary(
+    plan: Plan,
+    reporter: Reporter,
+    failed: list[tuple[str, str, str]],
+    options: RunOptions,
+    console: Console,
+    seconds: float,
+) -> int:
+    failed = failed + reporter.tally.failed
+    skipped = [job for job in plan.jobs if job.state == SKIPPED]
+    for job in skipped:
+        console.print(
+            f"[yellow]skipped[/] {escape(f'{job.model.card.id} on {job.dataset.card.id}: {job.reason}')}",
+            highlight=False, soft_wrap=True,
+        )  # fmt: skip
+    console.print(
+        f"[bold]{len(reporter.tally.done)} done[/], {plan.count(SEALED)} sealed before, {len(skipped)} skipped,"
+        f" [{'red' if failed else 'green'}]{len(failed)} failed[/] in {seconds:.0f} s; the cache is"
+        f" {escape(str(options.cache))}",
+        highlight=False, soft_wrap=True,
+    )  # fmt: skip
+    _print_failures(failed, console)
+    return int(bool(failed))
+
+
+def _print_failures(failed: Sequence[tuple[str, str, str]], console: Console) -> None:
+    for model, dataset, reason in failed:
+        where = " on ".join(part for part in (model, dataset) if part)
+        console.print(f"[red]failed[/] {escape(where)}: {escape(reason)}", highlight=False, soft_wrap=True)

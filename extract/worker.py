@@ -1,0 +1,349 @@
+"""One device's work: load the models of a unit, run every dataset through them, seal what comes out."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import cache_schema
+from cache_schema import failures
+from cache_schema.errors import CacheError, CloserlookError, StoreExistsError
+from extract import provenance
+from extract.class_spaces import ClassSpace
+from extract.datasets.base import Dataset
+from extract.decode import DatasetChangedError, Decoder, changed_since
+from extract.events import Event, Listener
+from extract.forward import Runner, TextHead, run_pass
+from extract.models import load
+from extract.models.base import Head, LoadedModel, Prepared
+from extract.options import RunOptions
+from extract.pixel_cache import PixelSource
+from extract.plan import HeadJob, Job, Unit, head_identity, is_sealed, is_zero_shot, job_identity
+from extract.prompts import PromptSet
+from extract.residency import Residency
+from extract.sinks import ReferenceSink, StoreSink
+
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG}
+
+
+class CacheUnwritableError(CacheError):
+    """Nothing more can be written to the cache, by this model or any other."""
+
+
+@dataclass(eq=False)
+class _Member:
+    """A loaded model and its heads by (class space digest, prompt set)."""
+
+    prepared: Prepared
+    model: LoadedModel
+    heads: dict[tuple[str, str], Head] = field(default_factory=dict)
+
+    @property
+    def id(self) -> str:
+        return self.prepared.card.id
+
+
+class Worker:
+    """Runs units on one device; its decoding processes stay alive from unit to unit.
+
+    Parameters
+    ----------
+    options
+        Of the run.
+    listener
+        Told of everything that happens.
+    """
+
+    def __init__(self, options: RunOptions, listener: Listener) -> None:
+        self.options, self.tell = options, listener
+        self.device = torch.device(options.device)
+        if self.device.type == "cuda":
+            torch.cuda.set_device(self.device)
+        side = 224
+        self.decoder = Decoder(options.workers, options.batch_size * side * side * 3)
+        self.pixels = PixelSource(self.decoder, options)
+
+    def close(self) -> None:
+        """End the decoding processes."""
+        self.decoder.close()
+
+    def run(self, unit: Unit) -> None:
+        """Do everything in a unit; what fails is recorded and told, the rest goes on."""
+        for wave in self._waves(unit):
+            self._wave(unit, wave)
+
+    def _waves(self, unit: Unit) -> Iterator[list[_Member]]:
+        """Load models until the device is full; yield them; go on with the rest."""
+        residency = Residency(self.device, self.options)
+        wave: list[_Member] = []
+        for prepared in unit.models:
+            if wave and not residency.has_room():
+                yield wave
+                for member in wave:
+                    member.model.release()
+                wave = []
+                residency = Residency(self.device, self.options)
+            self.tell(Event("loading", prepared.card.id))
+            try:
+                model = load(prepared, device=self.options.device, precision=self.options.precision)
+                residency.add(model)
+            except Exception as error:  # noqa: BLE001  # a model that cannot be loaded must not stop the others
+                self._fail_model(unit, prepared, error)
+                continue
+            wave.append(_Member(prepared, model))
+        if wave:
+            yield wave
+            for member in wave:
+                member.model.release()
+
+    def _wave(self, unit: Unit, wave: list[_Member]) -> None:
+        jobs: dict[str, list[tuple[_Member, Job]]] = {}
+        for member in wave:
+            digest = member.model.card.weights_digest
+            mine = [job for job in unit.jobs if job.model is member.prepared]
+            mine = [replace(job, identity=job.identity or job_identity(job, digest, self.options)) for job in mine]
+            try:
+                self._zero_shot_heads(member, mine, [head for head in unit.heads if head.model is member.prepared])
+            except Exception as error:  # noqa: BLE001
+                self._raise_if_full(error)
+                for job in mine:
+                    self._fail(member.id, job.dataset.card.id, error)
+                continue
+            for job in mine:
+                if is_sealed(job, self.options):
+                    self.tell(Event("done", member.id, job.dataset.card.id, text="sealed before"))
+                else:
+                    jobs.setdefault(job.dataset.card.id, []).append((member, job))
+        for members in jobs.values():
+            self._dataset(members)
+        for member in wave:
+            if not is_zero_shot(member.prepared):
+                self._own_heads(member, [head for head in unit.heads if head.model is member.prepared])
+
+    # -- heads ---------------------------------------------------------------------------------------------------
+
+    def _zero_shot_heads(self, member: _Member, jobs: Sequence[Job], heads: Sequence[HeadJob]) -> None:
+        if not is_zero_shot(member.prepared):
+            return
+        wanted: dict[tuple[str, str], tuple[ClassSpace, PromptSet, bool]] = {}
+        for job in jobs:
+            if job.prompts is not None and job.dataset.class_space is not None:
+                key = (job.dataset.class_space.digest, job.prompts.name)
+                wanted[key] = (job.dataset.class_space, job.prompts, False)
+        for head in heads:
+            assert head.prompts is not None
+            wanted[head.class_space.digest, head.prompts.name] = (head.class_space, head.prompts, True)
+        for key, (space, prompts, write) in wanted.items():
+            self.tell(Event("loading", member.id, text=f"text head {space.id}, {prompts.name}"))
+            member.heads[key] = member.model.head(space, prompts)
+            if write:
+                self._write_head(member, space, prompts, member.heads[key])
+
+    def _own_heads(self, member: _Member, heads: Sequence[HeadJob]) -> None:
+        for head in heads:
+            try:
+                self._write_head(member, head.class_space, None, member.model.head(head.class_space, None))
+            except Exception as error:  # noqa: BLE001
+                self._raise_if_full(error)
+                self._fail(member.id, "", error)
+
+    def _write_head(self, member: _Member, space: ClassSpace, prompts: PromptSet | None, head: Head) -> None:
+        identity = head_identity(member.prepared, member.model.card.weights_digest, space, prompts)
+        try:
+            cache_schema.write_head(
+                self.options.cache,
+                model=replace(member.model.card, head_kind=_head_kind(head)),
+                class_space=space.id,
+                class_names=space.names,
+                weight=head.weight,
+                bias=head.bias,
+                prompt_set=head.prompt_set,
+                templates=head.templates,
+                logit_scale=head.logit_scale,
+                logit_bias=head.logit_bias,
+                normalize_features=head.normalize_features,
+                affine=head.affine,
+                residual=head.residual,
+                text_sum=head.text_sum,
+                n_templates=head.n_templates or None,
+                identity=identity,
+                backend=self.options.backend,
+                record=self._record(),
+            )
+        except StoreExistsError:
+            return  # another worker was quicker; a head of that identity is that head
+
+    # -- one dataset ---------------------------------------------------------------------------------------------
+
+    def _dataset(self, members: Sequence[tuple[_Member, Job]]) -> None:
+        dataset, geometry = members[0][1].dataset, members[0][1].preprocessing.geometry
+        runners = [self._runner(member, job) for member, job in members]
+        names = ", ".join(member.id for member, _ in members)
+        self.tell(Event("pass", names, dataset.card.id))
+        try:
+            clock, problems = run_pass(
+                runners,
+                self.pixels.batches(dataset, geometry, self.options.batch_size),
+                self.device,
+                on_batch=lambda rows: self.tell(Event("rows", names, dataset.card.id, rows * len(runners))),
+            )
+            if all(runner.error is not None for runner in runners):
+                clock.images = 0
+            elif change := changed_since(dataset):
+                raise DatasetChangedError(change)
+        except BaseException as error:
+            for runner in runners:
+                runner.sink.abort()
+            if not isinstance(error, DatasetChangedError | OSError):
+                raise
+            self._raise_if_full(error)
+            for member, _ in members:
+                self._fail(member.id, dataset.card.id, error)
+            return
+        rates = clock.record()
+        record: dict[str, Any] = {
+            "speed": rates,
+            "images_per_second": rates["images_per_second"],
+            "models_in_pass": len(runners),
+            "unreadable": [{"image_id": dataset.image_ids[row], "reason": reason} for row, reason in problems[:1000]],
+            "n_unreadable": len(problems),
+        }
+        self.tell(Event("rates", names, dataset.card.id, text=_rates_line(rates)))
+        for (member, job), runner in zip(members, runners, strict=True):
+            self._finish(member, job, runner, record)
+        if problems:
+            first = f"{dataset.image_ids[problems[0][0]]}: {problems[0][1]}"
+            self.tell(Event("failed", "", dataset.card.id, text=f"{len(problems)} images cannot be read ({first})"))
+
+    def _runner(self, member: _Member, job: Job) -> Runner:
+        card = member.model.card
+        space = job.dataset.class_space
+        text_head, record = None, self._record()
+        if job.prompts is not None and space is not None:
+            head = member.heads[space.digest, job.prompts.name]
+            text_head = TextHead(
+                torch.from_numpy(head.weight).to(self.device),
+                torch.from_numpy(head.bias).to(self.device),
+                1.0 if head.logit_scale is None else head.logit_scale,
+            )
+            record["prompt_set"] = job.prompts.name
+        record |= {"identity": job.identity, "preprocessing": job.preprocessing.to_record()}
+        sink_type = ReferenceSink if job.dataset.card.role == "reference" else StoreSink
+        return Runner(member.model, sink_type(self.options, card, job.dataset, job.identity, record), text_head)
+
+    def _finish(self, member: _Member, job: Job, runner: Runner, record: dict[str, Any]) -> None:
+        dataset = job.dataset
+        try:
+            if runner.error is not None:
+                raise runner.error
+            if dataset.card.role == "pairs" and dataset.captions is not None:
+                self._texts(member, job, dataset)
+            runner.sink.finish(record)
+        except StoreExistsError:
+            # Two workers raced for the same store; it is the same one, so only time was lost.
+            runner.sink.abort()
+        except Exception as error:  # noqa: BLE001  # one model's failure must not stop the others
+            runner.sink.abort()
+            self._raise_if_full(error)
+            self._fail(member.id, dataset.card.id, error)
+            return
+        failures.clear_failure(self.options.cache, member.id, dataset.card.id)
+        failures.clear_failure(self.options.cache, member.id, "")
+        self.tell(Event("done", member.id, dataset.card.id))
+
+    def _texts(self, member: _Member, job: Job, dataset: Dataset) -> None:
+        assert dataset.captions is not None
+        texts = [text for captions in dataset.captions for text in captions]
+        image_index = np.repeat(np.arange(len(dataset)), [len(captions) for captions in dataset.captions])
+        try:
+            cache_schema.write_texts(
+                self.options.cache,
+                model=member.model.card,
+                dataset=dataset.card,
+                embeddings=member.model.encode_texts(texts),
+                text=texts,
+                image_index=image_index.astype(np.int32),
+                identity=job.identity,
+                backend=self.options.backend,
+                record=self._record(),
+            )
+        except StoreExistsError:
+            return
+
+    # -- records -------------------------------------------------------------------------------------------------
+
+    def _record(self) -> dict[str, Any]:
+        name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "CPU"
+        return provenance.describe_run(
+            device=self.options.device,
+            device_name=name,
+            precision=self.options.precision,
+            batch_size=self.options.batch_size,
+        )
+
+    def _fail(self, model: str, dataset: str, error: BaseException) -> None:
+        reason = reason_of(error)
+        # A cache that can no longer be written to must not hide the failure itself.
+        with contextlib.suppress(OSError):
+            failures.record_failure(self.options.cache, model, dataset, reason)
+        self.tell(Event("failed", model, dataset, text=reason))
+
+    def _fail_model(self, unit: Unit, prepared: Prepared, error: BaseException) -> None:
+        jobs = [job for job in unit.jobs if job.model is prepared]
+        for job in jobs:
+            self._fail(prepared.card.id, job.dataset.card.id, error)
+        if not jobs:
+            self._fail(prepared.card.id, "", error)
+
+    def _raise_if_full(self, error: BaseException) -> None:
+        number = error.errno if isinstance(error, OSError) else None
+        if number in _FULL:
+            raise CacheUnwritableError(
+                f"cannot write to {self.options.cache}: {error.strerror if isinstance(error, OSError) else error};"
+                " what is sealed is safe, make room and run the same command again"
+            ) from error
+
+
+def reason_of(error: BaseException) -> str:
+    """Return an exception as one line; its kind is named where the text alone would puzzle."""
+    text = str(error).strip().splitlines()[0] if str(error).strip() else ""
+    plain = isinstance(error, CloserlookError | OSError | torch.OutOfMemoryError | DatasetChangedError)
+    return text if plain and text else f"{type(error).__name__}: {text}".rstrip(": ")
+
+
+def _head_kind(head: Head) -> str:
+    if head.normalize_features:
+        return "zero-shot"
+    return "linear" if head.affine else "non-affine"
+
+
+def _rates_line(rates: dict[str, float | int]) -> str:
+    shares = {
+        "decoding": rates["decode_wait_share"],
+        "the models": rates["forward_share"],
+        "writing": rates["write_share"],
+    }
+    bound = max(shares, key=lambda name: shares[name])
+    return (
+        f"{rates['images_per_second']:.0f} images/s, bound by {bound}"
+        f" (waiting for images {rates['decode_wait_share']:.0%}, models {rates['forward_share']:.0%},"
+        f" writing {rates['write_share']:.0%} in its own thread)"
+    )
+
+
+def check_writable(cache: Path) -> None:
+    """Make the cache folder; raise `CacheUnwritableError` where nothing can be written to it."""
+    probe = cache / ".writable"
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        probe.write_bytes(b"")
+        probe.unlink(missing_ok=True)
+    except OSError as error:
+        raise CacheUnwritableError(f"cannot write to the cache {cache}: {error.strerror or error}") from error

@@ -1,0 +1,171 @@
+"""Decoding: same pixels with any number of workers; broken, crashing and hanging images cost themselves alone."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cache_schema.records import DatasetCard
+from extract.datasets.base import Dataset, manifest_digest
+from extract.decode import DatasetChangedError, Decoder, changed_since
+from extract.options import RunOptions
+from extract.pixel_cache import PixelSource
+from extract.preprocess import Geometry
+
+GEOMETRY = Geometry("shortest", (20, 20), (16, 16), "bicubic")
+N = 37
+
+
+@dataclass(frozen=True)
+class Harmful(Geometry):
+    """Kills or hangs its process on an image whose first pixel says so."""
+
+    def __call__(self, image: Image.Image) -> np.ndarray:
+        red, green, blue = image.getpixel((0, 0))
+        if (red, green, blue) == (1, 2, 3):
+            os.kill(os.getpid(), signal.SIGKILL)
+        if (red, green, blue) == (3, 2, 1):
+            time.sleep(600)
+        return super().__call__(image)
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> Dataset:
+    rng = np.random.default_rng(0)
+    paths, sizes = [], []
+    for index in range(N):
+        path = tmp_path / f"{index:03}.png"
+        Image.fromarray(rng.integers(0, 255, (24, 30, 3), np.uint8)).save(path)
+        paths.append(path.name)
+        sizes.append(path.stat().st_size)
+    return make(tmp_path, paths, sizes)
+
+
+def make(root: Path, paths: list[str], sizes: list[int]) -> Dataset:
+    labels = np.full(len(paths), -1, np.int32)
+    byte_sizes = np.array(sizes, np.int64)
+    digest = manifest_digest(paths, labels, byte_sizes)
+    card = DatasetCard(id="set", role="ood", digest=digest, n_images=len(paths))
+    return Dataset(card=card, root=root, paths=tuple(paths), labels=labels, sizes=byte_sizes)
+
+
+def replaced(dataset: Dataset, row: int, data: bytes) -> Dataset:
+    (dataset.root / dataset.paths[row]).write_bytes(data)
+    sizes = dataset.sizes.tolist()
+    sizes[row] = len(data)
+    return make(dataset.root, list(dataset.paths), sizes)
+
+
+def coloured(colour: tuple[int, int, int]) -> bytes:
+    out = BytesIO()
+    Image.new("RGB", (24, 24), colour).save(out, "PNG")
+    return out.getvalue()
+
+
+def decoded(dataset: Dataset, workers: int, batch_size: int, geometry: Geometry = GEOMETRY, **limits: float):
+    with Decoder(workers, batch_size * 16 * 16 * 3, **limits) as decoder:
+        batches = [
+            (b.start, b.stop, b.pixels.copy(), b.valid, b.problems) for b in decoder.batches(dataset, geometry, batch_size)
+        ]
+    assert [start for start, *_ in batches] == list(range(0, len(dataset), batch_size))
+    pixels = np.concatenate([b[2] for b in batches])
+    valid = np.concatenate([b[3] for b in batches])
+    return pixels, valid, dict(problem for b in batches for problem in b[4])
+
+
+def test_pixels_do_not_depend_on_workers_or_batch_size(dataset: Dataset) -> None:
+    want, valid, problems = decoded(dataset, 0, N)
+    assert valid.all()
+    assert not problems
+    for row in (0, N - 1):
+        np.testing.assert_array_equal(want[row], GEOMETRY(dataset.open(row)))
+    for workers, batch_size in ((0, 5), (1, 4), (2, 3), (3, 50)):
+        np.testing.assert_array_equal(decoded(dataset, workers, batch_size)[0], want)
+
+
+def test_unreadable_images_keep_their_rows(dataset: Dataset) -> None:
+    want = decoded(dataset, 0, 8)[0]
+    broken = replaced(replaced(dataset, 3, b""), 20, b"no image at all")
+    (dataset.root / dataset.paths[5]).unlink()
+    broken = make(dataset.root, list(broken.paths), [*broken.sizes[:5].tolist(), -1, *broken.sizes[6:].tolist()])
+    for workers in (0, 2):
+        pixels, valid, problems = decoded(broken, workers, 8)
+        assert np.flatnonzero(~valid).tolist() == [3, 5, 20] == sorted(problems)
+        assert "empty" in problems[3]
+        assert "missing" in problems[5]
+        np.testing.assert_array_equal(pixels[valid], want[valid])
+        assert not pixels[~valid].any()
+
+
+@pytest.mark.slow
+def test_a_crash_and_a_hang_cost_one_image_each(dataset: Dataset) -> None:
+    want = decoded(dataset, 0, 8)[0]
+    bad = replaced(replaced(dataset, 9, coloured((1, 2, 3))), 30, coloured((3, 2, 1)))
+    harmful = Harmful(GEOMETRY.resize_mode, GEOMETRY.resize, GEOMETRY.crop, GEOMETRY.interpolation)
+    pixels, valid, problems = decoded(bad, 2, 8, harmful, stuck_seconds=6.0, stuck_image_seconds=4.0)
+    assert np.flatnonzero(~valid).tolist() == [9, 30]
+    assert "crashed" in problems[9]
+    assert "hung" in problems[30]
+    np.testing.assert_array_equal(pixels[valid], want[valid])
+
+
+def test_a_changed_file_stops_the_dataset(dataset: Dataset) -> None:
+    assert changed_since(dataset) == ""
+    with (dataset.root / dataset.paths[11]).open("ab") as file:
+        file.write(b"more")
+    assert dataset.paths[11] in changed_since(dataset)
+    for workers in (0, 1):
+        with pytest.raises(DatasetChangedError, match=r"011\.png"):
+            decoded(dataset, workers, 8)
+
+
+def test_leaving_early_leaves_the_workers_usable(dataset: Dataset) -> None:
+    want = decoded(dataset, 0, 4)[0]
+    with Decoder(2, 4 * 16 * 16 * 3) as decoder:
+        for batch in decoder.batches(dataset, GEOMETRY, 4):
+            assert batch.start == 0
+            break
+        again = np.concatenate([b.pixels.copy() for b in decoder.batches(dataset, GEOMETRY, 4)])
+    np.testing.assert_array_equal(again, want)
+
+
+def test_pixel_cache_gives_the_same_batches_without_the_images(dataset: Dataset, tmp_path: Path) -> None:
+    broken = replaced(dataset, 3, b"")
+    options = RunOptions(cache=tmp_path / "cache", pixel_cache=tmp_path / "pixels", pixel_cache_bytes=10 << 20)
+
+    def through(batch_size: int) -> list[tuple[int, bytes, bytes, tuple[tuple[int, str], ...]]]:
+        with Decoder(0, 1) as decoder:
+            batches = PixelSource(decoder, options).batches(broken, GEOMETRY, batch_size)
+            return [(b.start, b.pixels.tobytes(), b.valid.tobytes(), b.problems) for b in batches]
+
+    first = through(8)
+    for path in dataset.paths:
+        (dataset.root / path).unlink()
+    assert through(8) == first
+    assert b"".join(pixels for _, pixels, _, _ in through(5)) == b"".join(pixels for _, pixels, _, _ in first)
+
+
+def test_pixel_cache_is_bounded_and_holds_no_half_file(dataset: Dataset, tmp_path: Path) -> None:
+    size = N * 16 * 16 * 3
+    folder = tmp_path / "pixels"
+    options = RunOptions(cache=tmp_path / "cache", pixel_cache=folder, pixel_cache_bytes=size + 10)
+    other = Geometry("squash", (16, 16), (16, 16), "bilinear")
+    with Decoder(0, 1) as decoder:
+        source = PixelSource(decoder, options)
+        for _ in source.batches(dataset, GEOMETRY, 8):
+            break
+        assert not list(folder.glob("*.u8"))
+        for geometry in (GEOMETRY, other):
+            for _ in source.batches(dataset, geometry, 8):
+                pass
+            (kept,) = folder.glob("*.u8")
+            assert kept.stat().st_size == size
+    assert not list(folder.glob(".*staged"))
