@@ -1,0 +1,212 @@
+"""What a model is to the extraction: prepared without being built, loaded, run, and asked for its head."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cache_schema.errors import UserError
+from cache_schema.records import ModelCard
+from extract.class_spaces import ClassSpace
+from extract.model_list import ModelSpec
+from extract.preprocess import Geometry, Preprocessing
+from extract.prompts import PromptSet
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = [
+    "AFFINE_TOLERANCE",
+    "PRECISIONS",
+    "Geometry",
+    "Head",
+    "HeadUnavailable",
+    "LoadedModel",
+    "Outputs",
+    "Prepared",
+    "Preprocessing",
+    "WeightsUnavailable",
+]
+
+PRECISIONS = ("fp32", "bf16", "fp16")
+
+AFFINE_TOLERANCE = 1e-4
+"""A head is affine if features and head give the model's logits back to within this fraction of their range."""
+
+
+class WeightsUnavailable(UserError):  # noqa: N818  # a state of the world, not a mistake of the caller
+    """The weights are neither on this machine nor to be had from the hub; the message says what would help."""
+
+
+class HeadUnavailable(UserError):  # noqa: N818
+    """The model has no head for that class space; the message says why."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A model as known without building it.
+
+    Attributes
+    ----------
+    spec
+        The line of the model list.
+    card
+        The model card; ``weights_digest`` is empty where the file was never hashed on this machine, ``parameters``
+        and, for timm, ``feature_width`` are None until the model is loaded.
+    preprocessing
+        What is done to images.
+    weights
+        The weight file, if it is on this machine.
+    """
+
+    spec: ModelSpec
+    card: ModelCard
+    preprocessing: Preprocessing
+    weights: Path | None
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What one forward pass gives.
+
+    Attributes
+    ----------
+    features
+        (B, D) float32, on the device: the input of the final affine layer, or the unnormalised image embedding.
+    logits
+        (B, C) float32, on the device; None for zero-shot models, whose logits come from features and a head.
+    """
+
+    features: torch.Tensor
+    logits: torch.Tensor | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Head:
+    """The final layer: ``scale * f @ weight.T + bias``, with ``f`` normalised where ``normalize_features``.
+
+    Attributes
+    ----------
+    class_space, class_names
+        What the rows of ``weight`` are, by index.
+    weight
+        (C, D) float32; unit rows for a zero-shot head.
+    bias
+        (C,) float32.
+    affine
+        Whether features and head give the model's logits back.
+    residual
+        Largest deviation of these from the model's own logits on the batch they were compared on, as a fraction of
+        the logits' range; 0 for zero-shot heads, which define the logits.
+    normalize_features
+        True for zero-shot heads: the logits are scaled cosines.
+    logit_scale, logit_bias
+        Of a zero-shot model (scale exponentiated); None for a classifier. A scalar ``logit_bias`` is in ``bias`` too.
+    prompt_set, templates, n_templates
+        The prompts of a zero-shot head; ``n_templates`` is the largest number of texts of a class.
+    text_sum
+        (C, D) float32, per class the sum of its unit text embeddings: adding those of several prompt sets and
+        normalising gives the head of their union, exactly.
+    """
+
+    class_space: str
+    class_names: tuple[str, ...]
+    weight: NDArray[np.float32]
+    bias: NDArray[np.float32]
+    affine: bool = True
+    residual: float = 0.0
+    normalize_features: bool = False
+    logit_scale: float | None = None
+    logit_bias: float | None = None
+    prompt_set: str = ""
+    templates: tuple[str, ...] = ()
+    n_templates: int = 0
+    text_sum: NDArray[np.float32] | None = None
+
+    def logits(self, features: NDArray[np.floating]) -> NDArray[np.float32]:
+        """Return the (n, C) float32 logits of (n, D) features."""
+        f = np.asarray(features, dtype=np.float32)
+        if self.normalize_features:
+            f = f / np.maximum(np.linalg.norm(f, axis=1, keepdims=True), np.float32(1e-12))
+        scale = np.float32(1.0 if self.logit_scale is None else self.logit_scale)
+        out: NDArray[np.float32] = scale * (f @ self.weight.T) + self.bias
+        return out
+
+
+class LoadedModel(ABC):
+    """A model with its weights on a device, in evaluation mode.
+
+    Attributes
+    ----------
+    card
+        Complete: weights digest, parameters, feature width, head kind.
+    preprocessing
+        What is done to images; `forward` takes pixels that went through its geometry.
+    feature_width
+        D.
+    device
+        As torch names it.
+    precision
+        One of ``PRECISIONS``: of the body; features leave it as float32 and the head is always computed in float32.
+    module
+        The library's own model.
+    """
+
+    card: ModelCard
+    preprocessing: Preprocessing
+    feature_width: int
+    device: torch.device
+    precision: str
+    module: torch.nn.Module
+
+    def weight_bytes(self) -> int:
+        """Return the bytes that weights and buffers take on the device."""
+        tensors = [*self.module.parameters(), *self.module.buffers()]
+        return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+    def release(self) -> None:
+        """Let go of weights and everything that refers to them; the model cannot be run any more."""
+        for name in [name for name in vars(self) if name not in ("card", "preprocessing", "feature_width")]:
+            delattr(self, name)
+
+    @abstractmethod
+    def forward(self, pixels: torch.Tensor) -> Outputs:
+        """Run the model once.
+
+        Parameters
+        ----------
+        pixels
+            (B, H, W, 3) or (B, 3, H, W) uint8, on the model's device.
+        """
+
+    @abstractmethod
+    def head(self, class_space: ClassSpace, prompts: PromptSet | None = None) -> Head:
+        """Return the head for a class space.
+
+        Parameters
+        ----------
+        class_space
+            What the logits are to be of.
+        prompts
+            For zero-shot models; ignored by those that have a classifier.
+
+        Raises
+        ------
+        HeadUnavailable
+            The model's classifier answers in another class space, or has none.
+        """
+
+    def encode_texts(self, texts: list[str]) -> NDArray[np.float32]:
+        """Return (m, D) unit-norm embeddings of captions.
+
+        Raises
+        ------
+        HeadUnavailable
+            The model has no text tower.
+        """
+        raise HeadUnavailable(f"{self.card.id} has no text tower, so captions have no embedding; {len(texts)} were asked for")

@@ -1,0 +1,149 @@
+"""Weight files: where they lie, their digests (remembered by path, size and time), what to say when they do not."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from cache_schema.errors import UserError
+from extract.models.base import WeightsUnavailable
+
+_BLOCK = 1 << 22
+
+
+def user_cache() -> Path:
+    """Return the folder for what may be computed again: ``$XDG_CACHE_HOME/closerlook``."""
+    root = os.environ.get("XDG_CACHE_HOME", "")
+    return (Path(root) if root else Path.home() / ".cache") / "closerlook"
+
+
+def _memo(path: Path) -> Path:
+    return user_cache() / "digests" / f"{hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:40]}.json"
+
+
+def known_digest(path: Path) -> str:
+    """Return the SHA-256 of a file if this machine has computed it since the file last changed, else ''."""
+    try:
+        status = path.stat()
+        memo = json.loads(_memo(path).read_text(encoding="utf-8"))
+        if (memo["size"], memo["mtime_ns"]) == (status.st_size, status.st_mtime_ns):
+            return str(memo["sha256"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+    return ""
+
+
+def file_digest(path: Path) -> str:
+    """Return the SHA-256 of a file and remember it."""
+    if known := known_digest(path):
+        return known
+    sha = hashlib.sha256()
+    with path.open("rb") as file:
+        before = os.fstat(file.fileno())
+        while block := file.read(_BLOCK):
+            sha.update(block)
+    digest = sha.hexdigest()
+    # A cache that cannot be written costs the next run the same hashing, nothing else.
+    with contextlib.suppress(OSError):
+        write_atomically(_memo(path), json.dumps(
+            {"path": str(path.resolve()), "size": before.st_size, "mtime_ns": before.st_mtime_ns, "sha256": digest}
+        ).encode())  # fmt: skip
+    return digest
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write a file so that other processes see all of it or nothing."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".partial")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def checkpoint_file(path: Path, where: str) -> Path:
+    """Return a local checkpoint's path, or say that it is not there."""
+    if path.is_file():
+        return path
+    problem = "is a folder, not a weight file" if path.is_dir() else "does not exist"
+    raise UserError(f"{where}: checkpoint {path} {problem}")
+
+
+def cached_on_hub(repository: str, files: Sequence[str], revision: str | None = None) -> Path | None:
+    """Return the first of a hub repository's files that this machine has in its hub cache; asks no network."""
+    from huggingface_hub import try_to_load_from_cache
+
+    for name in files:
+        found = try_to_load_from_cache(repository, name, revision=revision)
+        if isinstance(found, str):
+            return Path(found)
+    return None
+
+
+_UNREACHABLE_SECONDS = 600.0
+_unreachable_until = 0.0
+
+
+def fetched_from_hub(repository: str, files: Sequence[str], revision: str | None = None) -> Path:
+    """Download the first of these files that a hub repository has, into the hub cache.
+
+    A hub that cannot be reached is not asked again for ten minutes: a list of a hundred models would otherwise wait
+    for a hundred time-outs.
+    """
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+
+    global _unreachable_until
+    for name in files:
+        try:
+            offline = time.monotonic() < _unreachable_until
+            return Path(hf_hub_download(repository, name, revision=revision, local_files_only=offline))
+        except LocalEntryNotFoundError:
+            _unreachable_until = max(_unreachable_until, time.monotonic() + _UNREACHABLE_SECONDS)
+            raise
+        except EntryNotFoundError as error:
+            missing = error
+    raise missing
+
+
+@contextlib.contextmanager
+def explaining(model: str, source: str, path: Path | None) -> Iterator[None]:
+    """Turn what a library raises on missing or unfit weights into one line that names the model and the remedy.
+
+    Parameters
+    ----------
+    model
+        As named in the list.
+    source
+        Where the weights would come from.
+    path
+        The local file, where there is one: then nothing is unavailable, the file is unfit.
+    """
+    import pickle
+
+    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except UserError:
+        raise
+    except (RuntimeError, KeyError, ValueError, TypeError, OSError, EOFError, AssertionError, AttributeError,
+            pickle.UnpicklingError, SafetensorError, EntryNotFoundError, HfHubHTTPError) as error:  # fmt: skip
+        reason = " ".join(str(error).split())
+        reason = reason if len(reason) < 300 else reason[:297] + "..."
+        if path is not None:
+            raise UserError(f"{model}: the weights in {path} do not fit or cannot be read safely: {reason}") from error
+        raise WeightsUnavailable(
+            f"{model}: the weights are neither on this machine nor to be had from {source}; download the file elsewhere and"
+            f" name it with checkpoint=FILE, or warm the hub cache (HF_HOME) on a machine with network. ({reason})"
+        ) from error
