@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from cache_schema import identity as identities
-from cache_schema import naming
+from cache_schema import identities, naming
 from cache_schema.errors import UserError
 from extract.class_spaces import IMAGENET_1K, ClassSpace, class_space
 from extract.datasets.base import Dataset
@@ -119,7 +118,8 @@ def job_identity(job: Job, weights_digest: str, options: RunOptions) -> str:
         class_mask=data.class_mask,
         class_map=data.class_map,
         prompt_set_digest=prompts,
-        logits_kind="reference" if reference else "logits",
+        # A bank of another size is another reference.
+        logits_kind=f"reference:{data.extra.get('bank_per_class', 50)}" if reference else "logits",
         features_dtype=options.features_dtype,
         forward_version=FORWARD_VERSION,
     )

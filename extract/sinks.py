@@ -85,13 +85,15 @@ class ReferenceSink:
         if self._accumulator is None:
             per_class = int(self.card.extra.get("bank_per_class", 50))
             self._accumulator = ReferenceAccumulator(
-                logits.shape[1], features.shape[1], per_class=per_class, seed=int(self.card.extra.get("bank_seed", 0))
-            )
+                logits.shape[1], features.shape[1], per_class=per_class, seed=int(self.card.extra.get("bank_seed", 0)),
+                # A zero-shot head acts on unit features, so its detectors need statistics of those.
+                normalize=self._model.head_kind == "zero-shot",
+            )  # fmt: skip
         self._accumulator.update(
             features[valid],
             logits[valid],
             self._dataset.labels[start : self._rows][valid],
-            row_ids=[self._dataset.image_ids[start + int(i)] for i in np.flatnonzero(valid)],
+            ids=[self._dataset.image_ids[start + int(i)] for i in np.flatnonzero(valid)],
         )
 
     def finish(self, record: Mapping[str, Any]) -> None:
@@ -101,7 +103,7 @@ class ReferenceSink:
             self._options.cache,
             model=self._model,
             dataset=self.card,
-            arrays=self._accumulator.arrays(),
+            reference=self._accumulator.arrays(),
             identity=self._identity,
             backend=self._options.backend,
             record={**self._record, **record},

@@ -108,6 +108,8 @@ def build(
     metadata: Mapping[str, NDArray[np.generic]] | None = None,
     captions: tuple[tuple[str, ...], ...] | None = None,
     source: ImageSource | None = None,
+    keys: tuple[str, ...] | None = None,
+    root: Path | None = None,
     problems: tuple[str, ...] = (),
     extra: Mapping[str, Any] | None = None,
 ) -> Dataset:
@@ -121,19 +123,23 @@ def build(
         Paths in row order, labels (n,), sizes (n,).
     space
         Class space of the logits; the labels' too unless the spec has a class map.
-    metadata, captions, source, problems
+    metadata, captions, source, keys, problems
         As on `Dataset`.
+    root
+        Folder the paths are relative to, if it is not the spec's.
     extra
         Further facts for the card.
     """
     where = spec.where or f"dataset {spec.name}"
     metadata = dict(metadata or {})
-    if spec.per_class is not None:
+    # A reference is streamed whole; there, per_class is the size of its bank.
+    if spec.per_class is not None and spec.role != "reference":
         keep = choose_per_class(rows.paths, rows.labels, spec.per_class, spec.seed)
         if source is not None or captions is not None:
             raise UserError(f"{where}: per_class works on folders and on manifests without captions")
         rows = Rows(tuple(rows.paths[i] for i in keep), rows.labels[keep], rows.sizes[keep])
         metadata = {name: column[keep] for name, column in metadata.items()}
+        keys = tuple(keys[i] for i in keep) if keys is not None else None
     mask = class_map = None
     if spec.class_mask is not None or spec.class_map is not None:
         if space is None:
@@ -152,7 +158,8 @@ def build(
     if spec.already_cropped:
         facts["already_cropped"] = spec.already_cropped
     if spec.per_class is not None:
-        facts |= {"per_class": spec.per_class, "seed": spec.seed}
+        what = "bank_per_class" if role == "reference" else "per_class"
+        facts |= {what: spec.per_class, "bank_seed" if role == "reference" else "seed": spec.seed}
     if space is not None:
         facts["class_space_digest"] = space.digest
     card = DatasetCard(
@@ -168,7 +175,7 @@ def build(
         class_map_rule=spec.class_map_rule or "max",
         shift_of=spec.shift_of,
         distance=spec.distance,
-        digest=manifest_digest(rows.paths, rows.labels, rows.sizes, captions=captions, border_crop=border),
+        digest=manifest_digest(keys or rows.paths, rows.labels, rows.sizes, captions=captions, border_crop=border),
         n_images=len(rows.paths),
         licence=spec.licence or UNKNOWN,
         extra=facts,
@@ -178,7 +185,8 @@ def build(
         problems = (*problems, f"{empty:,} files are empty")
     return Dataset(
         card=card,
-        root=spec.path,
+        root=root or spec.path,
+        keys=keys,
         paths=rows.paths,
         labels=rows.labels,
         sizes=rows.sizes,
