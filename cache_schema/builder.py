@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from cache_schema.backends import files_of
 from cache_schema.backends.base import StoreFiles
-from cache_schema.errors import StoreExistsError, UserError
+from cache_schema.errors import CorruptStoreError, StoreExistsError, UserError
 from cache_schema.identities import to_json_value
 from cache_schema.naming import published, store_folder, store_name
 from cache_schema.records import DatasetCard, ModelCard
@@ -122,7 +122,8 @@ class StoreBuilder:
         self.kind = kind
         self.record: dict[str, Any] = {"versions": versions(), **(record or {})}
         self.details: dict[str, Any] = {}
-        self._header = {
+        self._expected = ""
+        self._header: dict[str, Any] = {
             "format": FORMAT,
             "schema_version": SCHEMA_VERSION,
             "kind": kind,
@@ -139,6 +140,16 @@ class StoreBuilder:
         except BaseException:
             self._stage.remove()
             raise
+
+    def copy_header(self, header: Mapping[str, Any]) -> None:
+        """Take cards, details and record of another store as they are; its content must come out the same.
+
+        ``publish`` then refuses to seal a store whose digest is another.
+        """
+        for key in ("schema_version", "identity", "model", "dataset"):
+            self._header[key] = header[key]
+        self.details, self.record = dict(header["details"]), dict(header["record"])
+        self._expected = str(header["seal"]["digest"])
 
     def stream(self, name: str, shape: tuple[int, ...], dtype: Any) -> RowStream:
         """Create an array whose rows come later."""
@@ -190,11 +201,14 @@ class StoreBuilder:
             raise UserError(f"{self._stage.target.name} cannot be sealed: {'; '.join(problems)}")
         header = {**self._header, "details": details, "record": to_json_value(self.record, "record")}
         entries = {name: self._streams[name].entry() for name in sorted(self._streams)}
+        digest = store_digest(header, entries)
+        if self._expected not in ("", digest):
+            raise CorruptStoreError(f"{self._stage.target.name}: what was read is not what was once sealed")
         header["seal"] = {
             "n": n,
             "written": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "arrays": entries,
-            "digest": store_digest(header, entries),
+            "digest": digest,
         }
         self._files.seal(header)
 

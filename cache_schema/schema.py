@@ -101,7 +101,7 @@ KINDS: Mapping[str, KindSpec] = {
                 "metadata.", ("n",), (TEXT, "int64", "float64", "bool"), False, "a column of the manifest"
             ),
         ),
-        details=("logits_kind", "metadata"),
+        details=("logits_kind", "n_valid", "metadata"),
     ),
     "head": KindSpec(
         folder="heads",
@@ -119,6 +119,7 @@ KINDS: Mapping[str, KindSpec] = {
             "class_space",
             "prompt_set",
             "templates",
+            "n_templates",
             "logit_scale",
             "logit_bias",
             "normalize_features",
@@ -129,7 +130,7 @@ KINDS: Mapping[str, KindSpec] = {
     ),
     "reference": KindSpec(
         folder="references",
-        rows="m",
+        rows="C",
         has_dataset=True,
         arrays=(
             ArraySpec("class_count", ("C",), ("int64",), True, "images of each class"),

@@ -68,7 +68,7 @@ class HeadStore(Store):
     @property
     def n_templates(self) -> int:
         """How many templates ``text_sum`` is summed over."""
-        return len(self.details["templates"])
+        return int(self.details["n_templates"])
 
     @property
     def logit_scale(self) -> float | None:
@@ -193,7 +193,7 @@ class ReferenceStore(Store):
 
     @cached_property
     def n(self) -> int:
-        """Images seen; ``len(store)`` is the size of the bank."""
+        """Images seen; ``len(store)`` is the number of classes."""
         return int(self.details["n"])
 
     @cached_property

@@ -59,6 +59,7 @@ def write_head(
     affine: bool = True,
     residual: float | None = None,
     text_sum: ArrayLike | None = None,
+    n_templates: int | None = None,
     default: bool = False,
     backend: str = "zarr",
     record: Mapping[str, Any] | None = None,
@@ -88,6 +89,8 @@ def write_head(
         Whether features and head give the model's logits, and how closely on the first batch.
     text_sum : array of shape (C, D), optional
         Sum over templates of unit text embeddings.
+    n_templates
+        How many texts a class ``text_sum`` is summed over, where that is not the number of templates.
     default
         Whether this is the head meant where none is named.
     identity
@@ -102,6 +105,7 @@ def write_head(
         "class_space": class_space,
         "prompt_set": prompt_set,
         "templates": list(templates),
+        "n_templates": len(templates) if n_templates is None else int(n_templates),
         "logit_scale": None if logit_scale is None else float(logit_scale),
         "logit_bias": None if logit_bias is None else float(logit_bias),
         "normalize_features": normalize_features,
@@ -143,7 +147,7 @@ def write_reference(
     *,
     model: ModelCard,
     dataset: DatasetCard,
-    reference: ReferenceArrays,
+    arrays: ReferenceArrays | Mapping[str, Any],
     backend: str = "zarr",
     record: Mapping[str, Any] | None = None,
     identity: str | None = None,
@@ -155,11 +159,11 @@ def write_reference(
     ----------
     cache_path, model, dataset, backend, record, identity, overwrite
         As for :func:`cache_schema.write_store`.
-    reference
-        What was gathered over the training set. The bank's order is kept; sums must be finite.
+    arrays
+        What was gathered over the training set. The bank's order is kept, it may be empty; sums must be
+        finite.
     """
-    if len(reference.bank_labels) == 0:
-        raise UserError(f"{model.id} on {dataset.id}: the bank of the reference is empty")
+    reference = arrays if isinstance(arrays, ReferenceArrays) else ReferenceArrays(**arrays)
     described = {"kind": "reference", **_model_fields(model), "dataset": _dataset_fields(dataset)}
     builder = StoreBuilder(
         cache_path,
@@ -182,7 +186,7 @@ def write_reference(
             if field.name != "bank_logits" and not np.isfinite(array).all():
                 raise UserError(f"{model.id} on {dataset.id}: {field.name} holds NaN or infinity")
             builder.add(field.name, array)
-        store = open_store(builder.publish(len(reference.bank_labels)))
+        store = open_store(builder.publish(len(reference.class_count)))
     assert isinstance(store, ReferenceStore)
     return store
 

@@ -247,6 +247,7 @@ class StoreWriter:
             self._builder.add("labels", self._labels)
             self._builder.add("valid", self._valid)
             self._builder.add_text("image_id", self._ids)
+            self._builder.details["n_valid"] = int(self._valid.sum())
             store = open_store(self._builder.publish(self.n_images))
         except BaseException:
             self.abort()

@@ -1,0 +1,51 @@
+"""Convert stores between Zarr and HDF5; equal digests are a condition of publishing."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument("source", type=Path, help="a cache or one store")
+    parser.add_argument("destination", type=Path, help="the cache to write to; may be the source's own")
+    parser.add_argument(
+        "--to", choices=("zarr", "hdf5"), required=True, dest="backend", help="the format to write"
+    )
+    parser.add_argument(
+        "--replace",
+        action="store_true",
+        help="put the converted store in the place of one of the same identity (else it is left as it is)",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Convert what is not there yet."""
+    from rich.console import Console
+
+    from cache_schema.convert import convert_store
+    from cache_schema.errors import CacheError, StoreExistsError, UserError
+    from cache_schema.progress import Bar
+    from cache_schema.store import open_store
+    from cache_schema.validate import store_paths
+
+    if not args.source.exists():
+        raise UserError(f"nothing at {args.source}")
+    out = Console(highlight=False, soft_wrap=True)
+    done, there, failed = 0, 0, 0
+    with Bar("converting", "stores") as progress:
+        for path in progress.track(store_paths(args.source)):
+            try:
+                store = open_store(path)
+                made = convert_store(store, args.destination, args.backend, overwrite=args.replace)
+            except StoreExistsError:
+                there += 1
+            except CacheError as error:
+                failed += 1
+                out.print(f"{path}: {error}", markup=False)
+            else:
+                done += 1
+                out.print(f"{made.path}: {made.digest[:8]}, as {path.name}", markup=False)
+    out.print(f"{done} stores converted, {there} there already, {failed} failed")
+    return 1 if failed else 0

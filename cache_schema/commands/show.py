@@ -1,0 +1,133 @@
+"""Show what a cache holds as a table, or everything about one store."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+    from cache_schema.cache import Cache
+    from cache_schema.store import Store
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument("path", help="a cache (folder or address) or one store")
+    parser.add_argument(
+        "--kind", help="only stores of this kind: predictions, head, reference, summary, texts"
+    )
+    parser.add_argument("--model", help="only this model")
+    parser.add_argument("--dataset", help="only this dataset")
+    parser.add_argument("--json", action="store_true", help="the headers as JSON lines, for other programs")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the table."""
+    from rich.console import Console
+
+    from cache_schema.cache import open_cache
+    from cache_schema.naming import backend_of
+    from cache_schema.store import open_store
+
+    # A table that goes to a file or a pipe is not cut to a terminal's width.
+    out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 250)
+    if backend_of(args.path) is not None and Path(args.path).exists():
+        store = open_store(Path(args.path))
+        if args.json:
+            print(json.dumps(store.header))
+        else:
+            _print_store(store, out)
+        return 0
+    cache = open_cache(args.path)
+    stores = [store for store in cache.stores(args.kind) if _wanted(store, args)]
+    if args.json:
+        for store in stores:
+            print(json.dumps({"path": str(store.path), **store.header}))
+        return 0
+    out.print(_table(stores))
+    _print_rest(cache, stores, out)
+    return 0
+
+
+def _wanted(store: Store, args: argparse.Namespace) -> bool:
+    dataset = store.header["dataset"]
+    return (args.model is None or store.header["model"]["id"] == args.model) and (
+        args.dataset is None or (dataset is not None and dataset["id"] == args.dataset)
+    )
+
+
+def _table(stores: list[Store]) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table("model", "kind", "of", box=None, pad_edge=False)
+    for title in ("rows", "invalid", "logits", "features", "MB"):
+        table.add_column(title, justify="right")
+    for title in ("format", "identity", "digest"):
+        table.add_column(title)
+    for store in stores:
+        cells = (
+            store.model.id,
+            store.kind,
+            _of(store),
+            f"{len(store):,}",
+            _invalid(store),
+            _width(store, "logits"),
+            _width(store, "features"),
+            f"{store.n_bytes() / 1e6:.1f}",
+            store.path.suffix[1:],
+            store.identity[:8],
+            store.digest[:8],
+        )
+        table.add_row(*map(Text, cells))
+    return table
+
+
+def _of(store: Store) -> str:
+    from cache_schema.convert import store_title
+
+    variant = store.details.get("variant", "")
+    return f"{store_title(store)} ({variant})" if variant else store_title(store)
+
+
+def _invalid(store: Store) -> str:
+    valid = store.details.get("n_valid")
+    return "" if valid is None else f"{len(store) - int(valid):,}"
+
+
+def _width(store: Store, name: str) -> str:
+    return str(store.shape(name)[1]) if store.has(name) else ""
+
+
+def _print_rest(cache: Cache, stores: list[Store], out: Console) -> None:
+    from cache_schema.staging import is_live, stages
+
+    total = sum(store.n_bytes() for store in stores)
+    out.print(
+        f"\n{len(stores)} stores of {len({store.model.id for store in stores})} models, {total / 1e9:.3f} GB"
+    )
+    for bad in cache.refused():
+        out.print(f"refused: {bad.reason}", markup=False)
+    for failure in cache.failures():
+        job = f"{failure.model} on {failure.dataset}" if failure.dataset else failure.model
+        out.print(f"failed: {job}: {failure.reason} ({failure.when})", markup=False)
+    for stage in stages(cache.path):
+        state = "being written" if is_live(stage) else "left by a dead writer; 'check --clean' removes it"
+        out.print(f"staged: {stage}: {state}", markup=False)
+
+
+def _print_store(store: Store, out: Console) -> None:
+    header = {key: value for key, value in store.header.items() if key != "seal"}
+    out.print(json.dumps(header, indent=2, ensure_ascii=False), markup=False)
+    seal = store.header["seal"]
+    size = f"{store.n_bytes() / 1e6:.2f} MB"
+    out.print(f"sealed {seal['written']}, {seal['n']:,} rows, {size}, digest {seal['digest']}")
+    for name, entry in seal["arrays"].items():
+        shape = " x ".join(f"{length:,}" for length in entry["shape"])
+        out.print(f"  {name}: {entry['dtype']} {shape}, {entry['digest'][:8]}", markup=False)
