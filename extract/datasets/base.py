@@ -46,6 +46,9 @@ class Dataset:
     labels
         (n,) int32, index in the class space (of super-classes where the card has a class map); -1 where there
         is none.
+    keys
+        Names of the rows where they are not the paths: ImageNet-val's are its file names, so that a flat copy
+        and one in class folders are one dataset.
     sizes
         (n,) int64, bytes; -1 where a file is named by a manifest but missing.
     class_space
@@ -77,6 +80,7 @@ class Dataset:
     border_crop: int = 0
     already_cropped: int | None = None
     source: ImageSource | None = None
+    keys: tuple[str, ...] | None = None
     problems: tuple[str, ...] = ()
 
     def __len__(self) -> int:
@@ -85,8 +89,8 @@ class Dataset:
 
     @property
     def image_ids(self) -> tuple[str, ...]:
-        """The rows' names in every store: the relative paths."""
-        return self.paths
+        """The rows' names in every store: the keys, or the relative paths."""
+        return self.paths if self.keys is None else self.keys
 
     @property
     def digest(self) -> str:

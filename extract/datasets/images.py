@@ -12,8 +12,8 @@ _SUFFIXES = "bmp gif jfif jp2 jpe jpeg jpg pbm pgm png pnm ppm tga tif tiff webp
 IMAGE_SUFFIXES = frozenset(f".{suffix}" for suffix in _SUFFIXES.split())
 """File suffixes taken for images, in lower case; what a file really is, its bytes say."""
 
-# JPEG covers MPO. EPS is left out on purpose: Pillow hands it to an external program, and the bytes, not the suffix, choose
-# the reader.
+# JPEG covers MPO. EPS is left out on purpose: Pillow hands it to an external program, and the bytes, not the
+# suffix, choose the reader.
 _FORMATS = ("JPEG", "PNG", "BMP", "DIB", "GIF", "JPEG2000", "PPM", "TGA", "TIFF", "WEBP")
 
 _BROKEN = (

@@ -33,6 +33,11 @@ def resolve(spec: DatasetSpec) -> Dataset:
         The folder is missing or empty, names are no classes, a count is not the expected one ... each with
         the mend.
     """
+    from extract.datasets.recipes import apply, recipe_for  # recipes are built on this module
+
+    recipe = recipe_for(spec)
+    if recipe is not None:
+        return apply(recipe, spec)
     if spec.manifest is not None:
         return _from_manifest(spec, spec.manifest)
     return _from_folder(spec)
@@ -175,7 +180,9 @@ def build(
         class_map_rule=spec.class_map_rule or "max",
         shift_of=spec.shift_of,
         distance=spec.distance,
-        digest=manifest_digest(keys or rows.paths, rows.labels, rows.sizes, captions=captions, border_crop=border),
+        digest=manifest_digest(
+            keys or rows.paths, rows.labels, rows.sizes, captions=captions, border_crop=border
+        ),
         n_images=len(rows.paths),
         licence=spec.licence or UNKNOWN,
         extra=facts,

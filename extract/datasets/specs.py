@@ -57,7 +57,8 @@ class DatasetSpec:
         The manifest's column of captions.
     per_class
         Take at most so many images of each class, chosen by the hash of ``seed`` and path. A dataset with
-        ``role = "reference"`` is taken whole; there it is the number of images a class whose features are kept.
+        ``role = "reference"`` is taken whole; there it is the number of images a class whose features are
+        kept.
     seed
         Of that choice.
     follow_links

@@ -1,0 +1,188 @@
+"""What a recipe is: everything that is known about a published dataset before looking at the disk."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cache_schema.errors import UserError
+from extract.class_spaces import IMAGENET_1K, ClassSpace, class_space
+from extract.datasets.base import Dataset
+from extract.datasets.folder import Rows, read_class_folders, read_flat
+from extract.datasets.labels import looks_like_wnid
+from extract.datasets.listing import list_images, subfolders
+from extract.datasets.resolve import build, folder_column
+from extract.datasets.specs import DatasetSpec
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """What a recipe's reader found on disk; see `Dataset` for the fields."""
+
+    root: Path
+    rows: Rows
+    layout: str
+    metadata: Mapping[str, NDArray[np.generic]] = field(default_factory=dict)
+    keys: tuple[str, ...] | None = None
+    captions: tuple[tuple[str, ...], ...] | None = None
+    space: ClassSpace | None = None
+    class_map: tuple[tuple[int, ...], ...] | None = None
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+Reader = Callable[[Path, DatasetSpec], Found]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """A published dataset.
+
+    Attributes
+    ----------
+    name
+        Its id in every table.
+    title
+        What it is, in a few words.
+    role
+        As on the dataset card.
+    folders
+        Names that people's copies bear on disk; case, ``_`` and ``-`` do not count.
+    expected
+        Numbers of images that a whole copy has; several where published counts differ. Empty: not checked.
+    read
+        Finds images and labels below a folder, whatever its layout, or raises `UserError` with the mend.
+    shift_of, distance, licence, border_crop, already_cropped
+        As in `DatasetSpec`.
+    mask
+        Returns the classes kept before the softmax.
+    map_rule
+        Default of ``class_map_rule``.
+    note
+        One line on a trap or a choice.
+    """
+
+    name: str
+    title: str
+    role: str
+    folders: tuple[str, ...]
+    expected: tuple[int, ...]
+    read: Reader
+    shift_of: str = ""
+    distance: str = ""
+    licence: str = ""
+    border_crop: int = 0
+    already_cropped: int | None = None
+    mask: Callable[[], tuple[int, ...]] | None = None
+    map_rule: str = "max"
+    note: str = ""
+
+
+def apply(recipe: Recipe, spec: DatasetSpec) -> Dataset:
+    """List a dataset by its recipe; what the spec says goes before what the recipe says.
+
+    Raises
+    ------
+    UserError
+        The layout is not recognised, or the number of images is not an expected one and the spec does not
+        allow that.
+    """
+    found = recipe.read(spec.path, spec)
+    where = spec.where or f"dataset {spec.name}"
+    count = len(found.rows.paths)
+    if recipe.expected and count not in recipe.expected and not spec.allow_count_mismatch:
+        raise UserError(
+            f"{where}: {count:,} images below {found.root}, but {recipe.name} has {counts(recipe)};"
+            " allow_count_mismatch = true goes on with what is there"
+        )
+    class_map = spec.class_map if spec.class_map is not None else found.class_map
+    mask = spec.class_mask
+    if mask is None and recipe.mask is not None and class_map is None and found.space is None:
+        mask = recipe.mask()
+    merged = replace(
+        spec,
+        role=spec.role or recipe.role,
+        shift_of=spec.shift_of or recipe.shift_of,
+        distance=spec.distance or recipe.distance,
+        licence=spec.licence or recipe.licence,
+        border_crop=recipe.border_crop if spec.border_crop is None else spec.border_crop,
+        already_cropped=recipe.already_cropped if spec.already_cropped is None else spec.already_cropped,
+        class_mask=mask,
+        class_map=class_map,
+        class_map_rule=spec.class_map_rule or recipe.map_rule,
+    )
+    return build(
+        merged,
+        found.rows,
+        found.space or class_space(IMAGENET_1K),
+        metadata=found.metadata,
+        captions=found.captions,
+        keys=found.keys,
+        root=found.root,
+        problems=_count_problem(recipe, count),
+        extra={"recipe": recipe.name, "layout": found.layout, **found.extra},
+    )
+
+
+def counts(recipe: Recipe) -> str:
+    """Return the expected counts as text: ``18,574 or 18,514``."""
+    return " or ".join(f"{count:,}" for count in recipe.expected)
+
+
+def _count_problem(recipe: Recipe, count: int) -> tuple[str, ...]:
+    if not recipe.expected or count in recipe.expected:
+        return ()
+    return (f"{count:,} images instead of {counts(recipe)}, as allowed",)
+
+
+def candidates(path: Path, inside: tuple[str, ...]) -> Iterator[Path]:
+    """Yield the folder itself and the given sub-folders that exist (``*`` matches one folder), without
+    doubles.
+    """
+    if not path.is_dir():
+        list_images(path)  # says what is wrong with the path
+    yield path
+    for pattern in inside:
+        yield from sorted(found for found in path.glob(pattern) if found.is_dir())
+
+
+def has_class_folders(folder: Path) -> bool:
+    """Tell whether a folder holds folders named by WordNet ids or numbers."""
+    return any(looks_like_wnid(name) or name.isdecimal() for name in subfolders(folder))
+
+
+def class_folders(*inside: str, labels: str = "auto") -> Reader:
+    """Return a reader of ImageNet class folders, at the path or in one of the folders ``inside`` it."""
+
+    def read(path: Path, spec: DatasetSpec) -> Found:
+        root = next((c for c in candidates(path, inside) if has_class_folders(c)), None)
+        if root is None:
+            places = ", ".join(("the folder itself", *inside))
+            raise UserError(
+                f"{spec.where or path}: no folders named by WordNet id or class index in {path}"
+                f" (looked in {places}); set path = to the folder that holds them"
+            )
+        listed = [item for item in list_images(root) if "/" in item.path]
+        kind = labels if spec.labels == "auto" else spec.labels
+        rows = read_class_folders(root, class_space(IMAGENET_1K), kind, listed=listed)
+        return Found(root=root, rows=rows, layout="class folders")
+
+    return read
+
+
+def unlabelled(*inside: str) -> Reader:
+    """Return a reader of images without labels, at the path or in the first folder ``inside`` it that
+    exists.
+    """
+
+    def read(path: Path, spec: DatasetSpec) -> Found:
+        _, *others = candidates(path, inside)
+        root = others[0] if others else path
+        rows = read_flat(root)
+        return Found(root=root, rows=rows, layout="images", metadata=folder_column(rows))
+
+    return read

@@ -1,0 +1,135 @@
+"""Out-of-distribution sets for ImageNet-1k classifiers; every label is -1, whatever a folder is called."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from cache_schema.errors import UserError
+from extract.datasets.base import NO_LABEL
+from extract.datasets.folder import Rows
+from extract.datasets.listing import list_images
+from extract.datasets.recipes.base import Found, Reader, Recipe, candidates, unlabelled
+from extract.datasets.resolve import folder_column
+from extract.datasets.specs import DatasetSpec
+
+# Textures whose images show ImageNet's classes too often, left out by the 5,160-image variant.
+_LEFT_OUT = frozenset({"bubbly", "cobwebbed", "honeycombed", "spiralled"})
+_N_TEXTURES = 47
+
+
+def _textures(variant: str) -> Reader:
+    """Return a reader of the Describable Textures: ``all``, ``43`` classes, or the first ``test`` split."""
+
+    def read(path: Path, spec: DatasetSpec) -> Found:
+        places = list(candidates(path, ("images", "dtd/images", "dtd/dtd/images")))
+        root = next((p for p in places if (p / "banded").is_dir()), None)
+        if root is None:
+            raise UserError(
+                f"{path} does not hold the {_N_TEXTURES} texture folders (banded ...); set path = to them"
+            )
+        listed = [item for item in list_images(root) if "/" in item.path]
+        if variant == "43":
+            listed = [item for item in listed if item.path.partition("/")[0] not in _LEFT_OUT]
+        elif variant == "test":
+            split = next(
+                (p / "labels" / "test1.txt" for p in (root, root.parent, path) if (p / "labels").is_dir()),
+                None,
+            )
+            if split is None or not split.is_file():
+                raise UserError(f"no labels/test1.txt beside {root}; it lists the test split")
+            kept = set(split.read_text(encoding="utf-8").split())
+            listed = [item for item in listed if item.path in kept]
+        rows = Rows(
+            tuple(item.path for item in listed),
+            np.full(len(listed), NO_LABEL, dtype=np.int32),
+            np.asarray([item.size for item in listed], dtype=np.int64),
+        )
+        return Found(root=root, rows=rows, layout=f"texture folders, {variant}", metadata=folder_column(rows))
+
+    return read
+
+
+def _ood(
+    name: str,
+    title: str,
+    count: int,
+    read: Reader,
+    *folders: str,
+    distance: str = "",
+    licence: str = "",
+    note: str = "",
+) -> Recipe:
+    return Recipe(
+        name=name,
+        title=title,
+        role="ood",
+        folders=(name, *folders),
+        expected=(count,),
+        read=read,
+        distance=distance,
+        licence=licence,
+        note=note,
+    )
+
+
+RECIPES = (
+    _ood("inaturalist", "iNaturalist, subset of Huang and Li", 10_000, unlabelled("images"), distance="far"),
+    _ood("sun", "SUN, subset of Huang and Li", 10_000, unlabelled("images")),
+    _ood("places", "Places, subset of Huang and Li", 10_000, unlabelled("images"), "places365"),
+    _ood("textures", "Textures, all 47 classes", 5_640, _textures("all"), "dtd", distance="far"),
+    _ood(
+        "textures-43",
+        "Textures without four classes",
+        5_160,
+        _textures("43"),
+        "textures",
+        "dtd",
+        distance="far",
+        note="without bubbly, cobwebbed, honeycombed, spiralled",
+    ),
+    _ood(
+        "textures-test",
+        "Textures, first test split",
+        1_880,
+        _textures("test"),
+        "textures",
+        "dtd",
+        distance="far",
+    ),
+    _ood(
+        "imagenet-o",
+        "ImageNet-O",
+        2_000,
+        unlabelled("imagenet-o"),
+        "imageneto",
+        licence="mit",
+        note="folders name the class that an image resembles, not its label",
+    ),
+    _ood(
+        "openimage-o",
+        "OpenImage-O",
+        17_632,
+        unlabelled("images"),
+        "openimageo",
+        "openimages-o",
+        distance="far",
+    ),
+    _ood(
+        "ssb-hard",
+        "SSB-hard, near classes of ImageNet-21k",
+        49_000,
+        unlabelled("ssb_hard"),
+        "ssbhard",
+        distance="near",
+        note="depends on the Winter 2021 release of ImageNet-21k",
+    ),
+    _ood(
+        "ninco",
+        "NINCO, 64 classes checked by hand",
+        5_879,
+        unlabelled("NINCO_OOD_classes", "NINCO/NINCO_OOD_classes"),
+        distance="near",
+    ),
+)
