@@ -138,6 +138,6 @@ RECIPES = (
         read=class_folders(
             "train", "ILSVRC2012_img_train", "ILSVRC/Data/CLS-LOC/train", "Data/CLS-LOC/train"
         ),
-        note="per_class = 50 takes that many images of each class",
+        note="streamed whole; per_class = 50 images a class are kept as a bank",
     ),
 )

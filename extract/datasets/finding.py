@@ -1,0 +1,128 @@
+"""Look for published datasets below a folder, and check what is found."""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from cache_schema.errors import UserError
+from extract.datasets.base import Dataset
+from extract.datasets.labels import plain
+from extract.datasets.recipes import Recipe, all_recipes, apply
+from extract.datasets.resolve import resolve
+from extract.datasets.specs import DatasetSpec
+
+_DEPTH = 3
+_MANY_FOLDERS = 300
+"""A folder with more folders than this holds classes, not datasets."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What became of one dataset.
+
+    Attributes
+    ----------
+    name
+        The dataset's id.
+    recipe
+        Its recipe, if it has one.
+    path
+        Where it was looked for; None where no folder bears its name.
+    dataset
+        The dataset, if it could be resolved.
+    problem
+        Why it could not, with the mend; empty otherwise.
+    """
+
+    name: str
+    recipe: Recipe | None
+    path: Path | None
+    dataset: Dataset | None
+    problem: str = ""
+
+
+def check(
+    specs: Iterable[DatasetSpec], *, progress: Callable[[str], None] = lambda name: None
+) -> list[Finding]:
+    """Resolve every dataset; one that cannot be does not stop the others."""
+    from extract.datasets.recipes import recipe_for
+
+    findings = []
+    for spec in specs:
+        progress(spec.name)
+        recipe = None
+        try:
+            recipe = recipe_for(spec)
+            findings.append(Finding(spec.name, recipe, spec.path, resolve(spec)))
+        except UserError as error:
+            findings.append(Finding(spec.name, recipe, spec.path, None, str(error)))
+    return findings
+
+
+def find(root: Path, *, progress: Callable[[str], None] = lambda name: None) -> list[Finding]:
+    """Look for every recipe's dataset in the folders below ``root`` that bear one of its names.
+
+    Parameters
+    ----------
+    root
+        Searched three levels deep; folders of classes are not entered.
+    progress
+        Told each name before its turn.
+
+    Returns
+    -------
+    list of Finding
+        One a recipe, in their order.
+
+    Raises
+    ------
+    UserError
+        ``root`` is no folder.
+    """
+    if not root.is_dir():
+        raise UserError(f"{root} is not a folder")
+    places: dict[str, list[Path]] = defaultdict(list)
+    for folder in _folders(root):
+        places[plain(folder.name)].append(folder)
+    findings = []
+    for recipe in all_recipes().values():
+        progress(recipe.name)
+        named = [place for name in (recipe.name, *recipe.folders) for place in places[plain(name)]]
+        findings.append(_first_that_fits(recipe, list(dict.fromkeys(named))))
+    return findings
+
+
+def _folders(root: Path) -> list[Path]:
+    """Return the folders to look at, the root first, near ones before deep ones."""
+    out, level = [root], [root]
+    for _ in range(_DEPTH):
+        level = [child for folder in level for child in _children(folder)]
+        out += level
+    return out
+
+
+def _children(folder: Path) -> list[Path]:
+    try:
+        with os.scandir(folder) as entries:
+            found = [Path(e.path) for e in entries if e.is_dir() and not e.name.startswith(".")]
+    except OSError:
+        return []
+    return sorted(found) if len(found) <= _MANY_FOLDERS else []
+
+
+def _first_that_fits(recipe: Recipe, places: list[Path]) -> Finding:
+    problem, where = "", None
+    for place in places:
+        try:
+            dataset = apply(recipe, DatasetSpec(name=recipe.name, path=place))
+        except UserError as error:
+            # A wrong count says more than a layout that is not this dataset's at all.
+            if not problem or " images below " in str(error):
+                problem, where = str(error), place
+            continue
+        return Finding(recipe.name, recipe, place, dataset)
+    return Finding(recipe.name, recipe, where, None, problem)
