@@ -1,0 +1,65 @@
+"""Compiled inner loops of the neighbour detectors: a running list of the k largest, and a thresholded sum."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from numba import njit, prange
+
+
+@njit(cache=True, parallel=True, nogil=True)  # type: ignore[untyped-decorator]
+def update_largest(similarity: Any, first: int, values: Any, places: Any) -> None:
+    """Put a block of similarities (rows, columns ``first`` ...) into each row's min-heap of its k largest.
+
+    Of equal similarities the earlier column stays. One comparison an entry decides nearly all.
+    """
+    k = values.shape[1]
+    for row in prange(similarity.shape[0]):
+        heap, where = values[row], places[row]
+        least = heap[0]
+        for column in range(similarity.shape[1]):
+            value = similarity[row, column]
+            if value > least:
+                hole = 0
+                while True:
+                    child = 2 * hole + 1
+                    if child >= k:
+                        break
+                    if child + 1 < k and heap[child + 1] < heap[child]:
+                        child += 1
+                    if heap[child] >= value:
+                        break
+                    heap[hole] = heap[child]
+                    where[hole] = where[child]
+                    hole = child
+                heap[hole] = value
+                where[hole] = first + column
+                least = heap[0]
+
+
+@njit(cache=True, parallel=True, nogil=True)  # type: ignore[untyped-decorator]
+def add_relations(cosine: Any, agreement: Any, threshold: float, power: float, total: Any) -> None:
+    """Add ``(max(cosine, 0) agreement) ** power`` where the product exceeds the threshold, row by row, in float64."""
+    for row in prange(cosine.shape[0]):
+        added = 0.0
+        for column in range(cosine.shape[1]):
+            relation = cosine[row, column] * agreement[row, column]
+            if cosine[row, column] > 0 and relation > threshold:
+                added += relation if power == 1.0 else relation**power
+        total[row] += added
+
+
+@njit(cache=True, parallel=True, nogil=True)  # type: ignore[untyped-decorator]
+def reach_positions(distance: Any, grid: Any, position: Any) -> None:
+    """For each pair the first place in the reference's ascending grid of distances that is not below the pair's."""
+    for row in prange(distance.shape[0]):
+        for column in range(distance.shape[1]):
+            wanted = distance[row, column]
+            low, high = 0, grid.shape[1]
+            while low < high:
+                middle = (low + high) // 2
+                if grid[column, middle] >= wanted:
+                    high = middle
+                else:
+                    low = middle + 1
+            position[row, column] = low

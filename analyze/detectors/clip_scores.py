@@ -1,0 +1,123 @@
+"""Scores of image-text models: MCM over the class names, NegLabel against names of other things."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from analyze.detectors.base import Detector, Inputs, Learnt, Needs, check_range
+from analyze.detectors.head import Head
+from analyze.detectors.rows import Float32, Rows, logsumexp, row_sum, unit_of
+from cache_schema.errors import UserError
+
+
+@dataclass(frozen=True)
+class MaximumConceptMatching(Detector):
+    """MCM (Ming et al. 2022): largest softmax probability of the *cosines* divided by tau.
+
+    Cosines come from the logits and the head's scale and bias where the head has a scale; from features and weights at
+    unit length where it has none. Without a head the logits are taken to be cosines times ``scale``.
+
+    Attributes
+    ----------
+    tau
+        Temperature of the unscaled cosines.
+    scale
+        Multiplier that logits without a head carry (100 for most CLIPs); 1 when None.
+    """
+
+    tau: float = 1.0
+    scale: float | None = None
+    name = "mcm"
+    needs = Needs(logits=True)
+    sweep: ClassVar[dict[str, tuple[Any, ...]]] = {"tau": (0.01, 0.1, 0.5, 1.0, 2.0)}
+
+    def __post_init__(self) -> None:
+        check_range(self.name, "tau", self.tau, 0, float("inf"))
+        if self.scale is not None:
+            check_range(self.name, "scale", self.scale, 0, float("inf"))
+
+    def _fit(self, inputs: Inputs) -> Learnt:
+        tau, head = np.float32(self.tau), inputs.head
+        if head is not None and head.scale is None and self.scale is None:
+            return Learnt(lambda rows: _top_share(_text_cosines(rows, head) / tau))
+        scale = np.float32(self.scale or (head.scale if head is not None else None) or 1)
+        bias = head.bias if head is not None else np.float32(0)
+
+        def rule(rows: Rows) -> NDArray[Any]:
+            cosines = (rows.logits - bias) / scale
+            if not np.nanmax(np.abs(cosines)) < 1.05:
+                raise UserError(
+                    f"mcm: logits divided by {scale:g} are no cosines (up to {np.nanmax(np.abs(cosines)):.3g}); fit with"
+                    " the model's head, or give the scale that its logits carry (mcm scale=100)"
+                )
+            return _top_share(cosines / tau)
+
+        return Learnt(rule)
+
+
+def _text_cosines(rows: Rows, head: Head) -> Float32:
+    if not rows.has_features:
+        raise UserError("mcm needs features where the head has no logit scale (or give the scale: mcm scale=100)")
+    return np.asarray(np.matmul(rows.of_unit_length().features, unit_of(head.weight).T))
+
+
+def _top_share(values: Float32) -> NDArray[Any]:
+    return np.float32(1) / row_sum(np.exp(values - values.max(axis=1, keepdims=True)))
+
+
+@dataclass(frozen=True)
+class NegativeLabels(Detector):
+    """NegLabel (Jiang et al. 2024): share of the class names in the softmax over these and names of other things.
+
+    The negatives are split into groups by a seeded permutation; the score is the mean over groups, range (0, 1).
+
+    Attributes
+    ----------
+    tau
+        Temperature of the cosines.
+    groups
+        Number of groups; sizes differ by at most one (the authors' code drops the remainder).
+    seed
+        Of the permutation.
+    """
+
+    tau: float = 0.01
+    groups: int = 100
+    seed: int = 0
+    name = "neglabel"
+    needs = Needs(features=True, head=True, negatives=True)
+
+    def __post_init__(self) -> None:
+        check_range(self.name, "tau", self.tau, 0, float("inf"))
+        check_range(self.name, "groups", self.groups, 1, float("inf"), open_ends=False)
+
+    def _fit(self, inputs: Inputs) -> Learnt:
+        head, negatives = inputs.the_head(), inputs.negatives
+        assert negatives is not None
+        if negatives.shape[1] != head.width:
+            raise UserError(f"neglabel: negatives of width {negatives.shape[1]}, features of width {head.width}")
+        groups = min(self.groups, len(negatives))
+        order = np.random.default_rng(self.seed).permutation(len(negatives))
+        bounds = np.linspace(0, len(negatives), groups + 1).astype(np.int64)
+        ours = np.ascontiguousarray(unit_of(head.weight).T)
+        others = np.ascontiguousarray(unit_of(negatives)[order].T)
+        beta = np.float32(1 / self.tau)
+
+        def rule(rows: Rows) -> NDArray[Any]:
+            unit = rows.of_unit_length()
+            known = logsumexp(unit.product(ours) * beta)
+            cosines = np.matmul(unit.features, others) * beta
+            total = np.zeros(len(known))
+            for start, stop in zip(bounds[:-1], bounds[1:], strict=True):
+                total += 1 / (1 + np.exp((logsumexp(cosines[:, start:stop]) - known).astype(np.float64)))
+            return total / groups
+
+        notes = (f"{groups} groups: there are only {len(negatives)} negatives",) if groups < self.groups else ()
+        return Learnt(rule, "", notes)
+
+
+DETECTORS = (MaximumConceptMatching, NegativeLabels)

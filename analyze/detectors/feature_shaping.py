@@ -1,0 +1,275 @@
+"""Detectors that clip, prune or scale the features, send them through the head and take the energy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from analyze.detectors.base import Detector, Inputs, Learnt, Needs, check_range
+from analyze.detectors.rows import Float32, Rows, logsumexp, row_sum, unit_of
+from cache_schema.errors import UserError
+
+_PERCENTILES: dict[str, tuple[Any, ...]] = {"percentile": (65, 70, 75, 80, 85, 90, 95)}
+_LARGEST_EXPONENT = np.float32(80)
+
+
+def _fitting_features(inputs: Inputs, name: str) -> tuple[NDArray[Any], str]:
+    """Return in-distribution features: validation rows where there are any, else the bank; and which."""
+    rows = inputs.validation
+    if rows is not None and rows.features is not None:
+        values, place = np.asarray(rows.features), "validation"
+        return (unit_of(values) if inputs.unit else values), place
+    if inputs.reference is None or not len(inputs.reference.bank_labels):
+        raise UserError(f"{name} needs features of in-distribution validation rows, or a reference with a bank")
+    return inputs.reference.bank_features, "bank"
+
+
+@dataclass(frozen=True)
+class ReAct(Detector):
+    """ReAct (Sun et al. 2021): energy of W min(f, c) + b, c a percentile of *all* entries of in-distribution features.
+
+    Fitted on validation features as OpenOOD (GEN's code takes the 99th percentile of training features).
+
+    Attributes
+    ----------
+    percentile
+        In percent, between 0 and 100.
+    """
+
+    percentile: float = 90.0
+    name = "react"
+    needs = Needs(features=True, head=True, fitted_on=("validation", "bank"))
+    sweep: ClassVar[dict[str, tuple[Any, ...]]] = {"percentile": (85, 90, 95, 99)}
+
+    def __post_init__(self) -> None:
+        check_range(self.name, "percentile", self.percentile, 0, 100)
+
+    def _fit(self, inputs: Inputs) -> Learnt:
+        values, place = _fitting_features(inputs, self.name)
+        limit = np.float32(np.percentile(values.astype(np.float32, copy=False), self.percentile))
+        head = inputs.the_head()
+        return Learnt(
+            lambda rows: logsumexp(np.matmul(np.minimum(rows.features, limit), head.columns) + head.bias), place
+        )
+
+
+@dataclass(frozen=True)
+class RectifiedActivation(Detector):
+    """VRA (Xu et al. 2023) as OpenOOD has it: energy after clipping the features to [low, high].
+
+    The limits are percentiles of all entries. The paper sets entries below the lower limit to *zero*
+    (``below="zero"``); pytorch-ood takes percentiles of each dimension of its own.
+
+    Attributes
+    ----------
+    low, high
+        Percentiles in percent.
+    below
+        What becomes of entries under the lower limit: ``clip`` or ``zero``.
+    """
+
+    low: float = 10.0
+    high: float = 90.0
+    below: str = "clip"
+    name = "vra"
+    needs = Needs(features=True, head=True, fitted_on=("validation", "bank"))
+    paper: ClassVar[dict[str, Any]] = {"low": 60.0, "high": 95.0, "below": "zero"}
+    sweep: ClassVar[dict[str, tuple[Any, ...]]] = {"low": (1, 5, 10, 15), "high": (85, 90, 95, 99)}
+
+    def __post_init__(self) -> None:
+        check_range(self.name, "low", self.low, 0, 100, open_ends=False)
+        check_range(self.name, "high", self.high, self.low, 100, open_ends=False)
+        if self.below not in ("clip", "zero"):
+            raise UserError(f"vra: below={self.below!r} must be 'clip' or 'zero'")
+
+    def _fit(self, inputs: Inputs) -> Learnt:
+        values, place = _fitting_features(inputs, self.name)
+        low, high = (
+            np.float32(v) for v in np.percentile(values.astype(np.float32, copy=False), (self.low, self.high))
+        )
+        head, zero = inputs.the_head(), self.below == "zero"
+
+        def rule(rows: Rows) -> NDArray[Any]:
+            f = np.minimum(rows.features, high)
+            f = np.where(f < low, np.float32(0), f) if zero else np.maximum(f, low)
+            return logsumexp(np.matmul(f, head.columns) + head.bias)
+
+        return Learnt(rule, place)
+
+
+def kept_count(width: int, percentile: float) -> int:
+    """Return how many entries are left when ``percentile`` percent of ``width`` are pruned (at least one)."""
+    return max(1, width - int(np.round(width * percentile / 100)))
+
+
+def top_mask(values: Float32, k: int) -> NDArray[np.bool_]:
+    """Mark the k largest entries of each row; of equal ones the first."""
+    n = values.shape[1]
+    if k >= n:
+        return np.ones(values.shape, np.bool_)
+    limit = np.partition(values, n - k, axis=1)[:, n - k, None]
+    above = values > limit
+    equal = values == limit
+    places = np.cumsum(equal, axis=1, dtype=np.int32) <= k - above.sum(axis=1, keepdims=True)
+    return np.asarray(above | (equal & places))
+
+
+def top_sum(values: Float32, k: int) -> Float32:
+    """Sum the k largest entries of each row (in order of size: equal entries cannot matter)."""
+    n = values.shape[1]
+    largest = np.partition(values, n - k, axis=1)[:, n - k :] if k < n else values.copy()
+    largest.sort(axis=1)
+    return np.asarray(row_sum(largest))
+
+
+@dataclass(frozen=True)
+class _ActivationShaping(Detector):
+    """What the three forms of ASH (Djurisic et al. 2023) share, on pooled features.
+
+    Attributes
+    ----------
+    percentile
+        Share of each row's entries that is pruned, in percent.
+    """
+
+    percentile: float = 90.0
+    needs = Needs(features=True, head=True)
+    sweep: ClassVar[dict[str, tuple[Any, ...]]] = _PERCENTILES
+
+    def __post_init__(self) -> None:
+        check_range(self.name, "percentile", self.percentile, 0, 100)
+
+    def _shape(self, features: Float32, kept: NDArray[np.bool_], k: int) -> tuple[Float32, Float32 | None]:
+        """Return the shaped features, and a factor for each row (None for 1)."""
+        raise NotImplementedError
+
+    def _fit(self, inputs: Inputs) -> Learnt:
+        head = inputs.the_head()
+        k = kept_count(head.width, self.percentile)
+
+        def rule(rows: Rows) -> NDArray[Any]:
+            shaped, factor = self._shape(rows.features, top_mask(rows.features, k), k)
+            z = np.matmul(shaped, head.columns)
+            if factor is not None:
+                z *= factor[:, None]
+            return logsumexp(z + head.bias)
+
+        return Learnt(rule)
+
+
+@dataclass(frozen=True)
+class ActivationShapingP(_ActivationShaping):
+    """ASH-P: energy after setting the smallest ``percentile`` percent of each row's features to zero."""
+
+    name = "ash_p"
+    paper: ClassVar[dict[str, Any]] = {"percentile": 60.0}
+
+    def _shape(self, features: Float32, kept: NDArray[np.bool_], k: int) -> tuple[Float32, Float32 | None]:
+        return np.where(kept, features, np.float32(0)), None
+
+
+@dataclass(frozen=True)
+class ActivationShapingB(_ActivationShaping):
+    """ASH-B: what is kept is set to the row's sum before pruning divided by the number kept (OpenOOD's form)."""
+
+    name = "ash_b"
+    paper: ClassVar[dict[str, Any]] = {"percentile": 65.0}
+
+    def _shape(self, features: Float32, kept: NDArray[np.bool_], k: int) -> tuple[Float32, Float32 | None]:
+        return np.where(kept, (row_sum(features) / np.float32(k))[:, None], np.float32(0)), None
+
+
+@dataclass(frozen=True)
+class ActivationShapingS(_ActivationShaping):
+    """ASH-S: what is kept is multiplied by exp(s1/s2), the row's sums before and after pruning.
+
+    The exponent is held to at most 80, so that features of mixed sign cannot overflow.
+    """
+
+    name = "ash_s"
+
+    def _shape(self, features: Float32, kept: NDArray[np.bool_], k: int) -> tuple[Float32, Float32 | None]:
+        return np.where(kept, features, np.float32(0)), sharpening(features, k)
+
+
+def sharpening(features: Float32, k: int) -> Float32:
+    """Return exp(s1/s2): s1 the sum of a row, s2 the sum of its k largest entries."""
+    ratio = row_sum(features) / top_sum(features, k)
+    return np.asarray(np.exp(np.minimum(ratio, _LARGEST_EXPONENT)))
+
+
+@dataclass(frozen=True)
+class Scale(Detector):
+    """SCALE (Xu et al. 2024): energy of W (f exp(s1/s2)) + b, s2 the sum of the largest (100 - percentile) percent.
+
+    The head is linear, so the logits are scaled around the bias and no product is needed. The exponent is held to at
+    most 80.
+
+    Attributes
+    ----------
+    percentile
+        In percent.
+    """
+
+    percentile: float = 85.0
+    name = "scale"
+    needs = Needs(logits=True, features=True, head=True)
+    sweep: ClassVar[dict[str, tuple[Any, ...]]] = _PERCENTILES
+
+    def __post_init__(self) -> None:
+        check_range(self.name, "percentile", self.percentile, 0, 100)
+
+    def _fit(self, inputs: Inputs) -> Learnt:
+        head = inputs.the_head()
+        k = kept_count(head.width, self.percentile)
+
+        def rule(rows: Rows) -> NDArray[Any]:
+            factor = sharpening(rows.features, k)[:, None]
+            return logsumexp((rows.logits - head.bias) * factor + head.bias)
+
+        return Learnt(rule)
+
+
+@dataclass(frozen=True)
+class LogitScaling(Detector):
+    """LTS (Djurisic et al. 2025): energy of z (s1/s2)^2, sums of relu(f) and of its largest ``top`` percent.
+
+    A row without a positive feature keeps its logits.
+
+    Attributes
+    ----------
+    top
+        In percent.
+    """
+
+    top: float = 5.0
+    name = "lts"
+    needs = Needs(logits=True, features=True)
+
+    def __post_init__(self) -> None:
+        check_range(self.name, "top", self.top, 0, 100)
+
+    def _fit(self, inputs: Inputs) -> Learnt:
+        top = self.top
+
+        def rule(rows: Rows) -> NDArray[Any]:
+            positive = np.maximum(rows.features, np.float32(0))
+            large = top_sum(positive, kept_count(positive.shape[1], 100 - top))
+            ratio = np.where(large > 0, row_sum(positive) / large, np.float32(1))
+            return logsumexp(rows.logits * np.square(ratio)[:, None])
+
+        return Learnt(rule)
+
+
+DETECTORS = (
+    ReAct,
+    RectifiedActivation,
+    ActivationShapingP,
+    ActivationShapingB,
+    ActivationShapingS,
+    Scale,
+    LogitScaling,
+)

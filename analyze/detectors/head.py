@@ -1,0 +1,84 @@
+"""The last layer as detectors see it: logits = weight @ f + bias, f scaled to unit length first where a head says so."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cache_schema.errors import UserError
+
+
+@dataclass(frozen=True, eq=False)
+class Head:
+    """A classifier's last layer, or a CLIP text classifier.
+
+    Attributes
+    ----------
+    weight
+        (C, D) float32, a zero-shot head's scale multiplied in.
+    bias
+        (C,) float32.
+    normalize
+        Whether features are scaled to unit length first.
+    scale
+        Multiplier of the cosine (already in ``weight``); None for a linear layer.
+    reason
+        Why it is not affine, so that detectors that use its weights cannot run; empty where it is.
+    """
+
+    weight: NDArray[np.float32]
+    bias: NDArray[np.float32]
+    normalize: bool = False
+    scale: float | None = None
+    reason: str = ""
+
+    @staticmethod
+    def of(head: Any) -> Head:
+        """Return a head from ``(weight, bias)``, a ``HeadStore``, or anything with ``weight`` and ``bias``.
+
+        Raises
+        ------
+        UserError
+            Where shapes do not fit each other.
+        """
+        if isinstance(head, Head):
+            return head
+        scale, normalize, reason = None, False, ""
+        if isinstance(head, (tuple, list)):
+            if len(head) != 2:
+                raise UserError(f"a head is (weight, bias); got {len(head)} arrays")
+            weight, bias = head
+        else:
+            weight, bias = head.weight, head.bias
+            normalize = bool(getattr(head, "normalize_features", False))
+            scale = getattr(head, "logit_scale", None)
+            if not getattr(head, "affine", True):
+                residual = getattr(head, "residual", None)
+                by = "" if residual is None else f" (its logits differ from the model's by {residual:.2g})"
+                reason = f"the head is not affine{by}"
+        weight = np.asarray(weight, dtype=np.float32)
+        bias = np.zeros(len(weight), np.float32) if bias is None else np.asarray(bias, dtype=np.float32)
+        if weight.ndim != 2 or bias.shape != weight.shape[:1]:
+            raise UserError(f"a head is weight (C, D) and bias (C,); got {weight.shape} and {bias.shape}")
+        if scale is not None:
+            weight = weight * np.float32(scale)
+        return Head(weight, bias, normalize, None if scale is None else float(scale), reason)
+
+    @cached_property
+    def columns(self) -> NDArray[np.float32]:
+        """(D, C) float32, contiguous: the right side of ``features @ columns``."""
+        return np.ascontiguousarray(self.weight.T)
+
+    @property
+    def n_classes(self) -> int:
+        """C."""
+        return len(self.weight)
+
+    @property
+    def width(self) -> int:
+        """D."""
+        return self.weight.shape[1]

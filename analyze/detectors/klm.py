@@ -1,0 +1,70 @@
+"""KL-matching: how far the softmax is from the nearest of the typical softmaxes, one of each predicted class."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from analyze.detectors.base import Detector, Inputs, Learnt, Needs
+from analyze.detectors.logit_scores import negative_entropy
+from analyze.detectors.rows import TILE, Rows
+
+LOG_ZERO = float(np.log(np.finfo(np.float64).tiny))
+"""Stands for the logarithm of a mean probability of exactly 0 (-708): finite, and never part of a minimum."""
+
+
+@dataclass(frozen=True)
+class KLMatching(Detector):
+    """KL-matching (Hendrycks et al. 2022): -min_c KL(p || q_c), range (-inf, 0].
+
+    q_c is the mean softmax of the rows *predicted* as c: of the validation rows where they are given (as the paper and
+    OpenOOD do), else of the training set (as the codes of GEN and ViM do). Classes that nothing is predicted as are
+    left out; OpenOOD makes their q a one-hot vector of the class, which matters only to a row that is one-hot itself.
+    """
+
+    name = "klm"
+    needs = Needs(logits=True, fitted_on=("validation", "reference"))
+
+    def _fit(self, inputs: Inputs) -> Learnt:
+        rows = inputs.validation
+        if rows is not None and rows.logits is not None:
+            sums, counts = _softmax_sums(np.asarray(rows.logits))
+            fitted_on = "validation"
+        else:
+            reference = inputs.the_reference()
+            sums, counts, fitted_on = reference.softmax_sum, reference.predicted_count, "reference"
+        seen = np.flatnonzero(counts)
+        typical = sums[seen] / counts[seen, None]
+        with np.errstate(divide="ignore"):
+            logarithms = np.maximum(np.log(typical), LOG_ZERO)
+        columns = np.ascontiguousarray(logarithms.T, dtype=np.float32)
+
+        def rule(rows: Rows) -> NDArray[Any]:
+            return np.minimum((rows.probabilities @ columns).max(axis=1) - negative_entropy(rows), np.float32(0))
+
+        unseen = len(counts) - len(seen)
+        notes = (f"{unseen} classes that nothing is predicted as are left out",) if unseen else ()
+        return Learnt(rule, fitted_on, notes)
+
+
+def _softmax_sums(logits: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Sum the softmax of rows by predicted class, (C, C) float64, and count them, (C,)."""
+    n_classes = logits.shape[1]
+    sums = np.zeros((n_classes, n_classes))
+    counts = np.zeros(n_classes, np.int64)
+    for start in range(0, len(logits), TILE):
+        z = logits[start : start + TILE].astype(np.float64)
+        predicted = z.argmax(axis=1)
+        p = np.exp(z - z.max(axis=1, keepdims=True))
+        p /= p.sum(axis=1, keepdims=True)
+        order = np.argsort(predicted, kind="stable")
+        present, first = np.unique(predicted[order], return_index=True)
+        sums[present] += np.add.reduceat(p[order], first, axis=0)
+        counts += np.bincount(predicted, minlength=n_classes)
+    return sums, counts
+
+
+DETECTORS = (KLMatching,)

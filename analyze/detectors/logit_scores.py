@@ -1,0 +1,278 @@
+"""Scores of the logits alone, and the length of the features: nothing of a training set is needed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from analyze.detectors.base import Detector, Inputs, Learnt, Needs, check_range
+from analyze.detectors.rows import Rows, logsumexp, row_sum
+from cache_schema.errors import UserError
+
+
+@dataclass(frozen=True)
+class MaximumSoftmax(Detector):
+    """Largest softmax probability (Hendrycks & Gimpel 2017). Range (0, 1]; saturates at exactly 1 in float32."""
+
+    name = "msp"
+    needs = Needs(logits=True)
+
+    def _fit(self, inputs: Inputs) -> Learnt:
+        return Learnt(lambda rows: np.float32(1) / (np.float32(1) + rows.rest))
+
+
+@dataclass(frozen=True)
+class MaximumLogit(Detector):
+    """Largest logit (Hendrycks et al. 2022)."""
+
+    name = "mls"
+    needs = Needs(logits=True)
+
+    def _fit(self, inputs: Inputs) -> Learnt:
+        return Learnt(lambda rows: rows.largest)
+
+
+@dataclass(frozen=True)
+class Energy(Detector):
+    """Negative free energy T lse(z/T) (Liu et al. 2020).
+
+    Attributes
+    ----------
+    temperature
+        T > 0.
+    """
+
+    temperature: float = 1.0
+    name = "energy"
+    needs = Needs(logits=True)
+    sweep: ClassVar[dict[str, tuple[Any, ...]]] = {"temperature": (0.1, 0.5, 1.0, 2.0, 5.0, 10.0)}
+
+    def __post_init__(self) -> None:
+        check_range(self.name, "temperature", self.temperature, 0, float("inf"))
+
+    def _fit(self, inputs: Inputs) -> Learnt:
+        temperature = np.float32(self.temperature)
+        if self.temperature == 1:
+            return Learnt(lambda rows: rows.logsumexp)
+        return Learnt(lambda rows: temperature * logsumexp(rows.logits / temperature))
+
+
+@dataclass(frozen=True)
+class Entropy(Detector):
+    """Negative entropy of the softmax, sum p log p, in nats: range [-log C, 0].
+
+    pytorch-ood clips p to [1e-7, 1] first, which adds up to 1.6e-6 a class.
+    """
+
+    name = "entropy"
+    needs = Needs(logits=True)
+
+    def _fit(self, inputs: Inputs) -> Learnt:
+        return Learnt(negative_entropy)
+
+
+def negative_entropy(rows: Rows) -> NDArray[np.float32]:
+    """Return sum p log p: the mean of z - max z under p, less log of the sum."""
+    below = rows.logits - rows.largest[:, None]
+    weighted = np.where(rows.probabilities > 0, rows.probabilities * below, np.float32(0))
+    return np.asarray(row_sum(weighted) - np.log1p(rows.rest))
+
+
+@dataclass(frozen=True)
+class Variance(Detector):
+    """Variance of the C softmax probabilities around 1/C: higher is more peaked (as in MCM's code)."""
+
+    name = "variance"
+    needs = Needs(logits=True)
+
+    def _fit(self, inputs: Inputs) -> Learnt:
+        def rule(rows: Rows) -> NDArray[Any]:
+            p = rows.probabilities
+            return row_sum(np.square(p - np.float32(1 / p.shape[1]))) / np.float32(p.shape[1])
+
+        return Learnt(rule)
+
+
+@dataclass(frozen=True)
+class Margin(Detector):
+    """Largest less second largest softmax probability, range [0, 1]."""
+
+    name = "margin"
+    needs = Needs(logits=True)
+
+    def _fit(self, inputs: Inputs) -> Learnt:
+        def rule(rows: Rows) -> NDArray[Any]:
+            if rows.logits.shape[1] < 2:
+                raise UserError("margin needs at least two classes")
+            two = np.partition(rows.logits, -2, axis=1)[:, -2:]
+            return -np.expm1(two[:, 0] - two[:, 1]) / (np.float32(1) + rows.rest)
+
+        return Learnt(rule)
+
+
+@dataclass(frozen=True)
+class GeneralizedEntropy(Detector):
+    """GEN (Liu et al. 2023): minus the sum over the m largest p of p^gamma (1 - p)^gamma.
+
+    Computed from logits, so that neither p nor 1 - p is rounded away. pytorch-ood takes the *mean*, m = all, and clamps
+    p to [1e-7, 1 - 1e-7].
+
+    Attributes
+    ----------
+    gamma
+        Exponent > 0.
+    m
+        How many of the largest probabilities count; all where there are fewer classes.
+    """
+
+    gamma: float = 0.1
+    m: int = 100
+    name = "gen"
+    needs = Needs(logits=True)
+    sweep: ClassVar[dict[str, tuple[Any, ...]]] = {
+        "gamma": (0.01, 0.1, 0.5, 1.0, 2.0, 5.0, 10.0),
+        "m": (10, 50, 100, 200, 500, 1000),
+    }
+
+    def __post_init__(self) -> None:
+        check_range(self.name, "gamma", self.gamma, 0, float("inf"))
+        check_range(self.name, "m", self.m, 1, float("inf"), open_ends=False)
+
+    def _fit(self, inputs: Inputs) -> Learnt:
+        gamma, m = np.float32(self.gamma), self.m
+
+        def rule(rows: Rows) -> NDArray[Any]:
+            z = rows.logits
+            if m < z.shape[1]:
+                z = np.partition(z, z.shape[1] - m, axis=1)[:, -m:]
+                z.sort(axis=1)
+            below = z - rows.largest[:, None]
+            log_total = np.log1p(rows.rest)[:, None]
+            p = np.exp(below - log_total)
+            # 1 - p of the top class is rest / total; where several classes tie for the top, 1 - p is far from 0 anyway
+            other = np.where(below == 0, (rows.rest / (np.float32(1) + rows.rest))[:, None], np.float32(1) - p)
+            return -row_sum(np.exp(gamma * (below - log_total)) * np.power(other, gamma))
+
+        return Learnt(rule)
+
+
+@dataclass(frozen=True)
+class TemperatureScaling(Detector):
+    """Largest softmax probability of z/T, T fitted on labelled validation rows by their likelihood.
+
+    Attributes
+    ----------
+    temperature
+        Use this T instead of fitting one.
+    """
+
+    temperature: float | None = None
+    name = "tempscale"
+    needs = Needs(logits=True, fitted_on=("validation", "bank"), labels=True)
+
+    def _fit(self, inputs: Inputs) -> Learnt:
+        fitted_on = ""
+        temperature = self.temperature
+        if temperature is None:
+            rows = inputs.validation
+            if rows is not None and rows.labels is not None and rows.logits is not None:
+                logits, labels, fitted_on = rows.logits, rows.labels, "validation"
+            elif inputs.reference is not None and len(inputs.reference.bank_labels):
+                logits, labels, fitted_on = inputs.reference.bank_logits, inputs.reference.bank_labels, "bank"
+            else:
+                raise UserError("tempscale needs validation logits with labels")
+            temperature = fit_temperature(logits, labels)
+        check_range(self.name, "temperature", temperature, 0, float("inf"))
+        beta = np.float32(1 / temperature)
+
+        def rule(rows: Rows) -> NDArray[Any]:
+            return np.float32(1) / row_sum(np.exp(beta * (rows.logits - rows.largest[:, None])))
+
+        return Learnt(rule, fitted_on, (f"temperature {temperature:.6g}",))
+
+
+def fit_temperature(logits: NDArray[Any], labels: NDArray[Any]) -> float:
+    """Return the temperature of least mean negative log-likelihood.
+
+    Bisection-safeguarded Newton on 1/T in float64; the likelihood is convex in 1/T.
+
+    Raises
+    ------
+    UserError
+        Where no row has a label, or the likelihood has no least value at a positive finite temperature.
+    """
+    labelled = np.flatnonzero(np.asarray(labels) >= 0)
+    if not len(labelled):
+        raise UserError("a temperature needs validation rows with labels")
+
+    def slopes(beta: float) -> tuple[float, float]:
+        first = second = 0.0
+        for start in range(0, len(labelled), 4096):
+            chosen = labelled[start : start + 4096]
+            z = np.asarray(logits)[chosen].astype(np.float64)
+            z -= z.max(axis=1, keepdims=True)
+            p = np.exp(beta * z)
+            p /= p.sum(axis=1, keepdims=True)
+            weighted = np.where(p > 0, p * z, 0.0)
+            mean = weighted.sum(axis=1)
+            first += float((mean - z[np.arange(len(z)), np.asarray(labels)[chosen]]).sum())
+            second += float((np.where(p > 0, weighted * z, 0.0).sum(axis=1) - mean**2).sum())
+        return first / len(labelled), second / len(labelled)
+
+    low, high, beta = 1e-6, 1e6, 1.0
+    for _ in range(200):
+        slope, curvature = slopes(beta)
+        low, high = (beta, high) if slope < 0 else (low, beta)
+        step = beta - slope / curvature if curvature > 0 else np.nan
+        after = step if low < step < high else float(np.sqrt(low * high))
+        if abs(after - beta) <= 1e-12 * beta:
+            beta = after
+            break
+        beta = after
+    if not 2e-6 < beta < 5e5:
+        raise UserError(
+            "no temperature fits these validation rows: all of them are right (or none), so that the likelihood has no"
+            " best temperature; give more validation rows"
+        )
+    return 1 / beta
+
+
+@dataclass(frozen=True)
+class FeatureNorm(Detector):
+    """Length of the features.
+
+    Attributes
+    ----------
+    order
+        1 for the sum of absolute values, 2 for the Euclidean length.
+    """
+
+    order: int = 2
+    name = "feature_norm"
+    needs = Needs(features=True)
+    sweep: ClassVar[dict[str, tuple[Any, ...]]] = {"order": (1, 2)}
+
+    def __post_init__(self) -> None:
+        if self.order not in (1, 2):
+            raise UserError(f"feature_norm: order={self.order} must be 1 or 2")
+
+    def _fit(self, inputs: Inputs) -> Learnt:
+        if self.order == 1:
+            return Learnt(lambda rows: rows.absolute_sum)
+        return Learnt(lambda rows: rows.norm)
+
+
+DETECTORS = (
+    MaximumSoftmax,
+    MaximumLogit,
+    Energy,
+    Entropy,
+    GeneralizedEntropy,
+    Variance,
+    Margin,
+    TemperatureScaling,
+    FeatureNorm,
+)

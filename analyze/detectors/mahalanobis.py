@@ -1,0 +1,151 @@
+"""Mahalanobis distance to the nearest class, and the same less the distance to the whole: one basis serves both."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import numpy as np
+from numpy.typing import NDArray
+
+from analyze.detectors.base import Detector, Inputs, Learnt, Needs
+from analyze.detectors.reference import Reference
+from analyze.detectors.rows import Rows, row_sum
+
+SINGLE_LIMIT = 1e6
+"""Largest condition number of a covariance for which float32 products keep three digits; float64 beyond."""
+
+
+@dataclass(frozen=True, eq=False)
+class Gaussians:
+    """Class-conditional Gaussians of one covariance and one background Gaussian, in a basis that makes both diagonal.
+
+    Attributes
+    ----------
+    origin
+        Overall mean, (D,) float32.
+    basis
+        (D, r): y = (f - origin) @ basis has within-class covariance 1.
+    doubled_means, mean_lengths
+        Twice the class means in that basis, (r, C'), and their squared lengths, (C',).
+    background
+        Inverse variance of y around the overall mean, (r,); in [0, 1].
+    background_basis
+        Whitening of its own for the background, where classes differ in directions in which rows of one class do not:
+        its distance sees these, the class distance, by the pseudo-inverse, does not. None where there are none.
+    rank
+        r.
+    """
+
+    origin: NDArray[np.float32]
+    basis: NDArray[Any]
+    doubled_means: NDArray[Any]
+    mean_lengths: NDArray[Any]
+    background: NDArray[Any]
+    background_basis: NDArray[Any] | None
+    rank: int
+
+    def class_part(self, rows: Rows) -> NDArray[Any]:
+        """Return min over classes of |nu_c|^2 - 2 y nu_c, (TILE,)."""
+        cross = np.matmul(self.coordinates(rows), self.doubled_means)
+        return np.asarray((self.mean_lengths - cross).min(axis=1))
+
+    def coordinates(self, rows: Rows) -> NDArray[Any]:
+        """Return y, (TILE, r)."""
+        return rows.product(self.basis, minus=self.origin)
+
+
+_FITTED: WeakKeyDictionary[Reference, Gaussians] = WeakKeyDictionary()
+
+
+def gaussians(reference: Reference) -> Gaussians:
+    """Fit the Gaussians of a reference, once."""
+    if reference not in _FITTED:
+        _FITTED[reference] = _fit(reference)
+    return _FITTED[reference]
+
+
+def _fit(reference: Reference) -> Gaussians:
+    values, vectors = np.linalg.eigh(reference.within_covariance)
+    cut = max(reference.noise, float(values[-1]) * reference.width * float(np.finfo(np.float64).eps))
+    kept = values > cut
+    whitening = vectors[:, kept] / np.sqrt(values[kept])
+    total = reference.total_covariance
+    # In whitened coordinates the background covariance is 1 + between-class: one rotation makes both diagonal.
+    inside = whitening.T @ total @ whitening
+    spread, rotation = np.linalg.eigh((inside + inside.T) / 2)
+    basis = whitening @ rotation
+    precise = values[kept].size > 0 and float(values[-1] / values[kept].min()) > SINGLE_LIMIT
+    dtype = np.float64 if precise else np.float32
+    outside, outside_vectors = np.linalg.eigh(total)
+    background_basis = None
+    if int((outside > cut).sum()) > int(kept.sum()):
+        usable = outside > cut
+        background_basis = np.ascontiguousarray(outside_vectors[:, usable] / np.sqrt(outside[usable]), dtype=dtype)
+    means = (reference.class_means - reference.mean) @ basis
+    return Gaussians(
+        origin=reference.mean.astype(np.float32),
+        basis=np.ascontiguousarray(basis, dtype=dtype),
+        doubled_means=np.ascontiguousarray(2 * means.T, dtype=dtype),
+        mean_lengths=np.square(means).sum(axis=1).astype(dtype),
+        background=(1 / np.maximum(spread, 1.0)).astype(dtype),
+        background_basis=background_basis,
+        rank=int(kept.sum()),
+    )
+
+
+def _notes(fitted: Gaussians, reference: Reference) -> tuple[str, ...]:
+    missing = reference.width - fitted.rank
+    return (f"pseudo-inverse: {missing} of {reference.width} directions have no within-class variance",) if missing else ()
+
+
+@dataclass(frozen=True)
+class Mahalanobis(Detector):
+    """MDS (Lee et al. 2018): -min_c (f - mu_c)^T S^-1 (f - mu_c), S the pooled within-class covariance divided by n.
+
+    As OpenOOD, in float64 statistics (OpenOOD fits in float32 through scikit-learn). A singular S is inverted by the
+    pseudo-inverse. pytorch-ood does not divide S by n and halves the result: the same order where its 1e-6 on the
+    diagonal does not matter.
+    """
+
+    name = "mds"
+    needs = Needs(features=True, fitted_on=("reference",))
+
+    def _fit(self, inputs: Inputs) -> Learnt:
+        reference = inputs.the_reference()
+        fitted = gaussians(reference)
+
+        def rule(rows: Rows) -> NDArray[Any]:
+            y = fitted.coordinates(rows)
+            return -np.maximum(row_sum(np.square(y)) + fitted.class_part(rows), 0)
+
+        return Learnt(rule, "reference", _notes(fitted, reference))
+
+
+@dataclass(frozen=True)
+class RelativeMahalanobis(Detector):
+    """RMDS (Ren et al. 2021): MDS less the squared Mahalanobis distance to the mean of all features, negated.
+
+    The background covariance is that of all features around their mean, divided by n.
+    """
+
+    name = "rmds"
+    needs = Needs(features=True, fitted_on=("reference",))
+
+    def _fit(self, inputs: Inputs) -> Learnt:
+        reference = inputs.the_reference()
+        fitted = gaussians(reference)
+        beyond = 1 - fitted.background
+
+        def rule(rows: Rows) -> NDArray[Any]:
+            y = fitted.coordinates(rows)
+            if fitted.background_basis is None:
+                return -(row_sum(np.square(y) * beyond) + fitted.class_part(rows))
+            whole = rows.product(fitted.background_basis, minus=fitted.origin)
+            return row_sum(np.square(whole)) - row_sum(np.square(y)) - fitted.class_part(rows)
+
+        return Learnt(rule, "reference", _notes(fitted, reference))
+
+
+DETECTORS = (Mahalanobis, RelativeMahalanobis)

@@ -1,0 +1,232 @@
+"""Detectors of the nearest rows of the training set: kNN, NNGuide, Relation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from analyze.detectors.base import Detector, Inputs, Learnt, Needs, check_range
+from analyze.detectors.reference import Reference
+from analyze.detectors.rows import TILE, Float32, Rows, logsumexp, row_sum
+from cache_schema.errors import UserError
+
+BLOCK = 2048
+"""Rows of the bank in one product: 1,024 x 2,048 float32 stay in the cache."""
+
+
+@dataclass(frozen=True, eq=False)
+class Bank:
+    """Rows to be near to, (m, D), as float32 or float16."""
+
+    rows: NDArray[np.floating[Any]]
+
+    def blocks(self) -> Iterator[tuple[int, Float32]]:
+        """Yield the first index and up to ``BLOCK`` rows as float32."""
+        for start in range(0, len(self.rows), BLOCK):
+            yield start, self.rows[start : start + BLOCK].astype(np.float32, copy=False)
+
+    def largest(self, queries: Float32, k: int) -> tuple[Float32, NDArray[np.int64]]:
+        """Return the k largest inner products of each query, descending, and their rows; both (TILE, k)."""
+        from analyze.detectors._neighbour_kernels import update_largest
+
+        values = np.full((len(queries), k), -np.inf, np.float32)
+        places = np.zeros((len(queries), k), np.int64)
+        for start, block in self.blocks():
+            update_largest(np.matmul(queries, block.T), start, values, places)
+        order = np.argsort(-values, axis=1, kind="stable")
+        return np.take_along_axis(values, order, axis=1), np.take_along_axis(places, order, axis=1)
+
+
+def smaller_bank(reference: Reference, per_class: int | None) -> NDArray[np.intp]:
+    """Return the bank rows to use: all, or the first ``per_class`` of each class in the bank's (seeded) order."""
+    labels = reference.bank_labels
+    if per_class is None:
+        return np.arange(len(labels))
+    order = np.argsort(labels, kind="stable")
+    ranked = labels[order]
+    rank = np.arange(len(order)) - np.searchsorted(ranked, ranked, side="left")
+    return np.sort(order[rank < per_class])
+
+
+def _check_k(name: str, k: int, m: int) -> None:
+    if k > m:
+        raise UserError(f"{name}: k={k} is more than the {m} rows of the bank")
+
+
+@dataclass(frozen=True)
+class NearestNeighbour(Detector):
+    """kNN (Sun et al. 2022): minus the Euclidean distance of f/|f| to its k-th nearest training row.
+
+    Range [-2, 0]. OpenOOD negates the *squared* distance and adds 1e-10 outside the fraction: the same order. k counts
+    rows of the bank: with 50 rows a class of 1,300, k = 50 reaches as far as k = 1,300 in the whole set.
+
+    Attributes
+    ----------
+    k
+        Which neighbour, from 1.
+    per_class
+        Use only so many bank rows of each class.
+    pca
+        Search in the space of so many principal components of the bank; distances are then within that space.
+    half
+        Keep the bank in float16: half the memory.
+    """
+
+    k: int = 50
+    per_class: int | None = None
+    pca: int | None = None
+    half: bool = False
+    name = "knn"
+    needs = Needs(features=True, fitted_on=("bank",))
+    paper: ClassVar[dict[str, Any]] = {"k": 1000}
+    sweep: ClassVar[dict[str, tuple[Any, ...]]] = {"k": (50, 100, 200, 500, 1000)}
+
+    def __post_init__(self) -> None:
+        check_range(self.name, "k", self.k, 1, float("inf"), open_ends=False)
+        if self.per_class is not None:
+            check_range(self.name, "per_class", self.per_class, 1, float("inf"), open_ends=False)
+
+    def _fit(self, inputs: Inputs) -> Learnt:
+        reference = inputs.the_reference()
+        unit = reference.bank_unit[smaller_bank(reference, self.per_class)]
+        _check_k(self.name, self.k, len(unit))
+        basis = centre = None
+        if self.pca is not None:
+            if not 0 < self.pca <= unit.shape[1]:
+                raise UserError(f"knn: pca={self.pca} must lie between 1 and {unit.shape[1]}, the width of the features")
+            basis, centre = principal_axes(unit, self.pca)
+            unit = np.concatenate([(unit[i : i + TILE] - centre) @ basis for i in range(0, len(unit), TILE)])
+        kept = unit.astype(np.float16) if self.half else unit
+        # nearest = largest q.b - |b|^2 / 2: one more column, which for unit rows would be constant
+        half_squares = np.zeros(len(kept), np.float32) if basis is None else _squares(kept) / np.float32(2)
+        searched = Bank(kept if basis is None else np.concatenate([kept, -half_squares[:, None].astype(kept.dtype)], axis=1))
+        k = self.k
+
+        def rule(rows: Rows) -> NDArray[Any]:
+            queries = rows.of_unit_length()
+            points = queries.features if basis is None else queries.product(basis, minus=centre)
+            asked = points if basis is None else np.concatenate([points, np.ones((len(points), 1), np.float32)], axis=1)
+            _, places = searched.largest(asked, k)
+            nearest = kept[places[:, -1]].astype(np.float32)
+            # the difference itself: the expansion would lose the digits of small distances
+            return -np.sqrt(row_sum(np.square(points - nearest)))
+
+        return Learnt(rule, "bank", (f"bank of {len(kept)} rows",))
+
+
+def _squares(values: NDArray[Any]) -> Float32:
+    return np.square(values.astype(np.float64)).sum(axis=1).astype(np.float32)
+
+
+def principal_axes(values: Float32, count: int) -> tuple[Float32, Float32]:
+    """Return the ``count`` principal axes of rows (D, count) and their mean (D,), from float64 sums."""
+    total = np.zeros(values.shape[1])
+    moment = np.zeros((values.shape[1], values.shape[1]))
+    for start in range(0, len(values), TILE):
+        block = values[start : start + TILE].astype(np.float64)
+        total += block.sum(axis=0)
+        moment += block.T @ block
+    mean = total / len(values)
+    _, vectors = np.linalg.eigh(moment / len(values) - np.outer(mean, mean))
+    return np.ascontiguousarray(vectors[:, ::-1][:, :count], dtype=np.float32), mean.astype(np.float32)
+
+
+@dataclass(frozen=True)
+class NearestNeighbourGuidance(Detector):
+    """NNGuide (Park et al. 2023): lse(z) times the mean of the k largest f/|f| . (f_i/|f_i| lse_i) over the bank.
+
+    OpenOOD's bank is the first 1 % of the training list; here it is balanced over classes.
+
+    Attributes
+    ----------
+    k
+        Number of neighbours (pytorch-ood: 10).
+    alpha
+        Share of the bank's rows of each class that is used, in (0, 1].
+    """
+
+    k: int = 100
+    alpha: float = 1.0
+    name = "nnguide"
+    needs = Needs(logits=True, features=True, fitted_on=("bank",))
+    paper: ClassVar[dict[str, Any]] = {"k": 10}
+    sweep: ClassVar[dict[str, tuple[Any, ...]]] = {"k": (1, 5, 10, 50, 100)}
+
+    def __post_init__(self) -> None:
+        check_range(self.name, "k", self.k, 1, float("inf"), open_ends=False)
+        if not 0 < self.alpha <= 1:
+            raise UserError(f"nnguide: alpha={self.alpha} must lie in (0, 1]")
+
+    def _fit(self, inputs: Inputs) -> Learnt:
+        reference = inputs.the_reference()
+        largest = int(np.bincount(reference.bank_labels).max())
+        chosen = smaller_bank(reference, None if self.alpha == 1 else max(1, int(np.ceil(self.alpha * largest))))
+        logits = reference.bank_logits[chosen]
+        energy = np.concatenate(
+            [logsumexp(logits[i : i + TILE].astype(np.float64)) for i in range(0, len(logits), TILE)]
+        )
+        bank = Bank(reference.bank_unit[chosen] * energy[:, None].astype(np.float32))
+        _check_k(self.name, self.k, len(chosen))
+        k = self.k
+
+        def rule(rows: Rows) -> NDArray[Any]:
+            values, _ = bank.largest(rows.of_unit_length().features, k)
+            return rows.logsumexp * row_sum(values) / np.float32(k)
+
+        return Learnt(rule, "bank", (f"bank of {len(chosen)} rows",))
+
+
+@dataclass(frozen=True)
+class Relation(Detector):
+    """Relation (Kim et al. 2023): sum over the bank of r_i^power where r_i > threshold, r_i = max(0, cos) (p . p_i).
+
+    A sum, as in OpenOOD: it grows with the bank.
+
+    Attributes
+    ----------
+    power
+        Exponent > 0.
+    threshold
+        Relations at or under it do not count.
+    """
+
+    power: float = 1.0
+    threshold: float = 0.03
+    name = "relation"
+    needs = Needs(logits=True, features=True, fitted_on=("bank",))
+    sweep: ClassVar[dict[str, tuple[Any, ...]]] = {"power": (1, 2, 4, 6, 8)}
+
+    def __post_init__(self) -> None:
+        check_range(self.name, "power", self.power, 0, float("inf"))
+        check_range(self.name, "threshold", self.threshold, 0, 1, open_ends=False)
+
+    def _fit(self, inputs: Inputs) -> Learnt:
+        reference = inputs.the_reference()
+        bank = Bank(reference.bank_unit)
+        logits, power, threshold = reference.bank_logits, float(self.power), float(self.threshold)
+
+        def rule(rows: Rows) -> NDArray[Any]:
+            from analyze.detectors._neighbour_kernels import add_relations
+
+            queries, total = rows.of_unit_length().features, np.zeros(TILE)
+            for start, block in bank.blocks():
+                p = softmax(logits[start : start + BLOCK])
+                add_relations(
+                    np.matmul(queries, block.T), np.matmul(rows.probabilities, p.T), threshold, power, total
+                )
+            return total
+
+        return Learnt(rule, "bank", (f"bank of {len(bank.rows)} rows",))
+
+
+def softmax(logits: NDArray[Any]) -> Float32:
+    """Softmax of rows in float32."""
+    powers = np.exp(logits.astype(np.float32) - logits.max(axis=1, keepdims=True).astype(np.float32))
+    return np.asarray(powers / row_sum(powers)[:, None])
+
+
+DETECTORS = (NearestNeighbour, NearestNeighbourGuidance, Relation)
