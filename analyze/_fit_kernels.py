@@ -1,0 +1,108 @@
+"""Kernels that look at a set of rows as a whole: moments for fitting a temperature, the classwise table."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numba import float64, int64, types
+from numba.extending import overload
+
+from analyze._fastmath import FAST, compiled, exp64, half_to_float
+
+UNIT = 1 << 40
+"""Probabilities are summed in units of 2**-40: whole numbers, exact in any order, good for 8 million rows."""
+
+_LOWEST = -1e5  # stands for -inf: exp of it is nothing, and its products stay finite
+
+
+def value(number: Any) -> Any:
+    """Half bits or a float -> float64."""
+    raise NotImplementedError("runs only inside a compiled kernel")
+
+
+@overload(value, inline="never")
+def _value(number):  # type: ignore[no-untyped-def]
+    if number == types.uint16:
+        return lambda number: float64(half_to_float(number))
+    return lambda number: float64(number)
+
+
+@compiled(fastmath={"reassoc", "nsz", "nnan"}, forceinline=True)
+def _load(row, buffer):  # type: ignore[no-untyped-def]
+    """Copy a row as float64 and return its largest value (the row holds no NaN)."""
+    for j in range(row.size):
+        buffer[j] = value(row[j])
+    best = buffer[0]
+    for j in range(row.size):
+        best = max(best, buffer[j])
+    return best
+
+
+@compiled(fastmath=FAST, forceinline=True)
+def _exponentials(buffer, best, beta):  # type: ignore[no-untyped-def]
+    """Replace logits by exp(beta (logit - best)) and return their sum."""
+    total = 0.0
+    for j in range(buffer.size):
+        e = exp64((buffer[j] - best) * beta)
+        buffer[j] = e
+        total += e
+    return total
+
+
+@compiled(nogil=True, cache=True, fastmath=FAST)
+def moments_rows(logits, labels, beta, out, start, stop):  # type: ignore[no-untyped-def]
+    """Per row: -log p(label), its first and its second derivative in beta, all float64 (softmax of beta *
+    logits).
+    """
+    n = logits.shape[1]
+    buffer = np.empty(n, np.float64)
+    for i in range(start, stop):
+        best = _load(logits[i], buffer)
+        total, first, second = 0.0, 0.0, 0.0
+        for j in range(n):
+            z = max(buffer[j] - best, _LOWEST)
+            e = exp64(z * beta)
+            total += e
+            first += e * z
+            second += e * z * z
+        mean = first / total
+        label_z = buffer[labels[i]] - best
+        out[0, i] = math.log(total) - beta * label_z
+        out[1, i] = mean - label_z
+        out[2, i] = max(second / total - mean * mean, 0.0)
+
+
+@compiled(fastmath=FAST, forceinline=True)
+def _add_total(buffer, scale, totals):  # type: ignore[no-untyped-def]
+    for j in range(buffer.size):
+        totals[j] += int64(buffer[j] * scale + 0.5)
+
+
+@compiled(nogil=True, cache=True)
+def classwise_rows(logits, labels, valid, beta, n_bins, totals, sums, hits, start, stop):  # type: ignore[no-untyped-def]
+    """Add rows to the (class, bin) table: probability sums in units of 2**-40, and how often the class was
+    right.
+
+    Most probabilities of a row lie in the first bin: those only enter the column totals.
+    """
+    n = logits.shape[1]
+    buffer = np.empty(n, np.float64)
+    unit = float64(UNIT)
+    for i in range(start, stop):
+        if not valid[i]:
+            continue
+        best = _load(logits[i], buffer)
+        total = _exponentials(buffer, best, beta)
+        _add_total(buffer, unit / total, totals)
+        # At most n_bins - 1 classes of a row can lie above the first bin.
+        bound = total / n_bins
+        for j in range(n):
+            if buffer[j] > bound:
+                place = min(int64(math.ceil(buffer[j] / total * n_bins)) - 1, n_bins - 1)
+                sums[j, place] += int64(buffer[j] * (unit / total) + 0.5)
+        label = labels[i]
+        # (low, high] bins; 0 belongs to the first.
+        place = min(max(int64(math.ceil(buffer[label] / total * n_bins)) - 1, 0), n_bins - 1)
+        hits[label, place] += 1

@@ -1,0 +1,87 @@
+"""Compute every number of every model and dataset of a cache, as one long table.
+
+Only what changed since the last run into the same file is computed again. A number that cannot be had is a
+row with
+its reason. Exit code 1 where a model failed as a whole.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's options."""
+    parser.add_argument("cache", help="folder of the cache")
+    parser.add_argument(
+        "-o", "--output", type=Path, default=Path("results.parquet"), help="result table (Parquet)"
+    )
+    parser.add_argument(
+        "--only", metavar="NAMES", help="suites or metrics, comma-separated (accuracy, ece, auroc ...)"
+    )
+    parser.add_argument("--models", metavar="PATTERNS", help="models, comma-separated, * and ? allowed")
+    parser.add_argument("--datasets", metavar="PATTERNS", help="datasets, comma-separated, * and ? allowed")
+    parser.add_argument(
+        "--config", type=Path, metavar="TOML", help="options in place of the study's defaults"
+    )
+    parser.add_argument("--bootstrap", type=int, metavar="N", help="bootstrap intervals from N replicates")
+    parser.add_argument("--seed", type=int, help="seed of the bootstrap")
+    parser.add_argument("--jobs", type=int, help="models at a time (default: number of cores)")
+    parser.add_argument("--fresh", action="store_true", help="compute everything again")
+
+
+def words(text: str | None) -> list[str] | None:
+    """Split a comma-separated list; None stays None."""
+    return None if text is None else [word.strip() for word in text.split(",") if word.strip()]
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the command."""
+    from rich.console import Console
+
+    import cache_schema
+    from analyze.cells import Cells, cells_path
+    from analyze.evaluate import evaluate
+    from analyze.progress import model_progress
+    from analyze.results import write_results
+    from analyze.settings import read_settings
+
+    console = Console(stderr=True)
+    cache = cache_schema.open_cache(args.cache)
+    settings = read_settings(args.config)
+    if args.bootstrap is not None:
+        settings = settings.updated("bootstrap", replicates=args.bootstrap)
+    if args.seed is not None:
+        settings = settings.updated("bootstrap", seed=args.seed)
+    path = cells_path(args.output)
+    cells = Cells(path)
+    if args.fresh:
+        cells = Cells(None)
+        cells.path = path
+    try:
+        with model_progress(console) as progress:
+            result = evaluate(
+                cache,
+                settings=settings,
+                only=words(args.only),
+                models=words(args.models),
+                datasets=words(args.datasets),
+                cells=cells,
+                jobs=args.jobs,
+                progress=progress,
+            )
+    finally:
+        # An interrupted run keeps what it has: the next one goes on from there.
+        cells.save()
+    write_results(result.table, args.output)
+    missing = int((result.table["reason"] != "").sum())
+    told = f"{result.computed} cells computed, {result.reused} unchanged"
+    if missing:
+        told += f"; {missing} numbers cannot be had (column 'reason')"
+    console.print(f"{len(result.table)} rows in {args.output}: {told}", highlight=False)
+    for refused in cache.refused():
+        console.print(f"[red]left out[/red] {refused.path.name}: {refused.reason}", highlight=False)
+    for model, reason in result.failures.items():
+        console.print(f"[red]failed[/red] {model}: {reason}", highlight=False)
+    return 1 if result.failures or cache.refused() else 0

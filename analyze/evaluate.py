@@ -1,0 +1,230 @@
+"""A cache in, the long result table out: every model on every dataset, with what cannot be had and why."""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from analyze.cases import Source, build_cases, sources_of
+from analyze.cells import Cells, cell_key
+from analyze.results import ResultRow
+from analyze.settings import Settings, canonical, study_defaults
+from analyze.suites.base import Number, Suite
+from analyze.suites.registry import chosen_suites, direction
+from analyze.summaries import SUMMARY_VERSION
+from cache_schema.errors import CloserlookError, UserError, nearest
+
+if TYPE_CHECKING:
+    from cache_schema.cache import Cache
+
+
+@dataclass
+class Evaluation:
+    """What came of a run.
+
+    Attributes
+    ----------
+    table
+        The result table.
+    computed, reused
+        Cells computed now, and taken from an earlier run.
+    failures
+        Model -> what went wrong with it as a whole.
+    """
+
+    table: pl.DataFrame
+    computed: int = 0
+    reused: int = 0
+    failures: dict[str, str] = field(default_factory=dict)
+
+
+def choose(names: Iterable[str], patterns: Sequence[str] | None, what: str) -> list[str]:
+    """Return the names that match one of the patterns (``*``, ``?``), all without patterns.
+
+    Raises
+    ------
+    UserError
+        Where a pattern matches nothing; the nearest names are given.
+    """
+    names = sorted(set(names))
+    if not patterns:
+        return names
+    chosen: set[str] = set()
+    for pattern in patterns:
+        hits = [name for name in names if name == pattern or fnmatch.fnmatchcase(name, pattern)]
+        if not hits:
+            raise UserError(f"no {what} {pattern!r} in this cache{nearest(pattern, names)}")
+        chosen.update(hits)
+    return sorted(chosen)
+
+
+def evaluate(
+    cache: Cache,
+    *,
+    settings: Settings | None = None,
+    only: list[str] | None = None,
+    models: Sequence[str] | None = None,
+    datasets: Sequence[str] | None = None,
+    cells: Cells | None = None,
+    jobs: int | None = None,
+    progress: Callable[[str, int, int], None] = lambda _model, _done, _all: None,
+) -> Evaluation:
+    """Compute every number of a cache.
+
+    Parameters
+    ----------
+    cache
+        An open cache; prediction stores are used where there are some, else summary stores.
+    settings
+        Options; the study's when None.
+    only
+        Suites or metrics; everything when None.
+    models, datasets
+        Ids or patterns.
+    cells
+        Rows of earlier runs: what has not changed is taken from there, and new rows are put there.
+    jobs
+        Models at a time; the number of cores when None. The numbers do not depend on it.
+    progress
+        Called with (model, models done, models in all) after each model.
+
+    Returns
+    -------
+    Evaluation
+    """
+    settings = settings or study_defaults()
+    suites, wanted = chosen_suites(only)
+    sources = sources_of(cache)
+    chosen_models = choose({s.model for s in sources}, models, "model")
+    chosen_datasets = set(choose({s.dataset for s in sources}, datasets, "dataset"))
+    cells = cells if cells is not None else Cells(None)
+    by_model = {
+        name: [s for s in sources if s.model == name and s.dataset in chosen_datasets]
+        for name in chosen_models
+    }
+    jobs = max(1, min(jobs or os.cpu_count() or 1, len(by_model)))
+    threads = max(1, (os.cpu_count() or 1) // jobs)
+    result = Evaluation(pl.DataFrame())
+    keys: dict[str, list[str]] = {}
+    lock = threading.Lock()
+
+    def work(name: str) -> None:
+        model_keys, computed = _one_model(by_model[name], suites, settings, cells, threads, lock)
+        with lock:
+            keys[name] = model_keys
+            result.computed += computed
+            result.reused += len(model_keys) - computed
+
+    done = 0
+    with ThreadPoolExecutor(jobs) as pool:
+        pending = {pool.submit(work, name): name for name in by_model}
+        try:
+            for future in as_completed(pending):
+                name = pending[future]
+                try:
+                    future.result()
+                except (CloserlookError, OSError) as error:
+                    result.failures[name] = str(error)
+                done += 1
+                progress(name, done, len(by_model))
+        except BaseException:
+            for future in pending:
+                future.cancel()
+            raise
+    table = cells.table([key for name in chosen_models for key in keys.get(name, [])])
+    if wanted:
+        table = table.filter(pl.col("metric").is_in(sorted(wanted)))
+    result.table = table
+    return result
+
+
+def _one_model(
+    sources: list[Source],
+    suites: Sequence[Suite],
+    settings: Settings,
+    cells: Cells,
+    threads: int,
+    lock: threading.Lock,
+) -> tuple[list[str], int]:
+    """Make sure that every cell of a model is there; its keys, and how many had to be computed."""
+    digests = {source.dataset: source.digest for source in sources}
+    plan: list[tuple[str, Suite, str]] = []
+    for suite in suites:
+        fitted = "split" in suite.sections or suite.level == "model"
+        scope = digests if fitted else {}
+        for dataset in (
+            [s.dataset for s in sources if s.role in suite.roles] if suite.level == "dataset" else [""]
+        ):
+            key = cell_key(
+                suite=suite.name,
+                version=suite.version,
+                summary=SUMMARY_VERSION,
+                dataset=dataset,
+                digest=digests.get(dataset, ""),
+                digests=dict(scope),
+                cards=[source.card_key for source in sources if fitted or source.dataset == dataset],
+                options={section: dict(settings[section]) for section in (*suite.sections, "bootstrap")},
+            )
+            plan.append((key, suite, dataset))
+    missing = [entry for entry in plan if entry[0] not in cells]
+    if missing:
+        model = build_cases(sources, settings, {suite.name for _, suite, _ in missing}, threads=threads)
+        for key, suite, dataset in missing:
+            if suite.level == "model":
+                rows = [_row(number, model, "") for number in suite.run(model)]
+            elif dataset in model.problems:
+                reason = model.problems[dataset]
+                rows = [_row(Number(metric=m, reason=reason), model, dataset) for m in suite.metrics]
+            else:
+                rows = [_row(number, model, dataset) for number in suite.run(model.cases[dataset])]
+            rows = [replace(row, metric_version=suite.version) for row in rows]
+            with lock:
+                cells.put(key, rows)
+    return [key for key, _, _ in plan], len(missing)
+
+
+def _row(number: Number, model: Any, dataset: str) -> ResultRow:
+    """Turn a number into a row of the result table."""
+    name = dataset if number.dataset is None else number.dataset
+    card = model.model
+    cards: Mapping[str, Any] = model.datasets
+    stores = number.stores or ((model.digests[name],) if name in model.digests else ())
+    return ResultRow(
+        model=card.id,
+        dataset=name,
+        metric=number.metric,
+        value=number.value,
+        low=number.low,
+        high=number.high,
+        n=number.n,
+        direction=direction(number.metric),
+        id_dataset=number.id_dataset,
+        score=number.score,
+        calibrator=number.calibrator,
+        subset=number.subset,
+        factor=number.factor,
+        head=model.head,
+        options=canonical(number.options),
+        reason=number.reason,
+        store=",".join(digest[:16] for digest in stores),
+        role=cards[name].role if name in cards else ("ood" if number.score else ""),
+        group=card.group,
+        source=card.source,
+        family=card.family,
+        parameters=card.parameters,
+        input_size=card.input_size,
+        samples_seen=card.samples_seen,
+    )
+
+
+def output_path(path: str | Path | None) -> Path:
+    """Return where the result table goes: ``results.parquet`` in the working folder when nothing is said."""
+    return Path(path) if path is not None else Path("results.parquet")

@@ -1,0 +1,255 @@
+"""Prediction stores -> summaries: reads logits block by block and runs the fused pass; memory stays
+bounded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from analyze import _kernels as kernels
+from analyze._kernels import RowStatistics
+from analyze.classwise import ClasswiseTable
+from analyze.summaries import METADATA, Summary
+from analyze.views import ClassView, view_statistics
+from cache_schema.errors import UserError
+
+if TYPE_CHECKING:
+    from cache_schema.store import Block, PredictionStore
+
+BLOCK_ROWS = 4096
+
+
+@dataclass(frozen=True, kw_only=True)
+class SummaryOptions:
+    """What a summary holds beyond the plain statistics.
+
+    Attributes
+    ----------
+    temperature
+        Fitted temperature of the ``scaled_`` columns, None to leave them out.
+    temperature_facts
+        Where it was fitted: kept with the summary.
+    mcm_tau
+        Temperature on the unscaled cosine, for models with a logit scale.
+    energy_temperature
+        T of the energy score.
+    gen
+        (M, gamma).
+    classwise_bins
+        Bins of the classwise calibration error; 0 leaves it (and its second look at the logits) out.
+    """
+
+    temperature: float | None = None
+    temperature_facts: Mapping[str, Any] | None = None
+    mcm_tau: float = 1.0
+    energy_temperature: float = 1.0
+    gen: tuple[int, float] = (100, 0.1)
+    classwise_bins: int = 15
+
+
+def prefetched(store: PredictionStore, rows: int = BLOCK_ROWS) -> Iterator[Block]:
+    """Go through the centred blocks of a store; the next one is read while the caller works on this one."""
+    starts = range(0, len(store), rows)
+
+    def read(start: int) -> Block:
+        return next(iter_block(store, start, rows))
+
+    with ThreadPoolExecutor(1) as pool:
+        coming = [pool.submit(read, start) for start in starts[:1]]
+        for following in [*starts[1:], None]:
+            block = coming.pop().result()
+            if following is not None:
+                coming.append(pool.submit(read, following))
+            yield block
+
+
+def iter_block(store: PredictionStore, start: int, rows: int) -> Iterator[Block]:
+    """Yield the one block of a store that begins at a row."""
+    from cache_schema.store import Block
+
+    stop = min(start + rows, len(store))
+    yield Block(
+        start,
+        stop,
+        store.centred_logits(start, stop),
+        store.logit_centers(start, stop),
+        None,
+        store.labels[start:stop],
+        store.valid[start:stop],
+    )
+
+
+def summarize(
+    store: PredictionStore,
+    *,
+    view: ClassView | None = None,
+    variant: str = "",
+    options: SummaryOptions | None = None,
+    held_out: NDArray[np.bool_] | None = None,
+    rows: int = BLOCK_ROWS,
+    threads: int = 1,
+    advance: Callable[[int], None] = lambda _rows: None,
+) -> Summary:
+    """Compute a store's per-image statistics in one pass over its logits.
+
+    Parameters
+    ----------
+    store
+        A sealed prediction store with logits.
+    view, variant
+        Which classes compete, and the name of that choice; the dataset's own when None.
+    options
+        Temperatures, GEN, classwise error.
+    held_out
+        Rows on which the calibrated classwise error is taken; all when None.
+    rows, threads
+        Rows a block and threads over its rows: the result depends on neither.
+    advance
+        Called with the number of rows done after each block.
+
+    Returns
+    -------
+    Summary
+        With the columns of ``summaries.COLUMNS`` that apply and the store's metadata.
+
+    Raises
+    ------
+    UserError
+        Where the store has no logits, or a valid row holds NaN or +inf (it is named).
+    """
+    options = options or SummaryOptions()
+    what = f"{store.model.id} on {store.dataset.id}"
+    if not store.has_logits or store.n_classes is None:
+        raise UserError(f"{what}: the store holds no logits")
+    view = view or ClassView.of(store.dataset, store.n_classes)
+    labels = np.asarray(store.labels)
+    if store.dataset.role in ("ood", "pairs"):
+        labels = np.full(len(store), -1, np.int32)
+    places = view.places(labels)
+    valid = np.asarray(store.valid) & ~((labels >= 0) & (places < 0))
+    plan = _temperatures(store, options)
+    out = RowStatistics.empty(len(store), len(plan))
+    tables = _tables(view, options, labels, valid, held_out)
+    for block in prefetched(store, rows):
+        here = slice(block.start, block.stop)
+        assert block.logits is not None
+        assert block.centers is not None
+        try:
+            view_statistics(
+                view,
+                block.logits,
+                centers=block.centers,
+                places=places[here],
+                valid=valid[here],
+                temperatures=list(plan.values()),
+                gen=options.gen,
+                out=out,
+                offset=block.start,
+                threads=threads,
+            )
+        except UserError as error:
+            raise UserError(f"{what}: {error}") from error
+        for table in tables.values():
+            table.add(view, block.logits, places[here], here, threads)
+        advance(block.stop - block.start)
+    columns = _columns(view, out, plan, labels, valid)
+    columns |= {METADATA + name: values for name, values in store.metadata.items()}
+    facts: dict[str, Any] = {
+        "temperature": options.temperature,
+        "split": dict(options.temperature_facts or {}),
+        "tau": options.mcm_tau,
+        "energy_temperature": options.energy_temperature,
+        "gen": list(options.gen),
+        "logits_kind": store.logits_kind,
+        "head": store.record.get("prompt_set", "") or "",
+        "aggregates": {name: table.errors() for name, table in tables.items()},
+    }
+    return Summary(
+        model=store.model,
+        dataset=store.dataset,
+        columns=columns,
+        n_classes=view.n_classes,
+        digest=store.digest,
+        variant=variant,
+        facts=facts,
+    )
+
+
+def _temperatures(store: PredictionStore, options: SummaryOptions) -> dict[str, float]:
+    plan = {"plain": 1.0}
+    if options.temperature is not None:
+        plan["scaled"] = float(options.temperature)
+    scale = store.model.logit_scale
+    if scale is not None and store.logits_kind == "logits":
+        # The bias of a SigLIP is the same for all classes: a softmax does not see it.
+        plan["mcm"] = float(scale) * options.mcm_tau
+    if options.energy_temperature != 1.0:
+        plan["energy"] = float(options.energy_temperature)
+    return plan
+
+
+def _tables(
+    view: ClassView,
+    options: SummaryOptions,
+    labels: NDArray[np.int32],
+    valid: NDArray[np.bool_],
+    held_out: NDArray[np.bool_] | None,
+) -> dict[str, ClasswiseTable]:
+    labelled = valid & (labels >= 0)
+    if options.classwise_bins <= 0 or not labelled.any():
+        return {}
+    tables = {"classwise": ClasswiseTable(view.n_classes, options.classwise_bins, 1.0, labelled)}
+    if held_out is not None:
+        tables["classwise_held_out"] = ClasswiseTable(
+            view.n_classes, options.classwise_bins, 1.0, labelled & held_out
+        )
+    if options.temperature is not None:
+        rows = labelled if held_out is None else labelled & held_out
+        tables["classwise_scaled"] = ClasswiseTable(
+            view.n_classes, options.classwise_bins, options.temperature, rows
+        )
+    return tables
+
+
+def _columns(
+    view: ClassView,
+    out: RowStatistics,
+    plan: Mapping[str, float],
+    labels: NDArray[np.int32],
+    valid: NDArray[np.bool_],
+) -> dict[str, NDArray[Any]]:
+    at = {name: out.scaled[k] for k, name in enumerate(plan)}
+    plain = at["plain"]
+    columns: dict[str, NDArray[Any]] = {
+        "label": labels.astype(np.int32),
+        "valid": valid,
+        "top": view.classes(out.top.T),
+        "label_rank": out.rank,
+        "confidence": plain[kernels.CONFIDENCE],
+        "label_log_probability": plain[kernels.LABEL_LOG_PROBABILITY],
+        "entropy": plain[kernels.ENTROPY],
+        "sum_squares": plain[kernels.SUM_SQUARES],
+        "margin": plain[kernels.MARGIN],
+        "max_logit": out.fixed[kernels.MAX_LOGIT],
+        "log_sum_exp": plain[kernels.LOG_SUM_EXP],
+        "gen": out.fixed[kernels.GEN],
+    }
+    if "energy" in at:
+        columns["energy"] = at["energy"][kernels.LOG_SUM_EXP] * np.float32(plan["energy"])
+    if "mcm" in at:
+        columns["mcm"] = at["mcm"][kernels.CONFIDENCE]
+    if "scaled" in at:
+        for name, place in (
+            ("confidence", kernels.CONFIDENCE),
+            ("label_log_probability", kernels.LABEL_LOG_PROBABILITY),
+            ("sum_squares", kernels.SUM_SQUARES),
+            ("entropy", kernels.ENTROPY),
+        ):
+            columns[f"scaled_{name}"] = at["scaled"][place]
+    return columns

@@ -1,0 +1,105 @@
+"""The choices behind the numbers: the study's defaults, overridden by a TOML file of one's own."""
+
+from __future__ import annotations
+
+import copy
+import json
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from cache_schema.errors import UserError, nearest
+
+
+def _defaults() -> dict[str, dict[str, Any]]:
+    return tomllib.loads(files("analyze").joinpath("study_defaults.toml").read_text("utf-8"))
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Sections of options, complete: what a file does not name is the study's default.
+
+    Attributes
+    ----------
+    sections
+        Section -> option -> value.
+    """
+
+    sections: Mapping[str, Mapping[str, Any]]
+
+    def __getitem__(self, section: str) -> Mapping[str, Any]:
+        """Return a section."""
+        return self.sections[section]
+
+    def changed(self, section: str, *names: str) -> dict[str, Any]:
+        """Return those of the named options (all when none is named) that are not the study's default."""
+        default = _defaults()[section]
+        return {
+            k: v for k, v in self.sections[section].items() if (not names or k in names) and v != default[k]
+        }
+
+    def updated(self, section: str, **values: Any) -> Settings:
+        """Return settings with some options of a section replaced."""
+        return override(self, {section: values}, "the command line")
+
+
+def study_defaults() -> Settings:
+    """Return the study's defaults (``study_defaults.toml``)."""
+    return Settings(_defaults())
+
+
+def read_settings(path: str | Path | None) -> Settings:
+    """Return the study's defaults, overridden by a TOML file.
+
+    Raises
+    ------
+    UserError
+        Where the file is missing or no TOML, or a section, an option or the type of a value is not known.
+    """
+    settings = study_defaults()
+    if path is None:
+        return settings
+    path = Path(path)
+    try:
+        told = tomllib.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"no settings at {path}") from None
+    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} cannot be read as TOML: {error}") from error
+    return override(settings, told, str(path))
+
+
+def override(settings: Settings, told: Mapping[str, Any], where: str) -> Settings:
+    """Return settings with the told options in place of the present ones; unknown names get the nearest."""
+    merged = {name: dict(section) for name, section in copy.deepcopy(dict(settings.sections)).items()}
+    for section, options in told.items():
+        if section not in merged:
+            raise UserError(f"{where}: no section [{section}]{nearest(section, merged)}")
+        if not isinstance(options, Mapping):
+            raise UserError(f"{where}: {section} must be a section, [{section}]")
+        for name, value in options.items():
+            present = merged[section].get(name)
+            if name not in merged[section]:
+                raise UserError(
+                    f"{where}: [{section}] has no option {name!r}{nearest(name, merged[section])}"
+                )
+            merged[section][name] = _as(value, present, f"{where}: [{section}] {name}")
+    return Settings(merged)
+
+
+def _as(value: Any, like: Any, what: str) -> Any:
+    if isinstance(like, bool) != isinstance(value, bool):
+        raise UserError(f"{what} = {value!r}: {type(like).__name__} expected, like {like!r}")
+    if isinstance(like, float) and isinstance(value, int):
+        return float(value)
+    if not isinstance(value, type(like)):
+        raise UserError(f"{what} = {value!r}: {type(like).__name__} expected, like {like!r}")
+    return value
+
+
+def canonical(options: Mapping[str, Any]) -> str:
+    """Return options as canonical JSON (sorted keys, no spaces), empty where there are none."""
+    return json.dumps(options, sort_keys=True, separators=(",", ":")) if options else ""

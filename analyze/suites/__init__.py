@@ -1,0 +1,1 @@
+"""Groups of metrics, one a file: per-image statistics in, rows of the result table out."""

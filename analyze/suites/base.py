@@ -1,0 +1,149 @@
+"""What a suite of metrics is given and what it returns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from analyze.settings import Settings
+from analyze.summaries import Summary
+from cache_schema.errors import CloserlookError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Number:
+    """One row of the result table before it knows its model: see ``results.ResultRow`` for the fields.
+
+    ``dataset`` is None for the dataset of the case; ``options`` is turned into canonical JSON.
+    """
+
+    metric: str
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+    n: int | None = None
+    dataset: str | None = None
+    id_dataset: str = ""
+    score: str = ""
+    calibrator: str = ""
+    subset: str = ""
+    factor: str = ""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    reason: str = ""
+    stores: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Case:
+    """One model on one dataset, ready for metrics.
+
+    Attributes
+    ----------
+    summary
+        Per-image statistics.
+    settings
+        All options.
+    held_out
+        (n,) rows that no calibrator saw: the test half of the ID set, every row of another set.
+    calibrated_on
+        Id of the set that the calibrators were fitted on; empty where there is none.
+    no_calibrator
+        Why there is none.
+    no_temperature
+        Why there is no temperature.
+    fit_columns
+        (confidence, correct) of the rows that calibrators are fitted on.
+    """
+
+    summary: Summary
+    settings: Settings
+    held_out: NDArray[np.bool_]
+    calibrated_on: str = ""
+    no_calibrator: str = ""
+    no_temperature: str = ""
+    fit_columns: tuple[NDArray[Any], NDArray[np.bool_]] | None = None
+
+    @property
+    def is_fit_set(self) -> bool:
+        """Whether a part of this set was fitted on."""
+        return self.calibrated_on == self.summary.dataset.id
+
+    def labelled(self) -> Summary:
+        """Return the summary of valid rows with a label."""
+        return self.summary.rows(self.summary.labelled)
+
+
+@dataclass
+class ModelCase:
+    """All datasets of one model.
+
+    Attributes
+    ----------
+    cases
+        Dataset id -> case.
+    settings
+        All options.
+    """
+
+    cases: Mapping[str, Case]
+    settings: Settings
+
+    def of_role(self, *roles: str) -> list[Case]:
+        """Return the cases whose dataset has one of the roles, sorted by id."""
+        return [
+            self.cases[name] for name in sorted(self.cases) if self.cases[name].summary.dataset.role in roles
+        ]
+
+
+@dataclass(frozen=True)
+class Suite:
+    """A group of metrics.
+
+    Attributes
+    ----------
+    name
+        As in ``--only``.
+    version
+        Moves whenever the same stores would give other numbers.
+    level
+        ``dataset`` (called once per model and dataset) or ``model`` (once per model).
+    sections
+        Sections of the settings that it reads.
+    metrics
+        Names in the result table that it can give.
+    roles
+        Datasets that it is for (level ``dataset``).
+    run
+        Case or ModelCase -> numbers.
+    """
+
+    name: str
+    version: int
+    level: Literal["dataset", "model"]
+    sections: tuple[str, ...]
+    metrics: tuple[str, ...]
+    run: Callable[[Any], Iterable[Number]]
+    roles: tuple[str, ...] = ("id", "shift")
+
+
+def attempt(metric: str, compute: Callable[[], Number | float], **variant: Any) -> Number:
+    """Return the number that a call gives, or a row that says why there is none."""
+    try:
+        found = compute()
+    except CloserlookError as error:
+        return Number(metric=metric, reason=str(error), **variant)
+    except (ValueError, ZeroDivisionError, FloatingPointError) as error:
+        return Number(metric=metric, reason=f"{type(error).__name__}: {error}", **variant)
+    if isinstance(found, Number):
+        return replace(found, **variant)
+    return Number(metric=metric, value=float(found), **variant)
+
+
+def without(metrics: Iterable[str], reason: str, **variant: Any) -> Iterator[Number]:
+    """Yield a row with the reason for each metric that cannot be had."""
+    for metric in metrics:
+        yield Number(metric=metric, reason=reason, **variant)

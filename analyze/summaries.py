@@ -1,0 +1,222 @@
+"""Per-image statistics as named columns: what nearly every metric is computed from, in memory or as a
+summary store.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cache_schema.errors import UserError, nearest
+from cache_schema.records import DatasetCard, ModelCard
+
+SUMMARY_VERSION = 1
+"""Moves whenever the same logits would give other columns."""
+
+METADATA = "metadata."
+
+
+class ColumnSpec(NamedTuple):
+    """A column: its type and its meaning."""
+
+    dtype: str
+    what: str
+
+
+COLUMNS: Mapping[str, ColumnSpec] = {
+    "label": ColumnSpec("int32", "index in the label space, -1 where there is none"),
+    "valid": ColumnSpec("bool", "false where there is no output for the image"),
+    "top": ColumnSpec("int16", "(n, 5) classes with the largest logits, the prediction first; -1 pads"),
+    "label_rank": ColumnSpec(
+        "int16", "place of the label among the sorted logits, 0 is right; -1 without a label"
+    ),
+    "confidence": ColumnSpec("float32", "probability of the prediction"),
+    "label_log_probability": ColumnSpec("float32", "log-probability of the label; NaN without one"),
+    "entropy": ColumnSpec("float32", "of the probabilities, in nats"),
+    "sum_squares": ColumnSpec("float32", "of the probabilities: Brier score, variance score"),
+    "margin": ColumnSpec("float32", "probability of the first class less that of the second"),
+    "max_logit": ColumnSpec("float32", "largest logit"),
+    "log_sum_exp": ColumnSpec("float32", "log of the sum of exp(logits): minus the energy at T = 1"),
+    "energy": ColumnSpec("float32", "T log sum exp(logits / T) at the recorded T, where that is not 1"),
+    "gen": ColumnSpec("float32", "sum of (p (1 - p))^gamma over the M largest p"),
+    "mcm": ColumnSpec("float32", "largest probability of softmax(cosine / tau); zero-shot models only"),
+    "scaled_confidence": ColumnSpec("float32", "confidence at the fitted temperature"),
+    "scaled_label_log_probability": ColumnSpec("float32", "label log-probability at the fitted temperature"),
+    "scaled_sum_squares": ColumnSpec("float32", "sum of squares at the fitted temperature"),
+    "scaled_entropy": ColumnSpec("float32", "entropy at the fitted temperature"),
+}
+"""Name -> column, in the order of a summary store; about 70 bytes an image."""
+
+
+class MissingColumn(UserError):
+    """A metric asks for a statistic that a summary does not hold."""
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Per-image statistics of one model on one dataset under one class view.
+
+    Attributes
+    ----------
+    model, dataset
+        The cards.
+    columns
+        Name -> (n,) array (``top`` is (n, 5)); names of ``COLUMNS`` and ``metadata.*``.
+    n_classes
+        Classes that compete.
+    digest
+        Of the prediction store.
+    variant
+        Name of the class view; empty for the dataset's own.
+    facts
+        JSON-ready: ``temperature`` and ``split`` of the ``scaled_`` columns, ``tau`` of ``mcm``, ``gen``,
+        ``energy_temperature``, ``logits_kind``, ``head``, ``class_space``, ``view`` and ``aggregates``
+        (numbers of
+        the whole set that need all probabilities).
+    """
+
+    model: ModelCard
+    dataset: DatasetCard
+    columns: Mapping[str, NDArray[Any]]
+    n_classes: int
+    digest: str = ""
+    variant: str = ""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.columns["valid"])
+
+    def has(self, name: str) -> bool:
+        """Return whether the summary holds a column."""
+        return name in self.columns
+
+    def __getitem__(self, name: str) -> NDArray[Any]:
+        """Return a column.
+
+        Raises
+        ------
+        MissingColumn
+            Names the column and where it would come from.
+        """
+        try:
+            return self.columns[name]
+        except KeyError:
+            raise MissingColumn(_why_missing(self, name)) from None
+
+    @property
+    def prediction(self) -> NDArray[Any]:
+        """Predicted classes, (n,)."""
+        return self["top"][:, 0]
+
+    @property
+    def labelled(self) -> NDArray[np.bool_]:
+        """Rows that enter metrics with labels, (n,)."""
+        mask: NDArray[np.bool_] = self["valid"] & (self["label"] >= 0)
+        return mask
+
+    @property
+    def metadata(self) -> dict[str, NDArray[Any]]:
+        """Metadata columns by name."""
+        return {k.removeprefix(METADATA): v for k, v in self.columns.items() if k.startswith(METADATA)}
+
+    def rows(self, mask: NDArray[np.bool_]) -> Summary:
+        """Return the summary of some rows."""
+        return replace(self, columns={name: values[mask] for name, values in self.columns.items()})
+
+
+def _why_missing(summary: Summary, name: str) -> str:
+    if name == "mcm":
+        return "needs the model's logit scale (zero-shot models only)"
+    if name.startswith("scaled_"):
+        reason = summary.facts.get("no_temperature", "")
+        return (
+            f"no temperature: {reason}" if reason else "needs a temperature fitted on the in-distribution set"
+        )
+    if name.startswith(METADATA):
+        known = sorted(summary.metadata)
+        column = name.removeprefix(METADATA)
+        return f"dataset {summary.dataset.id} has no metadata column {column!r}{nearest(column, known)}"
+    return f"needs the statistic {name!r}, which this summary lacks: compute it from the big store"
+
+
+def read_summary(store: Any) -> Summary:
+    """Load a summary store.
+
+    Parameters
+    ----------
+    store
+        A ``cache_schema.SummaryStore``; columns that ``COLUMNS`` does not name (and that are no metadata)
+        are left
+        out. Of imported tables (image_id, label, predicted, confidence) ``top`` and ``label_rank`` are
+        made from the
+        prediction, as far as it tells.
+    """
+    names = store.columns()
+    columns: dict[str, NDArray[Any]] = {}
+    for name in names:
+        if name in COLUMNS or name.startswith(METADATA):
+            columns[name] = store.column(name)
+    if "label" not in columns:
+        raise UserError(f"{store.path} has no column 'label': it is no summary that metrics can use")
+    if "valid" not in columns:
+        columns["valid"] = np.ones(len(store), np.bool_)
+    if "top" not in columns and "predicted" in names:
+        columns["top"] = np.asarray(store.column("predicted"))[:, None]
+    if "label_rank" not in columns and "top" in columns:
+        # Only right or wrong is known: rank 0, or beyond every k (top-5 is then refused by its own check).
+        wrong = np.where(columns["label"] < 0, -1, np.iinfo(np.int16).max)
+        columns["label_rank"] = np.where(columns["top"][:, 0] == columns["label"], 0, wrong).astype(np.int16)
+    record = store.record
+    facts = dict(record.get("facts", {}))
+    return Summary(
+        model=store.model,
+        dataset=store.dataset,
+        columns=columns,
+        n_classes=int(facts.get("n_classes", store.dataset.n_classes or 0)),
+        digest=str(record.get("source_digest", "")) or store.digest,
+        variant=store.variant,
+        facts=facts,
+    )
+
+
+def write(cache_path: Any, summary: Summary, *, backend: str = "zarr", overwrite: bool = False) -> Any:
+    """Write a summary as a summary store of a cache; the smallest fitting integers are used.
+
+    Returns
+    -------
+    cache_schema.SummaryStore
+    """
+    from cache_schema import write_summary
+
+    columns = {
+        name: summary.columns[name].astype(_small(name, summary.columns[name]), copy=False)
+        for name in COLUMNS
+        if summary.has(name)
+    }
+    columns |= {name: values for name, values in summary.columns.items() if name.startswith(METADATA)}
+    record = {
+        "source_digest": summary.digest,
+        "summary_version": SUMMARY_VERSION,
+        "facts": {**summary.facts, "n_classes": summary.n_classes},
+    }
+    return write_summary(
+        cache_path,
+        model=summary.model,
+        dataset=summary.dataset,
+        columns=columns,
+        variant=summary.variant,
+        backend=backend,
+        record=record,
+        overwrite=overwrite,
+    )
+
+
+def _small(name: str, values: NDArray[Any]) -> str:
+    dtype = COLUMNS[name].dtype
+    if dtype == "int16" and values.size and values.max() > np.iinfo(np.int16).max:
+        return "int32"
+    return dtype

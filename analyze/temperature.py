@@ -1,0 +1,327 @@
+"""Temperature scaling: the one T that minimises the NLL of softmax(logits / T), by safeguarded Newton on
+1/T.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from analyze._fit_kernels import moments_rows
+from analyze._kernels import spread_rows
+from analyze.views import ClassView
+from cache_schema.errors import UserError
+
+if TYPE_CHECKING:
+    from cache_schema.store import PredictionStore
+
+WARM_ROWS = 4096
+KEEP_BYTES = 64 << 20
+
+
+@dataclass(frozen=True)
+class TemperatureFit:
+    """A fitted temperature.
+
+    Attributes
+    ----------
+    temperature
+        T > 0; probabilities are softmax(logits / T). Above 1 the model was overconfident.
+    nll_before, nll_after
+        Mean NLL in nats of the rows it was fitted on, at T = 1 and at T.
+    n
+        Rows it was fitted on.
+    passes
+        Passes over all rows.
+    """
+
+    temperature: float
+    nll_before: float
+    nll_after: float
+    n: int
+    passes: int
+
+    def apply(self, logits: NDArray[Any]) -> NDArray[Any]:
+        """Return logits / T."""
+        scaled: NDArray[Any] = logits / np.asarray(self.temperature, logits.dtype)
+        return scaled
+
+
+def fit_temperature(
+    logits: NDArray[np.floating[Any]],
+    labels: NDArray[np.integer[Any]],
+    *,
+    bounds: tuple[float, float] = (1e-3, 1e3),
+    tolerance: float = 1e-8,
+    max_passes: int = 60,
+    threads: int = 1,
+) -> TemperatureFit:
+    """Fit a temperature to logits and labels.
+
+    The NLL is convex in 1/T, so the minimum is the one zero of its derivative, the mean over rows of
+    E_p[z] - z_label. All sums are float64. Guo et al. 2017 (the objective); the solver is Newton's, kept
+    inside a
+    bracket.
+
+    Parameters
+    ----------
+    logits
+        (n, C), any float type; a constant added to a row changes nothing.
+    labels
+        (n,) in 0 ... C - 1.
+    bounds
+        Least and largest T that count as an answer.
+    tolerance
+        Relative size of the last step in 1/T.
+    max_passes
+        Passes over all rows after which it gives up.
+    threads
+        Threads over rows; changes nothing but the time.
+
+    Raises
+    ------
+    UserError
+        Where a logit is NaN or infinite (the row is named), a label is out of range, the minimum lies at a
+        bound
+        (all rows right, or labels that the logits do not know), all logits of every row are equal, or the
+        passes do
+        not suffice.
+    """
+    values = np.asarray(logits)
+    places = np.ascontiguousarray(labels, np.int32)
+    if values.ndim != 2 or places.shape != (values.shape[0],):
+        raise UserError(f"logits (n, C) and labels (n,) expected, not {values.shape} and {places.shape}")
+    _check(values, places)
+    rows = values.view(np.uint16) if values.dtype == np.float16 else values
+    if rows.dtype not in (np.uint16, np.float32, np.float64):
+        rows = rows.astype(np.float64)
+    rows = np.ascontiguousarray(rows)
+    step = max(1, len(rows) // WARM_ROWS)
+    warm = [(np.ascontiguousarray(rows[::step]), np.ascontiguousarray(places[::step]))] if step > 1 else None
+    return _fit([(rows, places)], warm, bounds, tolerance, max_passes, threads)
+
+
+def fit_temperature_store(
+    store: PredictionStore,
+    rows: NDArray[np.bool_],
+    *,
+    view: ClassView | None = None,
+    bounds: tuple[float, float] = (1e-3, 1e3),
+    tolerance: float = 1e-8,
+    max_passes: int = 60,
+    block_rows: int = 4096,
+    threads: int = 1,
+) -> TemperatureFit:
+    """Fit a temperature to some rows of a store, block by block (see ``fit_temperature``).
+
+    Chosen rows are kept in memory up to 64 MiB; beyond that they are read again in every pass.
+
+    Parameters
+    ----------
+    store
+        With logits and labels.
+    rows
+        (n,) rows to fit on.
+    view
+        Class view; the dataset's own when None. Of a many-to-one map only the rule ``max``, whose logits
+        do not
+        depend on T.
+    """
+    what = f"{store.model.id} on {store.dataset.id}"
+    if not store.has_logits or store.n_classes is None:
+        raise UserError(f"{what}: the store holds no logits")
+    view = view or ClassView.of(store.dataset, store.n_classes)
+    if view.groups is not None and view.rule != "max":
+        raise UserError(
+            f"{what}: a temperature is not fitted under the class map rule {view.rule!r}, only 'max'"
+        )
+    places = view.places(store.labels)
+    use = np.asarray(rows) & np.asarray(store.valid) & (places >= 0)
+    if not use.any():
+        raise UserError(f"{what}: no labelled row to fit a temperature on")
+    kept: dict[int, tuple[NDArray[Any], NDArray[np.int32]]] = {}
+    kept_bytes = 0
+
+    def blocks() -> Iterable[tuple[NDArray[Any], NDArray[np.int32]]]:
+        nonlocal kept_bytes
+        for start in range(0, len(store), block_rows):
+            if start in kept:
+                yield kept[start]
+                continue
+            chosen = np.flatnonzero(use[start : start + block_rows])
+            if not chosen.size:
+                continue
+            block = view.reduce(store.centred_logits(start, start + block_rows)[chosen])
+            labels = np.ascontiguousarray(places[start + chosen])
+            _check(block, labels, start + chosen)
+            part = (block.view(np.uint16) if block.dtype == np.float16 else block, labels)
+            if kept_bytes + part[0].nbytes <= KEEP_BYTES:
+                kept[start] = part
+                kept_bytes += part[0].nbytes
+            yield part
+
+    step = max(1, int(use.sum()) // WARM_ROWS)
+    warm = (
+        [(np.ascontiguousarray(b[::step]), np.ascontiguousarray(p[::step])) for b, p in blocks()]
+        if step > 1
+        else None
+    )
+    try:
+        return _fit(blocks, warm, bounds, tolerance, max_passes, threads)
+    except UserError as error:
+        raise UserError(f"{what}: {error}") from error
+
+
+def _check(
+    values: NDArray[Any], places: NDArray[np.int32], rows: NDArray[np.integer[Any]] | None = None
+) -> None:
+    if len(values) == 0:
+        raise UserError("no rows to fit a temperature on")
+    wrong = (places < 0) | (places >= values.shape[1])
+    if wrong.any():
+        i = int(wrong.argmax())
+        where = i if rows is None else int(rows[i])
+        raise UserError(f"row {where}: label {places[i]} is not one of the {values.shape[1]} classes")
+    # A -inf is a class that cannot win; anything else that is not finite is refused.
+    with np.errstate(invalid="ignore", over="ignore"):
+        suspects = np.flatnonzero(~np.isfinite(values.sum(axis=1, dtype=np.float64)))
+    for i in suspects.tolist():
+        row = values[i].astype(np.float64)
+        if np.isnan(row).any() or (row == np.inf).any() or row[places[i]] == -np.inf:
+            where = int(i if rows is None else rows[i])
+            raise UserError(f"row {where}: a logit is NaN or infinite")
+
+
+def _moments(
+    blocks: Iterable[tuple[NDArray[Any], NDArray[np.int32]]], beta: float, threads: int
+) -> NDArray[Any]:
+    """Mean over rows of NLL and its two derivatives in beta; rows are summed in one fixed order, whatever
+    the blocks.
+    """
+    parts = []
+    for rows, labels in blocks:
+        out = np.empty((3, len(rows)))
+
+        def work(
+            start: int, stop: int, rows: Any = rows, labels: Any = labels, out: NDArray[Any] = out
+        ) -> int:
+            moments_rows(rows, labels, beta, out, start, stop)
+            return -1
+
+        spread_rows(work, len(rows), threads)
+        parts.append(out)
+    rows_all = np.concatenate(parts, axis=1)
+    mean: NDArray[Any] = np.ascontiguousarray(rows_all).sum(axis=1) / rows_all.shape[1]
+    return np.append(mean, rows_all.shape[1])
+
+
+def _fit(
+    blocks: Sequence[tuple[NDArray[Any], NDArray[np.int32]]] | Callable[[], Iterable[Any]],
+    warm: list[tuple[NDArray[Any], NDArray[np.int32]]] | None,
+    bounds: tuple[float, float],
+    tolerance: float,
+    max_passes: int,
+    threads: int,
+) -> TemperatureFit:
+    def at(beta: float) -> NDArray[Any]:
+        return _moments(blocks() if callable(blocks) else blocks, beta, threads)
+
+    start = 1.0
+    if warm is not None:
+        # A few thousand rows bring Newton to the neighbourhood for a twentieth of the cost.
+        try:
+            start, _, _ = newton(lambda beta: _moments(warm, beta, threads), bounds, 1e-3, max_passes, 1.0)
+        except UserError:
+            start = 1.0
+    first = at(1.0)
+    if first[1] == 0.0 and first[2] == 0.0:
+        raise UserError("the NLL does not depend on the temperature: the logits of every row are all equal")
+    beta, last, passes = newton(at, bounds, tolerance, max_passes, start, {1.0: first})
+    return TemperatureFit(1.0 / beta, float(first[0]), float(last[0]), int(first[3]), passes + 1)
+
+
+def newton(
+    moments: Callable[[float], NDArray[Any]],
+    bounds: tuple[float, float],
+    tolerance: float,
+    max_passes: int,
+    start: float,
+    known: dict[float, NDArray[Any]] | None = None,
+) -> tuple[float, NDArray[Any], int]:
+    """Find the zero of the derivative of a convex function of beta = 1/T by Newton inside a shrinking
+    bracket.
+
+    Parameters
+    ----------
+    moments
+        beta -> (value, first derivative, second derivative, ...).
+    bounds
+        Least and largest T.
+    tolerance
+        Relative step in beta at which it stops.
+    max_passes
+        Calls of ``moments`` at most.
+    start
+        First beta.
+    known
+        Values that need no call.
+
+    Returns
+    -------
+    tuple
+        beta, the moments there, the number of calls.
+
+    Raises
+    ------
+    UserError
+        See ``fit_temperature``.
+    """
+    if not 0.0 < bounds[0] < bounds[1] < math.inf:
+        raise UserError(f"bounds of the temperature must be positive and in order, not {bounds}")
+    known = dict(known or {})
+    low, high = 1.0 / bounds[1], 1.0 / bounds[0]
+    beta = min(max(start, low), high)
+    calls = 0
+    closing = False
+    while True:
+        if beta not in known:
+            if calls >= max_passes:
+                raise UserError(
+                    f"the temperature did not converge in {max_passes} passes (T is near {1 / beta:.6g})"
+                )
+            known[beta] = moments(beta)
+            calls += 1
+        value, slope, curve = (float(v) for v in known[beta][:3])
+        if not math.isfinite(value + slope + curve):
+            raise UserError(f"the NLL at T = {1 / beta:.6g} is not finite")
+        if closing:
+            return beta, known[beta], calls
+        if slope > 0.0:
+            high = beta
+        else:
+            low = beta
+        # Where Newton leaves the bracket the geometric middle takes its place: T spans orders of magnitude.
+        step = beta - slope / curve if curve > 0.0 else math.nan
+        following = step if low <= step <= high else math.sqrt(low * high)
+        if abs(following - beta) <= tolerance * beta:
+            at_end = [
+                t
+                for t, end in zip(bounds, (1 / bounds[0], 1 / bounds[1]), strict=True)
+                if _close(following, end)
+            ]
+            if at_end:
+                raise UserError(
+                    f"the best temperature lies at the bound {at_end[0]:g}: the NLL only falls towards it"
+                    " (every row right, or labels that the logits know nothing of)"
+                )
+            closing = True
+        beta = following
+
+
+def _close(a: float, b: float) -> bool:
+    return abs(a - b) <= 1e-6 * b
