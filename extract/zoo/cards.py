@@ -1,4 +1,5 @@
-"""Card fields of any timm or open_clip model, read off its name: group, training source and size, samples seen, family.
+"""Card fields of any timm or open_clip model, read off its name: group, training source and size, samples
+seen, family.
 
 Nothing is imported or downloaded. What a name does not tell stays ``unknown`` (or None for a number).
 """
@@ -15,8 +16,8 @@ from extract.zoo.sources import SOURCES
 ZERO_SHOT, FT_1K, FT_12K = "clip-zero-shot", "clip-ft-in1k", "clip-ft-in12k"
 SUPERVISED, CONTRASTIVE, MORE_DATA = "supervised-in1k", "contrastive", "more-data"
 
-# Images with captions, by tag; shared by both libraries (timm writes datacompxl for open_clip's datacomp_xl). The
-# first rule that is found in the tag decides, so longer names stand before those they contain.
+# Images with captions, by tag; shared by both libraries (timm writes datacompxl for open_clip's datacomp_xl).
+# The first rule that is found in the tag decides, so longer names stand before those they contain.
 _CAPTION_SOURCES: tuple[tuple[str, str], ...] = (
     (r"laion_?aesthetic|laiona", "laion-aesthetic"),
     (r"laion_?80m", "laion-80m"),
@@ -60,12 +61,14 @@ def derive(library: str, name: str) -> dict[str, Any]:
     library
         ``timm`` or ``open_clip``.
     name
-        timm: ``arch.tag``; open_clip: ``arch/tag``. Without a tag the weights are not known, and only the family is.
+        timm: ``arch.tag``; open_clip: ``arch/tag``. Without a tag the weights are not known, and only the
+        family is.
 
     Returns
     -------
     dict
-        ``group`` (one of `cache_schema.records.GROUPS`), ``source``, ``source_size``, ``samples_seen``, ``family``.
+        ``group`` (one of `cache_schema.records.GROUPS`), ``source``, ``source_size``, ``samples_seen``,
+        ``family``.
 
     Examples
     --------
@@ -126,8 +129,8 @@ def _samples_seen(tag: str, source: str) -> int | None:
 
 
 # Other pre-training in timm's tags: rule, source, and the group without and with fine-tuning on ImageNet-1k.
-# Self-supervised weights that saw ImageNet-1k alone, or were never fine-tuned, are "contrastive"; whatever was
-# fine-tuned after more data is "more-data". The first rule that is found in "arch.tag" decides.
+# Self-supervised weights that saw ImageNet-1k alone, or were never fine-tuned, are "contrastive"; whatever
+# was fine-tuned after more data is "more-data". The first rule that is found in "arch.tag" decides.
 _TIMM_RULES: tuple[tuple[str, str, str, str], ...] = (
     (r"_pe_core_", "perception-encoder", ZERO_SHOT, FT_1K),
     (r"_pe_(lang|spatial)_", "perception-encoder", MORE_DATA, MORE_DATA),

@@ -1,8 +1,8 @@
 """Training sources by name, with their nominal number of images.
 
-Sizes are those their owners state, rounded as they are commonly quoted (LAION-2B is 2 thousand million, not the count
-of links that were still alive on some day). None where no size is public. They order and label points in a figure;
-no metric reads them.
+Sizes are those their owners state, rounded as they are commonly quoted (LAION-2B is 2 thousand million, not
+the count of links that were still alive on some day). None where no size is public. They order and label
+points in a figure; no metric reads them.
 """
 
 from __future__ import annotations
