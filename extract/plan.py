@@ -81,21 +81,41 @@ class Plan:
         """Return how many jobs are in a state."""
         return sum(job.state == state for job in self.jobs)
 
-    def units(self) -> list[Unit]:
-        """Return the missing work by geometry, the geometry with most images first."""
+    def units(self, *, shard: tuple[int, int] = (0, 1), largest: int = 0) -> list[Unit]:
+        """Return the missing work by geometry.
+
+        Parameters
+        ----------
+        shard
+            ``(i, n)``: every n-th piece from the i-th on. Which piece is whose depends on the models asked for, never
+            on what is done already, so that shards may start at any time.
+        largest
+            Most models of a piece, so that several devices share a large group; 0 for whole groups. A few models
+            keep a device busy while images are decoded, so little is lost by decoding again for the next few.
+
+        Returns
+        -------
+        list of Unit
+            The largest piece of work first.
+        """
         groups: dict[Geometry, list[Prepared]] = {}
         for model in self.models:
             groups.setdefault(model.preprocessing.geometry, []).append(model)
-        units = []
-        for geometry, members in groups.items():
-            ids = {model.card.id for model in members}
-            jobs = tuple(job for job in self.jobs if job.state == MISSING and job.model.card.id in ids)
-            heads = tuple(head for head in self.heads if head.state == MISSING and head.model.card.id in ids)
-            busy = {job.model.card.id for job in jobs} | {head.model.card.id for head in heads}
-            if busy:
-                models = tuple(model for model in members if model.card.id in busy)
-                units.append(Unit(geometry, models, jobs, heads))
-        return sorted(units, key=lambda unit: -sum(len(job.dataset) for job in unit.jobs))
+        pieces = [
+            (geometry, members[start : start + (largest or len(members))])
+            for geometry, members in groups.items()
+            for start in range(0, len(members), largest or len(members))
+        ]
+        index, count = shard
+        units = [self._unit(geometry, members) for geometry, members in pieces[index::count]]
+        return sorted((unit for unit in units if unit.models), key=lambda u: -sum(len(j.dataset) for j in u.jobs))
+
+    def _unit(self, geometry: Geometry, members: Sequence[Prepared]) -> Unit:
+        ids = {model.card.id for model in members}
+        jobs = tuple(job for job in self.jobs if job.state == MISSING and job.model.card.id in ids)
+        heads = tuple(head for head in self.heads if head.state == MISSING and head.model.card.id in ids)
+        busy = {job.model.card.id for job in jobs} | {head.model.card.id for head in heads}
+        return Unit(geometry, tuple(model for model in members if model.card.id in busy), jobs, heads)
 
 
 def job_identity(job: Job, weights_digest: str, options: RunOptions) -> str:

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 DEFAULT_DATASETS = Path("datasets.toml")
 MINIATURE = Path("miniature")
+SPREAD_MODELS = 8
+"""Models of one piece of work where several devices or jobs share it."""
+
 BATCH_SIZES = {"cpu": 32, "cuda": 256}
 
 
@@ -213,8 +216,9 @@ def _run(plan: Plan, options: RunOptions, args: argparse.Namespace, console: Con
     from extract.progress import Reporter
     from extract.worker import check_writable
 
-    index, count = shard_of(args.shard)
-    units = plan.units()[index::count]
+    shard, devices = shard_of(args.shard), _devices(args, options)
+    spread = len(devices) > 1 or shard[1] > 1 or args.engine != "local"
+    units = plan.units(shard=shard, largest=SPREAD_MODELS if spread else 0)
     rows = sum(len(job.dataset) for unit in units for job in unit.jobs)
     reporter = Reporter(rows, len({model.card.id for unit in units for model in unit.models}), console)
     if units:
@@ -222,7 +226,7 @@ def _run(plan: Plan, options: RunOptions, args: argparse.Namespace, console: Con
         clean_stale(options.cache)
         with reporter:
             engine(args.engine)(
-                units, options, reporter, devices=_devices(args, options), address=args.address
+                units, options, reporter, devices=devices, address=args.address
             )
     return reporter
 

@@ -1,0 +1,55 @@
+"""Shared for the tests of extraction: a few photographs, a list of small models, and the command as a function."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+CLASSES = ("cat", "dog", "fox")
+
+
+@pytest.fixture(scope="session")
+def pets(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of 45 small pictures in three class folders, smooth enough to survive JPEG."""
+    root = tmp_path_factory.mktemp("pets")
+    rng = np.random.default_rng(7)
+    for c, name in enumerate(CLASSES):
+        (root / name).mkdir()
+        for index in range(15):
+            coarse = rng.integers(0, 256, (6, 8, 3), np.uint8)
+            coarse[..., c] //= 2
+            Image.fromarray(coarse).resize((160, 120)).save(root / name / f"{index}.jpg", quality=90)
+    return root
+
+
+@dataclass
+class Finished:
+    """A finished command."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture
+def run_extract(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Finished]:
+    """Return a function that runs ``extract`` with arguments in this process and gives what it printed."""
+    from extract.cli import main
+
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def run(*words: object, cwd: Path | None = None, code: int | None = 0) -> Finished:
+        out, err = io.StringIO(), io.StringIO()
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), contextlib.chdir(cwd or Path.cwd()):
+            returncode = main([str(word) for word in words])
+        assert code is None or returncode == code, f"exit {returncode}\n{out.getvalue()}\n{err.getvalue()}"
+        return Finished(returncode, out.getvalue(), err.getvalue())
+
+    return run

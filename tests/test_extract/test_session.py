@@ -1,0 +1,164 @@
+"""The command from end to end: what it stores, what it skips, what it says, what it does the second time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+from PIL import Image
+from timm.data import create_transform, resolve_data_config
+
+import cache_schema
+from extract.models import load, prepare
+from extract.model_list import parse_line, read_model_list
+
+MODELS = """
+timm:test_vit allow_random=yes seed=1 num_classes=3 classes=pets input_size=64
+timm:test_resnet allow_random=yes seed=2 num_classes=3 classes=pets input_size=64 crop_pct=1.0 interpolation=bicubic
+timm:test_efficientnet allow_random=yes seed=3 num_classes=3 classes=pets input_size=64 crop_pct=1.0 interpolation=bicubic
+"""
+DATASETS = '[pets]\npath = "{root}"\nclass_space = "pets"\n\n[pets-ood]\npath = "{root}/cat"\nlabels = "none"\n'
+
+
+@pytest.fixture
+def study(tmp_path: Path, pets: Path) -> Path:
+    (tmp_path / "models.txt").write_text(MODELS)
+    (tmp_path / "datasets.toml").write_text(DATASETS.format(root=pets))
+    return tmp_path
+
+
+def digests(cache: Path) -> dict[tuple[str, str, str], object]:
+    """Return what every store holds, by kind, model and dataset or class space."""
+    found = {}
+    for store in cache_schema.open_cache(cache).stores():
+        name = f"{store.class_space}/{store.prompt_set}" if store.kind == "head" else store.dataset.id
+        found[store.kind, store.model.id, name] = store.header["seal"]["arrays"]
+    return found
+
+
+def test_stores_equal_the_library_and_a_second_run_does_nothing(study: Path, run_extract) -> None:
+    first = run_extract("--model-list", "models.txt", "--cache", "cache", "--batch-size", 8, "--workers", 1, cwd=study)
+    assert "6 done, 0 sealed before, 0 skipped, 0 failed" in first.stderr
+    cache = cache_schema.open_cache(study / "cache")
+    assert sorted(card.id for card in cache.models()) == ["test_efficientnet", "test_resnet", "test_vit"]
+
+    for spec in read_model_list(study / "models.txt"):
+        prepared = prepare(spec)
+        store = cache.store(spec.id, "pets")
+        assert len(store) == 45
+        assert store.valid.all()
+        assert store.labels.tolist() == [0] * 15 + [1] * 15 + [2] * 15
+        # The library's own way: its model, its transform.
+        module = load(prepared, device="cpu", precision="fp32").module
+        config = resolve_data_config({"input_size": (3, 64, 64)}, model=module, use_test_size=True)
+        if "crop_pct" in spec.options:
+            config |= {"crop_pct": 1.0, "interpolation": "bicubic"}
+        transform = create_transform(**config, is_training=False)
+        folder = Path((study / "datasets.toml").read_text().split('"')[1])
+        with torch.inference_mode():
+            images = torch.stack([transform(Image.open(folder / i).convert("RGB")) for i in store.image_ids[:16]])
+            want = torch.cat([module(images[:8]), module(images[8:])]).numpy()
+        got = store.logits(0, 16)
+        span = want.max() - want.min()
+        # The centred encoding keeps a logit to 2^-11 of its distance from the row's top.
+        np.testing.assert_allclose(got, want, atol=2**-11 * span + 1e-5)
+        np.testing.assert_array_equal(got.argmax(1), want.argmax(1))
+        head = cache.head(spec.id, "pets")
+        np.testing.assert_allclose(head.logits(store.features(0, 16)), want, atol=2e-3 * span + 1e-4)
+
+    before = digests(study / "cache")
+    second = run_extract("--model-list", "models.txt", "--cache", "cache", cwd=study)
+    assert "0 done, 6 sealed before" in second.stderr
+    assert digests(study / "cache") == before
+
+
+def test_batch_size_workers_and_backend_change_nothing_but_float_noise(study: Path, run_extract) -> None:
+    run_extract("--model-list", "models.txt", "--cache", "a", "--batch-size", 45, "--workers", 0, cwd=study)
+    run_extract(
+        "--model-list", "models.txt", "--cache", "b", "--batch-size", 7, "--workers", 2, "--store", "hdf5", cwd=study
+    )
+    one, two = cache_schema.open_cache(study / "a"), cache_schema.open_cache(study / "b")
+    for store in one.stores("predictions"):
+        other = two.store(store.model.id, store.dataset.id)
+        assert other.record["identity"] == store.record["identity"]
+        assert other.image_ids == store.image_ids
+        np.testing.assert_allclose(other.logits(), store.logits(), atol=2e-3)
+        np.testing.assert_allclose(other.features(), store.features(), rtol=2e-3, atol=2e-3)
+
+
+def test_group_pass_equals_single_model_passes(study: Path, run_extract) -> None:
+    """Models that share a pass, models alone, and models in waves of one over kept pixels: equal stores."""
+    options = ("--batch-size", 8, "--workers", 0)
+    run_extract("--model-list", "models.txt", "--cache", "together", *options, cwd=study)
+    for number, line in enumerate(MODELS.strip().splitlines()):
+        (study / f"{number}.txt").write_text(line)
+        run_extract("--model-list", f"{number}.txt", "--cache", "alone", *options, cwd=study)
+    run_extract(
+        "--model-list", "models.txt", "--cache", "waves", "--resident", 1, "--pixel-cache", "pixels", *options, cwd=study
+    )
+    together = digests(study / "together")
+    assert digests(study / "alone") == together
+    assert digests(study / "waves") == together
+    # Two models share one geometry, so the pixels of each dataset are kept once for both.
+    assert len(list((study / "pixels").glob("*.u8"))) == 4
+
+
+def test_what_fails_is_told_and_the_rest_goes_on(study: Path, run_extract, monkeypatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    lines = MODELS.strip().splitlines()
+    (study / "torn.safetensors").write_bytes(b"not a checkpoint")
+    lines[1] = "timm:test_resnet checkpoint=torn.safetensors num_classes=3 classes=pets id=torn"
+    lines.append("timm:test_byobnet.r160_in1k id=online")
+    (study / "models.txt").write_text("\n".join(lines))
+    done = run_extract("--model-list", "models.txt", "--cache", "cache", "--workers", 0, cwd=study, code=1)
+    assert "4 done" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "torn" in done.stderr
+    cache = cache_schema.open_cache(study / "cache")
+    assert {store.model.id for store in cache.stores("predictions")} == {"test_vit", "test_efficientnet"}
+    status = run_extract("status", "cache", cwd=study, code=1)
+    assert "sealed" in status.stdout
+    assert "torn" in status.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--model-list", "nowhere.txt"], "nowhere.txt"),
+        (["--model-list", "models.txt", "--dataset", "x=/no/such/folder"], "/no/such/folder"),
+        (["--model-list", "models.txt", "--device", "gpu"], "--device"),
+        (["--model-list", "models.txt", "--batch-size", "many"], "--batch-size"),
+        (["--model-list", "models.txt", "--shard", "4/4"], "--shard"),
+        (["--model-list", "models.txt", "--reference", "petz"], "did you mean pets?"),
+        (["--model-list", "misspelt.txt"], "resnet50"),
+        (["--model-list", "models.txt", "--cache", "models.txt"], "models.txt"),
+        ([], "--model-list"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(study: Path, run_extract, words: list[str], says: str) -> None:
+    (study / "misspelt.txt").write_text("timm:resnt50\n")
+    done = run_extract(*words or ["run"], cwd=study, code=2)
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stderr.strip().splitlines()[-1].startswith("extract: ")
+
+
+def test_dry_run_makes_nothing(study: Path, run_extract) -> None:
+    done = run_extract("--model-list", "models.txt", "--cache", "cache", "--dry-run", cwd=study)
+    assert "6 stores to make" in done.stderr
+    assert not (study / "cache").exists()
+
+
+def test_shards_do_each_part_once(study: Path, run_extract) -> None:
+    for index in range(2):
+        run_extract("--model-list", "models.txt", "--cache", "cache", "--shard", f"{index}/2", "--workers", 0, cwd=study)
+    assert len(cache_schema.open_cache(study / "cache").stores("predictions")) == 6
+
+
+def test_timm_is_run_in_evaluation_mode() -> None:
+    assert timm.create_model("test_resnet").training
+    (spec,) = parse_line("timm:test_resnet allow_random=yes num_classes=3 classes=pets")
+    assert not load(prepare(spec), device="cpu", precision="fp32").module.training
