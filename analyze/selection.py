@@ -14,7 +14,7 @@ NAME_COLUMNS = tuple(name for name, kind in RESULT_SCHEMA.items() if kind == pl.
 """Columns that a condition may name."""
 
 Where = Mapping[str, str | Sequence[str]]
-"""Column -> wanted value or values, with wildcards (``*``, ``?``); an empty string means the default variant."""
+"""Column -> wanted value or values, with wildcards (``*``, ``?``); "" means the default variant."""
 
 
 def parse_where(conditions: Iterable[str]) -> dict[str, list[str]]:

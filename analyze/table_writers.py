@@ -235,7 +235,7 @@ def print_tables(tables: Sequence[Table], console: Console, *, all_columns: bool
         if hidden and not all_columns:
             names = ", ".join(hidden[:8]) + (" ..." if len(hidden) > 8 else "")
             console.print(
-                f"{len(hidden)} more column{'s'[: len(hidden) > 1]} (--all-columns, --where metric=...): {names}",
+                f"{len(hidden)} more column{'s'[: len(hidden) > 1]} (see --all-columns, --where): {names}",
                 style="dim",
                 markup=False,
                 highlight=False,

@@ -296,7 +296,7 @@ def _one_page(
 
 
 def _notes(part: pl.DataFrame, key: list[str]) -> tuple[str, ...]:
-    """Say which columns hold numbers of different kinds (``auroc``: ``mcm`` in some rows, ``msp`` in others)."""
+    """Say which columns hold numbers of different kinds (``auroc`` of ``mcm`` and of ``msp``)."""
     notes = []
     for column in ("score", "calibrator", "head", "subset", "options", "id_dataset"):
         if column in key:
