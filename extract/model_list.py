@@ -1,4 +1,6 @@
-"""A text file of models in, specifications out: names checked against the libraries before anything is loaded."""
+"""A text file of models in, specifications out: names checked against the libraries before anything is
+loaded.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,8 @@ from cache_schema.errors import UserError, nearest
 
 LIBRARIES = ("timm", "open_clip")
 PREFIXES = ("hf-hub:", "local-dir:")
-"""Names that the libraries resolve themselves: a repository on the hub, a folder with a config and weights."""
+"""Names that the libraries resolve themselves: a repository on the hub, a folder with a config and weights.
+"""
 
 OPTIONS: Mapping[str, str] = {
     "checkpoint": "weight file, .safetensors or a torch file that holds nothing but tensors",
@@ -53,8 +56,8 @@ class ModelSpec:
     library
         ``timm`` or ``open_clip``.
     name
-        timm: ``arch.tag``, or ``arch`` with a checkpoint. open_clip: ``arch/tag``, or ``arch`` with a checkpoint, or
-        any name with ``config``. Either: ``hf-hub:...``, ``local-dir:...``.
+        timm: ``arch.tag``, or ``arch`` with a checkpoint. open_clip: ``arch/tag``, or ``arch`` with a
+        checkpoint, or any name with ``config``. Either: ``hf-hub:...``, ``local-dir:...``.
     checkpoint
         Local weight file, if given.
     id
@@ -119,9 +122,9 @@ def read_model_list(source: str | Path) -> list[ModelSpec]:
     ----------
     source
         A file, or ``@NAME`` for one of the lists that come with the package. In a list, one model a line:
-        ``LIBRARY:NAME key=value ...``; ``#`` starts a comment; values may be quoted; ``*`` and ``?`` in a name stand
-        for every pretrained model that matches; a line ``@NAME`` stands for that list. Relative paths are relative
-        to the file's folder.
+        ``LIBRARY:NAME key=value ...``; ``#`` starts a comment; values may be quoted; ``*`` and ``?`` in a
+        name stand for every pretrained model that matches; a line ``@NAME`` stands for that list. Relative
+        paths are relative to the file's folder.
 
     Raises
     ------
@@ -133,7 +136,9 @@ def read_model_list(source: str | Path) -> list[ModelSpec]:
     for spec in specs:
         other = seen.setdefault(spec.id, spec)
         if other is not spec:
-            raise UserError(f"{spec.where}: the id {spec.id!r} is taken by {other.where}; give one of them id=NAME")
+            raise UserError(
+                f"{spec.where}: the id {spec.id!r} is taken by {other.where}; give one of them id=NAME"
+            )
     if not specs:
         raise UserError(f"{source}: no model in this list")
     return specs
@@ -160,7 +165,9 @@ def _lines(source: str, within: tuple[str, ...] = ()) -> Iterator[tuple[str, Pat
         words = _words(line, where)
         if words and words[0].startswith("@"):
             if len(words) > 1:
-                raise UserError(f"{where}: {words[0]} stands alone on its line; {words[1]!r} has no place there")
+                raise UserError(
+                    f"{where}: {words[0]} stands alone on its line; {words[1]!r} has no place there"
+                )
             yield from _lines(words[0], (*within, source))
         elif words:
             yield where, folder, line
@@ -170,7 +177,9 @@ def _words(line: str, where: str) -> list[str]:
     try:
         return shlex.split(line, comments=True)
     except ValueError as error:
-        raise UserError(f"{where}: {error}".replace("No closing quotation", "a quotation is not closed")) from None
+        raise UserError(
+            f"{where}: {error}".replace("No closing quotation", "a quotation is not closed")
+        ) from None
 
 
 def parse_line(line: str, where: str = "", folder: Path | None = None) -> list[ModelSpec]:
@@ -193,7 +202,9 @@ def parse_line(line: str, where: str = "", folder: Path | None = None) -> list[M
     if not colon or not name:
         raise UserError(f"{where}: {words[0]!r} is not LIBRARY:NAME, such as timm:resnet50.a1_in1k")
     if library not in LIBRARIES:
-        raise UserError(f"{where}: no library {library!r}; there are {', '.join(LIBRARIES)}{nearest(library, LIBRARIES)}")
+        raise UserError(
+            f"{where}: no library {library!r}; there are {', '.join(LIBRARIES)}{nearest(library, LIBRARIES)}"
+        )
     options = _options(words[1:], where)
     root = folder or Path.cwd()
     for option in PATH_OPTIONS:
@@ -208,9 +219,15 @@ def parse_line(line: str, where: str = "", folder: Path | None = None) -> list[M
     if name.startswith(PREFIXES[0]) or "config" in options:
         return [ModelSpec(library, name, path, identifier, options, where)]
     if any(sign in name for sign in "*?["):
-        if taken := [o for o in ONE_MODEL_OPTIONS if o in options or (o == "id" and identifier) or (o == "checkpoint" and path)]:
+        if taken := [
+            o
+            for o in ONE_MODEL_OPTIONS
+            if o in options or (o == "id" and identifier) or (o == "checkpoint" and path)
+        ]:
             raise UserError(f"{where}: {taken[0]}= is for one model, and {name!r} may stand for several")
-        return [ModelSpec(library, match, None, "", options, where) for match in _matches(library, name, where)]
+        return [
+            ModelSpec(library, match, None, "", options, where) for match in _matches(library, name, where)
+        ]
     free = path is not None or options.get("allow_random", "").lower() in ("yes", "true")
     return [ModelSpec(library, _resolved(library, name, where, free=free), path, identifier, options, where)]
 
@@ -222,7 +239,9 @@ def _options(words: list[str], where: str) -> dict[str, str]:
         if not equals:
             raise UserError(f"{where}: {word!r} is not key=value")
         if key not in OPTIONS:
-            raise UserError(f"{where}: no option {key!r}; there are {', '.join(OPTIONS)}{nearest(key, OPTIONS)}")
+            raise UserError(
+                f"{where}: no option {key!r}; there are {', '.join(OPTIONS)}{nearest(key, OPTIONS)}"
+            )
         if key in options:
             raise UserError(f"{where}: {key}= is given twice")
         if not value:
@@ -235,8 +254,8 @@ def _options(words: list[str], where: str) -> dict[str, str]:
 def registry(library: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return the names that have weights (``arch.tag``, ``arch/tag``), and the bare architectures.
 
-    timm's towers without a classifier and open_clip's pairs whose config contradicts the weights (QuickGELU) are
-    among the names: they can be asked for one by one, and a wildcard leaves them out.
+    timm's towers without a classifier and open_clip's pairs whose config contradicts the weights (QuickGELU)
+    are among the names: they can be asked for one by one, and a wildcard leaves them out.
     """
     if library == "timm":
         import timm
@@ -262,8 +281,10 @@ def _matches(library: str, pattern: str, where: str) -> list[str]:
     names = registry(library)[0]
     found = [name for name in names if fnmatch.fnmatchcase(name, pattern) and _has_head(library, name)]
     if not found:
-        raise UserError(f"{where}: no pretrained model of {library} matches {pattern!r}"
-                        f"{nearest(pattern.replace('*', ''), names)}")
+        raise UserError(
+            f"{where}: no pretrained model of {library} matches {pattern!r}"
+            f"{nearest(pattern.replace('*', ''), names)}"
+        )
     return found
 
 
@@ -285,6 +306,10 @@ def _resolved(library: str, name: str, where: str, *, free: bool) -> str:
         if free:
             return name
         tags = [other.split("/", 1)[1] for other in tagged if other.split("/", 1)[0] == name]
-        hint = f"name one of its tags ({', '.join(tags)})" if tags else "it has no published weights: give checkpoint=FILE"
+        hint = (
+            f"name one of its tags ({', '.join(tags)})"
+            if tags
+            else "it has no published weights: give checkpoint=FILE"
+        )
         raise UserError(f"{where}: {name} says no weights; {hint}")
     raise UserError(f"{where}: {library} has no model {name!r}{nearest(name, (*tagged, *bare))}")

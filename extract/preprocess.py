@@ -1,4 +1,4 @@
-"""An RGB image in, the very uint8 pixels out that timm's or open_clip's own test transform would normalise."""
+"""An RGB image in, the very uint8 pixels out that timm's or open_clip's own test transform normalises."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ class Geometry:
     Attributes
     ----------
     resize_mode
-        ``shortest`` (shorter side to ``resize``, aspect kept), ``longest`` (longer side), ``squash`` (both sides,
-        aspect lost), ``none`` (not resized).
+        ``shortest`` (shorter side to ``resize``, aspect kept), ``longest`` (longer side), ``squash`` (both
+        sides, aspect lost), ``none`` (not resized).
     resize
         Height and width that the image is resized to, or fitted to.
     crop
@@ -48,11 +48,15 @@ class Geometry:
 
     def __post_init__(self) -> None:
         if self.resize_mode not in RESIZE_MODES:
-            raise UserError(f"resize_mode {self.resize_mode!r} is not one of {', '.join(RESIZE_MODES)}"
-                            f"{nearest(self.resize_mode, RESIZE_MODES)}")
+            raise UserError(
+                f"resize_mode {self.resize_mode!r} is not one of {', '.join(RESIZE_MODES)}"
+                f"{nearest(self.resize_mode, RESIZE_MODES)}"
+            )
         if self.interpolation not in INTERPOLATIONS:
-            raise UserError(f"interpolation {self.interpolation!r} is not one of {', '.join(INTERPOLATIONS)}"
-                            f"{nearest(self.interpolation, INTERPOLATIONS)}")
+            raise UserError(
+                f"interpolation {self.interpolation!r} is not one of {', '.join(INTERPOLATIONS)}"
+                f"{nearest(self.interpolation, INTERPOLATIONS)}"
+            )
 
     @property
     def output_size(self) -> tuple[int, int]:
@@ -105,12 +109,14 @@ class Geometry:
         """Return a stable name, also fit for a file: ``shortest-256x256-crop-224x224-bicubic-fill-0.0.0``."""
         resize = "x".join(map(str, self.resize))
         crop = "x".join(map(str, self.crop))
-        return f"{self.resize_mode}-{resize}-crop-{crop}-{self.interpolation}-fill-{'.'.join(map(str, self.fill))}"
+        fill = ".".join(map(str, self.fill))
+        return f"{self.resize_mode}-{resize}-crop-{crop}-{self.interpolation}-fill-{fill}"
 
     def already_cropped(self, side: int) -> Geometry:
         """Return the geometry for images that are stored as the finished square crop of ``side`` pixels.
 
-        A model of that input size takes them as they are; any other sees them resized to its own, nothing cropped.
+        A model of that input size takes them as they are; any other sees them resized to its own, nothing
+        cropped.
         """
         mode: ResizeMode = "none" if self.crop == (side, side) else "squash"
         return replace(self, resize_mode=mode, resize=self.crop)
@@ -174,8 +180,8 @@ def from_timm(config: Mapping[str, Any]) -> Preprocessing:
     Parameters
     ----------
     config
-        As ``timm.data.resolve_data_config(..., use_test_size=True)`` gives it: ``input_size``, ``interpolation``,
-        ``mean``, ``std``, ``crop_pct``, ``crop_mode``.
+        As ``timm.data.resolve_data_config(..., use_test_size=True)`` gives it: ``input_size``,
+        ``interpolation``, ``mean``, ``std``, ``crop_pct``, ``crop_mode``.
 
     References
     ----------
@@ -189,7 +195,9 @@ def from_timm(config: Mapping[str, Any]) -> Preprocessing:
     resize = math.floor(crop[0] / crop_pct), math.floor(crop[1] / crop_pct)
     mode = config.get("crop_mode") or "center"
     if mode not in TIMM_MODES:
-        raise UserError(f"crop_mode {mode!r} is not one of {', '.join(TIMM_MODES)}{nearest(mode, TIMM_MODES)}")
+        raise UserError(
+            f"crop_mode {mode!r} is not one of {', '.join(TIMM_MODES)}{nearest(mode, TIMM_MODES)}"
+        )
     resize_mode: ResizeMode = TIMM_MODES[mode]  # type: ignore[assignment]
     mean, std = _channels(config["mean"]), _channels(config["std"])
     red, green, blue = (round(255 * value) for value in mean)

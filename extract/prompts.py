@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
@@ -77,8 +77,10 @@ class PromptSet:
             if key in self.descriptions:
                 return self.descriptions[key]
         missing = space.names[index]
-        raise UserError(f"prompt set {self.name!r} has no texts for class {index} ({missing!r}) of {space.id}"
-                        f"{nearest(missing, self.descriptions)}")
+        raise UserError(
+            f"prompt set {self.name!r} has no texts for class {index} ({missing!r}) of {space.id}"
+            f"{nearest(missing, self.descriptions)}"
+        )
 
     def digest_for(self, space: ClassSpace) -> str:
         """SHA-256 of the finished texts of every class, in order: what the text tower is given."""
@@ -87,7 +89,8 @@ class PromptSet:
     def columns(self, space: ClassSpace) -> Iterator[tuple[tuple[int, ...], tuple[str, ...]]]:
         """Iterate over (class indices, one text for each), template by template.
 
-        A template that several sets share gives the same column in each, so that its embeddings can be shared.
+        A template that several sets share gives the same column in each, so that its embeddings can be
+        shared.
         """
         texts = self.texts(space)
         for position in range(max(map(len, texts))):
@@ -110,7 +113,7 @@ def _study_5() -> tuple[str, ...]:
     return tuple(templates[index] for index in _FIVE)
 
 
-_BUILT_IN = {
+_BUILT_IN: Mapping[str, Callable[[], tuple[str, ...]]] = {
     "openai-80": lambda: _openai("OPENAI_IMAGENET_TEMPLATES"),
     "openai-7": lambda: _openai("SIMPLE_IMAGENET_TEMPLATES"),
     "photo-1": lambda: ("a photo of a {}.",),
@@ -122,8 +125,8 @@ PROMPT_SETS: Mapping[str, str] = {
     "openai-80": "the 80 ImageNet templates of the CLIP paper, as open_clip has them",
     "openai-7": "the 7 of them that its authors found to be enough",
     "photo-1": "'a photo of a {}.'",
-    "study-5": "5 of the 80: a/the photo, a bad, a good and a close-up photo (which 5 the study took is not public)",
-    "study-30": "the first 30 of the 80 that speak of a photo, study-5 among them (the study's 30 are not public)",
+    "study-5": "5 of the 80: a/the photo, a bad, a good, a close-up photo (the study's 5 are not public)",
+    "study-30": "the first 30 of the 80 that speak of a photo (the study's 30 are not public)",
 }
 """Built-in prompt sets: name -> what it is. photo-1, study-5, study-30 and openai-80 are nested."""
 
@@ -140,8 +143,8 @@ def prompt_set(name: str | Path) -> PromptSet:
     ----------
     name
         One of ``PROMPT_SETS``, or a path. A ``.txt`` file holds a template a line; a ``.json`` file a list of
-        templates, or an object {class: [texts]}, classes given by name, WordNet id or index. The class name goes
-        where a template says ``{}`` or ``{c}``.
+        templates, or an object {class: [texts]}, classes given by name, WordNet id or index. The class name
+        goes where a template says ``{}`` or ``{c}``.
 
     Raises
     ------
@@ -158,8 +161,10 @@ def prompt_set(name: str | Path) -> PromptSet:
         return _built_in(text)
     path = Path(name)
     if path.suffix not in (".txt", ".json"):
-        raise UserError(f"no prompt set {text!r}; there are {', '.join(PROMPT_SETS)}, or a .txt or .json file"
-                        f"{nearest(text, PROMPT_SETS)}")
+        raise UserError(
+            f"no prompt set {text!r}; there are {', '.join(PROMPT_SETS)}, or a .txt or .json file"
+            f"{nearest(text, PROMPT_SETS)}"
+        )
     try:
         content = path.read_text(encoding="utf-8-sig")
     except OSError as error:
@@ -168,7 +173,9 @@ def prompt_set(name: str | Path) -> PromptSet:
         raise UserError(f"prompt file {path} is not UTF-8 text") from None
     if path.suffix == ".txt":
         lines = [line.strip() for line in content.splitlines()]
-        return PromptSet(path.stem, _templates([line for line in lines if line and not line.startswith("#")], path))
+        return PromptSet(
+            path.stem, _templates([line for line in lines if line and not line.startswith("#")], path)
+        )
     try:
         data = json.loads(content)
     except json.JSONDecodeError as error:

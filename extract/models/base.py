@@ -36,14 +36,15 @@ __all__ = [
 PRECISIONS = ("fp32", "bf16", "fp16")
 
 AFFINE_TOLERANCE = 1e-4
-"""A head is affine if features and head give the model's logits back to within this fraction of their range."""
+"""A head is affine if features and head give the model's logits back to within this fraction of their range.
+"""
 
 
-class WeightsUnavailable(UserError):  # noqa: N818  # a state of the world, not a mistake of the caller
-    """The weights are neither on this machine nor to be had from the hub; the message says what would help."""
+class WeightsUnavailable(UserError):
+    """The weights are neither here nor to be had from the hub; the message says what would help."""
 
 
-class HeadUnavailable(UserError):  # noqa: N818
+class HeadUnavailable(UserError):
     """The model has no head for that class space; the message says why."""
 
 
@@ -56,8 +57,8 @@ class Prepared:
     spec
         The line of the model list.
     card
-        The model card; ``weights_digest`` is empty where the file was never hashed on this machine, ``parameters``
-        and, for timm, ``feature_width`` are None until the model is loaded.
+        The model card; ``weights_digest`` is empty where the file was never hashed on this machine,
+        ``parameters`` and, for timm, ``feature_width`` are None until the model is loaded.
     preprocessing
         What is done to images.
     weights
@@ -77,7 +78,8 @@ class Outputs:
     Attributes
     ----------
     features
-        (B, D) float32, on the device: the input of the final affine layer, or the unnormalised image embedding.
+        (B, D) float32, on the device: the input of the final affine layer, or the unnormalised image
+        embedding.
     logits
         (B, C) float32, on the device; None for zero-shot models, whose logits come from features and a head.
     """
@@ -101,12 +103,13 @@ class Head:
     affine
         Whether features and head give the model's logits back.
     residual
-        Largest deviation of these from the model's own logits on the batch they were compared on, as a fraction of
-        the logits' range; 0 for zero-shot heads, which define the logits.
+        Largest deviation of these from the model's own logits on the batch they were compared on, as a
+        fraction of the logits' range; 0 for zero-shot heads, which define the logits.
     normalize_features
         True for zero-shot heads: the logits are scaled cosines.
     logit_scale, logit_bias
-        Of a zero-shot model (scale exponentiated); None for a classifier. A scalar ``logit_bias`` is in ``bias`` too.
+        Of a zero-shot model (scale exponentiated); None for a classifier. A scalar ``logit_bias`` is in
+        ``bias`` too.
     prompt_set, templates, n_templates
         The prompts of a zero-shot head; ``n_templates`` is the largest number of texts of a class.
     text_sum
@@ -152,7 +155,8 @@ class LoadedModel(ABC):
     device
         As torch names it.
     precision
-        One of ``PRECISIONS``: of the body; features leave it as float32 and the head is always computed in float32.
+        One of ``PRECISIONS``: of the body; features leave it as float32 and the head is always computed in
+        float32.
     module
         The library's own model.
     """
@@ -209,4 +213,6 @@ class LoadedModel(ABC):
         HeadUnavailable
             The model has no text tower.
         """
-        raise HeadUnavailable(f"{self.card.id} has no text tower, so captions have no embedding; {len(texts)} were asked for")
+        raise HeadUnavailable(
+            f"{self.card.id} has no text tower, so captions have no embedding; {len(texts)} were asked for"
+        )

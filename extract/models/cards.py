@@ -22,7 +22,10 @@ def model_card(spec: ModelSpec, **known: Any) -> ModelCard:
     known
         Card fields that the library tells; they win over what is derived from the name.
     """
-    fields = {**derive(spec.library, spec.name), **{key: value for key, value in known.items() if value is not None}}
+    fields = {
+        **derive(spec.library, spec.name),
+        **{key: value for key, value in known.items() if value is not None},
+    }
     fields |= {key: spec.options[key] for key in _FROM_LINE if key in spec.options}
     fields |= {key: spec.number(key) for key in _COUNTS if key in spec.options}
     fields |= {"id": spec.id, "library": spec.library, "name": spec.name}

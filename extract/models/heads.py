@@ -1,4 +1,4 @@
-"""A timm model in, its final affine layer out: found by structure, accepted only if it gives the logits back."""
+"""A timm model in, its final affine layer out: found by structure, kept if it gives the logits back."""
 
 from __future__ import annotations
 
@@ -55,10 +55,11 @@ def has_classifier(model: nn.Module) -> bool:
 
 
 def parts_of(model: Any) -> list[Part]:
-    """Return the layers that ``model.get_classifier()`` consists of, with the factor each enters the logits by.
+    """Return the layers that ``model.get_classifier()`` consists of, with the factor each enters the logits
+    by.
 
-    Two heads are averaged (distilled models); a list of heads is averaged (CrossViT) or summed with the softmax of
-    the model's own ``weights`` (EfficientViM); a whole head module stands for its ``fc``.
+    Two heads are averaged (distilled models); a list of heads is averaged (CrossViT) or summed with the
+    softmax of the model's own ``weights`` (EfficientViM); a whole head module stands for its ``fc``.
     """
     classifier = model.get_classifier()
     if not isinstance(classifier, (tuple, list)):
@@ -94,13 +95,15 @@ def _input_width(layer: nn.Module) -> int | None:
 def affine_map(layer: nn.Module) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return the (C, D) weight and (C,) bias of a layer, taking for granted that it is affine.
 
-    Linear layers and 1x1 convolutions are read; anything else is asked, in float64, for its value at zero and at
-    every unit vector.
+    Linear layers and 1x1 convolutions are read; anything else is asked, in float64, for its value at zero and
+    at every unit vector.
     """
     weight = getattr(layer, "weight", None)
     if isinstance(layer, (nn.Linear, nn.Conv2d)) and weight is not None and weight.flatten(1).shape[0]:
         matrix = layer.weight.detach().double().flatten(1).cpu().numpy()
-        shift = layer.bias.detach().double().cpu().numpy() if layer.bias is not None else np.zeros(len(matrix))
+        shift = (
+            layer.bias.detach().double().cpu().numpy() if layer.bias is not None else np.zeros(len(matrix))
+        )
         return matrix, shift
     width = _input_width(layer)
     if width is None:
@@ -130,7 +133,9 @@ def tapping(layers: Sequence[nn.Module]) -> Iterator[dict[int, torch.Tensor]]:
             handle.remove()
 
 
-def features_and_logits(model: Any, body: Any, tapped: Sequence[nn.Module]) -> tuple[torch.Tensor, torch.Tensor]:
+def features_and_logits(
+    model: Any, body: Any, tapped: Sequence[nn.Module]
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Return (B, D) features and (B, C) logits from what ``forward_features`` gave."""
     if not tapped:
         return model.forward_head(body, pre_logits=True), model.forward_head(body)
@@ -148,7 +153,9 @@ def deviation(
 
 
 def residual(features: torch.Tensor, logits: torch.Tensor, weight: NDArray[Any], bias: NDArray[Any]) -> float:
-    """Return the largest deviation of ``features @ weight.T + bias`` from logits, as a fraction of their range."""
+    """Return the largest deviation of ``features @ weight.T + bias`` from logits, as a fraction of their
+    range.
+    """
     if features.ndim != 2 or features.shape[1] != weight.shape[1] or logits.shape[1:] != bias.shape:
         return float("inf")
     f, y = features.detach().double().cpu().numpy(), logits.detach().double().cpu().numpy()
@@ -171,10 +178,11 @@ def _pooled(parts: Sequence[Part], width: int) -> tuple[NDArray[np.float64], NDA
 def find_head(model: Any, body: Any) -> AffineHead:
     """Return the head of a timm model, checked on what ``forward_features`` gave for a batch.
 
-    Tried in turn: the model's own ``pre_logits`` features with its classifier; the input of the innermost linear
-    layer of a composite classifier (an MLP head); the inputs of all classifier layers side by side (two heads that
-    look at different tokens). The first that gives the logits back is taken. If none does (VOLO adds a maximum over
-    tokens), the features are ``pre_logits``, the head is its classifier, and it is not affine.
+    Tried in turn: the model's own ``pre_logits`` features with its classifier; the input of the innermost
+    linear layer of a composite classifier (an MLP head); the inputs of all classifier layers side by side
+    (two heads that look at different tokens). The first that gives the logits back is taken. If none does
+    (VOLO adds a maximum over tokens), the features are ``pre_logits``, the head is its classifier, and it is
+    not affine.
 
     Parameters
     ----------
@@ -191,7 +199,7 @@ def find_head(model: Any, body: Any) -> AffineHead:
     if not any(head.affine for head in tried) and len(parts) == 1:
         linear = [module for module in parts[0].layer.modules() if isinstance(module, nn.Linear)]
         if linear and linear[-1] is not parts[0].layer:
-            tapped = (linear[-1],)
+            tapped: tuple[nn.Module, ...] = (linear[-1],)
             tried.append(_head(tapped, *affine_map(linear[-1]), *features_and_logits(model, body, tapped)))
     if not any(head.affine for head in tried) and len(parts) > 1:
         tapped = tuple(part.layer for part in parts)

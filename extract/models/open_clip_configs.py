@@ -1,4 +1,4 @@
-"""What open_clip knows of a name without building the model: config, preprocessing, tokenizer, weight file."""
+"""What open_clip knows of a name before a model is built: config, preprocessing, tokenizer, weights."""
 
 from __future__ import annotations
 
@@ -30,7 +30,10 @@ LOCAL_FILES = (
 """In the order in which open_clip looks for them."""
 
 _PREPROCESS = ("mean", "std", "interpolation", "resize_mode", "fill_color", "size")
-_REMEDY = "name a published pair (open_clip:ARCH/TAG checkpoint=FILE), or give mean= std= interpolation= resize_mode="
+_REMEDY = (
+    "name a published pair (open_clip:ARCH/TAG checkpoint=FILE),"
+    " or give mean= std= interpolation= resize_mode="
+)
 
 
 @dataclass(frozen=True)
@@ -93,7 +96,10 @@ def _check_quick_gelu(spec: ModelSpec, architecture: str, tag: str) -> None:
         mend = f"name {spec.library}:{partner}/{tag} instead"
     else:
         mend = "say quick_gelu=yes or quick_gelu=no on its line (open_clip itself runs it as the config says)"
-    raise UserError(f"{spec.where}: the weights {tag!r} are listed as trained {words}, the config {architecture} is not so; {mend}")
+    raise UserError(
+        f"{spec.where}: the weights {tag!r} are listed as trained {words}, the config {architecture} is not "
+        f"so; {mend}"
+    )
 
 
 def _read_config(file: Path, where: str) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -122,25 +128,35 @@ def source_of(spec: ModelSpec) -> Source:
     if "config" in spec.options:
         file = Path(spec.options["config"])
         model, preprocess = _read_config(file, spec.where)
-        return Source(spec.name, "", model, preprocess, f"preprocess_cfg of {file.name}", file.parent, {}, True)
+        return Source(
+            spec.name, "", model, preprocess, f"preprocess_cfg of {file.name}", file.parent, {}, True
+        )
     if spec.name.startswith("local-dir:"):
         folder = Path(spec.name.removeprefix("local-dir:"))
         model, preprocess = _read_config(folder / CONFIG_FILE, spec.where)
-        return Source(folder.name, "", model, preprocess, f"preprocess_cfg of {CONFIG_FILE}", folder, {}, True)
+        return Source(
+            folder.name, "", model, preprocess, f"preprocess_cfg of {CONFIG_FILE}", folder, {}, True
+        )
     if spec.name.startswith("hf-hub:"):
         repository, _, revision = spec.name.removeprefix("hf-hub:").partition("@")
         found = cached_on_hub(repository, [CONFIG_FILE], revision or None)
         try:
             file = found or fetched_from_hub(repository, [CONFIG_FILE], revision or None)
-        except Exception as error:  # noqa: BLE001  # whatever the hub's client raises, the config is not to be had
-            raise WeightsUnavailable(f"{spec.where}: {CONFIG_FILE} of {repository} is neither in the hub cache nor to be had: {error}") from error
+        except Exception as error:  # whatever the hub's client raises, the config is not to be had
+            raise WeightsUnavailable(
+                f"{spec.where}: {CONFIG_FILE} of {repository} is neither in the hub cache nor to be had: "
+                f"{error}"
+            ) from error
         model, preprocess = _read_config(file, spec.where)
         entry = {"hf_hub": f"{repository}/", "revision": revision or None}
         return Source(repository, "", model, preprocess, f"preprocess_cfg of {repository}", None, entry, True)
     architecture, _, tag = spec.name.partition("/")
     model = open_clip.get_model_config(architecture)
     if model is None:
-        raise UserError(f"{spec.where}: open_clip has no config {architecture!r}{nearest(architecture, open_clip.list_models())}")
+        raise UserError(
+            f"{spec.where}: open_clip has no config "
+            f"{architecture!r}{nearest(architecture, open_clip.list_models())}"
+        )
     if tag:
         _check_quick_gelu(spec, architecture, tag)
         entry = get_pretrained_cfg(architecture, tag)
@@ -165,13 +181,17 @@ def preprocess_config(spec: ModelSpec, source: Source) -> tuple[dict[str, Any], 
     Raises
     ------
     UserError
-        Nothing says how a SigLIP-like model was trained to see images: open_clip itself would silently take CLIP's
-        preprocessing.
+        Nothing says how a SigLIP-like model was trained to see images: open_clip itself would silently take
+        CLIP's preprocessing.
     """
     line: dict[str, Any] = {"mean": spec.numbers("mean"), "std": spec.numbers("std"),
                             "interpolation": spec.options.get("interpolation"),
                             "resize_mode": spec.options.get("resize_mode")}  # fmt: skip
-    line = {key: value if isinstance(value, str) or len(value) == 3 else value * 3 for key, value in line.items() if value}
+    line = {
+        key: value if isinstance(value, str) or len(value) == 3 else value * 3
+        for key, value in line.items()
+        if value
+    }
     if "interpolation" in line and line["interpolation"] not in ("bicubic", "bilinear"):
         raise UserError(f"{spec.where}: open_clip resizes bicubic or bilinear, not {line['interpolation']}")
     if "resize_mode" in line and line["resize_mode"] not in ("shortest", "longest", "squash"):
@@ -179,10 +199,16 @@ def preprocess_config(spec: ModelSpec, source: Source) -> tuple[dict[str, Any], 
     said = dict(source.preprocess)
     missing = {"mean", "std", "interpolation", "resize_mode"} - said.keys() - line.keys()
     if missing and source.siglip_like:
-        raise UserError(f"{spec.where}: nothing says how {spec.name} is to see images ({', '.join(sorted(missing))}), and a model"
-                        f" with a logit bias is hardly trained with CLIP's preprocessing; {_REMEDY}")
+        raise UserError(
+            f"{spec.where}: nothing says how {spec.name} is to see images ({', '.join(sorted(missing))}), "
+            "and a model"
+            f" with a logit bias is hardly trained with CLIP's preprocessing; {_REMEDY}"
+        )
     if missing and len(tags := list_pretrained_tags_by_model(source.architecture)) > 1 and not source.custom:
-        raise UserError(f"{spec.where}: the published weights of {source.architecture} ({', '.join(tags)}) see images in different ways; {_REMEDY}")
+        raise UserError(
+            f"{spec.where}: the published weights of {source.architecture} ({', '.join(tags)}) see images "
+            f"in different ways; {_REMEDY}"
+        )
     default = open_clip.transform.PreprocessCfg()
     whole = {key: getattr(default, key) for key in _PREPROCESS} | said | line
     size = spec.number("input_size")
@@ -206,10 +232,16 @@ def locate(spec: ModelSpec, source: Source) -> Path | None:
     if spec.name.startswith("local-dir:"):
         assert source.folder is not None
         files = [source.folder / name for name in LOCAL_FILES]
-        files += [file for ending in ("safetensors", "bin", "pth") for file in sorted(source.folder.glob(f"*.{ending}"))]
+        files += [
+            file
+            for ending in ("safetensors", "bin", "pth")
+            for file in sorted(source.folder.glob(f"*.{ending}"))
+        ]
         found = next((file for file in files if file.is_file()), None)
         if found is None:
-            raise UserError(f"{spec.where}: no weights in {source.folder}; it needs one of {', '.join(LOCAL_FILES)}")
+            raise UserError(
+                f"{spec.where}: no weights in {source.folder}; it needs one of {', '.join(LOCAL_FILES)}"
+            )
         return found
     if address := source.weights_entry.get("hf_hub"):
         repository, candidates = _hub_files(address)
@@ -248,12 +280,17 @@ def tokenizer_of(source: Source) -> Any:
     if source.folder is not None:
         beside = [source.folder / name, source.folder]
         name = str(next((place for place in beside if (place / "tokenizer_config.json").is_file()), name))
-    return open_clip.tokenizer.HFTokenizer(name, context_length=length, tokenizer_mode=text.get("tokenizer_mode"), **options)
+    return open_clip.tokenizer.HFTokenizer(
+        name, context_length=length, tokenizer_mode=text.get("tokenizer_mode"), **options
+    )
 
 
 def tokenizer_id(source: Source) -> str:
     """Return a text that tells tokenizers apart, for the cache of text embeddings."""
     text = source.model["text_cfg"]
-    parts = {key: text.get(key) for key in ("context_length", "hf_tokenizer_name", "tokenizer_mode", "tokenizer_kwargs")}
+    parts = {
+        key: text.get(key)
+        for key in ("context_length", "hf_tokenizer_name", "tokenizer_mode", "tokenizer_kwargs")
+    }
     siglip = "siglip" in source.architecture.lower() and source.architecture
     return json.dumps([parts, siglip or ""], sort_keys=True)

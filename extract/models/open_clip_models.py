@@ -1,4 +1,6 @@
-"""open_clip models: the unnormalised image embedding, and a zero-shot head for any class space and prompt set."""
+"""open_clip models: the unnormalised image embedding, and a zero-shot head for any class space and prompt
+set.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,15 @@ from cache_schema.errors import UserError
 from extract.class_spaces import ClassSpace
 from extract.model_list import ModelSpec
 from extract.models import open_clip_configs as configs
-from extract.models.base import Head, HeadUnavailable, LoadedModel, Outputs, Prepared, Preprocessing, WeightsUnavailable
+from extract.models.base import (
+    Head,
+    HeadUnavailable,
+    LoadedModel,
+    Outputs,
+    Prepared,
+    Preprocessing,
+    WeightsUnavailable,
+)
 from extract.models.cards import model_card
 from extract.models.open_clip_configs import quick_gelu_mismatch
 from extract.models.pixels import Normalizer, body_precision, check_precision, true_float32
@@ -84,7 +94,11 @@ def _quiet() -> Iterator[None]:
 def _construct(spec: ModelSpec, source: configs.Source) -> Any:
     """Return the model on the CPU with random weights."""
     config, _ = configs.preprocess_config(spec, source)
-    options: dict[str, Any] = {"force_preprocess_cfg": config, "pretrained_image": False, "pretrained_text": False}
+    options: dict[str, Any] = {
+        "force_preprocess_cfg": config,
+        "pretrained_image": False,
+        "pretrained_text": False,
+    }
     if (side := spec.number("input_size")) is not None:
         options["force_image_size"] = side
     if (quick_gelu := spec.flag("quick_gelu")) is not None:
@@ -105,8 +119,11 @@ def _fill(spec: ModelSpec, model: Any, weights: Path) -> None:
     open_clip.load_checkpoint(model, str(weights), strict=True, weights_only=True)
     if model.logit_bias is not None and not model.logit_bias.any():
         # open_clip fills in a zero where the file has none.
-        raise UserError(f"{spec.id}: its config has a logit bias, {weights} has none or zero; the config is of another kind"
-                        " of model than the weights")
+        raise UserError(
+            f"{spec.id}: its config has a logit bias, {weights} has none or zero; the config is of another "
+            "kind"
+            " of model than the weights"
+        )
 
 
 def load(prepared: Prepared, *, device: str = "cpu", precision: str = "fp32") -> OpenClipModel:
@@ -124,7 +141,9 @@ def load(prepared: Prepared, *, device: str = "cpu", precision: str = "fp32") ->
     except WeightsUnavailable as error:
         if hub_tower:
             raise
-        raise UserError(f"{spec.where}: open_clip cannot build {source.architecture}: {error.__cause__}") from error
+        raise UserError(
+            f"{spec.where}: open_clip cannot build {source.architecture}: {error.__cause__}"
+        ) from error
     if weights is not None:
         with explaining(spec.id, "", weights):
             _fill(spec, model, weights)
@@ -136,14 +155,18 @@ def load(prepared: Prepared, *, device: str = "cpu", precision: str = "fp32") ->
 class OpenClipModel(LoadedModel):
     """A CLIP-like model in evaluation mode; its logits come from the embedding and a head, see `head`."""
 
-    def __init__(self, prepared: Prepared, source: configs.Source, module: Any, device: str, precision: str) -> None:
+    def __init__(
+        self, prepared: Prepared, source: configs.Source, module: Any, device: str, precision: str
+    ) -> None:
         self.device, self.precision = torch.device(device), check_precision(precision)
         self.preprocessing: Preprocessing = prepared.preprocessing
         size = module.visual.image_size
         built = (size, size) if isinstance(size, int) else tuple(size)
         if built != prepared.preprocessing.geometry.output_size:
-            raise UserError(f"{prepared.spec.id}: the image tower takes {built}, but images would be made"
-                            f" {prepared.preprocessing.geometry.output_size}; leave input_size= away")
+            raise UserError(
+                f"{prepared.spec.id}: the image tower takes {built}, but images would be made"
+                f" {prepared.preprocessing.geometry.output_size}; leave input_size= away"
+            )
         self.module: Any = module.eval().requires_grad_(False).to(self.device)
         self.feature_width = int(source.model["embed_dim"])
         self.card = replace(
@@ -155,7 +178,10 @@ class OpenClipModel(LoadedModel):
         )
         self._source = source
         self._normalize = Normalizer(prepared.preprocessing, self.device)
-        tower = json.dumps([source.model, configs.tokenizer_id(source), prepared.spec.options.get("quick_gelu")], sort_keys=True)
+        tower = json.dumps(
+            [source.model, configs.tokenizer_id(source), prepared.spec.options.get("quick_gelu")],
+            sort_keys=True,
+        )
         self._texts = TextCache("" if prepared.weights is None else self.card.weights_digest, tower)
 
     @torch.inference_mode()
@@ -176,19 +202,24 @@ class OpenClipModel(LoadedModel):
         except (OSError, ValueError, RuntimeError) as error:
             reason = " ".join(str(error).split())[:200]
             raise HeadUnavailable(
-                f"{self.card.id}: its tokenizer is neither in the hub cache nor to be had; warm the hub cache (HF_HOME), or use"
+                f"{self.card.id}: its tokenizer is neither in the hub cache nor to be had; warm the hub "
+                "cache (HF_HOME), or use"
                 f" local-dir:FOLDER with the tokenizer's files in it ({reason})"
             ) from error
 
     @torch.inference_mode()
     def encode_texts(self, texts: list[str]) -> NDArray[np.float32]:
-        """Return (m, D) unit-norm text embeddings, always computed in float32; see `LoadedModel.encode_texts`."""
+        """Return (m, D) unit-norm text embeddings, always computed in float32; see
+        `LoadedModel.encode_texts`.
+        """
         out = np.empty((len(texts), self.feature_width), dtype=np.float32)
         for start in range(0, len(texts), TEXTS_PER_BATCH):
             batch = texts[start : start + TEXTS_PER_BATCH]
             tokens = self._tokenizer(batch).to(self.device)
             with true_float32(self.device):
-                out[start : start + len(batch)] = self.module.encode_text(tokens, normalize=True).float().cpu().numpy()
+                out[start : start + len(batch)] = (
+                    self.module.encode_text(tokens, normalize=True).float().cpu().numpy()
+                )
         return out
 
     def head(self, class_space: ClassSpace, prompts: PromptSet | None = None) -> Head:
@@ -207,7 +238,9 @@ class OpenClipModel(LoadedModel):
         norms = np.linalg.norm(total, axis=1, keepdims=True)
         if not (norms > 0).all():
             index = int(np.argmin(norms))
-            raise HeadUnavailable(f"{self.card.id}: the texts of class {index} ({class_space.names[index]}) cancel out")
+            raise HeadUnavailable(
+                f"{self.card.id}: the texts of class {index} ({class_space.names[index]}) cancel out"
+            )
         return Head(
             class_space=class_space.id,
             class_names=class_space.names,

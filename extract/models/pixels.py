@@ -24,7 +24,9 @@ class Normalizer:
     def __call__(self, pixels: torch.Tensor) -> torch.Tensor:
         """Return (B, 3, H, W) float32 of (B, H, W, 3) or (B, 3, H, W) uint8."""
         if pixels.dtype != torch.uint8 or pixels.ndim != 4:
-            raise ValueError(f"pixels must be uint8 of four dimensions, not {pixels.dtype} {tuple(pixels.shape)}")
+            raise ValueError(
+                f"pixels must be uint8 of four dimensions, not {pixels.dtype} {tuple(pixels.shape)}"
+            )
         if pixels.shape[1] != 3:
             pixels = pixels.permute(0, 3, 1, 2)
         scaled = pixels.contiguous().to(torch.float32).div_(255)
@@ -34,7 +36,9 @@ class Normalizer:
 def check_precision(precision: str) -> str:
     """Return the precision, or say which there are."""
     if precision not in PRECISIONS:
-        raise UserError(f"precision {precision!r} is not one of {', '.join(PRECISIONS)}{nearest(precision, PRECISIONS)}")
+        raise UserError(
+            f"precision {precision!r} is not one of {', '.join(PRECISIONS)}{nearest(precision, PRECISIONS)}"
+        )
     return precision
 
 
@@ -51,7 +55,7 @@ def body_precision(device: torch.device, precision: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def true_float32(device: torch.device) -> Iterator[None]:
-    """Switch autocast off, and TensorFloat-32 convolutions and products with it: torch uses those by default."""
+    """Switch off autocast and TensorFloat-32, which torch uses for convolutions by default."""
     with torch.autocast(device.type, enabled=False):
         if device.type != "cuda":
             yield

@@ -1,4 +1,6 @@
-"""Text embeddings on disk, by weights, tokenizer and the very texts: several prompt sets share one run of a text tower."""
+"""Text embeddings on disk, by weights, tokenizer and the very texts: several prompt sets share one run of a
+text tower.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,8 @@ class TextCache:
     Parameters
     ----------
     weights_digest
-        SHA-256 of the weight file; empty for a tower that cannot be told apart (random weights): nothing is kept.
+        SHA-256 of the weight file; empty for a tower that cannot be told apart (random weights): nothing is
+        kept.
     tower
         Everything else that changes an embedding: config and tokenizer, as text.
     """
@@ -76,7 +79,9 @@ class TextCache:
     def trim(self) -> None:
         """Remove what was used longest ago until the folder is within its limit."""
         with contextlib.suppress(OSError):
-            files = sorted(((path.stat(), path) for path in self.folder.glob("*.npy")), key=lambda item: item[0].st_mtime)
+            files = sorted(
+                ((path.stat(), path) for path in self.folder.glob("*.npy")), key=lambda item: item[0].st_mtime
+            )
             excess = sum(status.st_size for status, _ in files) - _limit_bytes()
             for status, path in files:
                 if excess <= 0:

@@ -1,4 +1,6 @@
-"""timm classifiers: features, head and logits from one forward, with the preprocessing that its tables were made with."""
+"""timm classifiers: features, head and logits from one forward, with the preprocessing that its tables were
+made with.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +14,8 @@ from typing import Any
 
 import timm
 import torch
-from timm.data import resolve_data_config
-from timm.models import get_pretrained_cfg, load_model_config_from_hf
-from timm.models import PretrainedCfg
+from timm.data.config import resolve_data_config
+from timm.models import PretrainedCfg, get_pretrained_cfg, load_model_config_from_hf
 from timm.models import load_state_dict as read_state_dict
 
 from cache_schema.errors import UserError, nearest
@@ -55,12 +56,17 @@ def source_of(spec: ModelSpec) -> Source:
         with explaining(spec.name, "the hub", None):
             config, architecture, arguments = load_model_config_from_hf(spec.name.removeprefix("hf-hub:"))
     else:
-        found = get_pretrained_cfg(spec.name)
+        found: Any = get_pretrained_cfg(spec.name)
         if found is None:
-            raise UserError(f"{spec.where}: timm has no model {spec.name!r}{nearest(spec.name, timm.list_models())}")
+            raise UserError(
+                f"{spec.where}: timm has no model {spec.name!r}{nearest(spec.name, timm.list_models())}"
+            )
         config, architecture, arguments = found.to_dict(), spec.name.partition(".")[0], {}
     if not timm.is_model(architecture):
-        raise UserError(f"{spec.where}: timm has no architecture {architecture!r}{nearest(architecture, timm.list_models())}")
+        raise UserError(
+            f"{spec.where}: timm has no architecture "
+            f"{architecture!r}{nearest(architecture, timm.list_models())}"
+        )
     config.pop("source", None)
     return Source(architecture, config, arguments)
 
@@ -76,7 +82,11 @@ def _saved_config(spec: ModelSpec) -> tuple[dict[str, Any], str, dict[str, Any]]
     if "num_classes" in saved:
         config["num_classes"] = saved["num_classes"]
     known = {field.name for field in fields(PretrainedCfg)}
-    return {key: value for key, value in config.items() if key in known}, architecture, dict(saved.get("model_args") or {})
+    return (
+        {key: value for key, value in config.items() if key in known},
+        architecture,
+        dict(saved.get("model_args") or {}),
+    )
 
 
 def _overrides(spec: ModelSpec) -> dict[str, Any]:
@@ -90,7 +100,9 @@ def _overrides(spec: ModelSpec) -> dict[str, Any]:
     if mode := spec.options.get("resize_mode"):
         names = {side: name for name, side in TIMM_MODES.items()}
         if mode not in names:
-            raise UserError(f"{spec.where}: resize_mode={mode} is not one of {', '.join(names)}{nearest(mode, names)}")
+            raise UserError(
+                f"{spec.where}: resize_mode={mode} is not one of {', '.join(names)}{nearest(mode, names)}"
+            )
         overrides["crop_mode"] = names[mode]
     return {key: value for key, value in overrides.items() if value is not None}
 
@@ -109,7 +121,7 @@ def _n_classes(spec: ModelSpec, source: Source, weights: Path | None) -> int:
 def prepare(spec: ModelSpec) -> Prepared:
     """Return what is known of a timm model without building it; see `extract.models.prepare`."""
     source = source_of(spec)
-    data = resolve_data_config(_overrides(spec), pretrained_cfg=dict(source.config), use_test_size=True)
+    data = resolve_data_config(_overrides(spec), pretrained_cfg=dict(source.config), use_test_size=True)  # type: ignore[no-untyped-call]
     preprocessing = from_timm(data)
     random = spec.flag("allow_random")
     if spec.checkpoint is not None:
@@ -165,8 +177,8 @@ def _missing_keys() -> Iterator[list[str]]:
 def build(prepared: Prepared, weights: Path | None) -> Any:
     """Return the model on the CPU with the weights of a file, or random ones.
 
-    A file that fits as it is is loaded strictly. Any other goes through timm's own conversion for the architecture
-    (original releases, other input sizes); parameters that it leaves unset are an error.
+    A file that fits as it is is loaded strictly. Any other goes through timm's own conversion for the
+    architecture (original releases, other input sizes); parameters that it leaves unset are an error.
     """
     spec, source = prepared.spec, source_of(prepared.spec)
     n_classes = int(prepared.card.extra["n_classes"])
@@ -191,10 +203,16 @@ def build(prepared: Prepared, weights: Path | None) -> Any:
     overlay = {"file": str(weights), "num_classes": n_classes, "custom_load": foreign}
     with _missing_keys() as missing:
         model = timm.create_model(
-            source.architecture, pretrained=True, pretrained_cfg=config, pretrained_cfg_overlay=overlay, **arguments
+            source.architecture,
+            pretrained=True,
+            pretrained_cfg=config,
+            pretrained_cfg_overlay=overlay,
+            **arguments,
         )
     if missing:
-        raise UserError(f"{spec.id}: {weights} does not hold all weights of {source.architecture}: {missing[0][:200]}")
+        raise UserError(
+            f"{spec.id}: {weights} does not hold all weights of {source.architecture}: {missing[0][:200]}"
+        )
     return model
 
 
@@ -208,7 +226,9 @@ def load(prepared: Prepared, *, device: str = "cpu", precision: str = "fp32") ->
     with explaining(spec.id, "", weights):
         model = build(prepared, weights)
     digest = file_digest(weights) if weights is not None else prepared.card.weights_digest
-    return TimmModel(replace(prepared, card=replace(prepared.card, weights_digest=digest)), model, device, precision)
+    return TimmModel(
+        replace(prepared, card=replace(prepared.card, weights_digest=digest)), model, device, precision
+    )
 
 
 def _float32(body: Any) -> Any:
@@ -231,7 +251,9 @@ class TimmModel(LoadedModel):
         self._normalize = Normalizer(prepared.preprocessing, self.device)
         self._affine: heads.AffineHead | None = None
         height, width = prepared.preprocessing.geometry.output_size
-        noise = torch.randint(0, 256, (2, height, width, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+        noise = torch.randint(
+            0, 256, (2, height, width, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+        )
         with torch.inference_mode():
             body = self._body(noise.to(self.device), "fp32")
             with true_float32(self.device):
@@ -278,14 +300,22 @@ class TimmModel(LoadedModel):
         return Outputs(features, logits)
 
     def head(self, class_space: ClassSpace, prompts: PromptSet | None = None) -> Head:
-        """Return the model's classifier, with the largest residual of all batches seen; see `LoadedModel.head`."""
+        """Return the model's classifier, with the largest residual of all batches seen; see
+        `LoadedModel.head`.
+        """
         if self._affine is None:
             raise HeadUnavailable(f"{self.card.id} has no classifier, only features")
         if self.card.class_space != class_space.id:
-            space = self.card.class_space or f"{len(self._affine.bias)} classes that nobody named (classes=NAME in its line)"
+            space = (
+                self.card.class_space
+                or f"{len(self._affine.bias)} classes that nobody named (classes=NAME in its line)"
+            )
             raise HeadUnavailable(f"{self.card.id} answers in {space}, not in {class_space.id}")
         if len(class_space.names) != len(self._affine.bias):
-            raise HeadUnavailable(f"{self.card.id} has {len(self._affine.bias)} classes, {class_space.id} has {len(class_space)}")
+            raise HeadUnavailable(
+                f"{self.card.id} has {len(self._affine.bias)} classes, {class_space.id} has "
+                f"{len(class_space)}"
+            )
         residual = max(float(self._worst), self._affine.residual)
         return Head(
             class_space=class_space.id,

@@ -1,4 +1,6 @@
-"""Where the weights of a timm model lie: in the hub cache, in torch's cache, in a folder; and what a file holds."""
+"""Where the weights of a timm model lie: in the hub cache, in torch's cache, in a folder; and what a file
+holds.
+"""
 
 from __future__ import annotations
 
@@ -53,7 +55,9 @@ def _url_file(config: Mapping[str, Any]) -> tuple[str, Path] | None:
 
 def has_source(spec: ModelSpec, config: Mapping[str, Any]) -> bool:
     """Say whether timm knows where to get weights for a line without a checkpoint."""
-    return spec.name.startswith("local-dir:") or _hub(spec, config) is not None or _url_file(config) is not None
+    return (
+        spec.name.startswith("local-dir:") or _hub(spec, config) is not None or _url_file(config) is not None
+    )
 
 
 def locate(spec: ModelSpec, config: Mapping[str, Any]) -> Path | None:
@@ -61,7 +65,9 @@ def locate(spec: ModelSpec, config: Mapping[str, Any]) -> Path | None:
     if spec.name.startswith("local-dir:"):
         folder = Path(spec.name.removeprefix("local-dir:"))
         files = [folder / name for name in LOCAL_FILES]
-        files += sorted(folder.glob("*.safetensors")) + sorted(folder.glob("*.pth")) + sorted(folder.glob("*.bin"))
+        files += (
+            sorted(folder.glob("*.safetensors")) + sorted(folder.glob("*.pth")) + sorted(folder.glob("*.bin"))
+        )
         found = next((file for file in files if file.is_file()), None)
         if found is None:
             raise UserError(f"{spec.where}: no weights in {folder}; it needs one of {', '.join(LOCAL_FILES)}")
@@ -87,7 +93,9 @@ def fetch(spec: ModelSpec, config: Mapping[str, Any]) -> Path:
 
 
 def shapes(path: Path) -> dict[str, tuple[int, ...]]:
-    """Return the shapes of all tensors in a checkpoint, by name without wrappers' prefixes; little of it is read."""
+    """Return the shapes of all tensors in a checkpoint, by name without wrappers' prefixes; little of it is
+    read.
+    """
     if path.suffix in (".npz", ".npy"):
         return {}
     if path.suffix == ".safetensors":
@@ -99,7 +107,9 @@ def shapes(path: Path) -> dict[str, tuple[int, ...]]:
             if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
                 content = content[wrapper]
                 break
-        found = {name: tuple(value.shape) for name, value in content.items() if isinstance(value, torch.Tensor)}
+        found = {
+            name: tuple(value.shape) for name, value in content.items() if isinstance(value, torch.Tensor)
+        }
     return {_bare(name): shape for name, shape in found.items()}
 
 
@@ -121,7 +131,9 @@ def _bare(name: str) -> str:
 
 
 def classifier_width(path: Path, classifier: str | Sequence[str] | None) -> int | None:
-    """Return the number of classes of a checkpoint from the shape of its classifier, or None if it has none by that name."""
+    """Return the number of classes of a checkpoint from the shape of its classifier, or None if it has none
+    by that name.
+    """
     if classifier is None:
         return None
     names = (classifier,) if isinstance(classifier, str) else tuple(classifier)

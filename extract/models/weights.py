@@ -1,4 +1,6 @@
-"""Weight files: where they lie, their digests (remembered by path, size and time), what to say when they do not."""
+"""Weight files: where they lie, their digests (remembered by path, size and time), what to say when they do
+not.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +8,7 @@ import contextlib
 import hashlib
 import json
 import os
+import pickle
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -51,9 +54,9 @@ def file_digest(path: Path) -> str:
     digest = sha.hexdigest()
     # A cache that cannot be written costs the next run the same hashing, nothing else.
     with contextlib.suppress(OSError):
-        write_atomically(_memo(path), json.dumps(
-            {"path": str(path.resolve()), "size": before.st_size, "mtime_ns": before.st_mtime_ns, "sha256": digest}
-        ).encode())  # fmt: skip
+        status = {"size": before.st_size, "mtime_ns": before.st_mtime_ns}
+        memo = {"path": str(path.resolve()), **status, "sha256": digest}
+        write_atomically(_memo(path), json.dumps(memo).encode())
     return digest
 
 
@@ -79,7 +82,7 @@ def checkpoint_file(path: Path, where: str) -> Path:
 
 
 def cached_on_hub(repository: str, files: Sequence[str], revision: str | None = None) -> Path | None:
-    """Return the first of a hub repository's files that this machine has in its hub cache; asks no network."""
+    """Return the first of a hub repository's files that lies in the hub cache; asks no network."""
     from huggingface_hub import try_to_load_from_cache
 
     for name in files:
@@ -96,8 +99,8 @@ _unreachable_until = 0.0
 def fetched_from_hub(repository: str, files: Sequence[str], revision: str | None = None) -> Path:
     """Download the first of these files that a hub repository has, into the hub cache.
 
-    A hub that cannot be reached is not asked again for ten minutes: a list of a hundred models would otherwise wait
-    for a hundred time-outs.
+    A hub that cannot be reached is not asked again for ten minutes: a list of a hundred models would
+    otherwise wait for a hundred time-outs.
     """
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
@@ -115,9 +118,16 @@ def fetched_from_hub(repository: str, files: Sequence[str], revision: str | None
     raise missing
 
 
+_LIBRARY_ERRORS = (
+    RuntimeError, KeyError, ValueError, TypeError, OSError, EOFError, AssertionError, AttributeError,
+    pickle.UnpicklingError,
+)  # fmt: skip
+
+
 @contextlib.contextmanager
 def explaining(model: str, source: str, path: Path | None) -> Iterator[None]:
-    """Turn what a library raises on missing or unfit weights into one line that names the model and the remedy.
+    """Turn what a library raises on missing or unfit weights into one line that names the model and the
+    remedy.
 
     Parameters
     ----------
@@ -128,8 +138,6 @@ def explaining(model: str, source: str, path: Path | None) -> Iterator[None]:
     path
         The local file, where there is one: then nothing is unavailable, the file is unfit.
     """
-    import pickle
-
     from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError
     from safetensors import SafetensorError
 
@@ -137,13 +145,16 @@ def explaining(model: str, source: str, path: Path | None) -> Iterator[None]:
         yield
     except UserError:
         raise
-    except (RuntimeError, KeyError, ValueError, TypeError, OSError, EOFError, AssertionError, AttributeError,
-            pickle.UnpicklingError, SafetensorError, EntryNotFoundError, HfHubHTTPError) as error:  # fmt: skip
+    except (*_LIBRARY_ERRORS, SafetensorError, EntryNotFoundError, HfHubHTTPError) as error:
         reason = " ".join(str(error).split())
         reason = reason if len(reason) < 300 else reason[:297] + "..."
         if path is not None:
-            raise UserError(f"{model}: the weights in {path} do not fit or cannot be read safely: {reason}") from error
+            raise UserError(
+                f"{model}: the weights in {path} do not fit or cannot be read safely: {reason}"
+            ) from error
         raise WeightsUnavailable(
-            f"{model}: the weights are neither on this machine nor to be had from {source}; download the file elsewhere and"
-            f" name it with checkpoint=FILE, or warm the hub cache (HF_HOME) on a machine with network. ({reason})"
+            f"{model}: the weights are neither on this machine nor to be had from {source}; download the "
+            "file elsewhere and"
+            f" name it with checkpoint=FILE, or warm the hub cache (HF_HOME) on a machine with network. "
+            f"({reason})"
         ) from error
