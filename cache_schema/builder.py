@@ -214,8 +214,13 @@ class StoreBuilder:
 
     def abandon(self) -> None:
         """Remove what is staged; nothing after ``publish``."""
-        self._files.close()
-        self._stage.remove()
+        try:
+            self._files.close()
+        except (OSError, RuntimeError):
+            # HDF5 flushes as it closes, which fails again on a full disk; the file goes away anyway.
+            pass
+        finally:
+            self._stage.remove()
 
     def __enter__(self) -> Self:
         return self

@@ -76,7 +76,7 @@ def identity(fields: Mapping[str, Any]) -> str:
     Examples
     --------
     >>> identity({"model": "resnet50"})[:8]
-    'd08b4c66'
+    '3df5bcda'
     """
     text = canonical_json({"identity_version": IDENTITY_VERSION, "fields": fields})
     return hashlib.sha256(text.encode()).hexdigest()

@@ -41,10 +41,10 @@ def slug(name: str) -> str:
     >>> slug("resnet50.a1_in1k")
     'resnet50.a1_in1k'
     >>> slug("ViT-B-32/openai")
-    'vit-b-32-openai-32b1c41c'
+    'vit-b-32-openai-200b2ac0'
     """
     clean = re.sub(r"[^a-z0-9._-]+", "-", name.lower())[:SLUG_LENGTH].strip("-.")
-    if clean == name and not _RESERVED.match(clean):
+    if clean and clean == name and not _RESERVED.match(clean):
         return clean
     return f"{clean or 'x'}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
