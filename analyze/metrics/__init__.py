@@ -1,11 +1,21 @@
 """Metrics: arrays in, a number or a frozen result out; no file is read and nothing is drawn."""
 
+from analyze.metrics.accuracy import (
+    PerClassAccuracy,
+    label_ranks,
+    mean_per_class_accuracy,
+    multi_label_accuracy,
+    per_class_accuracy,
+    top1_accuracy,
+    top_k_accuracy,
+    worst_class_accuracy,
+)
 from analyze.metrics.agreement import (
-    agreement,
     agreement_matrix,
     ensemble_probabilities,
     error_consistency,
     error_consistency_matrix,
+    prediction_agreement,
 )
 from analyze.metrics.calibration import (
     ReliabilityDiagram,
@@ -16,13 +26,23 @@ from analyze.metrics.calibration import (
     signed_calibration_gap,
 )
 from analyze.metrics.classwise import adaptive_calibration_error, classwise_calibration_error
+from analyze.metrics.conformal import ConformalSets, fit_conformal
 from analyze.metrics.detection import RocCurve, aupr, auroc, fpr_at_tpr, roc_curve
+from analyze.metrics.factors import (
+    FactorResult,
+    error_ratio,
+    factor_accuracy,
+    factor_accuracy_matrix,
+    factor_results,
+    worst_factor,
+)
 from analyze.metrics.proper_scores import (
     BrierDecomposition,
     brier_decomposition,
     brier_score,
     negative_log_likelihood,
 )
+from analyze.metrics.registry import METRICS, MetricSpec
 from analyze.metrics.selective import (
     RiskCoverageCurve,
     augrc,
@@ -34,7 +54,7 @@ from analyze.metrics.selective import (
     risk_coverage_curve,
     selective_accuracy_constraint,
 )
-from analyze.metrics.shape_bias import (
+from analyze.metrics.shape_texture import (
     ShapeDecisions,
     predict_categories,
     shape_bias,
@@ -44,13 +64,17 @@ from analyze.metrics.shape_bias import (
 from analyze.metrics.smooth_calibration import smooth_calibration_error
 
 __all__ = [
+    "METRICS",
     "BrierDecomposition",
+    "ConformalSets",
+    "FactorResult",
+    "MetricSpec",
+    "PerClassAccuracy",
     "ReliabilityDiagram",
     "RiskCoverageCurve",
     "RocCurve",
     "ShapeDecisions",
     "adaptive_calibration_error",
-    "agreement",
     "agreement_matrix",
     "augrc",
     "aupr",
@@ -65,12 +89,22 @@ __all__ = [
     "ensemble_probabilities",
     "error_consistency",
     "error_consistency_matrix",
+    "error_ratio",
     "expected_calibration_error",
+    "factor_accuracy",
+    "factor_accuracy_matrix",
+    "factor_results",
+    "fit_conformal",
     "fpr_at_tpr",
     "ks_calibration_error",
+    "label_ranks",
     "maximum_calibration_error",
+    "mean_per_class_accuracy",
+    "multi_label_accuracy",
     "negative_log_likelihood",
+    "per_class_accuracy",
     "predict_categories",
+    "prediction_agreement",
     "reliability_diagram",
     "risk_at_coverage",
     "risk_coverage_curve",
@@ -81,4 +115,8 @@ __all__ = [
     "shape_decisions",
     "signed_calibration_gap",
     "smooth_calibration_error",
+    "top1_accuracy",
+    "top_k_accuracy",
+    "worst_class_accuracy",
+    "worst_factor",
 ]

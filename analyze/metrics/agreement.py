@@ -69,7 +69,7 @@ def error_consistency_matrix(correct: ArrayLike) -> NDArray[np.float64]:
     return np.where(same == n, 1.0, (same * n - chance) / np.where(same == n, 1.0, room))
 
 
-def agreement(predictions_a: ArrayLike, predictions_b: ArrayLike) -> float:
+def prediction_agreement(predictions_a: ArrayLike, predictions_b: ArrayLike) -> float:
     """Return the share of images on which two models predict the same class; in [0, 1]."""
     a, b = (np.asarray(p) for p in (predictions_a, predictions_b))
     if a.shape != b.shape or a.ndim != 1:

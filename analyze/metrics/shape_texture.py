@@ -132,7 +132,7 @@ def predict_categories(
         columns = np.asarray(numbers, np.int64)
         last = scores.shape[1] - 1
         if columns.size == 0 or columns.min() < 0 or columns.max() > last:
-            raise UserError(f"category {category!r} needs class numbers from 0 to {last}; got {list(numbers)}")
+            raise UserError(f"category {category!r} needs classes from 0 to {last}; got {list(numbers)}")
         means[:, place] = scores[:, columns].mean(axis=1, dtype=np.float64)
     winners: NDArray[np.str_] = np.asarray(list(members), np.str_)[means.argmax(axis=1)]
     return winners
