@@ -241,9 +241,8 @@ def array_spec(kind: str, name: str) -> tuple[ArraySpec, str] | None:
     """
     base = name.removesuffix(OFFSETS)
     for spec in KINDS[kind].arrays:
-        if (
-            spec.is_family and base.startswith(spec.name) and len(base) > len(spec.name)
-        ) or spec.name == base:
+        of_family = spec.is_family and base.startswith(spec.name) and len(base) > len(spec.name)
+        if of_family or (spec.name == base and not spec.is_family):
             if name.endswith(OFFSETS):
                 return (spec, "offsets") if TEXT in spec.dtypes else None
             return spec, "bytes" if spec.dtypes == (TEXT,) else ""

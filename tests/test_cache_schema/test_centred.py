@@ -60,7 +60,7 @@ def test_error_is_half_an_ulp_of_the_distance_from_the_top(rows: np.ndarray) -> 
     coded, centers = encode(rows)
     distance = rows.max(axis=1, keepdims=True).astype(np.float64) - rows
     error = np.abs(-coded.astype(np.float64) - distance)
-    # float16 has 11 significant bits; below 2**-14 it is subnormal with a step of 2**-24. The subtraction itself
+    # float16 has 11 significant bits; below 2**-14 it is subnormal, in steps of 2**-24. The subtraction
     # is in float32.
     assert (error <= distance * (2.0**-11 + 2.0**-23) + 2.0**-24).all()
     decoded = decode(coded, centers).astype(np.float64)

@@ -57,7 +57,7 @@ def write(where, backend, step):
     writing.append(logits[70:])
     writing.close()
 
-# Each write is a child of its own, forked before anything has been written: Python's start is most of the time.
+# Each write is a child of its own, forked before anything is written: Python's start is most of the time.
 where, backend, *steps = sys.argv[1:]
 for step in steps:
     child = os.fork()
