@@ -103,7 +103,7 @@ class ReferenceSink:
             self._options.cache,
             model=self._model,
             dataset=self.card,
-            reference=self._accumulator.arrays(),
+            arrays=self._accumulator.arrays(),
             identity=self._identity,
             backend=self._options.backend,
             record={**self._record, **record},
