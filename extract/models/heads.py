@@ -22,6 +22,8 @@ class Part:
 
     layer: nn.Module
     factor: float
+    group: int = 0
+    """Parts of one group look at different features side by side; groups look at the same ones."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ def parts_of(model: Any) -> list[Part]:
     parts = []
     for index, head in enumerate(classifier):
         mixing = named[index] if index < len(named) else None
-        parts += [Part(part.layer, part.factor / len(classifier)) for part in _branches(head, mixing)]
+        parts += [Part(part.layer, part.factor / len(classifier), index) for part in _branches(head, mixing)]
     return parts
 
 
@@ -164,15 +166,19 @@ def residual(features: torch.Tensor, logits: torch.Tensor, weight: NDArray[Any],
     return deviation / span if span else deviation
 
 
-def _pooled(parts: Sequence[Part], width: int) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
-    """Return the map of ``pre_logits`` features: shared by all parts, or their inputs side by side."""
+def _side_by_side(parts: Sequence[Part]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     maps = [(part.factor, *affine_map(part.layer)) for part in parts]
-    bias: NDArray[np.float64] = sum(factor * b for factor, _, b in maps)  # type: ignore[assignment]
-    if all(w.shape[1] == width for _, w, _ in maps):
-        return sum(factor * w for factor, w, _ in maps), bias  # type: ignore[return-value]
-    if sum(w.shape[1] for _, w, _ in maps) == width:
-        return np.concatenate([factor * w for factor, w, _ in maps], axis=1), bias
-    return None
+    weight = np.concatenate([factor * matrix for factor, matrix, _ in maps], axis=1)
+    return weight, np.sum([factor * shift for factor, _, shift in maps], axis=0)
+
+
+def _pooled(parts: Sequence[Part], width: int) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
+    """Return the map of ``pre_logits`` features, or None where the widths do not add up."""
+    groups = sorted({part.group for part in parts})
+    maps = [_side_by_side([part for part in parts if part.group == group]) for group in groups]
+    if any(weight.shape[1] != width for weight, _ in maps):
+        return None
+    return np.sum([weight for weight, _ in maps], axis=0), np.sum([shift for _, shift in maps], axis=0)
 
 
 def find_head(model: Any, body: Any) -> AffineHead:
@@ -203,10 +209,7 @@ def find_head(model: Any, body: Any) -> AffineHead:
             tried.append(_head(tapped, *affine_map(linear[-1]), *features_and_logits(model, body, tapped)))
     if not any(head.affine for head in tried) and len(parts) > 1:
         tapped = tuple(part.layer for part in parts)
-        maps = [(part.factor, *affine_map(part.layer)) for part in parts]
-        weight = np.concatenate([factor * w for factor, w, _ in maps], axis=1)
-        bias: NDArray[np.float64] = sum(factor * b for factor, _, b in maps)  # type: ignore[assignment]
-        tried.append(_head(tapped, weight, bias, *features_and_logits(model, body, tapped)))
+        tried.append(_head(tapped, *_side_by_side(parts), *features_and_logits(model, body, tapped)))
     for head in tried:
         if head.affine:
             return head

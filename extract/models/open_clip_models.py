@@ -167,7 +167,7 @@ class OpenClipModel(LoadedModel):
                 f"{prepared.spec.id}: the image tower takes {built}, but images would be made"
                 f" {prepared.preprocessing.geometry.output_size}; leave input_size= away"
             )
-        self.module: Any = module.eval().requires_grad_(False).to(self.device)
+        self.module: Any = module.eval().to(self.device)
         self.feature_width = int(source.model["embed_dim"])
         self.card = replace(
             prepared.card,

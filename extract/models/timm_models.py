@@ -245,7 +245,7 @@ class TimmModel(LoadedModel):
     def __init__(self, prepared: Prepared, module: Any, device: str, precision: str) -> None:
         self.device, self.precision = torch.device(device), check_precision(precision)
         self.preprocessing: Preprocessing = prepared.preprocessing
-        self.module: Any = module.eval().requires_grad_(False).to(self.device)
+        self.module: Any = module.eval().to(self.device)
         if self.device.type == "cuda":
             self.module = self.module.to(memory_format=torch.channels_last)
         self._normalize = Normalizer(prepared.preprocessing, self.device)

@@ -148,6 +148,8 @@ def explaining(model: str, source: str, path: Path | None) -> Iterator[None]:
     except (*_LIBRARY_ERRORS, SafetensorError, EntryNotFoundError, HfHubHTTPError) as error:
         reason = " ".join(str(error).split())
         reason = reason if len(reason) < 300 else reason[:297] + "..."
+        if isinstance(error, pickle.UnpicklingError) or "weights_only" in reason:
+            reason = "it holds more than tensors, which only code could read; save it as .safetensors"
         if path is not None:
             raise UserError(
                 f"{model}: the weights in {path} do not fit or cannot be read safely: {reason}"

@@ -30,8 +30,17 @@ def test_grammar(tmp_path: Path) -> None:
         encoding="utf-8",
     )
     first, second, third = read_model_list(tmp_path / "models.txt")
-    assert (first.library, first.name, first.id, dict(first.options)) == ("timm", "resnet50.a1_in1k", first.name, {})
-    assert (second.id, second.options["source"], second.number("samples_seen")) == ("CLIP, small", "wit", 12_800_000_000)
+    assert (first.library, first.name, first.id, dict(first.options)) == (
+        "timm",
+        "resnet50.a1_in1k",
+        first.name,
+        {},
+    )
+    assert (second.id, second.options["source"], second.number("samples_seen")) == (
+        "CLIP, small",
+        "wit",
+        12_800_000_000,
+    )
     assert third.checkpoint == tmp_path / "weights" / "a.safetensors"
     assert (third.name, third.id, third.options) == ("test_vit", "mine", {"group": "supervised-in1k"})
     assert third.where.endswith("models.txt:5")
@@ -41,7 +50,9 @@ def test_grammar(tmp_path: Path) -> None:
 def test_paths_are_relative_to_the_list(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir("/")
     (tmp_path / "deep").mkdir()
-    (tmp_path / "deep" / "m.txt").write_text("open_clip:mine config=c.json checkpoint=../w.pt\ntimm:local-dir:saved\n")
+    (tmp_path / "deep" / "m.txt").write_text(
+        "open_clip:mine config=c.json checkpoint=../w.pt\ntimm:local-dir:saved\n"
+    )
     mine, saved = read_model_list(tmp_path / "deep" / "m.txt")
     assert mine.options["config"] == str(tmp_path / "deep" / "c.json")
     assert mine.checkpoint is not None
@@ -60,7 +71,9 @@ def test_wildcards_stand_for_every_match(tmp_path: Path) -> None:
     found = listed(tmp_path, "open_clip:*/laion2b*\n")
     pairs = [f"open_clip:{a}/{t}" for a, t in open_clip.list_pretrained() if t.startswith("laion2b")]
     assert set(found) == {p for p in pairs if p != "open_clip:roberta-ViT-B-32/laion2b_s12b_b32k"}
-    assert listed(tmp_path, "timm:resnet50.a?_in1k\n") == [f"timm:resnet50.{t}_in1k" for t in ("a1", "a2", "a3", "am")]
+    assert listed(tmp_path, "timm:resnet50.a?_in1k\n") == [
+        f"timm:resnet50.{t}_in1k" for t in ("a1", "a2", "a3", "am")
+    ]
     (spec,) = parse_line("timm:resnet18.a1* precision=bf16")
     assert spec.options == {"precision": "bf16"}
     assert spec.id == "resnet18.a1_in1k"
@@ -110,19 +123,24 @@ def test_mistakes_are_answered_with_the_mend(line: str, message: str) -> None:
 
 
 def test_lists_are_refused_whole(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"models.txt:2: the id 'resnet50.a1_in1k' is taken by .*models.txt:1; .*id="):
+    with pytest.raises(
+        UserError, match=r"models.txt:2: the id 'resnet50.a1_in1k' is taken by .*models.txt:1; .*id="
+    ):
         listed(tmp_path, "timm:resnet50.a1_in1k\ntimm:resnet50.a1_in1k\n")
     with pytest.raises(UserError, match="no model in this list"):
         listed(tmp_path, "# nothing\n")
     with pytest.raises(UserError, match="cannot be read"):
         read_model_list(tmp_path / "none.txt")
+    (tmp_path / "binary.txt").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(UserError, match="not UTF-8"):
-        (tmp_path / "binary.txt").write_bytes(b"\xff\xfe\x00")
         read_model_list(tmp_path / "binary.txt")
 
 
 def test_named_lists_are_opened_where_they_stand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    lists = {"two": ["# ours", "timm:resnet18.a1_in1k group=supervised-in1k", "@one"], "one": ["timm:resnet50.a1_in1k"]}
+    lists = {
+        "two": ["# ours", "timm:resnet18.a1_in1k group=supervised-in1k", "@one"],
+        "one": ["timm:resnet50.a1_in1k"],
+    }
     lists["loop"] = ["@loop"]
     monkeypatch.setattr("extract.zoo.lists.named_list", lambda name: lists[name])
     assert listed(tmp_path, "timm:test_vit.r160_in1k\n@two  # and more\n") == [
@@ -156,6 +174,6 @@ def test_options_are_described() -> None:
 
 
 def test_reading_a_list_needs_no_torch() -> None:
-    code = "import sys; sys.modules['torch'] = None; import extract.model_list, extract.prompts, extract.preprocess;"
-    code += "import extract.models, extract.models.base; extract.prompts.prompt_set('photo-1')"
+    code = "import sys; sys.modules['torch'] = None; import extract.model_list, extract.prompts;"
+    code += "import extract.preprocess, extract.models, extract.models.base; extract.prompts.prompt_set('photo-1')"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])

@@ -67,7 +67,9 @@ def test_pixels_equal_those_of_timm(case: str, size: tuple[int, int]) -> None:
 
 OPEN_CLIP_CASES = {
     "shortest": PreprocessCfg(size=48),
-    "shortest bilinear": PreprocessCfg(size=(48, 48), interpolation="bilinear", mean=(0.0,) * 3, std=(1.0,) * 3),
+    "shortest bilinear": PreprocessCfg(
+        size=(48, 48), interpolation="bilinear", mean=(0.0,) * 3, std=(1.0,) * 3
+    ),
     "squash": PreprocessCfg(size=48, resize_mode="squash", mean=(0.5,) * 3, std=(0.5,) * 3),
     "longest": PreprocessCfg(size=48, resize_mode="longest"),
     "longest, filled": PreprocessCfg(size=48, resize_mode="longest", fill_color=127),
@@ -126,7 +128,9 @@ def test_every_geometry_of_timm_and_open_clip() -> None:
         ours = from_open_clip(vars(config))
         if ours not in found:
             found.add(ours)
-            assert torch.equal(normalised(ours, image), image_transform_v2(config, is_train=False)(image)), arch
+            assert torch.equal(normalised(ours, image), image_transform_v2(config, is_train=False)(image)), (
+                arch
+            )
     assert len(found) > 10
 
 

@@ -67,7 +67,10 @@ def test_texts_by_class_are_found_by_index_wnid_or_name(tmp_path: Path) -> None:
     file.write_text(json.dumps({"cat": ["purrs", "has whiskers"], "n02": "a sausage", "2": ["a whip"]}))
     prompts = prompt_set(file)
     assert prompts.texts(PETS) == [("purrs", "has whiskers"), ("a sausage",), ("a whip",)]
-    assert list(prompts.columns(PETS)) == [((0, 1, 2), ("purrs", "a sausage", "a whip")), ((0,), ("has whiskers",))]
+    assert list(prompts.columns(PETS)) == [
+        ((0, 1, 2), ("purrs", "a sausage", "a whip")),
+        ((0,), ("has whiskers",)),
+    ]
     with pytest.raises(UserError, match=r"class 1 \('dgo'\).*did you mean dog"):
         PromptSet("x", descriptions={"cat": ("a",), "dog": ("b",)}).texts(ClassSpace("y", ("cat", "dgo")))
 
