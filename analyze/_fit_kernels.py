@@ -30,7 +30,7 @@ def _value(number):  # type: ignore[no-untyped-def]
 
 
 @compiled(fastmath={"reassoc", "nsz", "nnan"}, forceinline=True)
-def _load(row, buffer):  # type: ignore[no-untyped-def]
+def load(row, buffer):  # type: ignore[no-untyped-def]
     """Copy a row as float64 and return its largest value (the row holds no NaN)."""
     for j in range(row.size):
         buffer[j] = value(row[j])
@@ -41,7 +41,7 @@ def _load(row, buffer):  # type: ignore[no-untyped-def]
 
 
 @compiled(fastmath=FAST, forceinline=True)
-def _exponentials(buffer, best, beta):  # type: ignore[no-untyped-def]
+def exponentials(buffer, best, beta):  # type: ignore[no-untyped-def]
     """Replace logits by exp(beta (logit - best)) and return their sum."""
     total = 0.0
     for j in range(buffer.size):
@@ -59,7 +59,7 @@ def moments_rows(logits, labels, beta, out, start, stop):  # type: ignore[no-unt
     n = logits.shape[1]
     buffer = np.empty(n, np.float64)
     for i in range(start, stop):
-        best = _load(logits[i], buffer)
+        best = load(logits[i], buffer)
         total, first, second = 0.0, 0.0, 0.0
         for j in range(n):
             z = max(buffer[j] - best, _LOWEST)
@@ -93,8 +93,8 @@ def classwise_rows(logits, labels, valid, beta, n_bins, totals, sums, hits, star
     for i in range(start, stop):
         if not valid[i]:
             continue
-        best = _load(logits[i], buffer)
-        total = _exponentials(buffer, best, beta)
+        best = load(logits[i], buffer)
+        total = exponentials(buffer, best, beta)
         _add_total(buffer, unit / total, totals)
         # At most n_bins - 1 classes of a row can lie above the first bin.
         bound = total / n_bins

@@ -1,97 +1,25 @@
-"""From the stores of one model to cases: fits the temperature, makes or loads the summaries, splits the ID
-set.
+"""From the stores of one model to cases: fits on the ID set, makes or loads the summaries, splits the
+rows.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from analyze.id_fits import USES_FIT, IdFit, fit_id_set, id_set_of
 from analyze.predictions import SummaryOptions, summarize
 from analyze.settings import Settings
-from analyze.split import fit_rows
+from analyze.sources import Source
 from analyze.suites.base import Case, ModelCase
 from analyze.summaries import Summary, read_summary
-from analyze.temperature import TemperatureFit, fit_temperature_store
+from analyze.views import ClassView
 from cache_schema.errors import CloserlookError
 from cache_schema.records import DatasetCard, ModelCard
-
-if TYPE_CHECKING:
-    from cache_schema.cache import Cache
-
-
-@dataclass(frozen=True)
-class Source:
-    """A store that numbers can be computed from.
-
-    Attributes
-    ----------
-    model, dataset, role
-        Ids and role of the cards.
-    store
-        A prediction store, or a summary store where there is no other.
-    digest
-        Of the prediction store (a summary remembers it).
-    """
-
-    model: str
-    dataset: str
-    role: str
-    store: Any
-    digest: str
-
-    @property
-    def is_summary(self) -> bool:
-        """Whether only a summary is at hand."""
-        return bool(self.store.kind == "summary")
-
-    @property
-    def card_key(self) -> str:
-        """What of the cards a number depends on."""
-        card = self.store.dataset
-        return json.dumps(
-            [
-                card.id,
-                card.role,
-                card.class_mask,
-                card.class_map,
-                card.class_map_rule,
-                card.distance,
-                card.shift_of,
-                self.store.model.logit_scale,
-                self.store.model.head_kind,
-                self.store.kind,
-                self.store.model.group,
-            ],
-        )
-
-
-def sources_of(cache: Cache) -> list[Source]:
-    """Return one source per model and dataset: the prediction store, else the plain summary.
-
-    Where several stores of one model and dataset lie in the cache, the one written last counts.
-    """
-    found: dict[tuple[str, str], Source] = {}
-    for kind in ("summary", "predictions"):
-        for store in sorted(cache.stores(kind), key=lambda s: str(s.header["seal"]["written"])):
-            if kind == "summary" and store.details["variant"]:
-                continue
-            if kind == "predictions" and not store.has("logits"):
-                continue
-            card = store.header["dataset"]
-            digest = (
-                str(store.record.get("source_digest", "")) or store.digest
-                if kind == "summary"
-                else store.digest
-            )
-            source = Source(store.header["model"]["id"], card["id"], card["role"], store, digest)
-            found[source.model, source.dataset] = source
-    return [found[key] for key in sorted(found)]
 
 
 @dataclass
@@ -101,12 +29,16 @@ class ModelCases(ModelCase):
     model: ModelCard = field(default_factory=lambda: ModelCard(id="-"))
     datasets: dict[str, DatasetCard] = field(default_factory=dict)
     digests: dict[str, str] = field(default_factory=dict)
-    problems: dict[str, str] = field(default_factory=dict)
     head: str = ""
 
 
 def build_cases(
-    sources: Sequence[Source], settings: Settings, suites: set[str], *, threads: int = 1
+    sources: Sequence[Source],
+    settings: Settings,
+    suites: set[str],
+    *,
+    threads: int = 1,
+    resampling: Any = None,
 ) -> ModelCases:
     """Make the cases of one model.
 
@@ -120,158 +52,196 @@ def build_cases(
         Names of the suites that will run: what none of them needs is not computed.
     threads
         Threads over the rows of a block.
+    resampling
+        Shared bootstrap weights, None for no bootstrap.
     """
-    model = sources[0].store.model
     built = ModelCases(
         cases={},
         settings=settings,
-        model=model,
+        model=sources[0].store.model,
         datasets={s.dataset: s.store.dataset for s in sources},
         digests={s.dataset: s.digest for s in sources},
         head=str(sources[0].store.record.get("prompt_set") or ""),
     )
-    fits = (
-        {s.dataset: _fit(s, settings, threads) for s in sources if s.role == "id"}
-        if _needs_fit(suites)
-        else {}
-    )
-    cases: dict[str, Case] = {}
+    inside = [s for s in sources if s.role == "id"]
+    fits = {s.dataset: fit_id_set(s, settings, suites, threads) for s in inside} if suites & USES_FIT else {}
     for source in sources:
-        if source.role not in ("id", "shift", "ood"):
-            continue
         try:
-            cases[source.dataset] = _case(source, fits, settings, suites, threads)
+            case = _case(source, inside, fits, settings, suites, threads)
+            built.cases[source.dataset] = replace(case, resampling=resampling)
         except (CloserlookError, OSError) as error:
             built.problems[source.dataset] = str(error)
-    built.cases = _with_fit_columns(cases, settings)
+    if set(settings["calibrators"]["methods"]) - {"temperature"}:
+        built.cases = _with_fit_columns(built.cases)
+    if "accuracy" in suites or ("detection" in suites and settings["ood"]["class_masks"]):
+        built.subsets = _subsets(sources, inside, settings, threads)
     return built
 
 
-def _needs_fit(suites: set[str]) -> bool:
-    return bool(suites & {"calibration", "detection", "conformal"})
-
-
-@dataclass(frozen=True)
-class _Fit:
-    """The temperature of an ID set and the rows it was fitted on."""
-
-    dataset: str
-    rows: NDArray[np.bool_] | None
-    fit: TemperatureFit | None
-    reason: str = ""
-
-
-def _fit(source: Source, settings: Settings, threads: int) -> _Fit:
-    split = settings["split"]
-    if source.is_summary:
-        labels, valid = source.store.column("label"), source.store.column("valid")
-    else:
-        labels, valid = source.store.labels, source.store.valid
-    try:
-        rows = fit_rows(labels, usable=np.asarray(valid), **split)
-    except CloserlookError as error:
-        return _Fit(source.dataset, None, None, str(error))
-    if "temperature" not in settings["calibrators"]["methods"]:
-        return _Fit(source.dataset, rows, None, "no temperature asked for")
-    if source.is_summary:
-        return _Fit(source.dataset, rows, None)
-    try:
-        low, high = settings["calibrators"]["bounds"]
-        fit = fit_temperature_store(source.store, rows, bounds=(low, high), threads=threads)
-    except CloserlookError as error:
-        return _Fit(source.dataset, rows, None, str(error))
-    return _Fit(source.dataset, rows, fit)
-
-
-def id_set_of(card: DatasetCard, id_sets: Sequence[str]) -> str:
-    """Return the ID set whose calibrators are applied to a dataset: its ``shift_of``, else the only one
-    there is.
-    """
-    if card.id in id_sets:
-        return card.id
-    if card.shift_of in id_sets:
-        return card.shift_of
-    return id_sets[0] if len(id_sets) == 1 else ""
-
-
-def _case(source: Source, fits: dict[str, _Fit], settings: Settings, suites: set[str], threads: int) -> Case:
-    card = source.store.dataset
-    on = id_set_of(card, sorted(fits))
+def _case(
+    source: Source,
+    inside: list[Source],
+    fits: Mapping[str, IdFit],
+    settings: Settings,
+    suites: set[str],
+    threads: int,
+) -> Case:
+    on = id_set_of(source.store.dataset, sorted(fits))
     fit = fits.get(on)
     rows = fit.rows if fit is not None and on == source.dataset else None
     held_out = np.ones(len(source.store), np.bool_) if rows is None else ~rows
-    ood = settings["ood"]
     if source.is_summary:
-        summary = _loaded(source, settings)
+        summary = _loaded(source.store, settings)
     else:
-        options = SummaryOptions(
-            temperature=fit.fit.temperature if fit is not None and fit.fit is not None else None,
-            temperature_facts=_facts(fit, settings),
-            mcm_tau=ood["mcm_tau"],
-            energy_temperature=ood["energy_temperature"],
-            gen=(ood["gen_m"], ood["gen_gamma"]),
-            classwise_bins=settings["calibration"]["classwise_bins"] if "calibration" in suites else 0,
-        )
         summary = summarize(
-            source.store, options=options, held_out=held_out if rows is not None else None, threads=threads
+            source.store,
+            view=_ood_view(source, inside) if source.role == "ood" else None,
+            options=summary_options(settings, fit, suites),
+            held_out=held_out if rows is not None else None,
+            threads=threads,
         )
-    reason = "no in-distribution set to fit on" if fit is None else fit.reason
-    if summary.facts.get("temperature") is None and not reason:
-        reason = str(summary.facts.get("no_temperature", "") or "the summary holds no temperature")
+    no_fit = "no in-distribution set to fit on" if fit is None else fit.no_rows
+    no_temperature = no_fit or (fit.no_temperature if fit is not None else "")
+    if summary.facts.get("temperature") is None and not no_temperature:
+        told = summary.facts.get("no_temperature", "")
+        no_temperature = str(told or "the summary holds no temperature: compute it from the big stores")
     return Case(
-        summary,
-        settings,
-        held_out,
-        calibrated_on=on,
-        no_calibrator=reason if fit is None or fit.rows is None else "",
-        no_temperature=reason,
+        summary, settings, held_out, calibrated_on=on, no_calibrator=no_fit, no_temperature=no_temperature
     )
 
 
-def _facts(fit: _Fit | None, settings: Settings) -> dict[str, Any]:
-    facts: dict[str, Any] = dict(settings["split"])
-    if fit is None or fit.fit is None:
-        return facts
-    return facts | {
-        "dataset": fit.dataset,
-        "n": fit.fit.n,
-        "nll_before": fit.fit.nll_before,
-        "nll_after": fit.fit.nll_after,
-    }
+def summary_options(settings: Settings, fit: IdFit | None, suites: set[str]) -> SummaryOptions:
+    """Return what a summary must hold for the suites, under the fits of the ID set."""
+    ood = settings["ood"]
+    temperature = fit.temperature if fit is not None else None
+    return SummaryOptions(
+        temperature=temperature.temperature if temperature is not None else None,
+        temperature_facts=fit.facts(settings) if fit is not None else dict(settings["split"]),
+        mcm_tau=ood["mcm_tau"],
+        energy_temperature=ood["energy_temperature"],
+        gen=(ood["gen_m"], ood["gen_gamma"]) if "detection" in suites else None,
+        classwise_bins=settings["calibration"]["classwise_bins"] if "calibration" in suites else 0,
+        conformal=fit.quantiles if fit is not None else None,
+    )
 
 
-def _loaded(source: Source, settings: Settings) -> Summary:
+def _ood_view(source: Source, inside: list[Source]) -> ClassView:
+    """Return the classes that an OOD set's images are scored over: those of the ID set, never its own
+    subset.
+    """
+    width = source.store.n_classes
+    for other in inside:
+        if not other.is_summary and other.store.n_classes == width:
+            return ClassView.of(other.store.dataset, width)
+    return ClassView(width)
+
+
+def _loaded(store: Any, settings: Settings) -> Summary:
     """Load a summary; statistics made under other options than those asked for are left out, with the
     reason.
     """
-    summary = read_summary(source.store)
+    summary = read_summary(store)
     facts = dict(summary.facts)
     columns = dict(summary.columns)
     split = {k: v for k, v in facts.get("split", {}).items() if k in settings["split"]}
-    if facts.get("temperature") is not None and split != dict(settings["split"]):
+    other_split = bool(split) and split != dict(settings["split"])
+    if facts.get("temperature") is not None and other_split:
         facts["no_temperature"] = f"the summary's was fitted on another split, {split}: summarize again"
         facts["temperature"] = None
         columns = {name: values for name, values in columns.items() if not name.startswith("scaled_")}
         facts["aggregates"] = {k: v for k, v in facts.get("aggregates", {}).items() if k == "classwise"}
+    sets = facts.get("conformal")
+    wanted = settings["conformal"]
+    if sets and (
+        other_split
+        or (sets["alpha"], sets["penalty"], sets["free_ranks"])
+        != (wanted["alpha"], wanted["raps_penalty"], wanted["raps_k"])
+    ):
+        facts["conformal"] = None
+        facts["no_conformal"] = "the summary's sets were fitted under other options: summarize again"
     ood = settings["ood"]
-    for name, fact, wanted in (
+    for name, fact, value in (
         ("mcm", "tau", ood["mcm_tau"]),
         ("energy", "energy_temperature", ood["energy_temperature"]),
         ("gen", "gen", [ood["gen_m"], ood["gen_gamma"]]),
     ):
-        if name in columns and facts.get(fact, wanted) != wanted:
+        if name in columns and facts.get(fact, value) != value:
             del columns[name]
-    return Summary(
-        summary.model, summary.dataset, columns, summary.n_classes, summary.digest, summary.variant, facts
-    )
+    return replace(summary, columns=columns, facts=facts)
 
 
-def _with_fit_columns(cases: dict[str, Case], settings: Settings) -> dict[str, Case]:
-    if not set(settings["calibrators"]["methods"]) - {"temperature"}:
-        return cases
+def _with_fit_columns(cases: dict[str, Case]) -> dict[str, Case]:
     columns: dict[str, tuple[NDArray[Any], NDArray[np.bool_]]] = {}
     for name, case in cases.items():
-        if case.is_fit_set:
+        if case.is_fit_set and case.summary.has("confidence"):
             rows = case.summary.rows(case.summary.labelled & ~case.held_out)
             columns[name] = (rows["confidence"].astype(np.float64), rows["label_rank"] == 0)
     return {name: replace(case, fit_columns=columns.get(case.calibrated_on)) for name, case in cases.items()}
+
+
+def subset_view(card: DatasetCard, n_columns: int) -> ClassView | None:
+    """Return the class subset or map of a dataset, None where it keeps all classes."""
+    if card.class_mask is None and card.class_map is None:
+        return None
+    return ClassView.of(card, n_columns)
+
+
+def subset_name(dataset: str) -> str:
+    """Return the name of the view of an ID set on the classes of another dataset."""
+    return f"classes:{dataset}"
+
+
+def _subsets(
+    sources: Sequence[Source], inside: list[Source], settings: Settings, threads: int
+) -> dict[tuple[str, str], Summary | str]:
+    """Summaries of the ID sets on the class subsets of the other sets: {(ID set, other set): summary or
+    reason}.
+    """
+    found: dict[tuple[str, str], Summary | str] = {}
+    for source in inside:
+        made: dict[ClassView, Summary] = {}
+        for other in sources:
+            card = other.store.dataset
+            if other.role == "id" or (card.class_mask is None and card.class_map is None):
+                continue
+            if other.role == "ood" and not settings["ood"]["class_masks"]:
+                continue
+            found[source.dataset, other.dataset] = _subset(source, other, settings, made, threads)
+    return found
+
+
+def _subset(
+    source: Source, other: Source, settings: Settings, made: dict[ClassView, Summary], threads: int
+) -> Summary | str:
+    name = subset_name(other.dataset)
+    try:
+        if source.is_summary:
+            if name not in source.variants:
+                return (
+                    f"needs the big store, or a summary of {source.dataset} on the classes of {other.dataset}"
+                )
+            return _loaded(source.variants[name], settings)
+        view = subset_view(other.store.dataset, source.store.n_classes)
+        assert view is not None
+        if view not in made:
+            made[view] = summarize_subset(source.store, view, settings, threads)
+        return replace(made[view], variant=name)
+    except CloserlookError as error:
+        return str(error)
+
+
+def summarize_subset(store: Any, view: ClassView, settings: Settings, threads: int = 1) -> Summary:
+    """Summarize an ID set on the classes of another: rows whose label is none of them are left out."""
+    ood = settings["ood"]
+    return summarize(
+        store,
+        view=view,
+        labels=view.groups_of(store.labels) if view.groups is not None else None,
+        options=SummaryOptions(
+            mcm_tau=ood["mcm_tau"],
+            energy_temperature=ood["energy_temperature"],
+            gen=None,
+            classwise_bins=0,
+        ),
+        threads=threads,
+    )

@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from analyze.cases import Source, build_cases, sources_of
+from analyze.cases import ModelCases, build_cases
 from analyze.cells import Cells, cell_key
 from analyze.results import ResultRow
 from analyze.settings import Settings, canonical, study_defaults
+from analyze.sources import Source, sources_of
 from analyze.suites.base import Number, Suite
 from analyze.suites.registry import chosen_suites, direction
+from analyze.suites.resampling import Resampling
 from analyze.summaries import SUMMARY_VERSION
 from cache_schema.errors import CloserlookError, UserError, nearest
 
@@ -113,11 +115,17 @@ def evaluate(
     jobs = max(1, min(jobs or os.cpu_count() or 1, len(by_model)))
     threads = max(1, (os.cpu_count() or 1) // jobs)
     result = Evaluation(pl.DataFrame())
+    boot = settings["bootstrap"]
+    resampling = (
+        Resampling(boot["replicates"], boot["seed"], boot["confidence_level"])
+        if boot["replicates"] > 0
+        else None
+    )
     keys: dict[str, list[str]] = {}
     lock = threading.Lock()
 
     def work(name: str) -> None:
-        model_keys, computed = _one_model(by_model[name], suites, settings, cells, threads, lock)
+        model_keys, computed = _one_model(by_model[name], suites, settings, cells, threads, lock, resampling)
         with lock:
             keys[name] = model_keys
             result.computed += computed
@@ -153,45 +161,60 @@ def _one_model(
     cells: Cells,
     threads: int,
     lock: threading.Lock,
+    resampling: Resampling | None,
 ) -> tuple[list[str], int]:
     """Make sure that every cell of a model is there; its keys, and how many had to be computed."""
-    digests = {source.dataset: source.digest for source in sources}
-    plan: list[tuple[str, Suite, str]] = []
-    for suite in suites:
-        fitted = "split" in suite.sections or suite.level == "model"
-        scope = digests if fitted else {}
-        for dataset in (
-            [s.dataset for s in sources if s.role in suite.roles] if suite.level == "dataset" else [""]
-        ):
-            key = cell_key(
-                suite=suite.name,
-                version=suite.version,
-                summary=SUMMARY_VERSION,
-                dataset=dataset,
-                digest=digests.get(dataset, ""),
-                digests=dict(scope),
-                cards=[source.card_key for source in sources if fitted or source.dataset == dataset],
-                options={section: dict(settings[section]) for section in (*suite.sections, "bootstrap")},
-            )
-            plan.append((key, suite, dataset))
-    missing = [entry for entry in plan if entry[0] not in cells]
+    plan = [entry for suite in suites for entry in _plan(suite, sources, settings)]
+    missing = [(key, suite, dataset) for key, suite, dataset in plan if key not in cells]
     if missing:
-        model = build_cases(sources, settings, {suite.name for _, suite, _ in missing}, threads=threads)
+        roles = {role for _, suite, _ in missing for role in suite.uses}
+        needed = {dataset for _, _, dataset in missing}
+        model = build_cases(
+            [s for s in sources if s.role in roles or s.dataset in needed],
+            settings,
+            {suite.name for _, suite, _ in missing},
+            threads=threads,
+            resampling=resampling,
+        )
         for key, suite, dataset in missing:
-            if suite.level == "model":
-                rows = [_row(number, model, "") for number in suite.run(model)]
-            elif dataset in model.problems:
-                reason = model.problems[dataset]
-                rows = [_row(Number(metric=m, reason=reason), model, dataset) for m in suite.metrics]
-            else:
-                rows = [_row(number, model, dataset) for number in suite.run(model.cases[dataset])]
-            rows = [replace(row, metric_version=suite.version) for row in rows]
+            rows = [
+                replace(_row(n, model, dataset), metric_version=suite.version)
+                for n in _run(suite, model, dataset)
+            ]
             with lock:
                 cells.put(key, rows)
     return [key for key, _, _ in plan], len(missing)
 
 
-def _row(number: Number, model: Any, dataset: str) -> ResultRow:
+def _plan(suite: Suite, sources: list[Source], settings: Settings) -> Iterable[tuple[str, Suite, str]]:
+    """Yield key, suite and dataset of each cell of a suite; a key holds everything that its numbers depend
+    on.
+    """
+    own = [s.dataset for s in sources if s.role in suite.roles] if suite.level == "dataset" else [""]
+    for dataset in own:
+        inputs = [s for s in sources if s.dataset == dataset or s.role in suite.uses]
+        if not inputs:
+            continue
+        key = cell_key(
+            suite=suite.name,
+            version=suite.version,
+            summary=SUMMARY_VERSION,
+            dataset=dataset,
+            inputs=[[s.model, s.digest, s.card_key] for s in inputs],
+            options={section: dict(settings[section]) for section in (*suite.sections, "bootstrap")},
+        )
+        yield key, suite, dataset
+
+
+def _run(suite: Suite, model: ModelCases, dataset: str) -> Iterable[Number]:
+    if suite.level == "model":
+        return suite.run(model)
+    if dataset in model.problems:
+        return [Number(metric=metric, reason=model.problems[dataset]) for metric in suite.metrics]
+    return suite.run(model.cases[dataset])
+
+
+def _row(number: Number, model: ModelCases, dataset: str) -> ResultRow:
     """Turn a number into a row of the result table."""
     name = dataset if number.dataset is None else number.dataset
     card = model.model

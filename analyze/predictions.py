@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 
 from analyze import _kernels as kernels
 from analyze._kernels import RowStatistics
+from analyze.annotations import image_keys
 from analyze.classwise import ClasswiseTable
+from analyze.conformal_sets import SetQuantiles, SetStatistics
 from analyze.summaries import METADATA, Summary
 from analyze.views import ClassView, view_statistics
 from cache_schema.errors import UserError
@@ -40,17 +42,20 @@ class SummaryOptions:
     energy_temperature
         T of the energy score.
     gen
-        (M, gamma).
+        (M, gamma); None leaves it out.
     classwise_bins
         Bins of the classwise calibration error; 0 leaves it (and its second look at the logits) out.
+    conformal
+        Fitted quantiles, to count the classes of conformal sets; None leaves them out.
     """
 
     temperature: float | None = None
     temperature_facts: Mapping[str, Any] | None = None
     mcm_tau: float = 1.0
     energy_temperature: float = 1.0
-    gen: tuple[int, float] = (100, 0.1)
+    gen: tuple[int, float] | None = (100, 0.1)
     classwise_bins: int = 15
+    conformal: SetQuantiles | None = None
 
 
 def prefetched(store: PredictionStore, rows: int = BLOCK_ROWS) -> Iterator[Block]:
@@ -90,6 +95,7 @@ def summarize(
     *,
     view: ClassView | None = None,
     variant: str = "",
+    labels: NDArray[np.int32] | None = None,
     options: SummaryOptions | None = None,
     held_out: NDArray[np.bool_] | None = None,
     rows: int = BLOCK_ROWS,
@@ -104,6 +110,8 @@ def summarize(
         A sealed prediction store with logits.
     view, variant
         Which classes compete, and the name of that choice; the dataset's own when None.
+    labels
+        Labels in the terms of the view; the store's own when None.
     options
         Temperatures, GEN, classwise error.
     held_out
@@ -128,7 +136,7 @@ def summarize(
     if not store.has_logits or store.n_classes is None:
         raise UserError(f"{what}: the store holds no logits")
     view = view or ClassView.of(store.dataset, store.n_classes)
-    labels = np.asarray(store.labels)
+    labels = np.asarray(store.labels if labels is None else labels)
     if store.dataset.role in ("ood", "pairs"):
         labels = np.full(len(store), -1, np.int32)
     places = view.places(labels)
@@ -136,6 +144,7 @@ def summarize(
     plan = _temperatures(store, options)
     out = RowStatistics.empty(len(store), len(plan))
     tables = _tables(view, options, labels, valid, held_out)
+    sets = None if options.conformal is None else SetStatistics(len(store), options.conformal)
     for block in prefetched(store, rows):
         here = slice(block.start, block.stop)
         assert block.logits is not None
@@ -157,15 +166,21 @@ def summarize(
             raise UserError(f"{what}: {error}") from error
         for table in tables.values():
             table.add(view, block.logits, places[here], here, threads)
+        if sets is not None:
+            sets.add(view, block.logits, places[here], valid[here], block.start, threads)
         advance(block.stop - block.start)
-    columns = _columns(view, out, plan, labels, valid)
+    columns = _columns(view, out, plan, labels, valid, options.gen is not None)
+    if sets is not None:
+        columns |= {"label_mass": sets.label_mass, "label_count": sets.label_count, "set_sizes": sets.sizes.T}
+    columns["image_key"] = image_keys(store.image_ids)
     columns |= {METADATA + name: values for name, values in store.metadata.items()}
     facts: dict[str, Any] = {
         "temperature": options.temperature,
         "split": dict(options.temperature_facts or {}),
         "tau": options.mcm_tau,
         "energy_temperature": options.energy_temperature,
-        "gen": list(options.gen),
+        "gen": list(options.gen or ()),
+        "conformal": _set_facts(options.conformal),
         "logits_kind": store.logits_kind,
         "head": store.record.get("prompt_set", "") or "",
         "aggregates": {name: table.errors() for name, table in tables.items()},
@@ -179,6 +194,20 @@ def summarize(
         variant=variant,
         facts=facts,
     )
+
+
+def _set_facts(fitted: SetQuantiles | None) -> dict[str, Any] | None:
+    """JSON has no infinity: quantiles are kept as text."""
+    if fitted is None:
+        return None
+    quantiles = {method: repr(value) for method, value in fitted.quantiles.items()}
+    return {
+        "alpha": fitted.alpha,
+        "quantiles": quantiles,
+        "penalty": fitted.penalty,
+        "free_ranks": fitted.free_ranks,
+        "n": fitted.n,
+    }
 
 
 def _temperatures(store: PredictionStore, options: SummaryOptions) -> dict[str, float]:
@@ -223,6 +252,7 @@ def _columns(
     plan: Mapping[str, float],
     labels: NDArray[np.int32],
     valid: NDArray[np.bool_],
+    has_gen: bool,
 ) -> dict[str, NDArray[Any]]:
     at = {name: out.scaled[k] for k, name in enumerate(plan)}
     plain = at["plain"]
@@ -238,8 +268,9 @@ def _columns(
         "margin": plain[kernels.MARGIN],
         "max_logit": out.fixed[kernels.MAX_LOGIT],
         "log_sum_exp": plain[kernels.LOG_SUM_EXP],
-        "gen": out.fixed[kernels.GEN],
     }
+    if has_gen:
+        columns["gen"] = out.fixed[kernels.GEN]
     if "energy" in at:
         columns["energy"] = at["energy"][kernels.LOG_SUM_EXP] * np.float32(plan["energy"])
     if "mcm" in at:

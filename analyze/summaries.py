@@ -44,12 +44,16 @@ COLUMNS: Mapping[str, ColumnSpec] = {
     "energy": ColumnSpec("float32", "T log sum exp(logits / T) at the recorded T, where that is not 1"),
     "gen": ColumnSpec("float32", "sum of (p (1 - p))^gamma over the M largest p"),
     "mcm": ColumnSpec("float32", "largest probability of softmax(cosine / tau); zero-shot models only"),
+    "label_mass": ColumnSpec("float32", "probability of the classes at least as probable as the label"),
+    "label_count": ColumnSpec("int16", "how many classes are at least as probable as the label"),
+    "set_sizes": ColumnSpec("int16", "(n, 3) classes in the LAC, APS and RAPS set; -1 where none was fitted"),
+    "image_key": ColumnSpec("int64", "hash of the file name, to join annotations"),
     "scaled_confidence": ColumnSpec("float32", "confidence at the fitted temperature"),
     "scaled_label_log_probability": ColumnSpec("float32", "label log-probability at the fitted temperature"),
     "scaled_sum_squares": ColumnSpec("float32", "sum of squares at the fitted temperature"),
     "scaled_entropy": ColumnSpec("float32", "entropy at the fitted temperature"),
 }
-"""Name -> column, in the order of a summary store; about 70 bytes an image."""
+"""Name -> column, in the order of a summary store; about 90 bytes an image."""
 
 
 class MissingColumn(UserError):
@@ -74,7 +78,8 @@ class Summary:
         Name of the class view; empty for the dataset's own.
     facts
         JSON-ready: ``temperature`` and ``split`` of the ``scaled_`` columns, ``tau`` of ``mcm``, ``gen``,
-        ``energy_temperature``, ``logits_kind``, ``head``, ``class_space``, ``view`` and ``aggregates``
+        ``energy_temperature``, ``conformal`` quantiles, ``logits_kind``, ``head``, ``class_space``,
+        ``view`` and ``aggregates``
         (numbers of
         the whole set that need all probabilities).
     """
@@ -123,8 +128,8 @@ class Summary:
         """Metadata columns by name."""
         return {k.removeprefix(METADATA): v for k, v in self.columns.items() if k.startswith(METADATA)}
 
-    def rows(self, mask: NDArray[np.bool_]) -> Summary:
-        """Return the summary of some rows."""
+    def rows(self, mask: NDArray[Any]) -> Summary:
+        """Return the summary of some rows: a mask, or row numbers in any order."""
         return replace(self, columns={name: values[mask] for name, values in self.columns.items()})
 
 
@@ -136,6 +141,8 @@ def _why_missing(summary: Summary, name: str) -> str:
         return (
             f"no temperature: {reason}" if reason else "needs a temperature fitted on the in-distribution set"
         )
+    if name in ("label_mass", "label_count", "set_sizes"):
+        return "needs the big store: the summary holds no conformal sets"
     if name.startswith(METADATA):
         known = sorted(summary.metadata)
         column = name.removeprefix(METADATA)

@@ -36,6 +36,8 @@ class TemperatureFit:
         Mean NLL in nats of the rows it was fitted on, at T = 1 and at T.
     n
         Rows it was fitted on.
+    standard_error
+        Of the temperature, from the spread of the rows' derivatives (sandwich estimate).
     passes
         Passes over all rows.
     """
@@ -44,6 +46,7 @@ class TemperatureFit:
     nll_before: float
     nll_after: float
     n: int
+    standard_error: float
     passes: int
 
     def apply(self, logits: NDArray[Any]) -> NDArray[Any]:
@@ -200,7 +203,8 @@ def _check(
 def _moments(
     blocks: Iterable[tuple[NDArray[Any], NDArray[np.int32]]], beta: float, threads: int
 ) -> NDArray[Any]:
-    """Mean over rows of NLL and its two derivatives in beta; rows are summed in one fixed order, whatever
+    """Mean over rows of NLL and its two derivatives in beta, n, and the mean squared first derivative;
+    rows are summed in one fixed order, whatever
     the blocks.
     """
     parts = []
@@ -217,7 +221,7 @@ def _moments(
         parts.append(out)
     rows_all = np.concatenate(parts, axis=1)
     mean: NDArray[Any] = np.ascontiguousarray(rows_all).sum(axis=1) / rows_all.shape[1]
-    return np.append(mean, rows_all.shape[1])
+    return np.append(mean, (rows_all.shape[1], float((rows_all[1] ** 2).mean())))
 
 
 def _fit(
@@ -242,7 +246,10 @@ def _fit(
     if first[1] == 0.0 and first[2] == 0.0:
         raise UserError("the NLL does not depend on the temperature: the logits of every row are all equal")
     beta, last, passes = newton(at, bounds, tolerance, max_passes, start, {1.0: first})
-    return TemperatureFit(1.0 / beta, float(first[0]), float(last[0]), int(first[3]), passes + 1)
+    n = int(first[3])
+    # Var(beta) = E[g^2] / (n H^2); T = 1 / beta.
+    error = math.sqrt(float(last[4]) / n) / float(last[2]) / beta**2
+    return TemperatureFit(1.0 / beta, float(first[0]), float(last[0]), n, error, passes + 1)
 
 
 def newton(

@@ -95,6 +95,15 @@ class ClassView:
             raise UserError(f"row {int(labels.argmax())}: label {labels.max()} is no column of the logits")
         return np.where(labels >= 0, table[np.maximum(labels, 0)], -1).astype(np.int32)
 
+    def groups_of(self, labels: NDArray[np.integer[Any]]) -> NDArray[np.int32]:
+        """Return the super-class of each class, -1 where it is in none: labels of an unmapped set in this
+        one's terms.
+        """
+        table = np.full(self.n_columns, -1, np.int32)
+        for place, group in enumerate(self.groups or ()):
+            table[list(group)] = place
+        return np.where(labels >= 0, table[np.maximum(labels, 0)], -1).astype(np.int32)
+
     def classes(self, places: NDArray[np.integer[Any]]) -> NDArray[np.int32]:
         """Return the class (or group) index of each place, -1 where the place is -1."""
         if self.groups is not None or self.mask is None:

@@ -55,6 +55,8 @@ class Case:
         Why there is none.
     no_temperature
         Why there is no temperature.
+    resampling
+        Shared bootstrap weights (``suites.resampling.Resampling``); None for no bootstrap.
     fit_columns
         (confidence, correct) of the rows that calibrators are fitted on.
     """
@@ -65,6 +67,7 @@ class Case:
     calibrated_on: str = ""
     no_calibrator: str = ""
     no_temperature: str = ""
+    resampling: Any = None
     fit_columns: tuple[NDArray[Any], NDArray[np.bool_]] | None = None
 
     @property
@@ -87,10 +90,16 @@ class ModelCase:
         Dataset id -> case.
     settings
         All options.
+    subsets
+        (ID set, other set) -> statistics of the ID set on the other's classes, or why there are none.
+    problems
+        Dataset -> why it has no case.
     """
 
-    cases: Mapping[str, Case]
+    cases: dict[str, Case]
     settings: Settings
+    subsets: dict[tuple[str, str], Summary | str] = field(default_factory=dict)
+    problems: dict[str, str] = field(default_factory=dict)
 
     def of_role(self, *roles: str) -> list[Case]:
         """Return the cases whose dataset has one of the roles, sorted by id."""
@@ -117,6 +126,8 @@ class Suite:
         Names in the result table that it can give.
     roles
         Datasets that it is for (level ``dataset``).
+    uses
+        Roles of the datasets that its numbers depend on, besides the one they are about.
     run
         Case or ModelCase -> numbers.
     """
@@ -128,6 +139,35 @@ class Suite:
     metrics: tuple[str, ...]
     run: Callable[[Any], Iterable[Number]]
     roles: tuple[str, ...] = ("id", "shift")
+    uses: tuple[str, ...] = ()
+
+
+def bounded(
+    number: Number, case: Case, replicates: Callable[[Any], NDArray[np.float64]], n: int, **how: Any
+) -> Number:
+    """Return a number with its bootstrap interval, if a bootstrap is asked for and there is a value.
+
+    Parameters
+    ----------
+    number
+        The number.
+    case
+        Whose dataset's weights are used.
+    replicates
+        Weights (n, R) -> the number on each resample, (R,).
+    n
+        Rows it rests on.
+    how
+        ``low``, ``high``, ``basic`` of ``Resampling.interval``.
+    """
+    if case.resampling is None or number.value is None or n < 2:
+        return number
+    weights = case.resampling.weights(case.summary.dataset.id, n)
+    try:
+        low, high = case.resampling.interval(number.value, replicates(weights), **how)
+    except CloserlookError:
+        return number
+    return replace(number, low=low, high=high)
 
 
 def attempt(metric: str, compute: Callable[[], Number | float], **variant: Any) -> Number:

@@ -10,11 +10,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analyze import metrics
+from analyze._walk_kernels import ks_replicates
 from analyze.confidence_maps import fit_confidence_map
-from analyze.suites.base import Case, Number, attempt, without
+from analyze.replicates import ece_replicates, mean_replicates, smooth_replicates
+from analyze.suites.base import Case, Number, attempt, bounded, without
 from analyze.summaries import Summary
 
-CONFIDENCE_METRICS = ("ece", "ece_mass", "ece_l2", "mce", "calibration_gap", "ks_error", "smece")
+CONFIDENCE_METRICS = (
+    "ece",
+    "ece_mass",
+    "ece_mass100",
+    "ece_l2_debiased",
+    "mce",
+    "calibration_gap",
+    "ks_error",
+    "smece",
+)
 METRICS = (*CONFIDENCE_METRICS, "nll", "brier", "classwise_ece", "temperature")
 
 
@@ -50,30 +61,58 @@ def of_confidences(
     bins = case.settings.changed("calibration", "bins")
     told = variant.pop("options", {})
 
-    def number(metric: str, compute: Callable[[], float], options: dict[str, Any]) -> Number:
-        return attempt(metric, compute, n=confidences.size, options={**told, **options}, **variant)
+    def number(
+        metric: str,
+        compute: Callable[[], float],
+        replicates: Callable[[Any], NDArray[np.float64]],
+        options: dict[str, Any],
+        **how: Any,
+    ) -> Number:
+        found = attempt(metric, compute, n=confidences.size, options={**told, **options}, **variant)
+        return bounded(found, case, replicates, confidences.size, **{"low": 0.0, "high": 1.0, **how})
 
-    def ece(**how: Any) -> Callable[[], float]:
-        return lambda: metrics.expected_calibration_error(confidences, correct, **how)
+    def ece(metric: str, changed: dict[str, Any], **how: Any) -> Number:
+        return number(
+            metric,
+            lambda: metrics.expected_calibration_error(confidences, correct, **how),
+            lambda weights: ece_replicates(confidences, correct, weights, **how),
+            changed,
+            basic=True,
+        )
 
     width = int(options["bins"])
-    yield number("ece", ece(n_bins=width), bins)
-    for k, n_bins in enumerate(options["mass_bins"]):
-        yield number(
-            "ece_mass",
-            ece(n_bins=n_bins, binning="mass"),
-            {} if k == 0 and n_bins == 15 else {"n_bins": n_bins},
-        )
-    yield number("ece_l2", ece(n_bins=width, norm="l2", debias=True), bins)
-    yield number("mce", lambda: metrics.maximum_calibration_error(confidences, correct, n_bins=width), bins)
-    yield number("calibration_gap", lambda: metrics.signed_calibration_gap(confidences, correct), {})
-    yield number("ks_error", lambda: metrics.ks_calibration_error(confidences, correct), {})
-    kernel = options["smece_kernel"]
+    yield ece("ece", bins, n_bins=width)
+    for n_bins in options["mass_bins"]:
+        yield ece("ece_mass" if n_bins == 15 else f"ece_mass{n_bins}", {}, n_bins=n_bins, binning="mass")
+    yield ece("ece_l2_debiased", bins, n_bins=width, binning="mass", norm="l2", debias=True)
+    yield ece("mce", bins, n_bins=width, norm="max")
+    gap = confidences - correct
     yield number(
+        "calibration_gap",
+        lambda: metrics.signed_calibration_gap(confidences, correct),
+        lambda weights: mean_replicates(gap, weights),
+        {},
+        low=-1.0,
+    )
+    yield number(
+        "ks_error",
+        lambda: metrics.ks_calibration_error(confidences, correct),
+        lambda weights: ks_replicates(confidences, correct, weights),
+        {},
+        basic=True,
+    )
+    kernel = options["smece_kernel"]
+    smooth = attempt(
         "smece",
         lambda: metrics.smooth_calibration_error(confidences, correct, kernel=kernel),
-        case.settings.changed("calibration", "smece_kernel"),
+        n=confidences.size,
+        options={**told, **case.settings.changed("calibration", "smece_kernel")},
+        **variant,
     )
+    if kernel == "reflected":
+        drawn = lambda weights: smooth_replicates(confidences, correct, weights)  # noqa: E731
+        smooth = bounded(smooth, case, drawn, confidences.size, low=0.0, high=1.0, basic=True)
+    yield smooth
 
 
 @dataclass(frozen=True)
@@ -101,13 +140,22 @@ def _probabilities(
         yield from without(METRICS[:-1], str(error), **variant)
         return
     yield from of_confidences(case, confidences, correct, **dict(variant))
-    yield attempt("nll", lambda: nll(columns.of(rows, "label_log_probability")), n=n, **variant)
-    yield attempt(
+    loss = attempt("nll", lambda: nll(columns.of(rows, "label_log_probability")), n=n, **variant)
+    finite = loss.value is not None and np.isfinite(loss.value)
+    if finite:
+        own = columns.of(rows, "label_log_probability")
+        loss = bounded(loss, case, lambda weights: -mean_replicates(own, weights), n, low=0.0)
+    yield loss
+    score = attempt(
         "brier",
         lambda: brier(columns.of(rows, "sum_squares"), columns.of(rows, "label_log_probability")),
         n=n,
         **variant,
     )
+    if score.value is not None:
+        each = brier_each(columns.of(rows, "sum_squares"), columns.of(rows, "label_log_probability"))
+        score = bounded(score, case, lambda weights: mean_replicates(each, weights), n, low=0.0, high=2.0)
+    yield score
     yield _classwise(case, aggregate, **variant)
 
 
@@ -116,10 +164,16 @@ def nll(label_log_probability: NDArray[Any]) -> float:
     return -float(label_log_probability.mean(dtype=np.float64))
 
 
-def brier(sum_squares: NDArray[Any], label_log_probability: NDArray[Any]) -> float:
-    """Return the mean over rows of the squared distance to the one-hot label, in [0, 2]."""
+def brier_each(sum_squares: NDArray[Any], label_log_probability: NDArray[Any]) -> NDArray[np.float64]:
+    """Return the squared distance of each row's probabilities to the one-hot label, (n,) in [0, 2]."""
     p = np.exp(label_log_probability.astype(np.float64))
-    return float((sum_squares - 2.0 * p + 1.0).mean(dtype=np.float64))
+    distance: NDArray[np.float64] = sum_squares - 2.0 * p + 1.0
+    return distance
+
+
+def brier(sum_squares: NDArray[Any], label_log_probability: NDArray[Any]) -> float:
+    """Return the Brier score: the mean over rows of ``brier_each``."""
+    return float(brier_each(sum_squares, label_log_probability).mean(dtype=np.float64))
 
 
 def _classwise(case: Case, aggregate: str, **variant: Any) -> Number:
@@ -163,7 +217,13 @@ def _temperature(case: Case, rows: Summary) -> Iterator[Number]:
         told = variant | {
             "options": {**case.settings["split"], **case.settings.changed("calibrators", "bounds")}
         }
-        yield Number(metric="temperature", value=float(temperature), n=split.get("n"), **told)
+        spread = 1.96 * float(split.get("standard_error", np.nan))
+        low, high = (
+            (float(temperature) - spread, float(temperature) + spread) if spread == spread else (None, None)
+        )
+        yield Number(
+            metric="temperature", value=float(temperature), low=low, high=high, n=split.get("n"), **told
+        )
     yield from _probabilities(case, rows, _Columns("scaled_"), "classwise_scaled", **variant)
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analyze import metrics
+from analyze.replicates import detection_replicates
 from analyze.suites.base import Case, ModelCase, Number, attempt, without
 from analyze.summaries import Summary
 from cache_schema.errors import UserError, nearest
@@ -71,96 +72,130 @@ def score_options(case: Case, name: str) -> dict[str, Any]:
     return {**options, **case.settings.changed("ood", "class_masks")}
 
 
-def compare(id_scores: NDArray[Any], ood_scores: NDArray[Any], case: Case) -> Iterator[Number]:
-    """Yield the detection numbers of two sets of scores."""
-    options = case.settings["ood"]
-    n = id_scores.size + ood_scores.size
-    threshold = case.settings.changed("ood", "threshold")
-    method = case.settings.changed("ood", "aupr")
-    yield attempt("auroc", lambda: metrics.auroc(id_scores, ood_scores), n=n)
-    for positive in ("id", "ood"):
-        yield attempt(
-            f"fpr95_{positive}",
-            lambda positive=positive: metrics.fpr_at_tpr(  # type: ignore[misc]
-                id_scores, ood_scores, positive=positive, threshold=options["threshold"]
-            ),
-            n=n,
-            options=threshold,
-        )
-    for name, positive in (("aupr_in", "id"), ("aupr_out", "ood")):
-        yield attempt(
-            name,
-            lambda positive=positive: metrics.aupr(  # type: ignore[misc]
-                id_scores, ood_scores, positive=positive, method=options["aupr"]
-            ),
-            n=n,
-            options=method,
-        )
-
-
 def run(model: ModelCase) -> Iterator[Number]:
     """Yield every ID x OOD pair by score, and the near, far and all means."""
     outside = model.of_role("ood")
     for inside in model.of_role("id"):
         for name in model.settings["ood"]["scores"]:
-            yield from _one_score(inside, outside, name)
+            yield from _one_score(model, inside, outside, name)
+    for dataset, reason in sorted(model.problems.items()):
+        yield from without(METRICS, reason, dataset=dataset)
 
 
-def _one_score(inside: Case, outside: list[Case], name: str) -> Iterator[Number]:
+def _one_score(model: ModelCase, inside: Case, outside: list[Case], name: str) -> Iterator[Number]:
     if name not in SCORES:
         raise UserError(f"no score {name!r}{nearest(name, SCORES)}; there are {', '.join(SCORES)}")
     if name == "mcm" and inside.summary.model.logit_scale is None:
         return  # not a missing number: the score is for zero-shot models
     variant: dict[str, Any] = {"id_dataset": inside.summary.dataset.id, "score": name}
     options = score_options(inside, name)
-    used = inside.summary["valid"]
+    found: dict[str, list[tuple[str, Number, NDArray[Any] | None]]] = {}
+    for case in outside:
+        card = case.summary.dataset
+        here = {**variant, "dataset": card.id, "stores": (inside.summary.digest, case.summary.digest)}
+        try:
+            id_scores, ood_scores = _scores(model, inside, case, name)
+        except ValueError as error:
+            numbers: list[tuple[Number, NDArray[Any] | None]] = [
+                (n, None) for n in without(METRICS, str(error), options=options)
+            ]
+        else:
+            numbers = list(compare(id_scores, ood_scores, inside, case))
+        for number, replicates in numbers:
+            told = replace(number, **{**here, "options": {**number.options, **options}})
+            yield told
+            found.setdefault(number.metric, []).append((card.distance, told, replicates))
+    yield from means(found, variant, inside)
+
+
+def _scores(model: ModelCase, inside: Case, outside: Case, name: str) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return the scores of the ID rows and of the OOD rows that count."""
+    summary = inside.summary
+    card = outside.summary.dataset
+    if model.settings["ood"]["class_masks"] and card.class_mask is not None:
+        subset = model.subsets.get((summary.dataset.id, card.id), f"no summary on the classes of {card.id}")
+        if isinstance(subset, str):
+            raise UserError(subset)
+        summary = subset
+    used = summary["valid"]
     if name == "tempscale":
         # The rows that the temperature was fitted on are no test.
         used = used & inside.held_out
-        options = options | inside.settings.changed("split")
-    found: dict[str, list[tuple[str, Number]]] = {}
-    for case in outside:
-        rows = case.summary.rows(case.summary["valid"])
-        here = {
-            **variant,
-            "dataset": case.summary.dataset.id,
-            "stores": (inside.summary.digest, case.summary.digest),
-        }
-        try:
-            id_scores = score_of(name, inside.summary)[used]
-            ood_scores = score_of(name, rows)
-        except ValueError as error:
-            yield from without(METRICS, str(error), options=options, **here)
-            continue
-        for number in compare(id_scores, ood_scores, inside):
-            yield _with(number, options, here)
-            found.setdefault(number.metric, []).append(
-                (case.summary.dataset.distance, _with(number, options, here))
-            )
-    yield from means(found, variant)
+    return score_of(name, summary)[used], score_of(name, outside.summary)[outside.summary["valid"]]
 
 
-def _with(number: Number, options: dict[str, Any], variant: dict[str, Any]) -> Number:
-    return replace(number, options={**number.options, **options}, **variant)
+def compare(
+    id_scores: NDArray[Any], ood_scores: NDArray[Any], inside: Case, outside: Case
+) -> Iterator[tuple[Number, NDArray[Any] | None]]:
+    """Yield the detection numbers of two sets of scores, each with its bootstrap replicates."""
+    options = inside.settings["ood"]
+    n = id_scores.size + ood_scores.size
+    threshold = inside.settings.changed("ood", "threshold")
+    method = inside.settings.changed("ood", "aupr")
+    replicates = _replicates(id_scores, ood_scores, inside, outside)
+
+    def fpr(positive: Any) -> float:
+        return metrics.fpr_at_tpr(id_scores, ood_scores, positive=positive, threshold=options["threshold"])
+
+    def aupr(positive: Any) -> float:
+        return metrics.aupr(id_scores, ood_scores, positive=positive, method=options["aupr"])
+
+    for number in (
+        attempt("auroc", lambda: metrics.auroc(id_scores, ood_scores), n=n),
+        attempt("fpr95_id", lambda: fpr("id"), n=n, options=threshold),
+        attempt("fpr95_ood", lambda: fpr("ood"), n=n, options=threshold),
+        attempt("aupr_in", lambda: aupr("id"), n=n, options=method),
+        attempt("aupr_out", lambda: aupr("ood"), n=n, options=method),
+    ):
+        # The weighted passes know the default conventions only: no interval is better than another number's.
+        drawn = replicates.get(number.metric) if not number.options else None
+        yield _bounded(number, drawn, inside), drawn
 
 
-def means(found: dict[str, list[tuple[str, Number]]], variant: dict[str, Any]) -> Iterator[Number]:
+def _replicates(
+    id_scores: NDArray[Any], ood_scores: NDArray[Any], inside: Case, outside: Case
+) -> dict[str, NDArray[Any]]:
+    shared = inside.resampling
+    if shared is None or min(id_scores.size, ood_scores.size) < 2:
+        return {}
+    if not (np.isfinite(id_scores).all() and np.isfinite(ood_scores).all()):
+        return {}
+    return dict(
+        detection_replicates(
+            id_scores,
+            ood_scores,
+            shared.weights(inside.summary.dataset.id, id_scores.size),
+            shared.weights(outside.summary.dataset.id, ood_scores.size),
+        )
+    )
+
+
+def _bounded(number: Number, replicates: NDArray[Any] | None, inside: Case) -> Number:
+    if replicates is None or number.value is None:
+        return number
+    low, high = inside.resampling.interval(number.value, replicates, low=0.0, high=1.0)
+    return replace(number, low=low, high=high)
+
+
+def means(
+    found: dict[str, list[tuple[str, Number, NDArray[Any] | None]]], variant: dict[str, Any], inside: Case
+) -> Iterator[Number]:
     """Yield unweighted means over the near, the far and all OOD sets; a set without a number takes the
     mean away.
     """
     for metric, numbers in found.items():
         for subset in ("near", "far", "all"):
-            chosen = [number for distance, number in numbers if subset in ("all", distance)]
+            chosen = [(number, drawn) for distance, number, drawn in numbers if subset in ("all", distance)]
             if not chosen:
                 continue
-            here = {**variant, "subset": subset, "dataset": "", "options": chosen[0].options}
-            missing = [number.dataset for number in chosen if number.value is None]
-            stores = tuple(sorted({digest for number in chosen for digest in number.stores}))
+            here = {**variant, "subset": subset, "dataset": "", "options": chosen[0][0].options}
+            here["stores"] = tuple(sorted({digest for number, _ in chosen for digest in number.stores}))
+            missing = [str(number.dataset) for number, _ in chosen if number.value is None]
             if missing:
-                reason = f"no {metric} on {', '.join(str(name) for name in missing)}"
-                yield Number(metric=metric, reason=reason, stores=stores, **here)
+                yield Number(metric=metric, reason=f"no {metric} on {', '.join(missing)}", **here)
                 continue
-            value = float(np.mean([number.value for number in chosen if number.value is not None]))
-            yield Number(
-                metric=metric, value=value, n=sum(number.n or 0 for number in chosen), stores=stores, **here
-            )
+            value = float(np.mean([number.value for number, _ in chosen if number.value is not None]))
+            number = Number(metric=metric, value=value, n=sum(number.n or 0 for number, _ in chosen), **here)
+            drawn = [replicates for _, replicates in chosen if replicates is not None]
+            mean = np.mean(drawn, axis=0) if len(drawn) == len(chosen) else None
+            yield _bounded(number, mean, inside)

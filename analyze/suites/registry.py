@@ -6,7 +6,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from analyze.suites import accuracy, calibration, detection, selective
+from analyze.metrics.registry import METRICS
+from analyze.suites import (
+    accuracy,
+    calibration,
+    conformal,
+    detection,
+    factors,
+    selective,
+    shape_bias,
+    subsets,
+)
 from analyze.suites.base import Suite
 from cache_schema.errors import UserError, nearest
 
@@ -21,42 +31,38 @@ SUITES: Mapping[str, Suite] = {
             ("calibration", "calibrators", "split"),
             calibration.METRICS,
             calibration.run,
+            uses=("id",),
         ),
         Suite("selective", 1, "dataset", ("selective",), selective.METRICS, selective.run),
-        Suite("detection", 1, "model", ("ood", "split"), detection.METRICS, detection.run),
+        Suite("factors", 1, "dataset", ("factors", "accuracy", "calibration"), factors.METRICS, factors.run),
+        Suite("shape-bias", 1, "dataset", ("shape_bias", "accuracy"), shape_bias.METRICS, shape_bias.run),
+        Suite(
+            "conformal",
+            1,
+            "dataset",
+            ("conformal", "split", "accuracy"),
+            conformal.METRICS,
+            conformal.run,
+            uses=("id",),
+        ),
+        Suite("subsets", 1, "model", ("accuracy",), subsets.METRICS, subsets.run, uses=("id", "shift")),
+        Suite(
+            "detection", 1, "model", ("ood", "split"), detection.METRICS, detection.run, uses=("id", "ood")
+        ),
     )
 }
 
-LOWER = frozenset(
-    {
-        "ece",
-        "ece_mass",
-        "ece_l2",
-        "mce",
-        "ks_error",
-        "smece",
-        "nll",
-        "brier",
-        "classwise_ece",
-        "aurc",
-        "eaurc",
-        "augrc",
-        "risk_at_coverage",
-        "fpr95_id",
-        "fpr95_ood",
-        "error_ratio",
-        "invalid_images",
-        "conformal_size",
-    }
-)
-UNDIRECTED = frozenset(
-    {"temperature", "calibration_gap", "shape_bias", "conformal_coverage", "error_consistency"}
-)
+_LOWER = ("risk_at_coverage", "ece_mass", "conformal_size", "invalid_images")
+_UNDIRECTED = ("temperature", "conformal_coverage", "shape_share", "texture_share")
 
 
 def direction(metric: str) -> str:
     """Return which way a metric is better: ``higher``, ``lower`` or ``none``."""
-    return "lower" if metric in LOWER else "none" if metric in UNDIRECTED else "higher"
+    if metric in METRICS:
+        return METRICS[metric].direction
+    if metric.startswith(_LOWER):
+        return "lower"
+    return "none" if metric.startswith(_UNDIRECTED) else "higher"
 
 
 def chosen_suites(only: list[str] | None) -> tuple[list[Suite], set[str]]:
@@ -69,7 +75,10 @@ def chosen_suites(only: list[str] | None) -> tuple[list[Suite], set[str]]:
     """
     if not only:
         return list(SUITES.values()), set()
-    owner = {metric: suite.name for suite in SUITES.values() for metric in suite.metrics}
+    owner: dict[str, list[str]] = {}
+    for suite in SUITES.values():
+        for metric in suite.metrics:
+            owner.setdefault(metric, []).append(suite.name)
     suites: dict[str, Suite] = {}
     wanted: set[str] = set()
     whole: set[str] = set()
@@ -78,7 +87,7 @@ def chosen_suites(only: list[str] | None) -> tuple[list[Suite], set[str]]:
             suites[name] = SUITES[name]
             whole.update(SUITES[name].metrics)
         elif name in owner:
-            suites[owner[name]] = SUITES[owner[name]]
+            suites.update({suite: SUITES[suite] for suite in owner[name]})
             wanted.add(name)
         else:
             raise UserError(

@@ -1,0 +1,102 @@
+"""What is fitted on a part of the in-distribution set: temperature and conformal quantiles."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from analyze.conformal_sets import SetQuantiles, fit_quantiles
+from analyze.settings import Settings
+from analyze.sources import Source
+from analyze.split import fit_rows
+from analyze.temperature import TemperatureFit, fit_temperature_store
+from cache_schema.errors import CloserlookError
+from cache_schema.records import DatasetCard
+
+USES_FIT = frozenset({"calibration", "detection", "conformal"})
+
+
+@dataclass(frozen=True)
+class IdFit:
+    """What was fitted on an ID set.
+
+    Attributes
+    ----------
+    dataset
+        Its id.
+    rows
+        (n,) rows that were fitted on; None where the set could not be divided.
+    temperature, quantiles
+        The fits; None where there is none.
+    no_rows, no_temperature, no_quantiles
+        Why there is none.
+    """
+
+    dataset: str
+    rows: NDArray[np.bool_] | None = None
+    temperature: TemperatureFit | None = None
+    quantiles: SetQuantiles | None = None
+    no_rows: str = ""
+    no_temperature: str = ""
+    no_quantiles: str = ""
+
+    def facts(self, settings: Settings) -> dict[str, Any]:
+        """Return where the temperature comes from, JSON-ready."""
+        facts: dict[str, Any] = dict(settings["split"])
+        fit = self.temperature
+        if fit is None:
+            return facts
+        told = {"dataset": self.dataset, "n": fit.n, "nll_before": fit.nll_before, "nll_after": fit.nll_after}
+        return facts | told | {"standard_error": fit.standard_error}
+
+
+def fit_id_set(source: Source, settings: Settings, suites: set[str], threads: int = 1) -> IdFit:
+    """Fit what the suites need on an ID set; what fails is kept as a reason.
+
+    Of a summary only the split is made: its fits were made with it.
+    """
+    labels = source.store.column("label") if source.is_summary else source.store.labels
+    valid = source.store.column("valid") if source.is_summary else source.store.valid
+    try:
+        rows = fit_rows(labels, usable=np.asarray(valid), **settings["split"])
+    except CloserlookError as error:
+        reason = str(error)
+        return IdFit(source.dataset, no_rows=reason, no_temperature=reason, no_quantiles=reason)
+    if source.is_summary:
+        return IdFit(source.dataset, rows)
+    temperature, no_temperature = None, "no temperature is asked for"
+    if "temperature" in settings["calibrators"]["methods"] and suites & {"calibration", "detection"}:
+        low, high = settings["calibrators"]["bounds"]
+        try:
+            temperature = fit_temperature_store(source.store, rows, bounds=(low, high), threads=threads)
+            no_temperature = ""
+        except CloserlookError as error:
+            no_temperature = str(error)
+    quantiles, no_quantiles = None, ""
+    if "conformal" in suites:
+        options = settings["conformal"]
+        try:
+            quantiles = fit_quantiles(
+                source.store,
+                rows,
+                alpha=options["alpha"],
+                methods=options["methods"],
+                penalty=options["raps_penalty"],
+                free_ranks=options["raps_k"],
+                threads=threads,
+            )
+        except CloserlookError as error:
+            no_quantiles = str(error)
+    return IdFit(source.dataset, rows, temperature, quantiles, "", no_temperature, no_quantiles)
+
+
+def id_set_of(card: DatasetCard, id_sets: list[str]) -> str:
+    """Return the ID set whose fits are applied to a dataset: its ``shift_of``, else the only one there is."""
+    if card.id in id_sets:
+        return card.id
+    if card.shift_of in id_sets:
+        return card.shift_of
+    return id_sets[0] if len(id_sets) == 1 else ""
