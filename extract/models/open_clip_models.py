@@ -173,8 +173,8 @@ class OpenClipModel(LoadedModel):
             prepared.card,
             feature_width=self.feature_width,
             parameters=sum(parameter.numel() for parameter in module.visual.parameters()),
-            logit_scale=float(module.logit_scale.exp()),
-            logit_bias=None if module.logit_bias is None else float(module.logit_bias),
+            logit_scale=module.logit_scale.detach().exp().item(),
+            logit_bias=None if module.logit_bias is None else module.logit_bias.detach().item(),
         )
         self._source = source
         self._normalize = Normalizer(prepared.preprocessing, self.device)
