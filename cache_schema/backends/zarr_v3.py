@@ -8,6 +8,7 @@ import json
 import os
 import threading
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,6 +16,7 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 from zarr.codecs import BloscCodec, Crc32cCodec
+from zarr.storage import LocalStore, StorePath
 
 from cache_schema.backends.base import StoreFiles, StoreReader
 from cache_schema.errors import CorruptStoreError, UnsealedStoreError
@@ -36,6 +38,7 @@ its own."""
 
 CODEC: Literal["zstd"] = "zstd"
 LEVEL = 3
+SYNC_THREADS = 8
 ZARRS = "zarrs.ZarrsCodecPipeline"
 _CODEC_ERRORS = (RuntimeError, ValueError, TypeError, KeyError, OSError, EOFError)
 _config_lock = threading.Lock()
@@ -112,19 +115,21 @@ class ZarrFiles(StoreFiles):
             self._vouch(self.path.joinpath(name, "c", str(shard), *["0"] * (len(shards) - 1)))
 
     def _vouch(self, file: Path) -> None:
-        sync_file(file)
         self._files[file.relative_to(self.path).as_posix()] = digest_file(file)
 
     def seal(self, header: Mapping[str, Any]) -> None:
         """Replace the header by the sealed one, last of all."""
+        files: list[Path] = []
         folders = [self.path]
         for path in self.path.rglob("*"):
-            if path.is_dir():
-                folders.append(path)
-            elif path != self.path / ROOT and path.relative_to(self.path).as_posix() not in self._files:
-                self._vouch(path)
-        for folder in folders:
-            sync_folder(folder)
+            (folders if path.is_dir() else files).append(path)
+        for file in files:
+            if file != self.path / ROOT and file.relative_to(self.path).as_posix() not in self._files:
+                self._vouch(file)
+        # Together, so that the file system can commit them together.
+        with ThreadPoolExecutor(SYNC_THREADS) as pool:
+            list(pool.map(sync_file, files))
+            list(pool.map(sync_folder, folders))
         part = self.path.parent / ROOT
         part.write_bytes(dump_with_digest(root_document(header, dict(sorted(self._files.items())))))
         sync_file(part)
@@ -192,8 +197,8 @@ class ZarrReader(StoreReader):
         except (FileNotFoundError, NotADirectoryError):
             return None
 
-    def _location(self, name: str) -> Any:
-        return str(self.path / name)
+    def _store(self) -> Any:
+        return LocalStore(self.path, read_only=True)
 
     def _pipeline(self) -> dict[str, str]:
         usable = not _forked and importlib.util.find_spec("zarrs") is not None
@@ -202,26 +207,36 @@ class ZarrReader(StoreReader):
     def _array(self, name: str) -> zarr.Array[Any]:
         key = (name, os.getpid())
         if key not in self._open:
-            self._trust(name)
+            # From the metadata that the seal vouches for, without asking the store for them once more.
+            metadata = self._trusted_metadata(name)
             with _config_lock, zarr.config.set(self._pipeline()):
                 try:
-                    self._open[key] = zarr.open_array(self._location(name), mode="r", zarr_format=3)
+                    self._open[key] = zarr.Array.from_dict(StorePath(self._store(), name), metadata)
                 except _CODEC_ERRORS as error:
                     raise CorruptStoreError(f"{self.path}: array {name} cannot be opened: {error}") from error
         return self._open[key]
 
-    def _trust(self, name: str) -> None:
+    def _trusted_metadata(self, name: str) -> dict[str, Any]:
         """Compare an array's files with the seal: a missing shard would read as fill values, silently."""
-        listed = self.files()
-        for file, (size, digest) in listed.items():
-            if not file.startswith(f"{name}/"):
+        lead = f"{name}/"
+        metadata = None
+        for file, (size, digest) in self._root()[FILES]["files"].items():
+            if not file.startswith(lead):
+                continue
+            if file == lead + ROOT:
+                metadata = self._fetch(file)
+                if metadata is None or hashlib.sha256(metadata).hexdigest() != digest:
+                    raise CorruptStoreError(f"{self.path / file}: its bytes are not those that were sealed")
                 continue
             found = self._size(file)
             if found != size:
                 what = "is missing" if found is None else f"has {found} bytes, {size} were sealed"
                 raise CorruptStoreError(f"{self.path / file} {what}; delete the store and write it again")
-            if file == f"{name}/{ROOT}" and _sha256(self._fetch(file)) != digest:
-                raise CorruptStoreError(f"{self.path / file}: its bytes are not those that were sealed")
+        if metadata is None:
+            raise CorruptStoreError(f"{self.path} holds no array {name}")
+        document = json.loads(metadata)
+        assert isinstance(document, dict)
+        return document
 
     def read(self, name: str, start: int, stop: int) -> NDArray[Any]:
         """Return rows of an array."""
@@ -259,7 +274,3 @@ class ZarrReader(StoreReader):
     def n_bytes(self) -> int:
         """Return the size on disk."""
         return len(self._fetch(ROOT) or b"") + sum(size for size, _ in self.files().values())
-
-
-def _sha256(raw: bytes | None) -> str:
-    return hashlib.sha256(raw or b"").hexdigest()
