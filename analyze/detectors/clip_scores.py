@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analyze.detectors.base import Detector, Inputs, Learnt, Needs, check_range
-from analyze.detectors.head import Head
-from analyze.detectors.rows import Float32, Rows, logsumexp, row_sum, unit_of
+from analyze.detectors.products import Right
+from analyze.detectors.rows import Rows, logsumexp, row_sum, unit_of
 from cache_schema.errors import UserError
 
 
@@ -43,7 +43,8 @@ class MaximumConceptMatching(Detector):
     def _fit(self, inputs: Inputs) -> Learnt:
         tau, head = np.float32(self.tau), inputs.head
         if head is not None and head.scale is None and self.scale is None:
-            return Learnt(lambda rows: _top_share(_text_cosines(rows, head) / tau))
+            texts = Right.of(unit_of(head.weight).T)
+            return Learnt(lambda rows: _top_share(_text_cosines(rows, texts) / tau))
         scale = np.float32(self.scale or (head.scale if head is not None else None) or 1)
         bias = head.bias if head is not None else np.float32(0)
 
@@ -59,13 +60,13 @@ class MaximumConceptMatching(Detector):
         return Learnt(rule)
 
 
-def _text_cosines(rows: Rows, head: Head) -> Float32:
+def _text_cosines(rows: Rows, texts: Right) -> NDArray[Any]:
     if not rows.has_features:
         raise UserError("mcm needs features where the head has no logit scale (or give the scale: mcm scale=100)")
-    return np.asarray(np.matmul(rows.of_unit_length().features, unit_of(head.weight).T))
+    return rows.of_unit_length().product(texts)
 
 
-def _top_share(values: Float32) -> NDArray[Any]:
+def _top_share(values: NDArray[Any]) -> NDArray[Any]:
     return np.float32(1) / row_sum(np.exp(values - values.max(axis=1, keepdims=True)))
 
 
@@ -103,14 +104,14 @@ class NegativeLabels(Detector):
         groups = min(self.groups, len(negatives))
         order = np.random.default_rng(self.seed).permutation(len(negatives))
         bounds = np.linspace(0, len(negatives), groups + 1).astype(np.int64)
-        ours = np.ascontiguousarray(unit_of(head.weight).T)
-        others = np.ascontiguousarray(unit_of(negatives)[order].T)
+        ours = Right.of(unit_of(head.weight).T)
+        others = Right.of(unit_of(negatives)[order].T)
         beta = np.float32(1 / self.tau)
 
         def rule(rows: Rows) -> NDArray[Any]:
             unit = rows.of_unit_length()
             known = logsumexp(unit.product(ours) * beta)
-            cosines = np.matmul(unit.features, others) * beta
+            cosines = unit.product(others) * beta
             total = np.zeros(len(known))
             for start, stop in zip(bounds[:-1], bounds[1:], strict=True):
                 total += 1 / (1 + np.exp((logsumexp(cosines[:, start:stop]) - known).astype(np.float64)))

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analyze.detectors.base import Detector, Inputs, Learnt, Needs
+from analyze.detectors.products import Right, multiply
 from analyze.detectors.rows import TILE, Rows
 from cache_schema.errors import UserError
 
@@ -53,25 +54,26 @@ class NeighbourhoodConformance(Detector):
         ranks = np.maximum((fractions * m - 1).astype(np.int64), 0)
         keep = np.concatenate([[True], ranks[1:] > ranks[:-1]])
         fractions, ranks = fractions[keep], np.minimum(ranks[keep] + 1, m - 1)
+        columns = Right.of(rows.T)
         grid = np.empty((m, len(ranks)), np.float32)
         for start in range(0, m, TILE):
             part = slice(start, start + TILE)
-            own = np.sort(_distances(rows[part], rows), axis=1)
+            own = np.sort(_distances(rows[part], columns), axis=1)
             grid[part] = own[:, ranks]
         needed = max(1, int(np.ceil(self.accept * m)))
         steps = np.append(fractions, 1.0).astype(np.float32)
 
         def rule(scored: Rows) -> NDArray[Any]:
-            position = np.empty((TILE, m), np.int32)
-            reach_positions(_distances(scored.of_unit_length().features, rows), grid, position)
+            position = np.empty((len(scored.features), m), np.int32)
+            reach_positions(_distances(scored.of_unit_length().features, columns), grid, position)
             return -steps[np.partition(position, needed - 1, axis=1)[:, needed - 1]]
 
         return Learnt(rule, "bank", (f"reference of {m} rows",))
 
 
-def _distances(left: NDArray[np.float32], right: NDArray[np.float32]) -> NDArray[np.float32]:
+def _distances(left: NDArray[np.float32], right: Right) -> NDArray[np.float32]:
     """Squared distances of unit rows, at least 0, (n, m)."""
-    return np.asarray(np.maximum(np.float32(2) - np.float32(2) * np.matmul(left, right.T), np.float32(0)))
+    return np.asarray(np.maximum(np.float32(2) - np.float32(2) * multiply(left, right), np.float32(0)))
 
 
 def _interleaved(labels: NDArray[np.int32]) -> NDArray[np.intp]:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analyze.detectors.base import Detector, Inputs, Learnt, Needs, check_range
+from analyze.detectors.products import multiply
 from analyze.detectors.rows import Float32, Rows, logsumexp, row_sum, unit_of
 from cache_schema.errors import UserError
 
@@ -52,7 +53,7 @@ class ReAct(Detector):
         limit = np.float32(np.percentile(values.astype(np.float32, copy=False), self.percentile))
         head = inputs.the_head()
         return Learnt(
-            lambda rows: logsumexp(np.matmul(np.minimum(rows.features, limit), head.columns) + head.bias), place
+            lambda rows: logsumexp(multiply(np.minimum(rows.features, limit), head.columns) + head.bias), place
         )
 
 
@@ -95,7 +96,7 @@ class RectifiedActivation(Detector):
         def rule(rows: Rows) -> NDArray[Any]:
             f = np.minimum(rows.features, high)
             f = np.where(f < low, np.float32(0), f) if zero else np.maximum(f, low)
-            return logsumexp(np.matmul(f, head.columns) + head.bias)
+            return logsumexp(multiply(f, head.columns) + head.bias)
 
         return Learnt(rule, place)
 
@@ -152,7 +153,7 @@ class _ActivationShaping(Detector):
 
         def rule(rows: Rows) -> NDArray[Any]:
             shaped, factor = self._shape(rows.features, top_mask(rows.features, k), k)
-            z = np.matmul(shaped, head.columns)
+            z = multiply(shaped, head.columns)
             if factor is not None:
                 z *= factor[:, None]
             return logsumexp(z + head.bias)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from analyze.detectors.products import Right
 from cache_schema.errors import UserError
 
 
@@ -69,9 +70,9 @@ class Head:
         return Head(weight, bias, normalize, None if scale is None else float(scale), reason)
 
     @cached_property
-    def columns(self) -> NDArray[np.float32]:
-        """(D, C) float32, contiguous: the right side of ``features @ columns``."""
-        return np.ascontiguousarray(self.weight.T)
+    def columns(self) -> Right:
+        """(D, C): the right side of ``features @ columns``."""
+        return Right.of(self.weight.T)
 
     @property
     def n_classes(self) -> int:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from analyze.detectors.base import Detector, Inputs, Learnt, Needs
 from analyze.detectors.logit_scores import negative_entropy
+from analyze.detectors.products import Right, multiply
 from analyze.detectors.rows import TILE, Rows
 
 LOG_ZERO = float(np.log(np.finfo(np.float64).tiny))
@@ -40,10 +41,10 @@ class KLMatching(Detector):
         typical = sums[seen] / counts[seen, None]
         with np.errstate(divide="ignore"):
             logarithms = np.maximum(np.log(typical), LOG_ZERO)
-        columns = np.ascontiguousarray(logarithms.T, dtype=np.float32)
+        columns = Right.of(logarithms.T.astype(np.float32))
 
         def rule(rows: Rows) -> NDArray[Any]:
-            return np.minimum((rows.probabilities @ columns).max(axis=1) - negative_entropy(rows), np.float32(0))
+            return np.minimum(multiply(rows.probabilities, columns).max(axis=1) - negative_entropy(rows), np.float32(0))
 
         unseen = len(counts) - len(seen)
         notes = (f"{unseen} classes that nothing is predicted as are left out",) if unseen else ()

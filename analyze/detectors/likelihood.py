@@ -11,6 +11,7 @@ from scipy.linalg import solve_triangular
 
 from analyze.detectors.base import Detector, Inputs, Learnt, Needs, check_range
 from analyze.detectors.mahalanobis import gaussians
+from analyze.detectors.products import Right, multiply
 from analyze.detectors.reference import Reference
 from analyze.detectors.rows import TILE, Rows, logsumexp, row_sum
 from cache_schema.errors import UserError
@@ -41,7 +42,7 @@ class NormalizedLikelihood(Detector):
         values, vectors = np.linalg.eigh(gram * reference.n)
         # features are float32: directions beyond its precision are directions without data
         kept = values > values[-1] * reference.width * float(np.finfo(np.float32).eps)
-        basis = np.ascontiguousarray(vectors[:, kept] / np.sqrt(values[kept]), dtype=np.float32)
+        basis = Right.of((vectors[:, kept] / np.sqrt(values[kept])).astype(np.float32))
 
         def rule(rows: Rows) -> NDArray[Any]:
             queries = rows.of_unit_length()
@@ -110,7 +111,7 @@ class GaussianMixture(Detector):
                 raise UserError(
                     f"gmm: the covariance of class {c} is singular ({len(rows)} rows); raise reg={self.reg}"
                 ) from error
-            factors.append(factor)
+            factors.append(Right.of(solve_triangular(factor, np.eye(reference.width), lower=True).T))
             means.append(mean)
             constants.append(np.log(part) - np.log(np.diag(factor)).sum() - reference.width / 2 * np.log(2 * np.pi))
 
@@ -118,8 +119,7 @@ class GaussianMixture(Detector):
             f = rows.features.astype(np.float64)
             likelihood = np.empty((len(f), len(factors)))
             for i, (factor, mean, constant) in enumerate(zip(factors, means, constants, strict=True)):
-                y = solve_triangular(factor, (f - mean).T, lower=True, check_finite=False)
-                likelihood[:, i] = constant - row_sum(np.square(y.T)) / 2
+                likelihood[:, i] = constant - row_sum(np.square(multiply(f - mean, factor))) / 2
             return logsumexp(likelihood)
 
         return Learnt(rule, "bank")
@@ -132,7 +132,7 @@ class GaussianMixture(Detector):
 
         def rule(rows: Rows) -> NDArray[Any]:
             y = fitted.coordinates(rows)
-            exponents = np.matmul(y, fitted.doubled_means) / 2 + offsets
+            exponents = multiply(y, fitted.doubled_means) / 2 + offsets
             return constant + logsumexp(exponents) - row_sum(np.square(y)) / 2
 
         return Learnt(rule, "reference")

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analyze.detectors.base import Detector, Inputs, Learnt, Needs
+from analyze.detectors.products import Right, multiply
 from analyze.detectors.reference import Reference
 from analyze.detectors.rows import Rows, row_sum
 
@@ -39,20 +40,20 @@ class Gaussians:
     """
 
     origin: NDArray[np.float32]
-    basis: NDArray[Any]
-    doubled_means: NDArray[Any]
+    basis: Right
+    doubled_means: Right
     mean_lengths: NDArray[Any]
     background: NDArray[Any]
-    background_basis: NDArray[Any] | None
+    background_basis: Right | None
     rank: int
 
     def class_part(self, rows: Rows) -> NDArray[Any]:
-        """Return min over classes of |nu_c|^2 - 2 y nu_c, (TILE,)."""
-        cross = np.matmul(self.coordinates(rows), self.doubled_means)
+        """Return min over classes of |nu_c|^2 - 2 y nu_c, (n,)."""
+        cross = multiply(self.coordinates(rows), self.doubled_means)
         return np.asarray((self.mean_lengths - cross).min(axis=1))
 
     def coordinates(self, rows: Rows) -> NDArray[Any]:
-        """Return y, (TILE, r)."""
+        """Return y, (n, r)."""
         return rows.product(self.basis, minus=self.origin)
 
 
@@ -82,12 +83,12 @@ def _fit(reference: Reference) -> Gaussians:
     background_basis = None
     if int((outside > cut).sum()) > int(kept.sum()):
         usable = outside > cut
-        background_basis = np.ascontiguousarray(outside_vectors[:, usable] / np.sqrt(outside[usable]), dtype=dtype)
+        background_basis = Right.of((outside_vectors[:, usable] / np.sqrt(outside[usable])).astype(dtype))
     means = (reference.class_means - reference.mean) @ basis
     return Gaussians(
         origin=reference.mean.astype(np.float32),
-        basis=np.ascontiguousarray(basis, dtype=dtype),
-        doubled_means=np.ascontiguousarray(2 * means.T, dtype=dtype),
+        basis=Right.of(basis.astype(dtype)),
+        doubled_means=Right.of((2 * means.T).astype(dtype)),
         mean_lengths=np.square(means).sum(axis=1).astype(dtype),
         background=(1 / np.maximum(spread, 1.0)).astype(dtype),
         background_basis=background_basis,

@@ -10,33 +10,45 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analyze.detectors.base import Detector, Inputs, Learnt, Needs, check_range
+from analyze.detectors.products import Right, multiply
 from analyze.detectors.reference import Reference
 from analyze.detectors.rows import TILE, Float32, Rows, logsumexp, row_sum
 from cache_schema.errors import UserError
 
 BLOCK = 2048
-"""Rows of the bank in one product: 1,024 x 2,048 float32 stay in the cache."""
+"""Rows of the bank in one product: similarities of a tile with so many stay in the cache."""
 
 
 @dataclass(frozen=True, eq=False)
 class Bank:
-    """Rows to be near to, (m, D), as float32 or float16."""
+    """Rows to be near to, (m, D), as the right side of products; its panels may be float16."""
 
-    rows: NDArray[np.floating[Any]]
+    rows: Right
 
-    def blocks(self) -> Iterator[tuple[int, Float32]]:
+    @staticmethod
+    def of(rows: Float32, *, half: bool = False) -> Bank:
+        """Prepare rows (m, D)."""
+        right = Right.of(rows.T)
+        return Bank(Right(right.panels.astype(np.float16), right.columns) if half else right)
+
+    def __len__(self) -> int:
+        return self.rows.columns
+
+    def blocks(self) -> Iterator[tuple[int, Right]]:
         """Yield the first index and up to ``BLOCK`` rows as float32."""
-        for start in range(0, len(self.rows), BLOCK):
-            yield start, self.rows[start : start + BLOCK].astype(np.float32, copy=False)
+        width = self.rows.panels.shape[2]
+        for first in range(0, len(self.rows.panels), BLOCK // width):
+            panels = self.rows.panels[first : first + BLOCK // width].astype(np.float32, copy=False)
+            yield first * width, Right(panels, min(self.rows.columns - first * width, len(panels) * width))
 
     def largest(self, queries: Float32, k: int) -> tuple[Float32, NDArray[np.int64]]:
-        """Return the k largest inner products of each query, descending, and their rows; both (TILE, k)."""
+        """Return the k largest inner products of each query, descending, and their rows; both (n, k)."""
         from analyze.detectors._neighbour_kernels import update_largest
 
         values = np.full((len(queries), k), -np.inf, np.float32)
         places = np.zeros((len(queries), k), np.int64)
         for start, block in self.blocks():
-            update_largest(np.matmul(queries, block.T), start, values, places)
+            update_largest(multiply(queries, block), start, values, places)
         order = np.argsort(-values, axis=1, kind="stable")
         return np.take_along_axis(values, order, axis=1), np.take_along_axis(places, order, axis=1)
 
@@ -99,30 +111,30 @@ class NearestNeighbour(Detector):
             if not 0 < self.pca <= unit.shape[1]:
                 raise UserError(f"knn: pca={self.pca} must lie between 1 and {unit.shape[1]}, the width of the features")
             basis, centre = principal_axes(unit, self.pca)
-            unit = np.concatenate([(unit[i : i + TILE] - centre) @ basis for i in range(0, len(unit), TILE)])
-        kept = unit.astype(np.float16) if self.half else unit
+            unit = np.concatenate([multiply(unit[i : i + TILE] - centre, basis) for i in range(0, len(unit), TILE)])
+        if self.half:
+            unit = unit.astype(np.float16).astype(np.float32)
         # nearest = largest q.b - |b|^2 / 2: one more column, which for unit rows would be constant
-        half_squares = np.zeros(len(kept), np.float32) if basis is None else _squares(kept) / np.float32(2)
-        searched = Bank(kept if basis is None else np.concatenate([kept, -half_squares[:, None].astype(kept.dtype)], axis=1))
-        k = self.k
+        searched = np.concatenate([unit, -_squares(unit)[:, None] / np.float32(2)], axis=1) if basis is not None else unit
+        bank, width, k = Bank.of(searched, half=self.half), unit.shape[1], self.k
 
         def rule(rows: Rows) -> NDArray[Any]:
             queries = rows.of_unit_length()
             points = queries.features if basis is None else queries.product(basis, minus=centre)
             asked = points if basis is None else np.concatenate([points, np.ones((len(points), 1), np.float32)], axis=1)
-            _, places = searched.largest(asked, k)
-            nearest = kept[places[:, -1]].astype(np.float32)
+            _, places = bank.largest(asked, k)
+            nearest = bank.rows.column(places[:, -1])[:, :width].astype(np.float32)
             # the difference itself: the expansion would lose the digits of small distances
             return -np.sqrt(row_sum(np.square(points - nearest)))
 
-        return Learnt(rule, "bank", (f"bank of {len(kept)} rows",))
+        return Learnt(rule, "bank", (f"bank of {len(bank)} rows",))
 
 
 def _squares(values: NDArray[Any]) -> Float32:
     return np.square(values.astype(np.float64)).sum(axis=1).astype(np.float32)
 
 
-def principal_axes(values: Float32, count: int) -> tuple[Float32, Float32]:
+def principal_axes(values: Float32, count: int) -> tuple[Right, Float32]:
     """Return the ``count`` principal axes of rows (D, count) and their mean (D,), from float64 sums."""
     total = np.zeros(values.shape[1])
     moment = np.zeros((values.shape[1], values.shape[1]))
@@ -132,7 +144,7 @@ def principal_axes(values: Float32, count: int) -> tuple[Float32, Float32]:
         moment += block.T @ block
     mean = total / len(values)
     _, vectors = np.linalg.eigh(moment / len(values) - np.outer(mean, mean))
-    return np.ascontiguousarray(vectors[:, ::-1][:, :count], dtype=np.float32), mean.astype(np.float32)
+    return Right.of(vectors[:, ::-1][:, :count].astype(np.float32)), mean.astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -169,7 +181,7 @@ class NearestNeighbourGuidance(Detector):
         energy = np.concatenate(
             [logsumexp(logits[i : i + TILE].astype(np.float64)) for i in range(0, len(logits), TILE)]
         )
-        bank = Bank(reference.bank_unit[chosen] * energy[:, None].astype(np.float32))
+        bank = Bank.of(reference.bank_unit[chosen] * energy[:, None].astype(np.float32))
         _check_k(self.name, self.k, len(chosen))
         k = self.k
 
@@ -206,21 +218,23 @@ class Relation(Detector):
 
     def _fit(self, inputs: Inputs) -> Learnt:
         reference = inputs.the_reference()
-        bank = Bank(reference.bank_unit)
-        logits, power, threshold = reference.bank_logits, float(self.power), float(self.threshold)
+        bank = Bank.of(reference.bank_unit)
+        logits = reference.bank_logits
+        p = np.concatenate([softmax(logits[i : i + TILE]) for i in range(0, len(logits), TILE)])
+        agreements = Bank.of(p)
+        power, threshold = float(self.power), float(self.threshold)
 
         def rule(rows: Rows) -> NDArray[Any]:
             from analyze.detectors._neighbour_kernels import add_relations
 
-            queries, total = rows.of_unit_length().features, np.zeros(TILE)
-            for start, block in bank.blocks():
-                p = softmax(logits[start : start + BLOCK])
+            queries, total = rows.of_unit_length().features, np.zeros(len(rows.logits))
+            for (_, block), (_, likely) in zip(bank.blocks(), agreements.blocks(), strict=True):
                 add_relations(
-                    np.matmul(queries, block.T), np.matmul(rows.probabilities, p.T), threshold, power, total
+                    multiply(queries, block), multiply(rows.probabilities, likely), threshold, power, total
                 )
             return total
 
-        return Learnt(rule, "bank", (f"bank of {len(bank.rows)} rows",))
+        return Learnt(rule, "bank", (f"bank of {len(bank)} rows",))
 
 
 def softmax(logits: NDArray[Any]) -> Float32:

@@ -1,4 +1,4 @@
-"""Rows that are being scored, in tiles of one fixed shape: what several detectors need of them is computed once."""
+"""Rows that are being scored, tile by tile: what several detectors need of them is computed once."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from analyze.detectors.products import Right, multiply
 from cache_schema.errors import UserError
 
-TILE = 1024
-"""Rows of every matrix product. One shape, short tiles padded: how a caller splits rows cannot change a bit."""
+TILE = 1008
+"""Rows that are worked on at a time."""
 
 Float32 = NDArray[np.float32]
 
@@ -22,27 +23,27 @@ class Rows:
 
     Parameters
     ----------
-    features : ndarray of shape (TILE, D) or None
+    features : ndarray of shape (n, D) or None
         Float32, as the model gave them.
-    logits : ndarray of shape (TILE, C) or None
+    logits : ndarray of shape (n, C) or None
         Float32.
     """
 
     def __init__(self, features: Float32 | None, logits: Float32 | None) -> None:
         self._features, self._logits = features, logits
         self._unit: Rows | None = None
-        self._products: dict[int, tuple[Any, Any]] = {}
+        self._products: dict[int, tuple[Right, NDArray[Any]]] = {}
 
     @property
     def features(self) -> Float32:
-        """(TILE, D) float32."""
+        """(n, D) float32."""
         if self._features is None:
             raise UserError("this detector scores features: give score(features=...)")
         return self._features
 
     @property
     def logits(self) -> Float32:
-        """(TILE, C) float32."""
+        """(n, C) float32."""
         if self._logits is None:
             raise UserError("this detector scores logits: give score(logits=...), or fit it with a head and give features")
         return self._logits
@@ -69,45 +70,44 @@ class Rows:
             self._unit = Rows(self.features / np.where(norm > 0, norm, np.float32(1)), self._logits)
         return self._unit
 
-    def product(self, matrix: NDArray[Any], *, minus: NDArray[Any] | None = None) -> NDArray[Any]:
-        """Return ``(features - minus) @ matrix``, computed once for each matrix object.
+    def product(self, right: Right, *, minus: NDArray[Any] | None = None) -> NDArray[Any]:
+        """Return ``(features - minus) @ right``, computed once for each right side.
 
         Parameters
         ----------
-        matrix : ndarray of shape (D, k)
-            Float32, or float64 where float32 would lose too much.
+        right
+            (D, k); float64 where float32 would lose too much.
         minus : ndarray of shape (D,)
-            Always the same one for the same matrix.
+            Always the same one for the same right side.
         """
-        kept = self._products.get(id(matrix))
+        kept = self._products.get(id(right))
         if kept is None:
-            left: NDArray[Any] = self.features if minus is None else self.features - minus
-            kept = (matrix, np.matmul(left.astype(matrix.dtype, copy=False), matrix))
-            self._products[id(matrix)] = kept
-        return kept[1]  # type: ignore[no-any-return]
+            kept = (right, multiply(self.features if minus is None else self.features - minus, right))
+            self._products[id(right)] = kept
+        return kept[1]
 
     # -- of the features ---------------------------------------------------------------------------------------------
 
     @cached_property
     def norm(self) -> Float32:
-        """Euclidean length of each row of features, (TILE,)."""
+        """Euclidean length of each row of features, (n,)."""
         return np.sqrt(row_sum(np.square(self.features)))
 
     @cached_property
     def absolute_sum(self) -> Float32:
-        """Sum of absolute values of each row of features, (TILE,)."""
+        """Sum of absolute values of each row of features, (n,)."""
         return row_sum(np.abs(self.features))
 
     # -- of the logits -----------------------------------------------------------------------------------------------
 
     @cached_property
     def predicted(self) -> NDArray[np.intp]:
-        """Class of the largest logit (the first of several), (TILE,)."""
+        """Class of the largest logit (the first of several), (n,)."""
         return self.logits.argmax(axis=1)
 
     @cached_property
     def largest(self) -> Float32:
-        """Largest logit, (TILE,)."""
+        """Largest logit, (n,)."""
         return np.take_along_axis(self.logits, self.predicted[:, None], axis=1)[:, 0]
 
     @cached_property
@@ -119,17 +119,17 @@ class Rows:
 
     @property
     def rest(self) -> Float32:
-        """Sum of exp(z_c - max z) over all classes but the predicted one, (TILE,)."""
+        """Sum of exp(z_c - max z) over all classes but the predicted one, (n,)."""
         return self._shifted[1]
 
     @cached_property
     def logsumexp(self) -> Float32:
-        """Log of the sum of exp(z), (TILE,)."""
+        """Log of the sum of exp(z), (n,)."""
         return self.largest + np.log1p(self.rest)
 
     @cached_property
     def probabilities(self) -> Float32:
-        """Softmax of the logits, (TILE, C)."""
+        """Softmax of the logits, (n, C)."""
         powers, rest = self._shifted
         total = np.float32(1) + rest
         softmax: Float32 = powers / total[:, None]
@@ -138,7 +138,7 @@ class Rows:
 
 
 def row_sum(values: NDArray[Any]) -> NDArray[Any]:
-    """Sum each row of a C-contiguous array (pairwise, in the array's own type; no row looks at its neighbours)."""
+    """Sum each row (pairwise, in the array's own type; no row looks at its neighbours)."""
     return np.ascontiguousarray(values).sum(axis=1)
 
 
@@ -153,7 +153,7 @@ def logsumexp(values: NDArray[Any]) -> NDArray[Any]:
 def tiles(
     features: NDArray[Any] | None, logits: NDArray[Any] | None
 ) -> Iterator[tuple[slice, int, Float32 | None, Float32 | None]]:
-    """Cut rows into tiles of ``TILE`` rows, the last one padded by its own last row.
+    """Cut rows into tiles of up to ``TILE`` rows.
 
     Yields
     ------
@@ -170,10 +170,7 @@ def tiles(
 def _tile(values: NDArray[Any] | None, part: slice) -> Float32 | None:
     if values is None:
         return None
-    rows = np.ascontiguousarray(values[part], dtype=np.float32)
-    if len(rows) < TILE:
-        rows = np.concatenate([rows, np.repeat(rows[-1:], TILE - len(rows), axis=0)])
-    return rows
+    return np.ascontiguousarray(values[part], dtype=np.float32)
 
 
 def unit_of(values: NDArray[Any]) -> Float32:

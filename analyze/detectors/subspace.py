@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from analyze.detectors.base import Detector, Inputs, Learnt, Needs
 from analyze.detectors.head import Head
+from analyze.detectors.products import Right, multiply
 from analyze.detectors.reference import Reference
 from analyze.detectors.rows import TILE, Rows, row_sum, unit_of
 from cache_schema.errors import UserError
@@ -20,10 +21,10 @@ def origin_of(head: Head) -> NDArray[np.float64]:
     return np.asarray(-np.linalg.pinv(head.weight.astype(np.float64)) @ head.bias.astype(np.float64))
 
 
-def residual_basis(second_moment: NDArray[np.float64], dim: int) -> NDArray[np.float32]:
+def residual_basis(second_moment: NDArray[np.float64], dim: int) -> Right:
     """Return the eigenvectors beyond the ``dim`` of largest eigenvalue, (D, D - dim) float32."""
     _, vectors = np.linalg.eigh((second_moment + second_moment.T) / 2)
-    return np.ascontiguousarray(vectors[:, : len(vectors) - dim], dtype=np.float32)
+    return Right.of(vectors[:, : len(vectors) - dim].astype(np.float32))
 
 
 def moment_around(reference: Reference, origin: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -49,16 +50,16 @@ def resolve_dim(name: str, dim: int | None, default: int, width: int) -> tuple[i
     return max(1, width // 2), (f"dim {max(1, width // 2)}: features of width {width} have no {default} dimensions",)
 
 
-def _lengths(rows: Rows, basis: NDArray[np.float32], origin: NDArray[np.float32]) -> NDArray[Any]:
+def _lengths(rows: Rows, basis: Right, origin: NDArray[np.float32]) -> NDArray[Any]:
     return np.asarray(np.sqrt(row_sum(np.square(rows.product(basis, minus=origin)))))
 
 
-def mean_length(reference: Reference, basis: NDArray[np.float32], origin: NDArray[np.float32]) -> float:
+def mean_length(reference: Reference, basis: Right, origin: NDArray[np.float32]) -> float:
     """Estimate the mean residual length over the training set from its bank (exact where that is all of it)."""
     total = 0.0
     for start in range(0, len(reference.bank_labels), TILE):
         part = slice(start, start + TILE)
-        inside = (reference.bank_features[part].astype(np.float32) - origin) @ basis
+        inside = multiply(reference.bank_features[part].astype(np.float32) - origin, basis)
         lengths = np.sqrt(np.square(inside.astype(np.float64)).sum(axis=1))
         total += float(lengths @ reference.bank_weight[part])
     return total

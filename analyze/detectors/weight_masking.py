@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analyze.detectors.base import Detector, Inputs, Learnt, Needs, check_range
+from analyze.detectors.products import Right
 from analyze.detectors.rows import Rows, logsumexp
 
 
@@ -38,10 +39,10 @@ class Dice(Detector):
         head = inputs.the_head()
         contribution = inputs.the_reference().mean * head.weight.astype(np.float64)
         kept = contribution > np.percentile(contribution, self.percentile)
-        columns = np.ascontiguousarray(np.where(kept, head.weight, np.float32(0)).T)
+        columns = Right.of(np.where(kept, head.weight, np.float32(0)).T)
 
         def rule(rows: Rows) -> NDArray[Any]:
-            return logsumexp(np.matmul(rows.features, columns) + head.bias)
+            return logsumexp(rows.product(columns) + head.bias)
 
         return Learnt(rule, "reference")
 
