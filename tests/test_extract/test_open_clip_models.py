@@ -133,7 +133,7 @@ def test_embeddings_and_logits_equal_open_clip(name: str, saved: Path) -> None:
         if theirs.logit_bias is not None:
             logits += theirs.logit_bias
     np.testing.assert_allclose(head.logits(out.features.numpy()), logits.numpy(), atol=1e-4)
-    assert head.logit_scale == pytest.approx(float(theirs.logit_scale.exp()), rel=1e-7)
+    assert head.logit_scale == pytest.approx(theirs.logit_scale.exp().item(), rel=1e-7)
     assert head.logit_bias == (None if theirs.logit_bias is None else pytest.approx(-8.75))
     assert (ours.card.logit_scale, ours.card.logit_bias) == (head.logit_scale, head.logit_bias)
     assert ours.card.feature_width == ours.feature_width == 24

@@ -1,0 +1,1 @@
+"""Stage 1: models and images in, sealed stores out; importing this never imports torch."""
