@@ -152,7 +152,15 @@ def _model_rows(rng: np.random.Generator, card: dict, *, clip: bool, skill: floa
                 head=head,
                 role="id",
             )
-            add("ece", "imagenet-val", 0.05 + 0.01 * number, 50_000, "lower", head=head, role="id")
+            add(
+                "ece",
+                "imagenet-val",
+                0.03 + 0.01 * number + 0.02 * skill,
+                50_000,
+                "lower",
+                head=head,
+                role="id",
+            )
     return rows
 
 

@@ -1,0 +1,154 @@
+"""Draw the paper's figures, each with its numbers beside it.
+
+    analyze figures results.parquet -o figures
+    analyze figures results.parquet -o figures --only ood,calibration --width cvpr --format pdf,png
+    analyze figures CACHE -o figures --models 'ViT-L*' --datasets imagenet-val,textures
+
+A result table gives the figures over models; a cache gives those of single models (reliability diagrams,
+risk-coverage, ROC curves, score histograms, shared errors). --list names them all.
+"""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import polars as pl
+    from rich.console import Console
+
+    from cache_schema.cache import Cache
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the options of ``analyze figures``."""
+    parser.add_argument(
+        "source", nargs="?", metavar="RESULTS|CACHE", help="result table (Parquet) or folder of stores"
+    )
+    parser.add_argument(
+        "-o", "--output", default="figures", metavar="DIR", help="where to write (default: figures)"
+    )
+    parser.add_argument("--only", default="", metavar="NAME,...", help="only these figures")
+    parser.add_argument("--format", default="pdf", metavar="pdf,svg,png", help="file formats (default: pdf)")
+    parser.add_argument(
+        "--width",
+        default="neurips",
+        metavar="VENUE|INCHES",
+        help="width of the page: neurips, iclr, icml, cvpr, eccv, acl, aaai, tmlr, a column of theirs"
+        " (cvpr-column ...), or inches (default: neurips)",
+    )
+    parser.add_argument(
+        "--where",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="only these rows of the result table; repeatable",
+    )
+    parser.add_argument(
+        "--models",
+        default="",
+        metavar="ID,...",
+        help="of a cache: these models (wildcards; default: the most accurate of each group)",
+    )
+    parser.add_argument(
+        "--datasets", default="", metavar="ID,...", help="of a cache: these sets (default: all)"
+    )
+    parser.add_argument("--list", action="store_true", help="name the figures and stop")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run ``analyze figures``."""
+    import sys
+    from pathlib import Path
+
+    from analyze.figures import FIGURES
+    from analyze.figures.pages import figure_spec, prepare, save
+    from cache_schema.errors import UserError
+
+    if args.list:
+        width = max(map(len, FIGURES))
+        for name, spec in FIGURES.items():
+            print(f"{name:<{width}}  {spec.title}" + (" (from a cache)" if spec.needs == "curves" else ""))
+        return 0
+    if not args.source:
+        raise UserError("name a result table or a cache (or --list)")
+    chosen = [name.strip() for name in args.only.split(",") if name.strip()]
+    for name in chosen:
+        figure_spec(name)
+    is_cache = Path(args.source).is_dir() or "://" in args.source
+    table, needs = (_curves(args), "curves") if is_cache else (_results(args), "results")
+    wrong = [name for name in chosen if FIGURES[name].needs != needs]
+    if wrong:
+        other = (
+            "a cache (a folder of stores)" if needs == "results" else "a result table (analyze metrics CACHE)"
+        )
+        raise UserError(f"figure {wrong[0]} is drawn from {other}")
+    names = chosen or [name for name, spec in FIGURES.items() if spec.needs == needs]
+    formats = [word.strip() for word in args.format.split(",") if word.strip()]
+    drawn = 0
+    for name in names:
+        try:
+            numbers = prepare(name, table)
+        except UserError as error:
+            if chosen:
+                raise
+            print(f"{name}: left out, {error}", file=sys.stderr)
+            continue
+        written = save(name, numbers, Path(args.output), formats=formats, width=args.width)
+        drawn += 1
+        print(f"{name}: {', '.join(path.name for path in written)}")
+    if not drawn:
+        raise UserError(f"{args.source} has the numbers of no figure")
+    print(f"{drawn} figure{'s'[: drawn > 1]} in {args.output}")
+    return 0
+
+
+def _results(args: argparse.Namespace) -> pl.DataFrame:
+    from analyze.results import read_results
+    from analyze.selection import parse_where, select
+
+    return select(read_results(args.source), parse_where(args.where))
+
+
+def _curves(args: argparse.Namespace) -> pl.DataFrame:
+    from rich.console import Console
+
+    import cache_schema
+    from analyze.curves import curves
+    from analyze.progress import model_progress
+
+    console = Console(stderr=True)
+    cache = cache_schema.open_cache(args.source)
+    models = [m.strip() for m in args.models.split(",") if m.strip()] or representatives(cache, console)
+    with model_progress(console) as advance:
+        table, problems = curves(
+            cache,
+            models=models,
+            progress=advance,
+            datasets=[d.strip() for d in args.datasets.split(",") if d.strip()] or None,
+        )
+    for what, said in problems.items():
+        console.print(f"{what}: {said}", style="yellow", markup=False)
+    return table
+
+
+def representatives(cache: Cache, console: Console) -> list[str] | None:
+    """Return the most accurate model of each group on the in-distribution set, and say which they are."""
+    import polars as pl
+
+    from analyze.evaluate import evaluate
+    from analyze.progress import model_progress
+
+    with model_progress(console) as advance:
+        found = evaluate(cache, only=["top1"], progress=advance).table
+    best = (
+        found.filter(pl.col("role") == "id", pl.col("value").is_not_null(), pl.col("subset") == "")
+        .sort("value", descending=True)
+        .unique("group", keep="first", maintain_order=True)
+    )
+    names = best["model"].unique(maintain_order=True).to_list() or None
+    if names:
+        console.print(
+            f"the most accurate model of each group: {', '.join(names)} (others with --models)", markup=False
+        )
+    return names

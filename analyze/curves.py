@@ -1,0 +1,248 @@
+"""What figures of single models are drawn from: reliability, risk-coverage, ROC, score histograms, shared
+errors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from analyze import metrics
+from analyze.cases import build_cases
+from analyze.evaluate import choose
+from analyze.settings import Settings, study_defaults
+from analyze.sources import sources_of
+from analyze.suites.base import Case, ModelCase
+from analyze.suites.detection import default_score, score_of
+from cache_schema.errors import CloserlookError, UserError
+
+CURVE_SCHEMA: dict[str, pl.DataType] = {
+    "curve": pl.String(),
+    "model": pl.String(),
+    "dataset": pl.String(),
+    "series": pl.String(),
+    "label": pl.String(),
+    "group": pl.String(),
+    "source": pl.String(),
+    "x": pl.Float64(),
+    "x_low": pl.Float64(),
+    "x_high": pl.Float64(),
+    "y": pl.Float64(),
+    "y_low": pl.Float64(),
+    "y_high": pl.Float64(),
+    "weight": pl.Float64(),
+}
+"""Columns of ``curves``: ``curve`` names the kind, ``series`` what belongs together, ``weight`` the share of
+images."""
+
+KINDS = ("reliability", "risk_coverage", "roc", "score_histogram", "error_consistency")
+BEFORE, AFTER = "before", "after temperature scaling"
+POINTS = 200
+"""Risk-coverage and ROC curves are thinned to about this many points; their areas are in the result table,
+exactly."""
+HISTOGRAM_BINS = 40
+SUITES = {"calibration", "detection", "selective"}
+
+
+def curves(
+    cache: Any,
+    *,
+    models: Sequence[str] | None = None,
+    datasets: Sequence[str] | None = None,
+    kinds: Sequence[str] = KINDS,
+    settings: Settings | None = None,
+    progress: Callable[[str, int, int], None] = lambda _model, _done, _all: None,
+) -> tuple[pl.DataFrame, dict[str, str]]:
+    """Compute the curves of models on the sets of a cache.
+
+    Parameters
+    ----------
+    cache
+        An open cache; summary stores do where there are no big ones.
+    models, datasets
+        Ids or patterns; everything when None.
+    kinds
+        Some of ``KINDS``.
+    settings
+        The conventions; the study's when None. The temperature is the one of the result table.
+    progress
+        Called with (model, models done, models in all).
+
+    Returns
+    -------
+    tuple of (polars.DataFrame, dict)
+        Rows of ``CURVE_SCHEMA``, and what went wrong by model or set. Reliability and risk-coverage are of
+        the rows that no calibrator saw; ROC and histograms use the study's score of the model.
+    """
+    settings = settings or study_defaults()
+    sources = sources_of(cache)
+    names = choose({s.model for s in sources}, models, "model")
+    wanted = set(choose({s.dataset for s in sources}, datasets, "dataset")) if datasets else None
+    rows: list[dict[str, Any]] = []
+    problems: dict[str, str] = {}
+    right: dict[str, dict[str, NDArray[np.bool_]]] = {}
+    for done, name in enumerate(names):
+        own = [
+            s
+            for s in sources
+            if s.model == name and (wanted is None or s.dataset in wanted or s.role == "id")
+        ]
+        try:
+            built = build_cases(own, settings, SUITES)
+        except (CloserlookError, OSError) as error:
+            problems[name] = str(error)
+            continue
+        problems |= {f"{name} on {dataset}": said for dataset, said in built.problems.items()}
+        card = {"model": name, "group": built.model.group, "source": built.model.source}
+        rows.extend(card | row for row in _of_model(built, kinds, wanted))
+        if "error_consistency" in kinds:
+            for case in built.of_role("id"):
+                hits = case.summary["label_rank"] == 0
+                right.setdefault(f"{case.summary.dataset.id}\n{case.summary.dataset.digest}", {})[name] = (
+                    np.where(case.summary.labelled, hits, False)
+                )
+        progress(name, done + 1, len(names))
+    rows += list(_consistency(right))
+    return pl.DataFrame(rows, schema=CURVE_SCHEMA), problems
+
+
+def _of_model(built: ModelCase, kinds: Sequence[str], wanted: set[str] | None) -> Iterator[dict[str, Any]]:
+    for case in built.of_role("id", "shift"):
+        if wanted is not None and case.summary.dataset.id not in wanted:
+            continue
+        if "reliability" in kinds:
+            yield from reliability_rows(case)
+        if "risk_coverage" in kinds:
+            yield from _risk_rows(case)
+    if {"roc", "score_histogram"} & set(kinds):
+        for inside in built.of_role("id"):
+            yield from _ood_rows(inside, built.of_role("ood"), kinds)
+
+
+def reliability_rows(case: Case) -> Iterator[dict[str, Any]]:
+    """Yield a reliability diagram's bins, before and after temperature scaling, on rows that no calibrator
+    saw.
+    """
+    summary = case.summary
+    rows = summary.rows(summary.labelled & case.held_out)
+    if not len(rows) or not rows.has("confidence"):
+        return
+    correct = rows["label_rank"] == 0
+    for series, column in ((BEFORE, "confidence"), (AFTER, "scaled_confidence")):
+        if not rows.has(column):
+            continue
+        found = metrics.reliability_diagram(
+            np.minimum(rows[column].astype(np.float64), 1.0),
+            correct,
+            n_bins=int(case.settings["calibration"]["bins"]),
+        )
+        for b in range(found.counts.size):
+            held = found.counts[b] > 0
+            yield {
+                "curve": "reliability",
+                "dataset": summary.dataset.id,
+                "series": series,
+                "x_low": found.edges[b],
+                "x_high": found.edges[b + 1],
+                "weight": found.counts[b] / len(rows),
+                **(
+                    {
+                        "x": found.mean_confidence[b],
+                        "y": found.accuracy[b],
+                        "y_low": found.low[b],
+                        "y_high": found.high[b],
+                    }
+                    if held
+                    else {}
+                ),
+            }
+
+
+def _risk_rows(case: Case) -> Iterator[dict[str, Any]]:
+    rows = case.summary.rows(case.summary.labelled & case.held_out)
+    if not len(rows) or not rows.has("confidence"):
+        return
+    found = metrics.risk_coverage_curve(rows["confidence"].astype(np.float64), rows["label_rank"] == 0)
+    for at in _thinned(found.coverage):
+        yield {
+            "curve": "risk_coverage",
+            "dataset": case.summary.dataset.id,
+            "series": "confidence",
+            "x": float(found.coverage[at]),
+            "y": float(found.risk[at]),
+        }
+
+
+def _thinned(x: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Positions of about ``POINTS`` points spread evenly over x, the first and the last included."""
+    wanted = np.linspace(x[0], x[-1], POINTS)
+    return np.unique(np.concatenate([[0], np.searchsorted(x, wanted).clip(0, x.size - 1), [x.size - 1]]))
+
+
+def _ood_rows(inside: Case, outside: list[Case], kinds: Sequence[str]) -> Iterator[dict[str, Any]]:
+    score = default_score(inside)
+    try:
+        own = score_of(score, inside.summary)[inside.summary["valid"]].astype(np.float64)
+    except ValueError:
+        return
+    others: dict[str, NDArray[np.float64]] = {}
+    for case in outside:
+        rows = case.summary.rows(case.summary["valid"])
+        try:
+            others[case.summary.dataset.id] = score_of(score, rows).astype(np.float64)
+        except ValueError:
+            continue
+    for dataset, scores in others.items():
+        if "roc" in kinds:
+            found = metrics.roc_curve(own, scores)
+            for at in np.unique(np.concatenate([_thinned(found.fpr), _thinned(found.tpr)])):
+                yield {
+                    "curve": "roc",
+                    "dataset": dataset,
+                    "series": score,
+                    "x": float(found.fpr[at]),
+                    "y": float(found.tpr[at]),
+                }
+    if "score_histogram" in kinds and others:
+        everything = np.concatenate([own, *others.values()])
+        low, high = (float(v) for v in np.quantile(everything, [0.001, 0.999]))
+        edges = np.linspace(low, high, HISTOGRAM_BINS + 1)
+        if edges[0] == edges[-1]:
+            return
+        for dataset, scores in {inside.summary.dataset.id: own, **others}.items():
+            density, _ = np.histogram(np.clip(scores, edges[0], edges[-1]), bins=edges, density=True)
+            for b in range(HISTOGRAM_BINS):
+                yield {
+                    "curve": "score_histogram",
+                    "dataset": dataset,
+                    "series": dataset,
+                    "label": score,
+                    "x_low": float(edges[b]),
+                    "x_high": float(edges[b + 1]),
+                    "y": float(density[b]),
+                }
+
+
+def _consistency(right: dict[str, dict[str, NDArray[np.bool_]]]) -> Iterator[dict[str, Any]]:
+    for key, by_model in right.items():
+        if len(by_model) < 2:
+            continue
+        names = list(by_model)
+        lengths = {len(hits) for hits in by_model.values()}
+        if len(lengths) > 1:
+            raise UserError(f"{key.splitlines()[0]}: stores of different length under one digest")
+        matrix = metrics.error_consistency_matrix(np.stack([by_model[name] for name in names]))
+        for i, first in enumerate(names):
+            for j, second in enumerate(names):
+                value = float(matrix[i, j])
+                yield {
+                    "curve": "error_consistency",
+                    "dataset": key.splitlines()[0],
+                    "model": first,
+                    "series": second,
+                    "y": value if np.isfinite(value) else None,
+                }

@@ -1,0 +1,61 @@
+"""The paper's figures: a prepare function makes the numbers, a draw function puts them on an Axes and
+computes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+
+class FigureSpec(NamedTuple):
+    """A figure: where its two functions are, how its panels are laid out, and what it is made from.
+
+    Attributes
+    ----------
+    module
+        With ``prepare_NAME`` and ``draw_NAME``.
+    title
+        What it shows.
+    columns
+        Panels side by side; 0 lays all out in one row.
+    aspect
+        Height of a panel over its width.
+    needs
+        ``results`` (a result table) or ``curves`` (a cache: single images are looked at).
+    legend
+        Whether groups and sources are explained above the panels.
+    """
+
+    module: str
+    title: str
+    columns: int
+    aspect: float = 0.95
+    needs: str = "results"
+    legend: bool = True
+
+
+FIGURES: Mapping[str, FigureSpec] = {
+    "factor_accuracy": FigureSpec("factor_accuracy", "factor accuracy against accuracy", 5),
+    "shape_bias": FigureSpec("shape_bias", "shape bias by group, and against accuracy", 2, 0.72),
+    "ood": FigureSpec("ood", "AUROC and FPR@95 against accuracy", 5),
+    "calibration": FigureSpec(
+        "calibration", "ECE and NLL against accuracy, before and after temperature scaling", 4
+    ),
+    "calibration_transfer": FigureSpec(
+        "calibration", "calibration under shift against calibration without", 3
+    ),
+    "prompts": FigureSpec("prompts", "number of prompt templates", 4, 1.0),
+    "correlation_matrix": FigureSpec(
+        "matrices", "all metrics against one another over models", 1, 0.85, legend=False
+    ),
+    "factor_heatmap": FigureSpec("matrices", "visual factors by model", 1, 0.95, legend=False),
+    "ranks": FigureSpec("ranks", "average ranks with the critical difference", 1, 0.8),
+    "corruptions": FigureSpec("corruptions", "accuracy by severity of corruption", 4),
+    "reliability": FigureSpec("curves", "reliability diagrams", 4, 1.0, "curves", legend=False),
+    "risk_coverage": FigureSpec("curves", "risk against coverage", 2, 0.8, "curves", legend=False),
+    "roc": FigureSpec("curves", "ROC curves of OOD detection", 3, 0.95, "curves", legend=False),
+    "score_histograms": FigureSpec("curves", "OOD scores, ID against OOD", 3, 0.75, "curves", legend=False),
+    "error_consistency": FigureSpec("matrices", "errors that models share", 1, 0.9, "curves", legend=False),
+}
+"""Name on the command line -> figure."""

@@ -1,0 +1,237 @@
+"""Drawing atoms: points with intervals, lines with bands, probit axes with ticks a reader knows, labels that
+give way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+from scipy.special import expit, logit, ndtr, ndtri
+
+from analyze.figures.labels import LABEL, settle_labels
+from analyze.figures.style import LINE_STYLES, group_colour, source_markers
+from analyze.scales import CLIP
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+NICE_PROPORTIONS = (
+    0.001,
+    0.01,
+    0.02,
+    0.05,
+    0.1,
+    0.2,
+    0.3,
+    0.4,
+    0.5,
+    0.6,
+    0.7,
+    0.8,
+    0.9,
+    0.95,
+    0.98,
+    0.99,
+    0.999,
+)
+
+Floats = NDArray[np.float64]
+
+
+def set_scale(ax: Axes, axis: str, scale: str, values: Floats) -> None:
+    """Put an axis (``x`` or ``y``) on a scale, with limits around the values and ticks at round numbers."""
+    values = values[np.isfinite(values)]
+    if not len(values):
+        return
+    low, high = float(values.min()), float(values.max())
+    if scale in ("probit", "logit"):
+        there, back = (ndtri, ndtr) if scale == "probit" else (logit, expit)
+
+        def forward(
+            v: Floats,
+        ) -> Floats:
+            return np.asarray(there(np.clip(v, CLIP, 1 - CLIP)))
+
+        ends = forward(np.array([low, high]))
+        pad = 0.06 * max(ends[1] - ends[0], 0.2)
+        limits = back(ends + np.array([-pad, pad]))
+        getattr(ax, f"set_{axis}scale")("function", functions=(forward, back))
+        getattr(ax, f"set_{axis}lim")(*limits)
+        set_ticks(ax, axis, (float(limits[0]), float(limits[1])), forward)
+    elif scale == "log":
+        getattr(ax, f"set_{axis}scale")("log")
+    else:
+        pad = 0.06 * max(high - low, 1e-6)
+        getattr(ax, f"set_{axis}lim")(low - pad, high + pad)
+        getattr(ax, f"{axis}axis").get_major_locator().set_params(nbins=5)
+
+
+def set_ticks(ax: Axes, axis: str, limits: tuple[float, float], forward: Callable[[Floats], Floats]) -> None:
+    """Tick a probit or logit axis at round proportions, as many as have room for their labels."""
+    inside = [p for p in NICE_PROPORTIONS if limits[0] <= p <= limits[1]]
+    if len(inside) < 3:
+        span = limits[1] - limits[0]
+        step = next((s for s in (0.1, 0.05, 0.02, 0.01, 0.005, 0.002, 0.001) if span / s >= 3), 0.0005)
+        inside = [float(v) for v in np.arange(np.ceil(limits[0] / step) * step, limits[1], step)]
+    ends = forward(np.array(limits))
+    extent = ax.get_window_extent()
+    inches = (extent.width if axis == "x" else extent.height) / ax.figure.dpi
+    places = (forward(np.array(inside)) - ends[0]) / (ends[1] - ends[0]) * inches
+    room = 0.22 if axis == "x" else 0.16
+    middle = int(np.argmin(np.abs(np.array(inside) - 0.8))) if axis == "x" else len(inside) // 2
+    kept = [middle]
+    for order in (range(middle + 1, len(inside)), range(middle - 1, -1, -1)):
+        last = middle
+        for index in order:
+            if abs(places[index] - places[last]) >= room:
+                kept.append(index)
+                last = index
+    shown = [inside[index] for index in sorted(kept)]
+    getattr(ax, f"set_{axis}ticks")(shown, [f"{p:.4f}".rstrip("0").rstrip(".") for p in shown])
+
+
+def draw_points(data: pl.DataFrame, ax: Axes, *, intervals: bool = True, size: float = 16.0) -> None:
+    """Draw the frame's points: colour by group, marker by source, intervals as thin crosses below them."""
+    points = data.filter(pl.col("kind") == "point")
+    markers = source_markers(points["source"].to_list())
+    for (group, source), part in points.group_by("group", "source", maintain_order=True):
+        colour = group_colour(str(group))
+        x, y = part["x"].to_numpy(), part["y"].to_numpy()
+        if intervals:
+            for axis, other in (("y", "x"), ("x", "y")):
+                low, high = part[f"{axis}_low"].to_numpy(), part[f"{axis}_high"].to_numpy()
+                has = np.isfinite(low) & np.isfinite(high)
+                draw = ax.vlines if axis == "y" else ax.hlines
+                draw(
+                    part[other].to_numpy()[has],
+                    low[has],
+                    high[has],
+                    colors=colour,
+                    linewidth=0.6,
+                    alpha=0.45,
+                    zorder=2,
+                )
+        collection = ax.scatter(
+            x, y, s=size, c=colour, marker=markers[str(source)], edgecolors="white", linewidths=0.35, zorder=3
+        )
+        collection.set_gid(f"points:{group}:{source}")
+
+
+def draw_lines(data: pl.DataFrame, ax: Axes, *, band: bool = True) -> None:
+    """Draw the frame's lines with their bands, coloured and dashed by group."""
+    for (series,), part in data.filter(pl.col("kind") == "line").group_by("series", maintain_order=True):
+        group = str(part["group"][0])
+        colour = group_colour(group)
+        (line,) = ax.plot(
+            part["x"], part["y"], color=colour, linestyle=LINE_STYLES.get(group, "-"), zorder=2.5
+        )
+        line.set_gid(f"line:{series}")
+        if band and part["y_low"].is_not_null().all() and part["y_low"].is_not_nan().all():
+            ax.fill_between(
+                part["x"], part["y_low"], part["y_high"], color=colour, alpha=0.12, linewidth=0, zorder=1
+            )
+
+
+def draw_diagonal(ax: Axes) -> None:
+    """Draw y = x as a thin dashed line over the visible range, without changing it."""
+    limits = ax.get_xlim(), ax.get_ylim()
+    low, high = max(limits[0][0], limits[1][0]), min(limits[0][1], limits[1][1])
+    if low < high:
+        at = np.linspace(low, high, 60)
+        ax.plot(at, at, color="#000000", linestyle=(0, (4, 2)), linewidth=0.8, zorder=1.5, gid="diagonal")
+    ax.set_xlim(limits[0])
+    ax.set_ylim(limits[1])
+
+
+def draw_labels(data: pl.DataFrame, ax: Axes) -> None:
+    """Name the points that carry a label."""
+    named = data.filter((pl.col("kind") == "point") & (pl.col("label") != ""))
+    for x, y, label in named.select("x", "y", "label").rows():
+        note = ax.annotate(
+            label,
+            (x, y),
+            xytext=(5, 5),
+            textcoords="offset points",
+            fontsize=5.5,
+            color="#333333",
+            zorder=4,
+            arrowprops={"arrowstyle": "-", "color": "#999999", "linewidth": 0.4, "shrinkA": 0, "shrinkB": 2},
+        )
+        note.set_gid(LABEL)
+    if len(named):
+        settle_labels(ax)
+
+
+def scatter(data: pl.DataFrame, ax: Axes, *, diagonal: bool = False, intervals: bool = True) -> Axes:
+    """Draw one panel of points and lines on the scales that the frame names."""
+    shown = data.filter(pl.col("kind") == "point")
+    if shown.is_empty():
+        return ax
+    for axis in "xy":
+        set_scale(ax, axis, data[f"{axis}_scale"][0], shown[axis].to_numpy())
+    draw_lines(data, ax)
+    draw_points(data, ax, intervals=intervals)
+    for axis in "xy":
+        ends = np.sort(np.asarray(getattr(ax, f"get_{axis}lim")()))
+        getattr(ax, f"set_{axis}lim")(*ends)
+    if diagonal:
+        draw_diagonal(ax)
+    draw_labels(data, ax)
+    ax.set_title(str(data["panel"][0]).split(": ")[0])
+    ax.set_xlabel(data["x_title"][0])
+    ax.set_ylabel(data["y_title"][0])
+    return ax
+
+
+def heat_cells(
+    data: pl.DataFrame,
+    ax: Axes,
+    *,
+    colours: str,
+    limits: tuple[float, float],
+    digits: int = 2,
+    text_limit: int = 16,
+) -> Axes:
+    """Draw a frame of ``cell`` rows (``series`` down, ``label`` across, ``y`` the number) as a heat map.
+
+    Numbers are written into the cells where there are at most ``text_limit`` columns.
+    """
+    rows: Sequence[str] = data["series"].unique(maintain_order=True).to_list()
+    columns: Sequence[str] = data["label"].unique(maintain_order=True).to_list()
+    matrix = np.full((len(rows), len(columns)), np.nan)
+    at_row, at_column = ({name: i for i, name in enumerate(names)} for names in (rows, columns))
+    for row, column, value in data.select("series", "label", "y").rows():
+        matrix[at_row[row], at_column[column]] = np.nan if value is None else value
+    image = ax.imshow(
+        matrix, cmap=colours, vmin=limits[0], vmax=limits[1], aspect="auto", interpolation="nearest"
+    )
+    image.set_gid("cells")
+    ax.set_xticks(range(len(columns)), columns, rotation=45, ha="right", rotation_mode="anchor")
+    ax.set_yticks(range(len(rows)), rows)
+    ax.grid(visible=False)
+    ax.tick_params(length=0)
+    for side in ax.spines.values():
+        side.set_visible(False)
+    if len(columns) <= text_limit and len(rows) <= 3 * text_limit:
+        for i in range(len(rows)):
+            for j in range(len(columns)):
+                if np.isfinite(matrix[i, j]):
+                    red, green, blue, _ = image.cmap(image.norm(matrix[i, j]))
+                    dark = 0.3 * red + 0.59 * green + 0.11 * blue < 0.5
+                    ax.text(
+                        j,
+                        i,
+                        f"{round(matrix[i, j], digits) + 0.0:.{digits}f}",
+                        ha="center",
+                        va="center",
+                        fontsize=5,
+                        color="white" if dark else "#222222",
+                    )
+    bar = ax.figure.colorbar(image, ax=ax, fraction=0.03, pad=0.02)
+    bar.outline.set_visible(False)
+    bar.ax.tick_params(length=0)
+    return ax

@@ -1,0 +1,234 @@
+"""Figures of single models, from a cache: reliability diagrams, risk-coverage, ROC curves and score
+histograms.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from analyze.figures.frames import conform_frame, need
+from analyze.figures.style import group_colour
+from analyze.titles import dataset_title, score_title
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+AFTER = "after temperature scaling"
+LINE_COLOURS = ("#0B5FA5", "#D9622B", "#008C72", "#222222", "#B0569A", "#EFA931", "#7A7A7A", "#4DB3E6")
+LINE_DASHES = ("-", (0, (5, 1.5)), (0, (1, 1)), (0, (3, 1, 1, 1)), (0, (7, 2, 1, 2)), (0, (2, 2)))
+
+
+def _panels(curves: pl.DataFrame, curve: str, what: str) -> pl.DataFrame:
+    rows = curves.filter(pl.col("curve") == curve)
+    return rows if len(rows) else need([], what)
+
+
+def prepare_reliability(curves: pl.DataFrame) -> pl.DataFrame:
+    """Return a panel for each model and set: accuracy and share of images by bin of confidence, before and
+    after.
+    """
+    rows = _panels(curves, "reliability", "reliability diagrams")
+    return conform_frame(
+        rows.select(
+            (
+                pl.col("model")
+                + " · "
+                + pl.col("dataset").map_elements(dataset_title, return_dtype=pl.String)
+            ).alias("panel"),
+            pl.lit("bar").alias("kind"),
+            "series",
+            "model",
+            "group",
+            "source",
+            "x",
+            "x_low",
+            "x_high",
+            "y",
+            "y_low",
+            "y_high",
+            pl.col("weight").round(6).cast(pl.String).alias("label"),
+            pl.lit("Confidence").alias("x_title"),
+            pl.lit("Accuracy").alias("y_title"),
+        )
+    )
+
+
+def draw_reliability(data: pl.DataFrame, ax: Axes) -> Axes:
+    """Draw one reliability diagram: bars of accuracy with intervals, the histogram of confidences below them.
+
+    Dots show each bin's mean confidence and accuracy; open dots are those after temperature scaling.
+    """
+    first = data.filter(pl.col("series") != AFTER)
+    colour = group_colour(str(data["group"][0]))
+    bars = first.filter(pl.col("y").is_not_null())
+    ax.plot([0, 1], [0, 1], color="#000000", linestyle=(0, (4, 2)), linewidth=0.8, zorder=1.5, gid="diagonal")
+    ax.bar(
+        bars["x_low"],
+        bars["y"],
+        width=bars["x_high"] - bars["x_low"],
+        align="edge",
+        color=colour,
+        alpha=0.22,
+        edgecolor="white",
+        linewidth=0.5,
+        zorder=1,
+    )
+    ax.vlines(bars["x"], bars["y_low"], bars["y_high"], colors=colour, linewidth=0.7, zorder=2)
+    ax.scatter(bars["x"], bars["y"], s=9, c=colour, zorder=3, gid="before")
+    after = data.filter(pl.col("series") == AFTER, pl.col("y").is_not_null())
+    if len(after):
+        ax.plot(
+            after["x"],
+            after["y"],
+            color="#111111",
+            linewidth=0.7,
+            marker="o",
+            markersize=2.8,
+            markerfacecolor="white",
+            markeredgewidth=0.7,
+            zorder=2.8,
+            gid="after",
+        )
+    share = first["label"].cast(pl.Float64)
+    below = ax.inset_axes((0.0, -0.0, 1.0, 0.16))
+    below.bar(
+        first["x_low"],
+        share,
+        width=first["x_high"] - first["x_low"],
+        align="edge",
+        color="#555555",
+        alpha=0.55,
+        edgecolor="white",
+        linewidth=0.3,
+        gid="histogram",
+    )
+    below.set_xlim(0, 1)
+    below.axis("off")
+    ax.set_xlim(0, 1)
+    ax.set_ylim(0, 1)
+    ax.set_title(data["panel"][0])
+    ax.set_xlabel(data["x_title"][0])
+    ax.set_ylabel(data["y_title"][0])
+    return ax
+
+
+def _lines(data: pl.DataFrame, ax: Axes) -> None:
+    for index, ((series,), part) in enumerate(data.group_by("series", maintain_order=True)):
+        ax.plot(
+            part["x"],
+            part["y"],
+            color=LINE_COLOURS[index % len(LINE_COLOURS)],
+            linestyle=LINE_DASHES[index % len(LINE_DASHES)],
+            label=str(series),
+            gid=f"line:{series}",
+        )
+    ax.legend(loc="best", handlelength=2.2)
+    ax.set_title(data["panel"][0])
+    ax.set_xlabel(data["x_title"][0])
+    ax.set_ylabel(data["y_title"][0])
+
+
+def _line_frame(rows: pl.DataFrame, panel: pl.Expr, x_title: str, y_title: str) -> pl.DataFrame:
+    return conform_frame(
+        rows.select(
+            panel.alias("panel"),
+            pl.lit("line").alias("kind"),
+            "series",
+            "model",
+            "group",
+            "source",
+            "x",
+            "y",
+            pl.lit(x_title).alias("x_title"),
+            pl.lit(y_title).alias("y_title"),
+        )
+    )
+
+
+def prepare_risk_coverage(curves: pl.DataFrame) -> pl.DataFrame:
+    """Return a panel for each set with a risk-coverage curve for each model."""
+    rows = _panels(curves, "risk_coverage", "risk-coverage curves").with_columns(
+        pl.col("model").alias("series")
+    )
+    return _line_frame(
+        rows,
+        pl.col("dataset").map_elements(dataset_title, return_dtype=pl.String),
+        "Coverage",
+        "Risk (error of the answered)",
+    )
+
+
+def draw_risk_coverage(data: pl.DataFrame, ax: Axes) -> Axes:
+    """Draw one set: the error among the most confident images, as more of them are answered."""
+    _lines(data, ax)
+    ax.set_xlim(0, 1)
+    ax.set_ylim(bottom=0)
+    return ax
+
+
+def prepare_roc(curves: pl.DataFrame) -> pl.DataFrame:
+    """Return a panel for each OOD set with a ROC curve for each model and score."""
+    rows = _panels(curves, "roc", "ROC curves: they need an OOD set")
+    said = pl.col("model") + " · " + pl.col("series").map_elements(score_title, return_dtype=pl.String)
+    return _line_frame(
+        rows.with_columns(said.alias("series")),
+        pl.col("dataset").map_elements(dataset_title, return_dtype=pl.String),
+        "OOD accepted (FPR)",
+        "ID accepted (TPR)",
+    )
+
+
+def draw_roc(data: pl.DataFrame, ax: Axes) -> Axes:
+    """Draw one OOD set's ROC curves; in-distribution images are the positive class."""
+    ax.plot([0, 1], [0, 1], color="#999999", linewidth=0.6, linestyle=(0, (4, 2)), gid="diagonal")
+    ax.axhline(0.95, color="#999999", linewidth=0.5, linestyle=":", gid="tpr-95")
+    _lines(data, ax)
+    ax.set_xlim(0, 1)
+    ax.set_ylim(0, 1.005)
+    return ax
+
+
+def prepare_score_histograms(curves: pl.DataFrame) -> pl.DataFrame:
+    """Return a panel for each model and score: densities of the score on the ID set and on each OOD set."""
+    rows = _panels(curves, "score_histogram", "score histograms: they need an OOD set")
+    panel = pl.col("model") + " · " + pl.col("label").map_elements(score_title, return_dtype=pl.String)
+    return conform_frame(
+        rows.select(
+            panel.alias("panel"),
+            pl.lit("bar").alias("kind"),
+            "series",
+            "model",
+            "group",
+            "source",
+            "x_low",
+            "x_high",
+            "y",
+            pl.col("label").alias("x_title"),
+            pl.lit("Density").alias("y_title"),
+        )
+    )
+
+
+def draw_score_histograms(data: pl.DataFrame, ax: Axes) -> Axes:
+    """Draw the ID set's scores filled and each OOD set's as an outline; right is more in-distribution."""
+    for index, ((series,), part) in enumerate(data.group_by("series", maintain_order=True)):
+        edges = [*part["x_low"], part["x_high"][-1]]
+        colour = LINE_COLOURS[index % len(LINE_COLOURS)]
+        ax.stairs(
+            part["y"],
+            edges,
+            fill=index == 0,
+            color=colour,
+            alpha=0.35 if index == 0 else 1.0,
+            linestyle=LINE_DASHES[index % len(LINE_DASHES)],
+            linewidth=1.0,
+            label=dataset_title(str(series)),
+        )
+    ax.legend(loc="best", handlelength=2.2)
+    ax.set_yticks([])
+    ax.set_title(data["panel"][0])
+    ax.set_xlabel(f"Score ({score_title(data['x_title'][0])})")
+    ax.set_ylabel(data["y_title"][0])
+    return ax

@@ -1,0 +1,67 @@
+"""Accuracy on each visual factor's images against overall accuracy: ten panels, fits, diagonal, intervals."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from analyze.figures.axes import scatter
+from analyze.figures.frames import need, scatter_panel
+from analyze.quantities import Quantity, id_dataset_of
+from analyze.titles import dataset_title, factor_title
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+STUDY_FACTORS = (
+    "pose",
+    "background",
+    "pattern",
+    "color",
+    "smaller",
+    "shape",
+    "partial_view",
+    "subcategory",
+    "texture",
+    "larger",
+)
+"""The study's ten of ImageNet-X's sixteen factors, in the order of its panels."""
+
+FIT_GROUPS = ("supervised-in1k", "clip-zero-shot")
+"""Groups with a line: the baseline that saw ImageNet alone, and zero-shot CLIP."""
+
+
+def prepare_factor_accuracy(results: pl.DataFrame) -> pl.DataFrame:
+    """Return a panel for each visual factor; the study's ten where the table has them, else whatever it
+    has.
+    """
+    rows = results.filter(
+        pl.col("metric") == "factor_accuracy", pl.col("value").is_not_null(), pl.col("factor") != ""
+    )
+    if rows.is_empty():
+        return need([], "factor_accuracy: make the rows with 'analyze factors'")
+    ground = id_dataset_of(results)
+    dataset = ground if ground in rows["dataset"].unique() else str(rows["dataset"][0])
+    present = rows.filter(pl.col("dataset") == dataset)["factor"].unique(maintain_order=True).to_list()
+    wanted = [f for f in STUDY_FACTORS if f in present] or present
+    return need(
+        [
+            scatter_panel(
+                results,
+                Quantity("top1", ground),
+                Quantity("factor_accuracy", dataset, (("factor", factor),)),
+                panel=factor_title(factor),
+                x_title=f"{dataset_title(ground)} accuracy",
+                y_title="Factor accuracy",
+                fit_groups=FIT_GROUPS,
+            )
+            for factor in wanted
+        ],
+        "factor_accuracy",
+    )
+
+
+def draw_factor_accuracy(data: pl.DataFrame, ax: Axes) -> Axes:
+    """Draw one factor's panel; above the diagonal, the factor's images are easier than the average image."""
+    return scatter(data, ax, diagonal=True)

@@ -1,0 +1,172 @@
+"""The numbers of a figure as one long frame: what is drawn is what is saved beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from analyze.fits import fit_line
+from analyze.quantities import Quantity, joined
+from analyze.scales import transform, untransform
+from analyze.trends import MIN_MODELS, natural_scale
+from cache_schema.errors import UserError
+
+FRAME_SCHEMA: dict[str, pl.DataType] = {
+    "panel": pl.String(),
+    "kind": pl.String(),
+    "series": pl.String(),
+    "model": pl.String(),
+    "group": pl.String(),
+    "source": pl.String(),
+    "x": pl.Float64(),
+    "x_low": pl.Float64(),
+    "x_high": pl.Float64(),
+    "y": pl.Float64(),
+    "y_low": pl.Float64(),
+    "y_high": pl.Float64(),
+    "label": pl.String(),
+    "x_title": pl.String(),
+    "y_title": pl.String(),
+    "x_scale": pl.String(),
+    "y_scale": pl.String(),
+}
+"""Columns of every figure's numbers. ``kind`` is ``point``, ``line`` (with a band in ``y_low``, ``y_high``),
+``bar`` or
+``cell``; ``panel`` tells the axes apart, ``series`` what belongs together within one."""
+
+
+def conform_frame(frame: pl.DataFrame) -> pl.DataFrame:
+    """Return the frame with all columns of ``FRAME_SCHEMA``, empty where it has none."""
+    return frame.select(
+        (pl.col(name).cast(kind) if name in frame.columns else pl.lit(None).cast(kind).alias(name))
+        for name, kind in FRAME_SCHEMA.items()
+    ).with_columns(pl.col(pl.String).fill_null(""))
+
+
+def scatter_panel(
+    results: pl.DataFrame,
+    x: Quantity,
+    y: Quantity,
+    *,
+    panel: str,
+    x_title: str,
+    y_title: str,
+    fit_groups: Iterable[str] | None = None,
+    scale: str = "probit",
+    method: str = "huber",
+    n_boot: int = 200,
+    score: str = "",
+) -> pl.DataFrame:
+    """Return one panel of models as points and of fits as lines.
+
+    Parameters
+    ----------
+    results
+        A result table.
+    x, y
+        What is on the axes.
+    panel, x_title, y_title
+        How the panel and its axes are called.
+    fit_groups
+        Groups that get a line of their own, where they have enough models; None for all of them.
+    scale
+        Axis for accuracies; other metrics stay linear.
+    method, n_boot
+        Of the fits.
+    score
+        OOD score, where a quantity leaves it open.
+    """
+    frame = joined(results, [x, y], score=score)
+    scales = natural_scale(x, scale), natural_scale(y, scale)
+    points = frame.select(
+        pl.lit("point").alias("kind"),
+        pl.col("group").alias("series"),
+        "model",
+        "group",
+        "source",
+        *(
+            pl.col(f"{i}{end}").alias(f"{name}{end}")
+            for i, name in enumerate("xy")
+            for end in ("", "_low", "_high")
+        ),
+    )
+    lines = [points]
+    wanted = sorted(frame["group"].unique()) if fit_groups is None else list(fit_groups)
+    for group in wanted:
+        part = frame.filter(pl.col("group") == group)
+        if len(part) >= MIN_MODELS and part["0"].n_unique() > 2:
+            lines.append(
+                line_points(part["0"].to_numpy(), part["1"].to_numpy(), group, scales, method, n_boot)
+            )
+    return conform_frame(
+        pl.concat(lines, how="diagonal").with_columns(
+            pl.lit(panel).alias("panel"),
+            pl.lit(x_title).alias("x_title"),
+            pl.lit(y_title).alias("y_title"),
+            pl.lit(scales[0]).alias("x_scale"),
+            pl.lit(scales[1]).alias("y_scale"),
+        )
+    )
+
+
+def line_points(
+    x: np.ndarray[Any, Any],
+    y: np.ndarray[Any, Any],
+    group: str,
+    scales: tuple[str, str],
+    method: str,
+    n_boot: int,
+) -> pl.DataFrame:
+    """Return a fit as points of its line, with the bootstrap band, over the range it was fitted on."""
+    line = fit_line(x, y, method=method, x_scale=scales[0], y_scale=scales[1], n_boot=n_boot)
+    ends = transform(np.array(line.x_range), scales[0])
+    at = untransform(np.linspace(ends[0], ends[1], 41), scales[0])
+    low, high = line.band(at)
+    return pl.DataFrame(
+        {
+            "kind": "line",
+            "series": group,
+            "group": group,
+            "x": at,
+            "y": line.predict(at),
+            "y_low": low,
+            "y_high": high,
+        }
+    )
+
+
+def need(frames: list[pl.DataFrame], what: str) -> pl.DataFrame:
+    """Return the panels as one frame, or say what the result table lacks.
+
+    Raises
+    ------
+    UserError
+        Where there is no panel.
+    """
+    frames = [frame for frame in frames if len(frame)]
+    if not frames:
+        raise UserError(f"the result table has no {what}")
+    return pl.concat(frames)
+
+
+def label_best(frame: pl.DataFrame, *, by: str = "group", column: str = "y") -> pl.DataFrame:
+    """Name the point with the largest value in each group (column ``label``)."""
+    points = (pl.col("kind") == "point") & pl.col(column).is_not_null()
+    best = pl.col(column) == pl.col(column).filter(points).max().over("panel", by)
+    return frame.with_columns(pl.when(points & best).then("model").otherwise("label").alias("label"))
+
+
+def datasets_of(results: pl.DataFrame, metric: str, role: str = "", **variants: str) -> list[str]:
+    """Return the datasets that have values of a metric, in order of appearance."""
+    chosen = results.filter(
+        pl.col("metric") == metric,
+        pl.col("value").is_not_null(),
+        pl.col("dataset") != "",
+        *[pl.col(key) == value for key, value in variants.items()],
+    )
+    if role:
+        chosen = chosen.filter(pl.col("role") == role)
+    return chosen["dataset"].unique(maintain_order=True).to_list()

@@ -1,0 +1,88 @@
+"""Names beside points that cover no point and no other name: the nearest free place around each point."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.text import Annotation
+
+LABEL = "label"
+"""``gid`` of the annotations that may be moved."""
+
+DISTANCES = (3.0, 7.0, 12.0, 18.0, 26.0, 36.0, 48.0, 64.0)
+"""Tried distances between a point and its name, in typographic points."""
+ANGLES = np.deg2rad([20, 160, -20, -160, 60, 120, -60, -120, 90, -90, 0, 180])
+MARKER = 2.6
+"""Half the size of a marker that names keep clear of, in typographic points."""
+
+Box = tuple[float, float, float, float]
+
+
+def settle_labels(ax: Axes) -> None:
+    """Move the names of an Axes to free places, as they are laid out now; call again when the layout changes.
+
+    A name that finds no free place is taken away: the numbers beside the figure still have it.
+    """
+    notes: list[Annotation] = [text for text in ax.texts if text.get_gid() == LABEL]  # type: ignore[misc]
+    if not notes:
+        return
+    scale = ax.figure.dpi / 72  # pixels of one typographic point
+    renderer = ax.figure.canvas.get_renderer()  # type: ignore[attr-defined]
+    frame = ax.get_window_extent()
+    taken: list[Box] = []
+    for collection in ax.collections:
+        if str(collection.get_gid()).startswith("points:"):
+            for x, y in ax.transData.transform(np.asarray(collection.get_offsets())):
+                reach = MARKER * scale
+                taken.append((x - reach, y - reach, x + reach, y + reach))
+    for note in notes:
+        note.set_visible(True)
+        at_x, at_y = (float(v) for v in ax.transData.transform(note.xy))
+        at = (at_x, at_y)
+        width, height = _text_extent(note, renderer)
+        place = _free_place(at, width, height, scale, taken, (frame.x0, frame.y0, frame.x1, frame.y1))
+        if place is None:
+            note.set_visible(False)
+            continue
+        left, low = place
+        note.set_horizontalalignment("left")
+        note.set_verticalalignment("bottom")
+        note.set_position(((left - at[0]) / scale, (low - at[1]) / scale))
+        near = np.hypot(left + width / 2 - at[0], low + height / 2 - at[1]) < (width / 2 + 8 * scale)
+        if note.arrow_patch is not None:
+            note.arrow_patch.set_visible(not near)
+        taken.append((left, low, left + width, low + height))
+
+
+def _text_extent(note: Annotation, renderer: object) -> tuple[float, float]:
+    from matplotlib.text import Text
+
+    box = Text.get_window_extent(note, renderer)  # type: ignore[arg-type]
+    return float(box.width), float(box.height)
+
+
+def _free_place(
+    at: tuple[float, float], width: float, height: float, scale: float, taken: list[Box], frame: Box
+) -> tuple[float, float] | None:
+    """Return the lower left corner of the nearest place that is inside the frame and free."""
+    for distance in DISTANCES:
+        for angle in ANGLES:
+            across, up = float(np.cos(angle)), float(np.sin(angle))
+            x = at[0] + across * (distance * scale + MARKER * scale)
+            y = at[1] + up * (distance * scale + MARKER * scale)
+            left = x - width / 2 + np.clip(across * 1.5, -1, 1) * width / 2
+            low = y - height / 2 + np.clip(up, -1, 1) * height / 2
+            box = (left, low, left + width, low + height)
+            inside = box[0] >= frame[0] and box[1] >= frame[1] and box[2] <= frame[2] and box[3] <= frame[3]
+            if inside and not any(overlap(box, other) for other in taken):
+                return left, low
+    return None
+
+
+def overlap(a: Box, b: Box) -> bool:
+    """Return whether two boxes share an area."""
+    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]

@@ -1,0 +1,53 @@
+"""OOD detection against accuracy: AUROC and FPR@95, a column for each OOD set."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from analyze.figures.axes import scatter
+from analyze.figures.frames import datasets_of, need, scatter_panel
+from analyze.quantities import Quantity, id_dataset_of
+from analyze.titles import dataset_title, metric_title, score_title
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+STUDY_SETS = ("inaturalist", "sun", "places", "textures", "imagenet-o")
+METRICS = ("auroc", "fpr95_id")
+
+
+def prepare_ood(results: pl.DataFrame, *, score: str = "") -> pl.DataFrame:
+    """Return a panel for each metric and OOD set (the study's five first, at most five).
+
+    ``score`` names one score for all models; empty takes the study's: MCM for zero-shot CLIP, MSP for the
+    others.
+    """
+    present = datasets_of(results, "auroc")
+    wanted = [d for d in STUDY_SETS if d in present] or present[:5]
+    ground = id_dataset_of(results)
+    said = f" ({score_title(score)})" if score else ""
+    return need(
+        [
+            scatter_panel(
+                results,
+                Quantity("top1", ground),
+                Quantity(metric, dataset),
+                panel=f"{dataset_title(dataset)}: {metric_title(metric)}",
+                x_title=f"{dataset_title(ground)} accuracy",
+                y_title=f"{metric_title(metric)}{said}",
+                fit_groups=("clip-zero-shot", "supervised-in1k", "more-data"),
+                score=score,
+            )
+            for metric in METRICS
+            for dataset in wanted
+            if dataset in datasets_of(results, metric)
+        ],
+        "auroc of an OOD set",
+    )
+
+
+def draw_ood(data: pl.DataFrame, ax: Axes) -> Axes:
+    """Draw one metric on one OOD set: AUROC up is better, FPR@95 down is better."""
+    return scatter(data, ax)

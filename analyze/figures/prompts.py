@@ -1,0 +1,89 @@
+"""What the number of prompt templates does: accuracy, calibration and OOD detection of zero-shot models."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from analyze.figures.axes import draw_lines, draw_points, set_scale
+from analyze.figures.frames import conform_frame, need
+from analyze.quantities import id_dataset_of
+from analyze.titles import metric_title
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+METRICS = ("top1", "ece", "nll", "auroc")
+
+
+def templates_of(head: str) -> int | None:
+    """Return the number of templates that a prompt set's name ends in (``openai-80`` -> 80), None without
+    one.
+    """
+    found = re.search(r"-(\d+)$", head)
+    return int(found.group(1)) if found else None
+
+
+def prepare_prompts(results: pl.DataFrame) -> pl.DataFrame:
+    """Return a panel for each metric: one line a model over its prompt sets, by their number of templates.
+
+    AUROC is the mean over OOD sets of the study's score.
+    """
+    ground = id_dataset_of(results)
+    sized = results.with_columns(
+        pl.col("head").map_elements(templates_of, return_dtype=pl.Int64, skip_nulls=True).alias("templates")
+    ).filter(
+        pl.col("templates").is_not_null(),
+        pl.col("value").is_not_null(),
+        pl.col("calibrator") == "",
+        pl.col("factor") == "",
+        pl.col("subset") == "",
+    )
+    panels = []
+    for metric in METRICS:
+        rows = sized.filter(pl.col("metric") == metric)
+        rows = (
+            rows.filter(pl.col("role") == "ood", pl.col("score").is_in(["mcm", ""]))
+            if metric == "auroc"
+            else rows.filter(pl.col("dataset") == ground)
+        )
+        means = rows.group_by("model", "group", "source", "templates").agg(pl.col("value").mean().alias("y"))
+        means = means.filter(pl.col("templates").n_unique().over("model") > 1).sort("model", "templates")
+        if means.is_empty():
+            continue
+        both = pl.concat([means.with_columns(pl.lit(kind).alias("kind")) for kind in ("line", "point")])
+        title = metric_title(metric) + (" (mean over OOD sets)" if metric == "auroc" else "")
+        panels.append(
+            conform_frame(
+                both.with_columns(
+                    pl.col("templates").cast(pl.Float64).alias("x"),
+                    pl.col("model").alias("series"),
+                    pl.lit(title).alias("panel"),
+                    pl.lit("Prompt templates").alias("x_title"),
+                    pl.lit(title).alias("y_title"),
+                    pl.lit("log").alias("x_scale"),
+                    pl.lit("linear").alias("y_scale"),
+                )
+            )
+        )
+    return need(
+        panels,
+        "numbers of one model under several prompt sets (extract with --prompts, then 'analyze prompts')",
+    )
+
+
+def draw_prompts(data: pl.DataFrame, ax: Axes) -> Axes:
+    """Draw one metric: a line for each model, from few templates to many."""
+    for axis in "xy":
+        set_scale(ax, axis, data[f"{axis}_scale"][0], data[axis].to_numpy())
+    draw_lines(data, ax, band=False)
+    draw_points(data, ax, intervals=False, size=12)
+    counts = sorted(data["x"].unique())
+    ax.set_xticks(counts, [f"{count:g}" for count in counts])
+    ax.minorticks_off()
+    ax.set_xlim(counts[0] / 1.4, counts[-1] * 1.4)
+    ax.set_title(data["panel"][0])
+    ax.set_xlabel(data["x_title"][0])
+    return ax

@@ -1,0 +1,76 @@
+"""Average ranks of models over datasets, with the difference that counts (a critical-difference plot)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from analyze.figures.axes import draw_points
+from analyze.figures.frames import conform_frame, datasets_of, need
+from analyze.quantities import Quantity, id_dataset_of, joined
+from analyze.ranks import rank_test
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+MAX_MODELS = 40
+
+
+def prepare_ranks(results: pl.DataFrame, *, metric: str = "top1") -> pl.DataFrame:
+    """Return the average rank of the best 40 models over the ID set and the shifts, and who is tied with the
+    best.
+    """
+    ground = id_dataset_of(results)
+    sets = [ground, *datasets_of(results, metric, "shift", calibrator="", factor="")]
+    wanted = [Quantity(metric, dataset) for dataset in dict.fromkeys(sets)]
+    if len(wanted) < 2 or len(joined(results, wanted)) < 3:
+        return need([], f"{metric} of three models on two datasets")
+    found = rank_test(results, wanted)
+    best = float(found.table["rank"][0])
+    table = found.table.head(MAX_MODELS).with_row_index("y")
+    points = table.select(
+        pl.lit("point").alias("kind"),
+        pl.col("group").alias("series"),
+        "model",
+        "group",
+        "source",
+        pl.col("rank").alias("x"),
+        pl.col("y").cast(pl.Float64),
+        pl.col("model").alias("label"),
+    )
+    bar = pl.DataFrame(
+        {
+            "kind": ["bar"],
+            "series": ["critical difference"],
+            "x_low": [best],
+            "x_high": [best + found.critical_difference],
+        }
+    )
+    return conform_frame(
+        pl.concat([points, bar], how="diagonal").with_columns(
+            pl.lit(f"Average rank over {found.n_datasets} sets").alias("panel"),
+            pl.lit("Average rank (1 = best); shaded: within the critical difference of the best").alias(
+                "x_title"
+            ),
+        )
+    )
+
+
+def draw_ranks(data: pl.DataFrame, ax: Axes) -> Axes:
+    """Draw models from best to worst; those inside the shaded band cannot be told from the best (Nemenyi, 5
+    %).
+    """
+    points, bar = data.filter(pl.col("kind") == "point"), data.filter(pl.col("kind") == "bar")
+    ax.axvspan(
+        bar["x_low"][0], bar["x_high"][0], color="#000000", alpha=0.06, linewidth=0, gid="critical-difference"
+    )
+    ax.hlines(points["y"], 0, points["x"], colors="#dddddd", linewidth=0.6, zorder=1)
+    draw_points(points, ax, intervals=False)
+    ax.set_yticks(points["y"], points["label"], fontsize=5.5)
+    ax.set_ylim(len(points) - 0.4, -0.6)
+    ax.set_xlim(0.5, max(float(bar["x_high"][0]), float(points["x"].max())) + 0.5)  # type: ignore[arg-type]
+    ax.grid(visible=False, axis="y")
+    ax.set_xlabel(data["x_title"][0])
+    ax.set_title(data["panel"][0])
+    return ax
