@@ -76,6 +76,7 @@ def evaluate(
     models: Sequence[str] | None = None,
     datasets: Sequence[str] | None = None,
     cells: Cells | None = None,
+    sources: Sequence[Source] | None = None,
     jobs: int | None = None,
     progress: Callable[[str, int, int], None] = lambda _model, _done, _all: None,
 ) -> Evaluation:
@@ -93,6 +94,8 @@ def evaluate(
         Ids or patterns.
     cells
         Rows of earlier runs: what has not changed is taken from there, and new rows are put there.
+    sources
+        What to compute from; the cache's own stores when None (other heads' logits, say).
     jobs
         Models at a time; the number of cores when None. The numbers do not depend on it.
     progress
@@ -104,7 +107,7 @@ def evaluate(
     """
     settings = settings or study_defaults()
     suites, wanted = chosen_suites(only)
-    sources = sources_of(cache)
+    sources = sources_of(cache) if sources is None else list(sources)
     chosen_models = choose({s.model for s in sources}, models, "model")
     chosen_datasets = set(choose({s.dataset for s in sources}, datasets, "dataset"))
     cells = cells if cells is not None else Cells(None)

@@ -34,6 +34,7 @@ RESULT_SCHEMA: dict[str, pl.DataType] = {
     # where it came from, or why it is not there
     "reason": pl.String(),
     "store": pl.String(),
+    "command": pl.String(),
     # of the cards, so that a table or a figure needs no cache
     "role": pl.String(),
     "group": pl.String(),
@@ -83,6 +84,8 @@ class ResultRow:
         Why there is no value; empty otherwise.
     store
         Digests of the stores it was computed from, comma-separated.
+    command
+        The command of ``analyze`` that wrote the row, and replaces it when it runs again.
     """
 
     model: str
@@ -103,6 +106,7 @@ class ResultRow:
     options: str = ""
     reason: str = ""
     store: str = ""
+    command: str = "metrics"
     role: str = ""
     group: str = "unknown"
     source: str = "unknown"
@@ -155,3 +159,28 @@ def write_results(frame: pl.DataFrame, path: str | Path) -> Path:
     conform(frame).write_parquet(staged, compression="zstd")
     staged.replace(path)
     return path
+
+
+def merge_results(frame: pl.DataFrame, path: str | Path, *, command: str) -> pl.DataFrame:
+    """Put a command's rows into a result table: its earlier rows go, those of other commands stay.
+
+    Parameters
+    ----------
+    frame
+        The command's rows.
+    path
+        The table; made where there is none.
+    command
+        Name of the command, put into the rows.
+
+    Returns
+    -------
+    polars.DataFrame
+        The whole table, as it is on disk now.
+    """
+    path = Path(path)
+    own = conform(frame).with_columns(command=pl.lit(command))
+    kept = read_results(path).filter(pl.col("command") != command) if path.is_file() else own.clear()
+    whole = pl.concat([kept, own])
+    write_results(whole, path)
+    return whole

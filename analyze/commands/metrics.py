@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
     from analyze.cells import Cells, cells_path
     from analyze.evaluate import evaluate
     from analyze.progress import model_progress
-    from analyze.results import write_results
+    from analyze.results import merge_results
     from analyze.settings import read_settings
 
     console = Console(stderr=True)
@@ -74,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
     finally:
         # An interrupted run keeps what it has: the next one goes on from there.
         cells.save()
-    write_results(result.table, args.output)
+    merge_results(result.table, args.output, command="metrics")
     missing = int((result.table["reason"] != "").sum())
     told = f"{result.computed} cells computed, {result.reused} unchanged"
     if missing:
