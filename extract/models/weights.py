@@ -78,7 +78,7 @@ def checkpoint_file(path: Path, where: str) -> Path:
     if path.is_file():
         return path
     problem = "is a folder, not a weight file" if path.is_dir() else "does not exist"
-    raise UserError(f"{where}: checkpoint {path} {problem}")
+    raise WeightsUnavailable(f"{where}: checkpoint {path} {problem}")
 
 
 def cached_on_hub(repository: str, files: Sequence[str], revision: str | None = None) -> Path | None:
