@@ -109,13 +109,13 @@ class BootstrapWeights:
         """Yield (n, <= ``size``) uint8 counts, one column a replicate, all replicates in turn."""
         for start in range(0, self.replicates, size):
             stop = min(start + size, self.replicates)
-            block = np.empty((self.n, stop - start), np.uint8)
+            block = np.empty((stop - start, self.n), np.uint8)
             for replicate in range(start, stop):
                 rng = np.random.Generator(np.random.SFC64(np.random.SeedSequence([self.seed, replicate])))
                 drawn = rng.integers(0, self.n, self.n, dtype=np.uint32)
                 # A count above 255 needs n in the hundreds and a chance below 1e-500.
-                block[:, replicate - start] = np.minimum(np.bincount(drawn, minlength=self.n), 255)
-            yield block
+                block[replicate - start] = np.minimum(np.bincount(drawn, minlength=self.n), 255)
+            yield np.ascontiguousarray(block.T)
 
     def all(self) -> NDArray[np.uint8]:
         """Return all weights at once, (n, replicates) uint8: n x replicates bytes."""
@@ -270,6 +270,4 @@ def paired_difference(
         kept = rng.binomial(totals, 0.5, size=(some, totals.size))
         flipped = (2 * kept - totals) @ sizes / n
         beyond += int(np.count_nonzero(np.abs(flipped) >= abs(estimate) * (1 - 1e-12)))
-    return PairedDifference(
-        estimate, interval.low, interval.high, (beyond + 1) / (permutations + 1), level, n
-    )
+    return PairedDifference(estimate, interval.low, interval.high, (beyond + 1) / (permutations + 1), level, n)

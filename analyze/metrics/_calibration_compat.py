@@ -16,13 +16,12 @@ from cache_schema.errors import UserError
 
 
 def _single_edges(n_bins: int) -> NDArray[np.float32]:
-    """Edges as torch's float32 ``linspace`` makes them: from both ends towards the middle."""
-    step = np.float32(1.0) / np.float32(n_bins)
+    """Edges as torch's float32 ``linspace`` makes them: from both ends towards the middle, rounded once."""
+    step = np.float64(np.float32(1.0) / np.float32(n_bins))
     places = np.arange(n_bins + 1)
-    lower = step * places.astype(np.float32)
-    upper = np.float32(1.0) - step * (n_bins - places).astype(np.float32)
-    edges: NDArray[np.float32] = np.where(places < (n_bins + 1) // 2, lower, upper).astype(np.float32)
-    return edges
+    # float64 holds these products exactly, as a fused multiply-add does.
+    edges = np.where(places < (n_bins + 1) // 2, step * places, 1.0 - step * (n_bins - places))
+    return edges.astype(np.float32)
 
 
 def torchmetrics_error(confidences: Floats, correct: Bools, n_bins: int, norm: str) -> float:

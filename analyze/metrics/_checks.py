@@ -77,9 +77,7 @@ def matrix(name: str, values: ArrayLike) -> Floats:
         finite = np.isfinite(array)
         if not finite.all():
             row, column = (int(i[0]) for i in np.nonzero(~finite))
-            raise UserError(
-                f"{name}: row {row} holds {array[row, column]} (class {column}); NaN and inf are refused"
-            )
+            raise UserError(f"{name}: row {row} holds {array[row, column]} (class {column}); NaN and inf are refused")
     return array
 
 
@@ -111,9 +109,7 @@ def probabilities(values: ArrayLike, name: str = "probabilities") -> Floats:
     return array
 
 
-def correct(
-    values: ArrayLike, n: int | None = None, name: str = "correct", other: str = "confidences"
-) -> Bools:
+def correct(values: ArrayLike, n: int | None = None, name: str = "correct", other: str = "confidences") -> Bools:
     """Return right and wrong as booleans, from booleans or from zeros and ones."""
     array = np.asarray(values)
     if array.ndim != 1:

@@ -44,30 +44,29 @@ def _flush(small, total):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, fastmath=_FAST, error_model="numpy")
-def _outside_step(weight, n_in, n_ood, last, hits, more_hits, alarms, false_ood, area, precision):  # type: ignore[no-untyped-def]
+def _outside_step(more, n_in, n_ood, last, hits, more_hits, alarms, false_ood, area, precision):  # type: ignore[no-untyped-def]
     """Take in the OOD rows of a tie group."""
     for r in range(hits.size):
-        area[r] += np.float32(weight[r]) * (hits[r] + hits[r] + more_hits[r])
+        area[r] += more[r] * (hits[r] + hits[r] + more_hits[r])
     for r in range(hits.size):
         left = n_ood - alarms[r]
-        precision[r] += np.float32(weight[r]) * left / (left + (n_in - hits[r]) + _TINY)
+        precision[r] += more[r] * left / (left + (n_in - hits[r]) + _TINY)
     for r in range(hits.size):
         # Flagged are this group and all below: the lowest group that still holds enough OOD rows stays.
         false_ood[r] += np.float32(alarms[r] <= last) * (n_in - hits[r] - false_ood[r])
     for r in range(hits.size):
-        alarms[r] += np.float32(weight[r])
+        alarms[r] += more[r]
 
 
 @njit(cache=True, nogil=True, fastmath=_FAST, error_model="numpy")
-def _inside_step(weight, need, hits, alarms, false_id, precision):  # type: ignore[no-untyped-def]
+def _inside_step(more, need, hits, alarms, false_id, precision):  # type: ignore[no-untyped-def]
     """Take in the ID rows of a tie group, after its OOD rows."""
     for r in range(hits.size):
         # The false positives are those of the group that reaches the threshold: the last one begun below it.
         false_id[r] += np.float32(hits[r] < need) * (alarms[r] - false_id[r])
     for r in range(hits.size):
-        more = np.float32(weight[r])
-        now = hits[r] + more
-        precision[r] += more * now / (now + alarms[r] + _TINY)
+        now = hits[r] + more[r]
+        precision[r] += more[r] * now / (now + alarms[r] + _TINY)
         hits[r] = now
 
 
@@ -87,7 +86,6 @@ def detection_totals(order, starts, n_id, id_weights, ood_weights, need_id, need
     alarms = np.zeros(n_replicates, np.float32)
     more_hits = np.zeros(n_replicates, np.float32)
     more_alarms = np.zeros(n_replicates, np.float32)
-    zeros = np.zeros(n_replicates, np.float32)
     false_id = np.zeros(n_replicates, np.float32)
     area = np.zeros(n_replicates, np.float32)
     precision_id = np.zeros(n_replicates, np.float32)
@@ -95,25 +93,19 @@ def detection_totals(order, starts, n_id, id_weights, ood_weights, need_id, need
     totals = np.zeros((3, n_replicates), np.float64)
     false_ood = np.full(n_replicates, n_in, np.float32)
     for g in range(starts.size - 1):
-        first = starts[g]
-        if starts[g + 1] - first == 1:
-            row = order[first]
+        more_hits[:] = 0
+        more_alarms[:] = 0
+        inside = 0
+        for k in range(starts[g], starts[g + 1]):
+            row = order[k]
             if row < n_id:
-                _inside_step(id_weights[row], need_id, hits, alarms, false_id, precision_id)
+                inside += 1
+                _add_row(id_weights[row], more_hits)
             else:
-                weight = ood_weights[row - n_id]
-                _outside_step(weight, n_in, n_ood, last, hits, zeros, alarms, false_ood, area, precision_ood)
-        else:
-            more_hits[:] = 0
-            more_alarms[:] = 0
-            for k in range(first, starts[g + 1]):
-                row = order[k]
-                if row < n_id:
-                    _add_row(id_weights[row], more_hits)
-                else:
-                    _add_row(ood_weights[row - n_id], more_alarms)
-            group = more_alarms
-            _outside_step(group, n_in, n_ood, last, hits, more_hits, alarms, false_ood, area, precision_ood)
+                _add_row(ood_weights[row - n_id], more_alarms)
+        if inside < starts[g + 1] - starts[g]:
+            _outside_step(more_alarms, n_in, n_ood, last, hits, more_hits, alarms, false_ood, area, precision_ood)
+        if inside > 0:
             _inside_step(more_hits, need_id, hits, alarms, false_id, precision_id)
         if g % _FLUSH == _FLUSH - 1:
             _flush(area, totals[0])
@@ -131,19 +123,19 @@ def detection_totals(order, starts, n_id, id_weights, ood_weights, need_id, need
 
 
 @njit(cache=True, nogil=True, fastmath=_FAST, error_model="numpy")
-def _selective_step(weight, wrong, answered, errors, risk, now, area, joint):  # type: ignore[no-untyped-def]
+def _selective_step(more, wrong, answered, errors, risk, now, area, joint):  # type: ignore[no-untyped-def]
     """Take in a tie group: its weights, and how many of them are wrong."""
     for r in range(answered.size):
-        now[r] = (errors[r] + np.float32(wrong[r])) / (answered[r] + np.float32(weight[r]) + _TINY)
+        now[r] = (errors[r] + wrong[r]) / (answered[r] + more[r] + _TINY)
     for r in range(answered.size):
         before = risk[r] + np.float32(answered[r] == 0) * now[r]
-        area[r] += np.float32(weight[r]) * (before + now[r])
+        area[r] += more[r] * (before + now[r])
     for r in range(answered.size):
-        joint[r] += np.float32(weight[r]) * (errors[r] + errors[r] + np.float32(wrong[r]))
+        joint[r] += more[r] * (errors[r] + errors[r] + wrong[r])
     for r in range(answered.size):
-        errors[r] += np.float32(wrong[r])
+        errors[r] += wrong[r]
     for r in range(answered.size):
-        answered[r] += np.float32(weight[r])
+        answered[r] += more[r]
 
 
 @njit(cache=True, nogil=True, fastmath=_FAST, error_model="numpy")
@@ -156,27 +148,17 @@ def selective_totals(order, starts, wrong, weights, out):  # type: ignore[no-unt
     now = np.zeros(n_replicates, np.float32)
     more = np.zeros(n_replicates, np.float32)
     more_errors = np.zeros(n_replicates, np.float32)
-    zeros = np.zeros(n_replicates, np.float32)
     area = np.zeros(n_replicates, np.float32)
     joint = np.zeros(n_replicates, np.float32)
     totals = np.zeros((2, n_replicates), np.float64)
     for g in range(starts.size - 1):
-        first = starts[g]
-        if starts[g + 1] - first == 1:
-            weight = weights[order[first]]
-            if wrong[order[first]]:
-                _selective_step(weight, weight, answered, errors, risk, now, area, joint)
-            else:
-                _selective_step(weight, zeros, answered, errors, risk, now, area, joint)
-        else:
-            more[:] = 0
-            more_errors[:] = 0
-            for k in range(first, starts[g + 1]):
-                weight = weights[order[k]]
-                _add_row(weight, more)
-                if wrong[order[k]]:
-                    _add_row(weight, more_errors)
-            _selective_step(more, more_errors, answered, errors, risk, now, area, joint)
+        more[:] = 0
+        more_errors[:] = 0
+        for k in range(starts[g], starts[g + 1]):
+            _add_row(weights[order[k]], more)
+            if wrong[order[k]]:
+                _add_row(weights[order[k]], more_errors)
+        _selective_step(more, more_errors, answered, errors, risk, now, area, joint)
         risk, now = now, risk
         if g % _FLUSH == _FLUSH - 1:
             _flush(area, totals[0])

@@ -54,9 +54,7 @@ def negative_log_likelihood(logits: ArrayLike, labels: ArrayLike) -> float:
     return float(total / n)
 
 
-def brier_score(
-    probabilities: ArrayLike, labels: ArrayLike, *, scale: Literal["sum", "half", "mean"] = "sum"
-) -> float:
+def brier_score(probabilities: ArrayLike, labels: ArrayLike, *, scale: Literal["sum", "half", "mean"] = "sum") -> float:
     """Return the mean of sum_c (p_c - [c is the label])^2, the Brier score. Lower is better.
 
     Parameters

@@ -63,9 +63,7 @@ def risk_coverage_curve(confidences: ArrayLike, correct: ArrayLike) -> RiskCover
     return RiskCoverageCurve(values.astype(np.float64), answered / n, errors / answered, errors / n)
 
 
-def aurc(
-    confidences: ArrayLike, correct: ArrayLike, *, curve: Literal["trapezoid", "mean"] = "trapezoid"
-) -> float:
+def aurc(confidences: ArrayLike, correct: ArrayLike, *, curve: Literal["trapezoid", "mean"] = "trapezoid") -> float:
     """Return the area under the risk-coverage curve. Lower is better.
 
     Parameters
@@ -112,9 +110,7 @@ def aurc(
     return float((expected / k).mean())
 
 
-def e_aurc(
-    confidences: ArrayLike, correct: ArrayLike, *, curve: Literal["trapezoid", "mean"] = "trapezoid"
-) -> float:
+def e_aurc(confidences: ArrayLike, correct: ArrayLike, *, curve: Literal["trapezoid", "mean"] = "trapezoid") -> float:
     """Return AURC less that of a perfect ranking, r + (1 - r) ln(1 - r) for error rate r. Lower is better.
 
     Not below zero but by the approximation of the perfect value, at most about 1/n, and by straight lines
@@ -172,9 +168,7 @@ def correctness_auroc(confidences: ArrayLike, correct: ArrayLike) -> float:
     return auroc(confidence[right], confidence[~right])
 
 
-def coverage_at_risk(
-    confidences: ArrayLike, correct: ArrayLike, *, risk: float = 0.05, skip: int = 0
-) -> float:
+def coverage_at_risk(confidences: ArrayLike, correct: ArrayLike, *, risk: float = 0.05, skip: int = 0) -> float:
     """Return the largest coverage whose risk is at most ``risk``; 0 where none is. Higher is better.
 
     Parameters

@@ -105,9 +105,7 @@ def shape_bias_by_category(
     return answer
 
 
-def predict_categories(
-    probabilities: ArrayLike, members: Mapping[str, Sequence[int]]
-) -> NDArray[np.str_]:
+def predict_categories(probabilities: ArrayLike, members: Mapping[str, Sequence[int]]) -> NDArray[np.str_]:
     """Return the category of the highest mean probability over its member classes (1,000 to 16).
 
     Parameters

@@ -1,0 +1,196 @@
+"""Intervals against scipy and by their coverage; replicates against the metric on the drawn rows."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from scipy.stats import binomtest, permutation_test
+
+from analyze import metrics, replicates
+from analyze.intervals import (
+    BootstrapWeights,
+    bootstrap,
+    bootstrap_interval,
+    clopper_pearson_interval,
+    paired_difference,
+    proportion_interval,
+    wilson_interval,
+)
+from cache_schema.errors import UserError
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(1, 400), st.floats(0, 1), st.sampled_from([0.8, 0.95, 0.995]))
+def test_proportions_equal_scipy(n: int, rate: float, level: float) -> None:
+    k = round(rate * n)
+    for ours, method in ((wilson_interval, "wilson"), (clopper_pearson_interval, "exact")):
+        theirs = binomtest(k, n).proportion_ci(level, method=method)
+        got = ours(k, n, level=level)
+        assert (got.low, got.high) == pytest.approx((theirs.low, theirs.high), abs=1e-9)
+
+
+def test_proportion_by_name_and_bad_input() -> None:
+    assert proportion_interval(3, 9, method="clopper-pearson") == clopper_pearson_interval(3, 9)
+    for bad in ((1, 0), (5, 4), (-1, 4)):
+        with pytest.raises(UserError):
+            wilson_interval(*bad)
+    with pytest.raises(UserError, match="level"):
+        wilson_interval(1, 2, level=95)
+
+
+def test_weights_are_multinomial_and_do_not_depend_on_blocks() -> None:
+    weights = BootstrapWeights(300, replicates=500, seed=3)
+    whole = weights.all()
+    assert (whole.sum(axis=0) == 300).all()
+    np.testing.assert_array_equal(np.concatenate(list(weights.blocks(64)), axis=1), whole)
+    np.testing.assert_array_equal(BootstrapWeights(300, replicates=100, seed=3).all(), whole[:, :100])
+    assert not np.array_equal(BootstrapWeights(300, replicates=500, seed=4).all(), whole)
+    # Binomial(300, 1/300): mean 1, variance 1 - 1/300, within five standard errors of 150,000 counts.
+    assert whole.var() == pytest.approx(1 - 1 / 300, abs=5 * np.sqrt(3 / whole.size))
+    assert (whole == 0).mean() == pytest.approx((1 - 1 / 300) ** 300, abs=0.007)
+
+
+def test_bootstrap_interval_of_a_mean_covers() -> None:
+    rng = np.random.default_rng(0)
+    inside = 0
+    for seed in range(120):
+        values = rng.exponential(size=200)
+        drawn = replicates.mean_replicates(values, BootstrapWeights(200, replicates=200, seed=seed).all())
+        interval = bootstrap_interval(values.mean(), drawn)
+        inside += interval.low <= 1 <= interval.high
+    # Nominal 0.95, about 0.93 for a skewed column of 200; 120 trials have a standard error of 0.023.
+    assert 0.86 <= inside / 120 <= 0.99
+
+
+def test_bootstrap_intervals_by_method() -> None:
+    drawn = np.linspace(0, 1, 1001)
+    assert (bootstrap_interval(0.4, drawn).low, bootstrap_interval(0.4, drawn).high) == pytest.approx((0.025, 0.975))
+    basic = bootstrap_interval(0.4, np.append(drawn, np.nan), method="basic")
+    assert (basic.low, basic.high) == pytest.approx((0.8 - 0.975, 0.8 - 0.025))
+    with pytest.raises(UserError, match="undefined on every"):
+        bootstrap_interval(0.4, [np.nan])
+
+
+def test_plain_bootstrap_agrees_with_the_weighted_one() -> None:
+    rng = np.random.default_rng(1)
+    confidence = rng.random(400)
+    right = rng.random(400) < confidence
+    plain = bootstrap(metrics.aurc, confidence, right, rng=rng, replicates=300)
+    fast = replicates.selective_replicates(confidence, right, BootstrapWeights(400, replicates=300).all())["aurc"]
+    assert plain.mean() == pytest.approx(fast.mean(), abs=0.005)
+    assert plain.std() == pytest.approx(fast.std(), rel=0.2)
+
+
+# --- replicates
+# ------------------------------------------------------------------------------------------------------
+
+
+def _column(kind: str) -> tuple[NDArray[np.floating], NDArray[np.bool_]]:
+    rng = np.random.default_rng(5)
+    confidence = rng.beta(5, 1, 500)
+    right = rng.random(500) < confidence**2
+    if kind == "tied":
+        confidence = np.round(confidence, 1)
+    if kind == "saturated":
+        confidence = np.where(confidence > 0.9, 1.0, confidence).astype(np.float32)
+    if kind == "few errors":
+        right = np.arange(500) != 7
+    if kind == "calibrated":
+        right = rng.random(500) < confidence
+    if kind == "tiny":
+        confidence, right = confidence[:3], np.array([True, False, True])
+    return confidence, right
+
+
+KINDS = ["random", "tied", "saturated", "few errors", "calibrated", "tiny"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_replicates_equal_the_metric_on_drawn_rows(kind: str) -> None:
+    confidence, right = _column(kind)
+    n = len(right)
+    weights = BootstrapWeights(n, replicates=24, seed=11).all()
+    ece = replicates.ece_replicates(confidence, right, weights)
+    root = replicates.ece_replicates(confidence, right, weights, norm="l2", debias=True)
+    worst = replicates.ece_replicates(confidence, right, weights, norm="max")
+    smooth = replicates.smooth_replicates(confidence, right, weights)
+    selective = replicates.selective_replicates(confidence, right, weights)
+    means = replicates.mean_replicates(np.stack([confidence, right], axis=1), weights)
+    for r in range(24):
+        rows = np.repeat(np.arange(n), weights[:, r])
+        drawn = (confidence[rows], right[rows])
+        assert ece[r] == pytest.approx(metrics.expected_calibration_error(*drawn), abs=1e-12)
+        squared = metrics.expected_calibration_error(*drawn, norm="l2", debias=True)
+        assert root[r] == pytest.approx(squared, abs=1e-7)
+        assert worst[r] == pytest.approx(metrics.maximum_calibration_error(*drawn), abs=1e-12)
+        assert smooth[r] == pytest.approx(metrics.smooth_calibration_error(*drawn), rel=2e-3, abs=2e-5)
+        assert selective["aurc"][r] == pytest.approx(metrics.aurc(*drawn), abs=1e-6)
+        assert selective["augrc"][r] == pytest.approx(metrics.augrc(*drawn), abs=1e-6)
+        assert selective["e_aurc"][r] == pytest.approx(metrics.e_aurc(*drawn), abs=1e-6)
+        if drawn[1].all() or not drawn[1].any():
+            assert np.isnan(selective["correctness_auroc"][r])
+        else:
+            wanted = metrics.correctness_auroc(*drawn)
+            assert selective["correctness_auroc"][r] == pytest.approx(wanted, abs=2e-4)
+        assert means[:, r] == pytest.approx((drawn[0].mean(), drawn[1].mean()), abs=1e-6)
+
+
+@pytest.mark.parametrize("digits", [0, 1, 9])
+@pytest.mark.parametrize("tpr", [0.95, 0.6])
+def test_detection_replicates_equal_the_metrics_on_drawn_rows(digits: int, tpr: float) -> None:
+    rng = np.random.default_rng(6)
+    inside, outside = np.round(rng.normal(1, 1, 300), digits), np.round(rng.normal(0, 1, 170), digits)
+    weights = BootstrapWeights(300, replicates=20, seed=1).all(), BootstrapWeights(170, replicates=20, seed=2).all()
+    got = replicates.detection_replicates(inside, outside, *weights, tpr=tpr)
+    for r in range(20):
+        drawn = np.repeat(inside, weights[0][:, r]), np.repeat(outside, weights[1][:, r])
+        assert got["auroc"][r] == pytest.approx(metrics.auroc(*drawn), abs=1e-6)
+        assert got["fpr95_id"][r] == pytest.approx(metrics.fpr_at_tpr(*drawn, tpr=tpr), abs=1e-12)
+        assert got["fpr95_ood"][r] == pytest.approx(metrics.fpr_at_tpr(*drawn, tpr=tpr, positive="ood"), abs=1e-12)
+        assert got["aupr_in"][r] == pytest.approx(metrics.aupr(*drawn), abs=1e-6)
+        assert got["aupr_out"][r] == pytest.approx(metrics.aupr(*drawn, positive="ood"), abs=1e-6)
+
+
+def test_weights_of_another_set_are_refused() -> None:
+    confidence, right = _column("random")
+    with pytest.raises(UserError, match="n = 500"):
+        replicates.ece_replicates(confidence, right, BootstrapWeights(499, replicates=2).all())
+
+
+# --- pairs ------------------------------------------------------------------------------------------------
+# -----------
+
+
+def test_paired_difference_equals_scipys_permutations() -> None:
+    rng = np.random.default_rng(7)
+    first = rng.random(400) < 0.75
+    second = np.where(rng.random(400) < 0.9, first, rng.random(400) < 0.6)
+    got = paired_difference(first, second, rng=rng, permutations=20_000)
+    theirs = permutation_test(
+        (first.astype(float), second.astype(float)),
+        lambda a, b, axis: (a - b).mean(axis=axis),
+        permutation_type="samples",
+        vectorized=True,
+        n_resamples=5000,
+        rng=np.random.default_rng(0),
+    )
+    assert got.difference == pytest.approx(theirs.statistic)
+    assert got.p_value == pytest.approx(theirs.pvalue, abs=0.02)
+    assert got.low < got.difference < got.high
+    error = (first.astype(float) - second).std() / 20
+    assert (got.high - got.low) == pytest.approx(2 * 1.96 * error, rel=0.12)
+
+
+def test_paired_difference_of_continuous_columns() -> None:
+    rng = np.random.default_rng(8)
+    first = rng.normal(size=150)
+    shifted = paired_difference(first, first + rng.normal(0.5, 0.3, 150), rng=rng, permutations=2000)
+    assert shifted.p_value == pytest.approx(1 / 2001)
+    assert shifted.high < 0
+    same = paired_difference(first, first, rng=rng, permutations=50)
+    assert (same.difference, same.low, same.high, same.p_value) == (0, 0, 0, 1)
+    with pytest.raises(UserError, match="second: row 1 is nan"):
+        paired_difference([0.0, 1.0], [0.0, np.nan], rng=rng)
