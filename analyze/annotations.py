@@ -126,9 +126,7 @@ def read_annotations(source: str, *, labels: str = "top") -> Annotations:
     if path.is_dir():
         return _folder(path, labels, str(path))
     if not path.is_file():
-        raise UserError(
-            f"no annotations at {path}: give 'imagenet-x', a folder of its layout, or a JSONL file"
-        )
+        raise UserError(f"no annotations at {path}: give 'imagenet-x', a folder of its layout, or a JSONL file")
     return _one_file(path, labels)
 
 
@@ -182,9 +180,7 @@ def _folder(folder: Path, labels: str, source: str) -> Annotations:
         with prototypes.open(encoding="utf-8", newline="") as file:
             typical = {image_key(row["file_name"]) for row in csv.DictReader(file)}
     prototype = np.array([int(key) in typical for key in keys])
-    return Annotations(
-        source, labels, keys, _columns(path, entries), prototype, _metaclass(folder), _real(folder)
-    )
+    return Annotations(source, labels, keys, _columns(path, entries), prototype, _metaclass(folder), _real(folder))
 
 
 def _metaclass(folder: Path) -> NDArray[np.int64] | None:
@@ -273,18 +269,10 @@ def aligned(annotations: Annotations, keys: NDArray[np.int64]) -> tuple[Annotati
     place = np.minimum(np.searchsorted(ordered, annotations.keys), max(ordered.size - 1, 0))
     found = ordered[place] == annotations.keys if ordered.size else np.zeros(annotations.keys.size, np.bool_)
     if not found.any():
-        raise UserError(
-            f"none of the {len(keys)} images is annotated in {annotations.source}: other file names?"
-        )
-    twice = (
-        found
-        & (place + 1 < ordered.size)
-        & (ordered[np.minimum(place + 1, ordered.size - 1)] == ordered[place])
-    )
+        raise UserError(f"none of the {len(keys)} images is annotated in {annotations.source}: other file names?")
+    twice = found & (place + 1 < ordered.size) & (ordered[np.minimum(place + 1, ordered.size - 1)] == ordered[place])
     if twice.any():
-        raise UserError(
-            f"file names repeat in different folders: {annotations.source} cannot be joined by name"
-        )
+        raise UserError(f"file names repeat in different folders: {annotations.source} cannot be joined by name")
     kept = replace(
         annotations,
         keys=annotations.keys[found],

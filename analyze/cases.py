@@ -105,9 +105,7 @@ def _case(
     if summary.facts.get("temperature") is None and not no_temperature:
         told = summary.facts.get("no_temperature", "")
         no_temperature = str(told or "the summary holds no temperature: compute it from the big stores")
-    return Case(
-        summary, settings, held_out, calibrated_on=on, no_calibrator=no_fit, no_temperature=no_temperature
-    )
+    return Case(summary, settings, held_out, calibrated_on=on, no_calibrator=no_fit, no_temperature=no_temperature)
 
 
 def summary_options(settings: Settings, fit: IdFit | None, suites: set[str]) -> SummaryOptions:
@@ -217,9 +215,7 @@ def _subset(
     try:
         if source.is_summary:
             if name not in source.variants:
-                return (
-                    f"needs the big store, or a summary of {source.dataset} on the classes of {other.dataset}"
-                )
+                return f"needs the big store, or a summary of {source.dataset} on the classes of {other.dataset}"
             return _loaded(source.variants[name], settings)
         view = subset_view(other.store.dataset, source.store.n_classes)
         assert view is not None

@@ -136,9 +136,7 @@ def fit_beta(confidences: ArrayLike, correct: ArrayLike) -> Beta:
 
     def loss(x: Floats) -> tuple[float, Floats]:
         z = design @ x
-        p = np.where(
-            z >= 0, 1.0 / (1.0 + np.exp(-np.abs(z))), np.exp(-np.abs(z)) / (1.0 + np.exp(-np.abs(z)))
-        )
+        p = np.where(z >= 0, 1.0 / (1.0 + np.exp(-np.abs(z))), np.exp(-np.abs(z)) / (1.0 + np.exp(-np.abs(z))))
         value = float(np.mean(np.logaddexp(0.0, z) - right * z))
         return value, design.T @ (p - right) / c.size
 
@@ -155,9 +153,7 @@ def fit_beta(confidences: ArrayLike, correct: ArrayLike) -> Beta:
     return Beta(*(float(v) for v in found.x))
 
 
-def fit_confidence_map(
-    method: str, confidences: ArrayLike, correct: ArrayLike, *, n_bins: int = 15
-) -> ConfidenceMap:
+def fit_confidence_map(method: str, confidences: ArrayLike, correct: ArrayLike, *, n_bins: int = 15) -> ConfidenceMap:
     """Fit the named calibrator: ``histogram``, ``isotonic`` or ``beta``."""
     if method == "histogram":
         return fit_histogram(confidences, correct, n_bins=n_bins)

@@ -167,9 +167,7 @@ def fit_quantiles(
         )
         for method in methods
     }  # fmt: skip
-    return SetQuantiles(
-        alpha, {m: quantile(s, alpha) for m, s in scores.items()}, penalty, free_ranks, int(use.sum())
-    )
+    return SetQuantiles(alpha, {m: quantile(s, alpha) for m, s in scores.items()}, penalty, free_ranks, int(use.sum()))
 
 
 def _log_probabilities(

@@ -112,17 +112,14 @@ def evaluate(
     chosen_datasets = set(choose({s.dataset for s in sources}, datasets, "dataset"))
     cells = cells if cells is not None else Cells(None)
     by_model = {
-        name: [s for s in sources if s.model == name and s.dataset in chosen_datasets]
-        for name in chosen_models
+        name: [s for s in sources if s.model == name and s.dataset in chosen_datasets] for name in chosen_models
     }
     jobs = max(1, min(jobs or os.cpu_count() or 1, len(by_model)))
     threads = max(1, (os.cpu_count() or 1) // jobs)
     result = Evaluation(pl.DataFrame())
     boot = settings["bootstrap"]
     resampling = (
-        Resampling(boot["replicates"], boot["seed"], boot["confidence_level"])
-        if boot["replicates"] > 0
-        else None
+        Resampling(boot["replicates"], boot["seed"], boot["confidence_level"]) if boot["replicates"] > 0 else None
     )
     keys: dict[str, list[str]] = {}
     lock = threading.Lock()
@@ -180,10 +177,7 @@ def _one_model(
             resampling=resampling,
         )
         for key, suite, dataset in missing:
-            rows = [
-                replace(_row(n, model, dataset), metric_version=suite.version)
-                for n in _run(suite, model, dataset)
-            ]
+            rows = [replace(_row(n, model, dataset), metric_version=suite.version) for n in _run(suite, model, dataset)]
             with lock:
                 cells.put(key, rows)
     return [key for key, _, _ in plan], len(missing)

@@ -235,14 +235,10 @@ def _tables(
         return {}
     tables = {"classwise": ClasswiseTable(view.n_classes, options.classwise_bins, 1.0, labelled)}
     if held_out is not None:
-        tables["classwise_held_out"] = ClasswiseTable(
-            view.n_classes, options.classwise_bins, 1.0, labelled & held_out
-        )
+        tables["classwise_held_out"] = ClasswiseTable(view.n_classes, options.classwise_bins, 1.0, labelled & held_out)
     if options.temperature is not None:
         rows = labelled if held_out is None else labelled & held_out
-        tables["classwise_scaled"] = ClasswiseTable(
-            view.n_classes, options.classwise_bins, options.temperature, rows
-        )
+        tables["classwise_scaled"] = ClasswiseTable(view.n_classes, options.classwise_bins, options.temperature, rows)
     return tables
 
 

@@ -37,9 +37,7 @@ class Settings:
     def changed(self, section: str, *names: str) -> dict[str, Any]:
         """Return those of the named options (all when none is named) that are not the study's default."""
         default = _defaults()[section]
-        return {
-            k: v for k, v in self.sections[section].items() if (not names or k in names) and v != default[k]
-        }
+        return {k: v for k, v in self.sections[section].items() if (not names or k in names) and v != default[k]}
 
     def updated(self, section: str, **values: Any) -> Settings:
         """Return settings with some options of a section replaced."""
@@ -83,9 +81,7 @@ def override(settings: Settings, told: Mapping[str, Any], where: str) -> Setting
         for name, value in options.items():
             present = merged[section].get(name)
             if name not in merged[section]:
-                raise UserError(
-                    f"{where}: [{section}] has no option {name!r}{nearest(name, merged[section])}"
-                )
+                raise UserError(f"{where}: [{section}] has no option {name!r}{nearest(name, merged[section])}")
             merged[section][name] = _as(value, present, f"{where}: [{section}] {name}")
     return Settings(merged)
 

@@ -61,7 +61,5 @@ def fit_rows(
         within = np.arange(order.size) - np.repeat(starts, counts)
         chosen[order[within < np.repeat(quota, counts)]] = True
     if not chosen.any() or chosen.sum() == rows.size:
-        raise UserError(
-            f"a share of {fraction} of {rows.size} labelled rows leaves nothing to fit on or to test on"
-        )
+        raise UserError(f"a share of {fraction} of {rows.size} labelled rows leaves nothing to fit on or to test on")
     return chosen

@@ -31,9 +31,7 @@ COLUMNS: Mapping[str, ColumnSpec] = {
     "label": ColumnSpec("int32", "index in the label space, -1 where there is none"),
     "valid": ColumnSpec("bool", "false where there is no output for the image"),
     "top": ColumnSpec("int16", "(n, 5) classes with the largest logits, the prediction first; -1 pads"),
-    "label_rank": ColumnSpec(
-        "int16", "place of the label among the sorted logits, 0 is right; -1 without a label"
-    ),
+    "label_rank": ColumnSpec("int16", "place of the label among the sorted logits, 0 is right; -1 without a label"),
     "confidence": ColumnSpec("float32", "probability of the prediction"),
     "label_log_probability": ColumnSpec("float32", "log-probability of the label; NaN without one"),
     "entropy": ColumnSpec("float32", "of the probabilities, in nats"),
@@ -138,9 +136,7 @@ def _why_missing(summary: Summary, name: str) -> str:
         return "needs the model's logit scale (zero-shot models only)"
     if name.startswith("scaled_"):
         reason = summary.facts.get("no_temperature", "")
-        return (
-            f"no temperature: {reason}" if reason else "needs a temperature fitted on the in-distribution set"
-        )
+        return f"no temperature: {reason}" if reason else "needs a temperature fitted on the in-distribution set"
     if name in ("label_mass", "label_count", "set_sizes"):
         return "needs the big store: the summary holds no conformal sets"
     if name.startswith(METADATA):
@@ -190,8 +186,17 @@ def read_summary(store: Any) -> Summary:
     )
 
 
-def write(cache_path: Any, summary: Summary, *, backend: str = "zarr", overwrite: bool = False) -> Any:
+def write(cache_path: Any, summary: Summary, *, backend: str = "zarr", key: str = "", overwrite: bool = False) -> Any:
     """Write a summary as a summary store of a cache; the smallest fitting integers are used.
+
+    Parameters
+    ----------
+    cache_path, backend, overwrite
+        As for ``cache_schema.write_summary``.
+    summary
+        What to write.
+    key
+        Of everything it was made from, so that an unchanged one is not made again.
 
     Returns
     -------
@@ -208,6 +213,7 @@ def write(cache_path: Any, summary: Summary, *, backend: str = "zarr", overwrite
     record = {
         "source_digest": summary.digest,
         "summary_version": SUMMARY_VERSION,
+        "key": key,
         "facts": {**summary.facts, "n_classes": summary.n_classes},
     }
     return write_summary(

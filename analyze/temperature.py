@@ -140,9 +140,7 @@ def fit_temperature_store(
         raise UserError(f"{what}: the store holds no logits")
     view = view or ClassView.of(store.dataset, store.n_classes)
     if view.groups is not None and view.rule != "max":
-        raise UserError(
-            f"{what}: a temperature is not fitted under the class map rule {view.rule!r}, only 'max'"
-        )
+        raise UserError(f"{what}: a temperature is not fitted under the class map rule {view.rule!r}, only 'max'")
     places = view.places(store.labels)
     use = np.asarray(rows) & np.asarray(store.valid) & (places >= 0)
     if not use.any():
@@ -170,9 +168,7 @@ def fit_temperature_store(
 
     step = max(1, int(use.sum()) // WARM_ROWS)
     warm = (
-        [(np.ascontiguousarray(b[::step]), np.ascontiguousarray(p[::step])) for b, p in blocks()]
-        if step > 1
-        else None
+        [(np.ascontiguousarray(b[::step]), np.ascontiguousarray(p[::step])) for b, p in blocks()] if step > 1 else None
     )
     try:
         return _fit(blocks, warm, bounds, tolerance, max_passes, threads)
@@ -180,9 +176,7 @@ def fit_temperature_store(
         raise UserError(f"{what}: {error}") from error
 
 
-def _check(
-    values: NDArray[Any], places: NDArray[np.int32], rows: NDArray[np.integer[Any]] | None = None
-) -> None:
+def _check(values: NDArray[Any], places: NDArray[np.int32], rows: NDArray[np.integer[Any]] | None = None) -> None:
     if len(values) == 0:
         raise UserError("no rows to fit a temperature on")
     wrong = (places < 0) | (places >= values.shape[1])
@@ -200,9 +194,7 @@ def _check(
             raise UserError(f"row {where}: a logit is NaN or infinite")
 
 
-def _moments(
-    blocks: Iterable[tuple[NDArray[Any], NDArray[np.int32]]], beta: float, threads: int
-) -> NDArray[Any]:
+def _moments(blocks: Iterable[tuple[NDArray[Any], NDArray[np.int32]]], beta: float, threads: int) -> NDArray[Any]:
     """Mean over rows of NLL and its two derivatives in beta, n, and the mean squared first derivative;
     rows are summed in one fixed order, whatever
     the blocks.
@@ -211,9 +203,7 @@ def _moments(
     for rows, labels in blocks:
         out = np.empty((3, len(rows)))
 
-        def work(
-            start: int, stop: int, rows: Any = rows, labels: Any = labels, out: NDArray[Any] = out
-        ) -> int:
+        def work(start: int, stop: int, rows: Any = rows, labels: Any = labels, out: NDArray[Any] = out) -> int:
             moments_rows(rows, labels, beta, out, start, stop)
             return -1
 
@@ -298,9 +288,7 @@ def newton(
     while True:
         if beta not in known:
             if calls >= max_passes:
-                raise UserError(
-                    f"the temperature did not converge in {max_passes} passes (T is near {1 / beta:.6g})"
-                )
+                raise UserError(f"the temperature did not converge in {max_passes} passes (T is near {1 / beta:.6g})")
             known[beta] = moments(beta)
             calls += 1
         value, slope, curve = (float(v) for v in known[beta][:3])
@@ -317,9 +305,7 @@ def newton(
         following = step if low <= step <= high else math.sqrt(low * high)
         if abs(following - beta) <= tolerance * beta:
             at_end = [
-                t
-                for t, end in zip(bounds, (1 / bounds[0], 1 / bounds[1]), strict=True)
-                if _close(following, end)
+                t for t, end in zip(bounds, (1 / bounds[0], 1 / bounds[1]), strict=True) if _close(following, end)
             ]
             if at_end:
                 raise UserError(

@@ -53,8 +53,7 @@ class ClassView:
         wrong = members[(members < 0) | (members >= self.n_columns)]
         if wrong.size:
             raise UserError(
-                f"class {wrong[0]} of the class mask or map is not among the {self.n_columns} columns of the"
-                " logits"
+                f"class {wrong[0]} of the class mask or map is not among the {self.n_columns} columns of the logits"
             )
         if np.unique(members).size != members.size:
             raise UserError("a class occurs twice in the class mask or map")
@@ -110,9 +109,7 @@ class ClassView:
             return places.astype(np.int32)
         return np.where(places >= 0, self.columns[np.maximum(places, 0)], -1).astype(np.int32)
 
-    def reduce(
-        self, block: NDArray[Any], temperature: float = 1.0, *, rule: str | None = None
-    ) -> NDArray[Any]:
+    def reduce(self, block: NDArray[Any], temperature: float = 1.0, *, rule: str | None = None) -> NDArray[Any]:
         """Return (m, n_classes) logits of the competing classes; divided by the temperature where the rule
         needs it.
 

@@ -14,17 +14,11 @@ from pathlib import Path
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
     parser.add_argument("cache", help="folder of the cache")
-    parser.add_argument(
-        "-o", "--output", type=Path, default=Path("results.parquet"), help="result table (Parquet)"
-    )
-    parser.add_argument(
-        "--only", metavar="NAMES", help="suites or metrics, comma-separated (accuracy, ece, auroc ...)"
-    )
+    parser.add_argument("-o", "--output", type=Path, default=Path("results.parquet"), help="result table (Parquet)")
+    parser.add_argument("--only", metavar="NAMES", help="suites or metrics, comma-separated (accuracy, ece, auroc ...)")
     parser.add_argument("--models", metavar="PATTERNS", help="models, comma-separated, * and ? allowed")
     parser.add_argument("--datasets", metavar="PATTERNS", help="datasets, comma-separated, * and ? allowed")
-    parser.add_argument(
-        "--config", type=Path, metavar="TOML", help="options in place of the study's defaults"
-    )
+    parser.add_argument("--config", type=Path, metavar="TOML", help="options in place of the study's defaults")
     parser.add_argument("--bootstrap", type=int, metavar="N", help="bootstrap intervals from N replicates")
     parser.add_argument("--seed", type=int, help="seed of the bootstrap")
     parser.add_argument("--jobs", type=int, help="models at a time (default: number of cores)")

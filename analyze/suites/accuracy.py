@@ -23,9 +23,7 @@ def run(case: Case) -> Iterator[Number]:
     yield Number(metric="invalid_images", value=float((~summary["valid"]).sum()), n=len(summary))
     rows = case.labelled()
     if not len(rows):
-        yield from without(
-            METRICS[:-1], f"dataset {summary.dataset.id} has no labelled image that could be read"
-        )
+        yield from without(METRICS[:-1], f"dataset {summary.dataset.id} has no labelled image that could be read")
         return
     options = case.settings.changed("accuracy", "interval", "confidence_level")
     for k in (1, 5):

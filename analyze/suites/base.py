@@ -103,9 +103,7 @@ class ModelCase:
 
     def of_role(self, *roles: str) -> list[Case]:
         """Return the cases whose dataset has one of the roles, sorted by id."""
-        return [
-            self.cases[name] for name in sorted(self.cases) if self.cases[name].summary.dataset.role in roles
-        ]
+        return [self.cases[name] for name in sorted(self.cases) if self.cases[name].summary.dataset.role in roles]
 
 
 @dataclass(frozen=True)
@@ -142,9 +140,7 @@ class Suite:
     uses: tuple[str, ...] = ()
 
 
-def bounded(
-    number: Number, case: Case, replicates: Callable[[Any], NDArray[np.float64]], n: int, **how: Any
-) -> Number:
+def bounded(number: Number, case: Case, replicates: Callable[[Any], NDArray[np.float64]], n: int, **how: Any) -> Number:
     """Return a number with its bootstrap interval, if a bootstrap is asked for and there is a value.
 
     Parameters

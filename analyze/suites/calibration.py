@@ -33,9 +33,7 @@ def run(case: Case) -> Iterator[Number]:
     """Yield calibration of all rows, of the held-out rows, and of these after each calibrator."""
     rows = case.labelled()
     if not len(rows):
-        yield from without(
-            METRICS[:-1], f"dataset {case.summary.dataset.id} has no labelled image that could be read"
-        )
+        yield from without(METRICS[:-1], f"dataset {case.summary.dataset.id} has no labelled image that could be read")
         return
     yield from _plain(case, rows, "", "classwise")
     held_out = case.summary.rows(case.summary.labelled & case.held_out)
@@ -44,9 +42,7 @@ def run(case: Case) -> Iterator[Number]:
         yield from _plain(case, held_out, "held-out", "classwise_held_out")
     for method in case.settings["calibrators"]["methods"]:
         if case.no_calibrator:
-            yield from without(
-                ("ece", "nll"), case.no_calibrator, calibrator=method, id_dataset=case.calibrated_on
-            )
+            yield from without(("ece", "nll"), case.no_calibrator, calibrator=method, id_dataset=case.calibrated_on)
         elif method == "temperature":
             yield from _temperature(case, held_out)
         else:
@@ -109,7 +105,7 @@ def of_confidences(
         options={**told, **case.settings.changed("calibration", "smece_kernel")},
         **variant,
     )
-    if kernel == "reflected":
+    if kernel == "reflected" and case.settings["bootstrap"]["smece"]:
         drawn = lambda weights: smooth_replicates(confidences, correct, weights)  # noqa: E731
         smooth = bounded(smooth, case, drawn, confidences.size, low=0.0, high=1.0, basic=True)
     yield smooth
@@ -129,9 +125,7 @@ def _plain(case: Case, rows: Summary, subset: str, aggregate: str) -> Iterator[N
     yield from _probabilities(case, rows, _Columns(), aggregate, subset=subset)
 
 
-def _probabilities(
-    case: Case, rows: Summary, columns: _Columns, aggregate: str, **variant: Any
-) -> Iterator[Number]:
+def _probabilities(case: Case, rows: Summary, columns: _Columns, aggregate: str, **variant: Any) -> Iterator[Number]:
     correct = rows["label_rank"] == 0
     n = len(rows)
     try:
@@ -182,9 +176,7 @@ def _classwise(case: Case, aggregate: str, **variant: Any) -> Number:
     if found is None:
         bins = case.settings["calibration"]["classwise_bins"]
         reason = (
-            "left out: classwise_bins = 0"
-            if not bins
-            else "needs all probabilities: compute it from the big store"
+            "left out: classwise_bins = 0" if not bins else "needs all probabilities: compute it from the big store"
         )
         return Number(metric="classwise_ece", reason=reason, options=options, **variant)
     return Number(
@@ -208,22 +200,14 @@ def _temperature(case: Case, rows: Summary) -> Iterator[Number]:
     }
     temperature = case.summary.facts.get("temperature")
     if temperature is None:
-        yield from without(
-            ("temperature", "ece", "nll"), case.no_temperature or "no temperature was fitted", **variant
-        )
+        yield from without(("temperature", "ece", "nll"), case.no_temperature or "no temperature was fitted", **variant)
         return
     if case.is_fit_set:
         split = case.summary.facts.get("split", {})
-        told = variant | {
-            "options": {**case.settings["split"], **case.settings.changed("calibrators", "bounds")}
-        }
+        told = variant | {"options": {**case.settings["split"], **case.settings.changed("calibrators", "bounds")}}
         spread = 1.96 * float(split.get("standard_error", np.nan))
-        low, high = (
-            (float(temperature) - spread, float(temperature) + spread) if spread == spread else (None, None)
-        )
-        yield Number(
-            metric="temperature", value=float(temperature), low=low, high=high, n=split.get("n"), **told
-        )
+        low, high = (float(temperature) - spread, float(temperature) + spread) if spread == spread else (None, None)
+        yield Number(metric="temperature", value=float(temperature), low=low, high=high, n=split.get("n"), **told)
     yield from _probabilities(case, rows, _Columns("scaled_"), "classwise_scaled", **variant)
 
 

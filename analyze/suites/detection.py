@@ -65,9 +65,7 @@ def default_score(case: Case) -> str:
 
 def score_options(case: Case, name: str) -> dict[str, Any]:
     """Return the options of a score that are not the study's default."""
-    own = {"mcm": ("mcm_tau",), "energy": ("energy_temperature",), "gen": ("gen_m", "gen_gamma")}.get(
-        name, ()
-    )
+    own = {"mcm": ("mcm_tau",), "energy": ("energy_temperature",), "gen": ("gen_m", "gen_gamma")}.get(name, ())
     options = case.settings.changed("ood", *own) if own else {}
     return {**options, **case.settings.changed("ood", "class_masks")}
 

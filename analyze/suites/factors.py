@@ -121,9 +121,7 @@ def _numbers(
     calibration: bool = True,
 ) -> Iterator[Number]:
     if overall:
-        yield _with(
-            proportion(case, "top1", int(correct.sum()), correct.size), variant | {"subset": "annotated"}
-        )
+        yield _with(proportion(case, "top1", int(correct.sum()), correct.size), variant | {"subset": "annotated"})
     level = case.settings["accuracy"]["confidence_level"]
     results = factor_results(correct, members, level=level)
     for result in results:

@@ -46,9 +46,7 @@ SUITES: Mapping[str, Suite] = {
             uses=("id",),
         ),
         Suite("subsets", 1, "model", ("accuracy",), subsets.METRICS, subsets.run, uses=("id", "shift")),
-        Suite(
-            "detection", 1, "model", ("ood", "split"), detection.METRICS, detection.run, uses=("id", "ood")
-        ),
+        Suite("detection", 1, "model", ("ood", "split"), detection.METRICS, detection.run, uses=("id", "ood")),
     )
 }
 

@@ -74,9 +74,7 @@ class Resampling:
         basic
             Reflect about the number: for binned errors, which resampling moves upward.
         """
-        found = bootstrap_interval(
-            value, replicates, level=self.level, method="basic" if basic else "percentile"
-        )
+        found = bootstrap_interval(value, replicates, level=self.level, method="basic" if basic else "percentile")
         # A binned error that is mostly bias can lie outside its own reflected interval: it is then an end
         # of it.
         return max(low, min(found.low, value)), min(high, max(found.high, value))

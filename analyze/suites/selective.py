@@ -22,9 +22,7 @@ def run(case: Case) -> Iterator[Number]:
     """Yield the selective-prediction numbers of a case."""
     rows = case.labelled()
     if not len(rows):
-        yield from without(
-            METRICS, f"dataset {case.summary.dataset.id} has no labelled image that could be read"
-        )
+        yield from without(METRICS, f"dataset {case.summary.dataset.id} has no labelled image that could be read")
         return
     try:
         confidences = np.minimum(rows["confidence"].astype(np.float64), 1.0)
@@ -65,9 +63,7 @@ def run(case: Case) -> Iterator[Number]:
     for accuracy in options["accuracies"]:
         found = attempt(
             f"sac{_percent(accuracy)}",
-            partial(
-                metrics.selective_accuracy_constraint, confidences, correct, accuracy=accuracy, skip=skip
-            ),
+            partial(metrics.selective_accuracy_constraint, confidences, correct, accuracy=accuracy, skip=skip),
             n=n,
             options=case.settings.changed("selective", "skip"),
         )
@@ -79,9 +75,7 @@ def run(case: Case) -> Iterator[Number]:
         )
 
 
-def _ranked(
-    case: Case, confidences: NDArray[Any], correct: NDArray[np.bool_]
-) -> dict[str, NDArray[np.float64]]:
+def _ranked(case: Case, confidences: NDArray[Any], correct: NDArray[np.bool_]) -> dict[str, NDArray[np.float64]]:
     if case.resampling is None or confidences.size < 2:
         return {}
     weights = case.resampling.weights(case.summary.dataset.id, confidences.size)

@@ -31,9 +31,7 @@ def run(case: Case) -> Iterator[Number]:
     except ValueError as error:
         yield from without(METRICS, str(error))
         return
-    predicted = np.array(
-        [names.get(int(p), f"class {p}") for p in case.summary.prediction[use]], dtype=object
-    )
+    predicted = np.array([names.get(int(p), f"class {p}") for p in case.summary.prediction[use]], dtype=object)
     shape, texture = shape[use], texture[use]
     yield from _numbers(case, predicted, shape, texture, "")
     for category in sorted(set(shape.tolist())):
@@ -81,6 +79,4 @@ def _numbers(
             yield Number(metric=metric, reason=reason, factor=factor)
             continue
         interval = proportion_interval(hits, base, level=level, method=method)
-        yield Number(
-            metric=metric, value=hits / base, low=interval.low, high=interval.high, n=base, factor=factor
-        )
+        yield Number(metric=metric, value=hits / base, low=interval.low, high=interval.high, n=base, factor=factor)

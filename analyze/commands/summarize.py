@@ -1,0 +1,52 @@
+"""Write per-image statistics beside the big stores: a cache small enough for a laptop (about 100 bytes an image).
+
+Every command takes the summaries where the big stores are not at hand. With --to the summaries go to a folder of
+their own, which is a cache too.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's options."""
+    parser.add_argument("cache", help="folder of the cache")
+    parser.add_argument("--to", type=Path, metavar="DIR", help="cache to write to (default: the same)")
+    parser.add_argument("--models", metavar="PATTERNS", help="models, comma-separated, * and ? allowed")
+    parser.add_argument("--config", type=Path, metavar="TOML", help="options in place of the study's defaults")
+    parser.add_argument("--store", choices=("zarr", "hdf5"), default="zarr", help="format of the summaries")
+    parser.add_argument("--jobs", type=int, help="models at a time (default: number of cores)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the command."""
+    from rich.console import Console
+
+    import cache_schema
+    from analyze.commands.metrics import words
+    from analyze.progress import model_progress
+    from analyze.settings import read_settings
+    from analyze.summarize_cache import summarize_cache
+
+    console = Console(stderr=True)
+    cache = cache_schema.open_cache(args.cache)
+    with model_progress(console) as progress:
+        done = summarize_cache(
+            cache,
+            args.to or args.cache,
+            settings=read_settings(args.config),
+            models=words(args.models),
+            backend=args.store,
+            jobs=args.jobs,
+            progress=progress,
+        )
+    size = f"{done.n_bytes / 1e6:.1f} MB, {done.n_bytes / max(done.n_images, 1):.0f} bytes an image"
+    console.print(
+        f"{done.written} summaries written ({size}), {done.unchanged} unchanged in {args.to or args.cache}",
+        highlight=False,
+    )
+    for what, reason in done.failures.items():
+        console.print(f"[red]failed[/red] {what}: {reason}", highlight=False)
+    return 1 if done.failures else 0
