@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from cache_schema import identities, naming
 from cache_schema.errors import UserError
@@ -118,6 +120,15 @@ class Plan:
         return Unit(geometry, tuple(model for model in members if model.card.id in busy), jobs, heads)
 
 
+def _architecture(model: Prepared) -> str:
+    """Return a model's name with whatever else in its line changes the network that the weights go into."""
+    options = model.spec.options
+    name = model.card.name
+    if config := options.get("config"):
+        name += f" config={hashlib.sha256(Path(config).read_bytes()).hexdigest()}"
+    return name + "".join(f" {key}={options[key]}" for key in ("quick_gelu", "seed") if key in options)
+
+
 def job_identity(job: Job, weights_digest: str, options: RunOptions) -> str:
     """Return the identity of a job's store: everything that can change a number in it."""
     card, data = job.model.card, job.dataset.card
@@ -127,7 +138,7 @@ def job_identity(job: Job, weights_digest: str, options: RunOptions) -> str:
     reference = data.role == "reference"
     return identities.prediction_identity(
         library=card.library,
-        name=card.name,
+        name=_architecture(job.model),
         tag=card.tag,
         weights_digest=weights_digest,
         preprocessing=job.preprocessing.to_record(),
@@ -151,7 +162,7 @@ def head_identity(model: Prepared, weights_digest: str, space: ClassSpace, promp
         {
             "kind": "head",
             "library": model.card.library,
-            "name": model.card.name,
+            "name": _architecture(model),
             "weights_digest": weights_digest,
             "class_space": space.digest,
             "prompts": "" if prompts is None else prompts.digest,

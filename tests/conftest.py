@@ -1,0 +1,53 @@
+"""Shared by every folder: the miniature study, built once, and a cache of some of its models."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+MODELS = (
+    "wit-vit-20k", "laion-vit-40k", "laion-cnn-20k", "ft-wit-vit", "ft12k-laion-cnn", "resnet", "convnext", "vit", "more-vit",
+)  # fmt: skip
+"""Of each group at least one."""
+
+
+@contextlib.contextmanager
+def one_at_a_time(path: Path) -> Iterator[None]:
+    """Let the processes of a parallel test run wait for one another."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+@pytest.fixture(scope="session")
+def miniature() -> Path:
+    """The folder of the miniature study; the same that ``make demo`` builds and uses."""
+    from extract.miniature.build import build
+
+    with one_at_a_time(ROOT / ".pytest_cache" / "miniature.lock"):
+        build(ROOT / "miniature")
+    return ROOT / "miniature"
+
+
+@pytest.fixture(scope="session")
+def miniature_cache(miniature: Path) -> Path:
+    """A cache of nine of its models on all its datasets, under two prompt sets; goes on where a run before left it."""
+    from extract.cli import main
+
+    cache = ROOT / ".pytest_cache" / "miniature-cache"
+    lines = (miniature / "models.txt").read_text().splitlines()
+    chosen = [line for line in lines if not line.startswith("#") and any(f"id={name} " in f"{line} " for name in MODELS)]
+    assert len(chosen) == len(MODELS)
+    with one_at_a_time(cache.with_suffix(".lock")):
+        # Beside the full list: paths in a list are relative to it.
+        models = miniature / "models-of-tests.txt"
+        models.write_text("\n".join(chosen) + "\n")
+        words = ["--model-list", models, "--datasets", miniature / "datasets.toml", "--cache", cache]
+        assert main([*map(str, words), "--prompts", "openai-80,photo-1"]) == 0
+    return cache

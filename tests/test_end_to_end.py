@@ -1,0 +1,101 @@
+"""From images to numbers on the miniature study, by the commands that the README shows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from sklearn.metrics import log_loss, roc_auc_score
+
+import cache_schema
+from analyze.cli import main as analyze
+from cache_schema.cli import main as cache_command
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def results(miniature_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("results") / "results.parquet"
+    assert analyze(["metrics", str(miniature_cache), "-o", str(path)]) == 0
+    return path
+
+
+def plain(results: Path, metric: str, **where: str) -> dict[tuple[str, str], float]:
+    """Return (model, dataset) -> value of a metric without any variant but those named."""
+    frame = pl.read_parquet(results).filter(pl.col("metric") == metric, pl.col("subset") == "", pl.col("factor") == "")
+    for name in ("score", "calibrator", "id_dataset"):
+        frame = frame.filter(pl.col(name) == where.get(name, ""))
+    return {(row["model"], row["dataset"]): row["value"] for row in frame.iter_rows(named=True)}
+
+
+def probabilities(store: cache_schema.PredictionStore) -> np.ndarray:
+    logits = store.logits().astype(np.float64)
+    shifted = np.exp(logits - logits.max(1, keepdims=True))
+    return shifted / shifted.sum(1, keepdims=True)
+
+
+def test_numbers_agree_with_scikit_learn(miniature_cache: Path, results: Path) -> None:
+    cache = cache_schema.open_cache(miniature_cache)
+    top1, nll = plain(results, "top1"), plain(results, "nll")
+    for model in ("resnet", "laion-vit-40k"):
+        for dataset in ("mini-val", "mini-v2", "mini-sketch"):
+            store = cache.store(model, dataset)
+            p = probabilities(store)
+            assert top1[model, dataset] == pytest.approx((p.argmax(1) == store.labels).mean())
+            assert nll[model, dataset] == pytest.approx(log_loss(store.labels, p, labels=np.arange(10)), rel=1e-4)
+    auroc = plain(results, "auroc", score="msp", id_dataset="mini-val")
+    for dataset in ("mini-ood-shapes", "mini-noise"):
+        inside, outside = (probabilities(cache.store("resnet", d)).max(1) for d in ("mini-val", dataset))
+        is_id = np.r_[np.ones(len(inside)), np.zeros(len(outside))]
+        want = roc_auc_score(is_id, np.r_[inside, outside])
+        assert auroc["resnet", dataset] == pytest.approx(want, abs=1e-6)
+
+
+def test_accuracies_spread_and_subsets_are_applied(miniature_cache: Path, results: Path) -> None:
+    top1 = plain(results, "top1")
+    on_id = sorted(value for (_, dataset), value in top1.items() if dataset == "mini-val")
+    assert 0.4 <= on_id[0] < on_id[-1] <= 0.99
+    assert on_id[-1] - on_id[0] > 0.15
+    store = cache_schema.open_cache(miniature_cache).store("vit", "mini-hard")
+    mask = list(store.dataset.class_mask)
+    kept = store.logits()[:, mask].argmax(1)
+    assert top1["vit", "mini-hard"] == pytest.approx((np.array(mask)[kept] == store.labels).mean())
+
+
+def test_temperature_lowers_nll_on_the_id_set(results: Path) -> None:
+    frame = pl.read_parquet(results).filter(pl.col("metric") == "nll", pl.col("dataset") == "mini-val")
+    after = frame.filter(pl.col("calibrator") == "temperature")
+    assert after.height
+    assert (after["value"] > 0).all()
+
+
+def test_every_store_checks(miniature_cache: Path) -> None:
+    assert cache_command(["check", str(miniature_cache)]) == 0
+
+
+def test_prompts_and_retrieval(miniature_cache: Path, results: Path) -> None:
+    assert analyze(["prompts", str(miniature_cache), "-o", str(results), "--only", "top1"]) == 0
+    frame = pl.read_parquet(results).filter(pl.col("command") == "prompts", pl.col("dataset") == "mini-val")
+    assert set(frame["head"]) == {"openai-80", "photo-1"}
+    # The stored logits are of openai-80, computed by the model's own text tower and float32 embeddings.
+    stored = plain(results.with_name(results.name), "top1")
+    for row in frame.filter(pl.col("head") == "openai-80", pl.col("subset") == "").iter_rows(named=True):
+        assert row["value"] == pytest.approx(stored[row["model"], "mini-val"], abs=0.003)
+    assert analyze(["retrieval", str(miniature_cache), "-o", str(results)]) == 0
+    recall = pl.read_parquet(results).filter(pl.col("metric") == "image_to_text_recall@10")
+    assert recall.height == 3
+    assert (recall["value"] > 0.02).all()
+
+
+def test_laptop_numbers_from_summaries_equal_those_from_stores(
+    miniature_cache: Path, results: Path, tmp_path: Path
+) -> None:
+    small = tmp_path / "small"
+    assert analyze(["summarize", str(miniature_cache), "-o", str(small)]) == 0
+    out = tmp_path / "small.parquet"
+    assert analyze(["metrics", str(small), "-o", str(out)]) == 0
+    for metric in ("top1", "ece", "nll", "brier", "aurc"):
+        assert plain(out, metric) == pytest.approx(plain(results, metric), nan_ok=True)
