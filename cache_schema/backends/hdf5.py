@@ -120,9 +120,7 @@ def read_tail(file: BinaryIO, path: object) -> Tail:
     start = file.seek(max(0, size - GUESS))
     raw = file.read()
     if len(raw) < TAIL or raw[-HEX - len(MAGIC) : -HEX] != MAGIC:
-        raise UnsealedStoreError(
-            f"{path} was never sealed, or its end is cut off; delete it and write it again"
-        )
+        raise UnsealedStoreError(f"{path} was never sealed, or its end is cut off; delete it and write it again")
     length_at = len(raw) - HEX - len(MAGIC) - 16
     try:
         length = int(raw[length_at : length_at + 16], 16)
@@ -180,9 +178,7 @@ class Hdf5Reader(StoreReader):
         if not self._trusted:
             if file.attrs.get(FORMAT) != self._read_tail().header:
                 file.close()
-                raise CorruptStoreError(
-                    f"{self.path}: the header inside is not the one behind the file's end"
-                )
+                raise CorruptStoreError(f"{self.path}: the header inside is not the one behind the file's end")
             self._trusted = True
         return file
 
