@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from analyze.detectors.base import Detector, Inputs, Learnt, Needs, check_range
 from analyze.detectors.rows import Rows, logsumexp, row_sum
+from analyze.temperature import fit_temperature
 from cache_schema.errors import UserError
 
 
@@ -184,7 +185,10 @@ class TemperatureScaling(Detector):
                 logits, labels, fitted_on = inputs.reference.bank_logits, inputs.reference.bank_labels, "bank"
             else:
                 raise UserError("tempscale needs validation logits with labels")
-            temperature = fit_temperature(logits, labels)
+            known = np.flatnonzero(np.asarray(labels) >= 0)
+            if not len(known):
+                raise UserError("tempscale needs validation rows with labels")
+            temperature = fit_temperature(np.asarray(logits)[known], np.asarray(labels)[known]).temperature
         check_range(self.name, "temperature", temperature, 0, float("inf"))
         beta = np.float32(1 / temperature)
 
@@ -192,52 +196,6 @@ class TemperatureScaling(Detector):
             return np.float32(1) / row_sum(np.exp(beta * (rows.logits - rows.largest[:, None])))
 
         return Learnt(rule, fitted_on, (f"temperature {temperature:.6g}",))
-
-
-def fit_temperature(logits: NDArray[Any], labels: NDArray[Any]) -> float:
-    """Return the temperature of least mean negative log-likelihood.
-
-    Bisection-safeguarded Newton on 1/T in float64; the likelihood is convex in 1/T.
-
-    Raises
-    ------
-    UserError
-        Where no row has a label, or the likelihood has no least value at a positive finite temperature.
-    """
-    labelled = np.flatnonzero(np.asarray(labels) >= 0)
-    if not len(labelled):
-        raise UserError("a temperature needs validation rows with labels")
-
-    def slopes(beta: float) -> tuple[float, float]:
-        first = second = 0.0
-        for start in range(0, len(labelled), 4096):
-            chosen = labelled[start : start + 4096]
-            z = np.asarray(logits)[chosen].astype(np.float64)
-            z -= z.max(axis=1, keepdims=True)
-            p = np.exp(beta * z)
-            p /= p.sum(axis=1, keepdims=True)
-            weighted = np.where(p > 0, p * z, 0.0)
-            mean = weighted.sum(axis=1)
-            first += float((mean - z[np.arange(len(z)), np.asarray(labels)[chosen]]).sum())
-            second += float((np.where(p > 0, weighted * z, 0.0).sum(axis=1) - mean**2).sum())
-        return first / len(labelled), second / len(labelled)
-
-    low, high, beta = 1e-6, 1e6, 1.0
-    for _ in range(200):
-        slope, curvature = slopes(beta)
-        low, high = (beta, high) if slope < 0 else (low, beta)
-        step = beta - slope / curvature if curvature > 0 else np.nan
-        after = step if low < step < high else float(np.sqrt(low * high))
-        if abs(after - beta) <= 1e-12 * beta:
-            beta = after
-            break
-        beta = after
-    if not 2e-6 < beta < 5e5:
-        raise UserError(
-            "no temperature fits these validation rows: all of them are right (or none), so that the likelihood has no"
-            " best temperature; give more validation rows"
-        )
-    return 1 / beta
 
 
 @dataclass(frozen=True)

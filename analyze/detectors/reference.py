@@ -139,7 +139,7 @@ class Reference:
             bank_logits=store.decoded_bank_logits(),
             bank_labels=store.bank_labels,
             whole=len(store.bank_labels) == store.n,
-            unit_features=bool(options.get("normalize_features", False)),
+            unit_features=bool(options.get("normalize_features", store.model.head_kind == "zero-shot")),
             source=store.dataset.id,
         )
 

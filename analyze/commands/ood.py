@@ -1,0 +1,170 @@
+"""Post-hoc OOD detectors from features, head and a reference of the training set; no model is loaded.
+
+    analyze ood CACHE --id imagenet-val --reference imagenet-train --detectors all -o results.parquet
+    analyze ood CACHE --id imagenet-val --list          which can run on which models, and why not
+
+Rows are added to the table, or replace those of the same variant. Models whose rows are there already, from the same
+stores and options, are left alone; every model's rows are written as soon as they are done. Exit code 1 where a
+model failed as a whole.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from analyze.ood_inputs import OodOptions
+    from cache_schema.cache import Cache
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the options of ``analyze ood``."""
+    parser.add_argument("cache", help="folder of the cache")
+    parser.add_argument("--id", metavar="NAME", help="in-distribution set (default: the only one of role id)")
+    parser.add_argument("--reference", metavar="NAME", help="training set whose reference stores to fit on")
+    parser.add_argument("--detectors", default="all", metavar="NAMES", help="comma-separated (default: all)")
+    parser.add_argument("--near", default="", metavar="NAMES", help="near OOD sets (default: what the datasets say)")
+    parser.add_argument("--far", default="", metavar="NAMES", help="far OOD sets (default: what the datasets say)")
+    parser.add_argument(
+        "--full-spectrum", metavar="NAMES",
+        help="shifted sets that join the in-distribution rows: names, 'all' (default) or 'none'",
+    )
+    parser.add_argument(
+        "--validation", metavar="NAME[:SHARE]",
+        help="in-distribution rows to fit on; a share of the --id set is left out of the evaluation",
+    )
+    parser.add_argument(
+        "--sweep", default="", metavar="NAME", help="choose hyper-parameters on this OOD set (needs --validation)"
+    )
+    parser.add_argument("--defaults", default="openood", choices=("openood", "paper"), help="set of hyper-parameters")
+    parser.add_argument("--prompts", metavar="SET", help="prompt set of zero-shot heads (default: the default one)")
+    parser.add_argument("--negatives", default="", metavar="SPACE", help="class space of NegLabel's negative labels")
+    parser.add_argument("--models", metavar="PATTERNS", help="models, comma-separated, * and ? allowed")
+    parser.add_argument("-o", "--output", type=Path, default=Path("results.parquet"), help="result table (Parquet)")
+    parser.add_argument("--fresh", action="store_true", help="compute everything again")
+    parser.add_argument("--list", action="store_true", help="only say which detectors can run, and why not")
+
+
+def _words(text: str | None) -> tuple[str, ...]:
+    return tuple(word.strip() for word in (text or "").split(",") if word.strip())
+
+
+def _options(args: argparse.Namespace, cache: Cache) -> OodOptions:
+    from analyze.detectors import DETECTORS, get
+    from analyze.ood_inputs import OodOptions
+    from cache_schema.errors import UserError, nearest
+
+    known = [card.id for card in cache.datasets()]
+    inside = args.id
+    if inside is None:
+        sets = [card.id for card in cache.datasets() if card.role == "id"]
+        if len(sets) != 1:
+            raise UserError(f"say which set is in-distribution: --id {' or --id '.join(sets or ['NAME'])}")
+        inside = sets[0]
+    validation = None
+    if args.validation:
+        name, colon, share = args.validation.rpartition(":")
+        if not colon:
+            name, share = args.validation, "1"
+        try:
+            validation = (name, float(share))
+        except ValueError:
+            raise UserError(f"--validation {args.validation}: the share after the colon must be a number") from None
+    for option, name in (("--id", inside), ("--reference", args.reference), ("--sweep", args.sweep),
+                         ("--validation", validation[0] if validation else "")):
+        if name and name not in known:
+            raise UserError(f"{option}: no dataset {name!r} in this cache{nearest(name, known)}")
+    detectors = tuple(DETECTORS) if args.detectors == "all" else _words(args.detectors)
+    for detector in detectors:
+        get(detector, defaults=args.defaults)
+    spectrum = None if args.full_spectrum in (None, "all") else _words(args.full_spectrum.replace("none", ""))
+    return OodOptions(
+        id_dataset=inside,
+        reference=args.reference,
+        detectors=detectors,
+        near=_words(args.near),
+        far=_words(args.far),
+        full_spectrum=spectrum,
+        validation=validation,
+        sweep=args.sweep,
+        defaults=args.defaults,
+        prompt_set=args.prompts,
+        negatives=args.negatives,
+        models=_words(args.models) or None,
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run ``analyze ood``."""
+    from rich.console import Console
+
+    import cache_schema
+    from analyze.ood import is_done, merge, models_of, score_model
+    from analyze.progress import model_progress
+    from analyze.results import read_results, write_results
+    from cache_schema.errors import CloserlookError
+
+    cache = cache_schema.open_cache(args.cache)
+    options = _options(args, cache)
+    if args.list:
+        return _list(cache, options, Console())
+    console = Console(stderr=True)
+    table = read_results(args.output) if args.output.exists() else None
+    failures: dict[str, str] = {}
+    added = unchanged = missing = 0
+    names = models_of(cache, options)
+    with model_progress(console) as progress:
+        for number, name in enumerate(names):
+            progress(name, number, len(names))
+            try:
+                if not args.fresh and is_done(table, cache, name, options):
+                    unchanged += 1
+                    continue
+                rows = score_model(cache, name, options)
+            except (CloserlookError, OSError) as error:
+                failures[name] = str(error)
+                continue
+            added += len(rows)
+            missing += len({row.score for row in rows if row.reason})
+            table = merge(table, rows)
+            write_results(table, args.output)
+        progress("", len(names), len(names))
+    told = f"{added} rows added to {args.output}"
+    if unchanged:
+        told += f"; {unchanged} of {len(names)} models unchanged"
+    if missing:
+        told += f"; {missing} detectors could not run on a model (column 'reason', or --list)"
+    console.print(told, highlight=False, soft_wrap=True)
+    for name, reason in failures.items():
+        console.print(f"[red]failed[/red] {name}: {reason}", highlight=False, soft_wrap=True)
+    return 1 if failures else 0
+
+
+def _list(cache: Cache, options: OodOptions, console: Console) -> int:
+    from rich.markup import escape
+    from rich.table import Table
+
+    from analyze.ood import availability
+
+    found = availability(cache, options)
+    table = Table(title=f"detectors on {options.id_dataset}: {len(found)} models")
+    table.add_column("detector")
+    table.add_column("models", justify="right")
+    table.add_column("where it cannot run, and why")
+    for name in options.detectors:
+        reasons: dict[str, list[str]] = {}
+        for model, told in found.items():
+            if told[name]:
+                reasons.setdefault(told[name], []).append(model)
+        able = len(found) - sum(map(len, reasons.values()))
+        lines = [
+            f"{escape(', '.join(who[:3]))}{f' and {len(who) - 3} more' if len(who) > 3 else ''}: {escape(why)}"
+            for why, who in reasons.items()
+        ]
+        table.add_row(name, str(able), "\n".join(lines))
+    console.print(table)
+    return 0
