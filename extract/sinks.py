@@ -106,7 +106,8 @@ class ReferenceSink:
             arrays=self._accumulator.arrays(),
             identity=self._identity,
             backend=self._options.backend,
-            record={**self._record, **record},
+            # Detectors must know which space the sums are in.
+            record={**self._record, **record, "reference": dict(self._accumulator.options())},
         )
 
     def abort(self) -> None:
