@@ -31,6 +31,18 @@ class ImageSource(Protocol):
         ...
 
 
+@dataclass(frozen=True, eq=False)
+class ChosenRows:
+    """Some rows of another source: row i of this one is row ``rows[i]`` of that."""
+
+    source: ImageSource
+    rows: NDArray[np.intp]
+
+    def read(self, index: int) -> bytes:
+        """Return the bytes of one image."""
+        return self.source.read(int(self.rows[index]))
+
+
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Dataset:
     """Images in row order, with labels and everything known about each.

@@ -45,9 +45,7 @@ class Finding:
     problem: str = ""
 
 
-def check(
-    specs: Iterable[DatasetSpec], *, progress: Callable[[str], None] = lambda name: None
-) -> list[Finding]:
+def check(specs: Iterable[DatasetSpec], *, progress: Callable[[str], None] = lambda name: None) -> list[Finding]:
     """Resolve every dataset; one that cannot be does not stop the others."""
     from extract.datasets.recipes import recipe_for
 

@@ -61,9 +61,7 @@ _READERS = {"wnid": by_wnid, "index": by_index, "name": by_name}
 _SAYS = {"wnid": "WordNet ids", "index": "class indices", "name": "class names"}
 
 
-def label_map(
-    names: Collection[str], space: ClassSpace, kind: str = "auto", *, where: str = ""
-) -> dict[str, int]:
+def label_map(names: Collection[str], space: ClassSpace, kind: str = "auto", *, where: str = "") -> dict[str, int]:
     """Return the class index of every name.
 
     Parameters
@@ -91,9 +89,7 @@ def label_map(
     names = sorted(set(names))
     at = f"{where}: " if where else ""
     if kind not in _READERS and kind != "auto":
-        raise UserError(
-            f"{at}labels = {kind!r} is not one of {', '.join(LABEL_KINDS)}{nearest(kind, LABEL_KINDS)}"
-        )
+        raise UserError(f"{at}labels = {kind!r} is not one of {', '.join(LABEL_KINDS)}{nearest(kind, LABEL_KINDS)}")
     tried = {k: read(names, space) for k, read in _READERS.items() if kind in (k, "auto")}
     whole = {k: found for k, found in tried.items() if len(found) == len(names)}
     if not whole:
@@ -109,9 +105,7 @@ def label_map(
     return first
 
 
-def _misfit(
-    names: Collection[str], space: ClassSpace, kind: str, found: Mapping[str, int], asked: str
-) -> str:
+def _misfit(names: Collection[str], space: ClassSpace, kind: str, found: Mapping[str, int], asked: str) -> str:
     stranger = next(name for name in names if name not in found)
     pool = (space.wnids or ()) if kind == "wnid" else space.names if kind == "name" else ()
     hint = nearest(stranger, pool)

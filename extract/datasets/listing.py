@@ -60,9 +60,7 @@ def _walk(folder: Path | str, prefix: str, above: frozenset[str]) -> Iterator[Li
 
 def subfolders(root: Path) -> list[str]:
     """Return the names of the visible folders in ``root``, sorted."""
-    return sorted(
-        entry.name for entry in os.scandir(root) if entry.is_dir() and not entry.name.startswith(".")
-    )
+    return sorted(entry.name for entry in os.scandir(root) if entry.is_dir() and not entry.name.startswith("."))
 
 
 def safe_relative(text: str, root: Path, *, follow_links: bool = False, where: str = "") -> str:
@@ -86,27 +84,20 @@ def safe_relative(text: str, root: Path, *, follow_links: bool = False, where: s
     """
     cleaned = text.strip().replace("\\", "/")
     if not cleaned or "\0" in cleaned:
-        raise UserError(
-            f"{where}: an empty path" if "\0" not in cleaned else f"{where}: a path with a zero byte"
-        )
+        raise UserError(f"{where}: an empty path" if "\0" not in cleaned else f"{where}: a path with a zero byte")
     if Path(cleaned).is_absolute():
         if not Path(cleaned).is_relative_to(root):
-            raise UserError(
-                f"{where}: {text!r} lies outside {root}; set path = to the folder that holds the images"
-            )
+            raise UserError(f"{where}: {text!r} lies outside {root}; set path = to the folder that holds the images")
         cleaned = Path(cleaned).relative_to(root).as_posix()
     parts = [part for part in PurePosixPath(cleaned).parts if part != "."]
     if not parts or ".." in parts or _DRIVE.match(cleaned):
-        raise UserError(
-            f"{where}: {text!r} leaves the folder {root}; paths are relative to it and stay below it"
-        )
+        raise UserError(f"{where}: {text!r} leaves the folder {root}; paths are relative to it and stay below it")
     relative = "/".join(parts)
     if not follow_links:
         target = os.path.realpath(root / relative)
         if not Path(target).is_relative_to(os.path.realpath(root)):
             raise UserError(
-                f"{where}: {text!r} is a link that leads out of {root} to {target};"
-                " follow_links = true allows that"
+                f"{where}: {text!r} is a link that leads out of {root} to {target}; follow_links = true allows that"
             )
     return relative
 

@@ -163,17 +163,13 @@ def _labels(table: pl.DataFrame, space: ClassSpace | None, kind: str, path: Path
     if not named:
         return out
     if space is None:
-        raise UserError(
-            f'{path} has labels but no class space: set classes = "imagenet-1k", a list or a file'
-        )
+        raise UserError(f'{path} has labels but no class space: set classes = "imagenet-1k", a list or a file')
     index = label_map([texts[row] for row in named], space, kind, where=str(path))
     out[named] = [index[texts[row]] for row in named]
     return out
 
 
-def _gather_captions(
-    table: pl.DataFrame, column: str, path: Path
-) -> tuple[pl.DataFrame, tuple[tuple[str, ...], ...]]:
+def _gather_captions(table: pl.DataFrame, column: str, path: Path) -> tuple[pl.DataFrame, tuple[tuple[str, ...], ...]]:
     """Return one row an image and its captions in the manifest's order."""
     values = table.get_column(column)
     if not isinstance(values.dtype, pl.List | pl.Array):
@@ -185,8 +181,7 @@ def _gather_captions(
         )
     table = table.sort(PATH, maintain_order=True)
     texts = tuple(
-        tuple(str(text) for text in row or () if text is not None)
-        for row in table.get_column(column).to_list()
+        tuple(str(text) for text in row or () if text is not None) for row in table.get_column(column).to_list()
     )
     bare = next((row for row, found in enumerate(texts) if not found), None)
     if bare is not None:

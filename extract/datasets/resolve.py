@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 from cache_schema.errors import UserError
 from cache_schema.records import UNKNOWN, DatasetCard
 from extract.class_spaces import ClassSpace
-from extract.datasets.base import NO_LABEL, Dataset, ImageSource, manifest_digest
+from extract.datasets.base import NO_LABEL, ChosenRows, Dataset, ImageSource, manifest_digest
 from extract.datasets.folder import Rows, class_folder_names, read_class_folders, read_flat
 from extract.datasets.listing import list_images
 from extract.datasets.manifest import LABEL, read_manifest, read_table
+from extract.datasets.packed import read_packed
 from extract.datasets.spaces import member_indices, space_for
 from extract.datasets.specs import DatasetSpec
 
@@ -38,6 +39,16 @@ def resolve(spec: DatasetSpec) -> Dataset:
     recipe = recipe_for(spec)
     if recipe is not None:
         return apply(recipe, spec)
+    if spec.reader != "files":
+        packed = read_packed(spec)
+        return build(
+            spec,
+            packed.rows,
+            packed.space,
+            metadata=packed.metadata,
+            source=packed.source,
+            extra={"layout": packed.layout},
+        )
     if spec.manifest is not None:
         return _from_manifest(spec, spec.manifest)
     return _from_folder(spec)
@@ -57,9 +68,7 @@ def _from_manifest(spec: DatasetSpec, manifest: Path) -> Dataset:
         captions=spec.captions or None,
         follow_links=spec.follow_links,
     )
-    return build(
-        spec, read.rows, space, metadata=read.metadata, captions=read.captions, problems=read.problems
-    )
+    return build(spec, read.rows, space, metadata=read.metadata, captions=read.captions, problems=read.problems)
 
 
 def _manifest_space(spec: DatasetSpec, manifest: Path) -> ClassSpace | None:
@@ -78,11 +87,7 @@ def _manifest_space(spec: DatasetSpec, manifest: Path) -> ClassSpace | None:
 def _from_folder(spec: DatasetSpec) -> Dataset:
     listed = list_images(spec.path)
     flat = all("/" not in item.path for item in listed)
-    if (
-        spec.labels == "none"
-        or (spec.role == "ood" and spec.labels == "auto")
-        or (flat and spec.role in ("", "ood"))
-    ):
+    if spec.labels == "none" or (spec.role == "ood" and spec.labels == "auto") or (flat and spec.role in ("", "ood")):
         rows = read_flat(spec.path, listed=listed)
         return build(spec, rows, _space(spec, ()) if spec.classes else None, metadata=folder_column(rows))
     space = _space(spec, class_folder_names(listed, spec.path))
@@ -92,9 +97,7 @@ def _from_folder(spec: DatasetSpec) -> Dataset:
 
 
 def _space(spec: DatasetSpec, names: tuple[str, ...] | list[str]) -> ClassSpace:
-    return space_for(
-        spec.classes, names, class_space_name=spec.class_space, where=spec.where or str(spec.path)
-    )
+    return space_for(spec.classes, names, class_space_name=spec.class_space, where=spec.where or str(spec.path))
 
 
 def folder_column(rows: Rows) -> dict[str, NDArray[np.generic]]:
@@ -140,8 +143,8 @@ def build(
     # A reference is streamed whole; there, per_class is the size of its bank.
     if spec.per_class is not None and spec.role != "reference":
         keep = choose_per_class(rows.paths, rows.labels, spec.per_class, spec.seed)
-        if source is not None or captions is not None:
-            raise UserError(f"{where}: per_class works on folders and on manifests without captions")
+        source = ChosenRows(source, keep) if source is not None else None
+        captions = tuple(captions[i] for i in keep) if captions is not None else None
         rows = Rows(tuple(rows.paths[i] for i in keep), rows.labels[keep], rows.sizes[keep])
         metadata = {name: column[keep] for name, column in metadata.items()}
         keys = tuple(keys[i] for i in keep) if keys is not None else None
@@ -180,9 +183,7 @@ def build(
         class_map_rule=spec.class_map_rule or "max",
         shift_of=spec.shift_of,
         distance=spec.distance,
-        digest=manifest_digest(
-            keys or rows.paths, rows.labels, rows.sizes, captions=captions, border_crop=border
-        ),
+        digest=manifest_digest(keys or rows.paths, rows.labels, rows.sizes, captions=captions, border_crop=border),
         n_images=len(rows.paths),
         licence=spec.licence or UNKNOWN,
         extra=facts,
@@ -207,9 +208,7 @@ def build(
     )
 
 
-def choose_per_class(
-    paths: tuple[str, ...], labels: NDArray[np.int32], per_class: int, seed: int
-) -> NDArray[np.intp]:
+def choose_per_class(paths: tuple[str, ...], labels: NDArray[np.int32], per_class: int, seed: int) -> NDArray[np.intp]:
     """Return the rows, in order, of at most ``per_class`` images of each class, chosen by the hash of seed
     and path.
 

@@ -113,8 +113,6 @@ def member_indices(members: Sequence[str | int], space: ClassSpace, *, where: st
     for member in members:
         index = member if isinstance(member, int) else found.get(member)
         if index is None or not 0 <= index < len(space.names):
-            raise UserError(
-                f"{where}: {member!r} is no class of {space.id}{nearest(str(member), space.names)}"
-            )
+            raise UserError(f"{where}: {member!r} is no class of {space.id}{nearest(str(member), space.names)}")
         out.add(index)
     return tuple(sorted(out))

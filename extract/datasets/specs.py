@@ -108,9 +108,7 @@ class DatasetSpec:
         for key, allowed in _CHOICES.items():
             value = getattr(self, key)
             if value and value not in allowed:
-                raise UserError(
-                    f"{at}: {key} = {value!r} is not one of {', '.join(allowed)}{nearest(value, allowed)}"
-                )
+                raise UserError(f"{at}: {key} = {value!r} is not one of {', '.join(allowed)}{nearest(value, allowed)}")
         if self.per_class is not None and self.per_class < 1:
             raise UserError(f"{at}: per_class = {self.per_class} leaves no image")
         if self.captions and self.manifest is None and not self.recipe:
@@ -162,9 +160,7 @@ def read_datasets_toml(path: str | Path) -> list[DatasetSpec]:
         raise UserError(f"no file {path}; 'extract datasets --root DIR --write {path}' makes one") from None
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise UserError(f"{path} cannot be read: {error}") from None
-    specs = [
-        spec_from_table(name, table, path.parent, where=f"{path} [{name}]") for name, table in tables.items()
-    ]
+    specs = [spec_from_table(name, table, path.parent, where=f"{path} [{name}]") for name, table in tables.items()]
     if not specs:
         raise UserError(f'{path} names no dataset; a dataset is a table: [my-images] path = "..."')
     return specs
@@ -174,9 +170,7 @@ def spec_from_table(name: str, table: object, folder: Path, *, where: str = "") 
     """Build a spec from one table; ``folder`` is what its relative paths are relative to."""
     where = where or f"dataset {name}"
     if not isinstance(table, dict):
-        raise UserError(
-            f"{where}: {name} = {table!r} stands outside every table; a dataset is a table [NAME]"
-        )
+        raise UserError(f"{where}: {name} = {table!r} stands outside every table; a dataset is a table [NAME]")
     values: dict[str, Any] = {}
     for key, value in table.items():
         if key not in _KEYS:
@@ -220,9 +214,7 @@ def _checked(key: str, value: object, where: str) -> Any:
 
 
 def _is_list_of(value: object, kind: Any) -> bool:
-    return isinstance(value, list) and all(
-        isinstance(item, kind) and not isinstance(item, bool) for item in value
-    )
+    return isinstance(value, list) and all(isinstance(item, kind) and not isinstance(item, bool) for item in value)
 
 
 def write_datasets_toml(path: str | Path, specs: Iterable[DatasetSpec], *, header: str = "") -> None:
@@ -250,9 +242,7 @@ def write_datasets_toml(path: str | Path, specs: Iterable[DatasetSpec], *, heade
 
 
 def _shown(key: str, value: Any, folder: Path) -> Any:
-    is_file = key in ("path", "manifest") or (
-        key == "classes" and isinstance(value, str) and value.endswith(".txt")
-    )
+    is_file = key in ("path", "manifest") or (key == "classes" and isinstance(value, str) and value.endswith(".txt"))
     if is_file:
         absolute = Path(value).absolute()
         return absolute.relative_to(folder).as_posix() if absolute.is_relative_to(folder) else str(absolute)

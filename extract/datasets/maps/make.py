@@ -69,13 +69,9 @@ def objectnet(folder: Path) -> dict[str, list[int]]:
     """Return folder name -> indices of ObjectNet's classes that are in ImageNet, sorted by folder name."""
     title_of = _read(folder, "objectnet", "folder_to_objectnet_label")
     folder_of = {title: name for name, title in title_of.items()}
-    index_of = {
-        label: int(index) for index, label in _read(folder, "objectnet", "imagenet_to_labels").items()
-    }
+    index_of = {label: int(index) for index, label in _read(folder, "objectnet", "imagenet_to_labels").items()}
     pairs = _read(folder, "objectnet", "objectnet_to_imagenet_1k").items()
-    return dict(
-        sorted((folder_of[title], [index_of[n] for n in names.split("; ")]) for title, names in pairs)
-    )
+    return dict(sorted((folder_of[title], [index_of[n] for n in names.split("; ")]) for title, names in pairs))
 
 
 def videos(folder: Path, dataset: str, names: Mapping[int, str]) -> dict[str, list[int]]:
@@ -90,9 +86,7 @@ def _read(folder: Path, dataset: str, name: str) -> Any:
 
 def _write(path: Path, title: str, table: Mapping[str, Iterable[int]]) -> None:
     lines = [f"# {title}: class = indices in ImageNet-1k (written by make.py)"]
-    lines += [
-        f"{name.replace(' ', '_')} = {json.dumps(as_ranges(indices))}" for name, indices in table.items()
-    ]
+    lines += [f"{name.replace(' ', '_')} = {json.dumps(as_ranges(indices))}" for name, indices in table.items()]
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
@@ -101,9 +95,7 @@ def main(metadata: Path, out: Path) -> None:
     _write(out / "objectnet.toml", "ObjectNet", objectnet(metadata))
     vid = videos(metadata, "imagenet-vid-robust", dict(enumerate(_VID_CLASSES)))
     _write(out / "vid-robust.toml", "ImageNet-Vid-Robust", vid)
-    ytbb_names = {
-        int(label): name for label, name in _read(metadata, "ytbb-robust", "ytbb_class_index").items()
-    }
+    ytbb_names = {int(label): name for label, name in _read(metadata, "ytbb-robust", "ytbb_class_index").items()}
     _write(out / "ytbb.toml", "YTBB-Robust", videos(metadata, "ytbb-robust", ytbb_names))
 
 

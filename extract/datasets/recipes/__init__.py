@@ -50,7 +50,7 @@ def recipe_for(spec: DatasetSpec) -> Recipe | None:
         return None
     if spec.recipe:
         return recipe_named(spec.recipe, spec.where)
-    own_labels = spec.labels != "auto" or spec.manifest is not None or spec.reader != "files"
+    own_labels = spec.labels != "auto" or spec.manifest is not None
     own_classes = spec.classes not in ("", "imagenet-1k") and not (
         spec.name == "objectnet" and spec.classes == "folders"
     )

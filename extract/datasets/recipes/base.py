@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 
 from cache_schema.errors import UserError
 from extract.class_spaces import IMAGENET_1K, ClassSpace, class_space
-from extract.datasets.base import Dataset
+from extract.datasets.base import Dataset, ImageSource
 from extract.datasets.folder import Rows, read_class_folders, read_flat
 from extract.datasets.labels import looks_like_wnid
 from extract.datasets.listing import list_images, subfolders
+from extract.datasets.packed import read_packed
 from extract.datasets.resolve import build, folder_column
 from extract.datasets.specs import DatasetSpec
 
@@ -30,6 +31,7 @@ class Found:
     metadata: Mapping[str, NDArray[np.generic]] = field(default_factory=dict)
     keys: tuple[str, ...] | None = None
     captions: tuple[tuple[str, ...], ...] | None = None
+    source: ImageSource | None = None
     space: ClassSpace | None = None
     class_map: tuple[tuple[int, ...], ...] | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
@@ -62,6 +64,8 @@ class Recipe:
         Returns the classes kept before the softmax.
     map_rule
         Default of ``class_map_rule``.
+    packable
+        Whether shards and tables hold enough to read it: labels alone, no names of folders or frames.
     note
         One line on a trap or a choice.
     """
@@ -79,6 +83,7 @@ class Recipe:
     already_cropped: int | None = None
     mask: Callable[[], tuple[int, ...]] | None = None
     map_rule: str = "max"
+    packable: bool = True
     note: str = ""
 
 
@@ -91,8 +96,8 @@ def apply(recipe: Recipe, spec: DatasetSpec) -> Dataset:
         The layout is not recognised, or the number of images is not an expected one and the spec does not
         allow that.
     """
-    found = recipe.read(spec.path, spec)
     where = spec.where or f"dataset {spec.name}"
+    found = recipe.read(spec.path, spec) if spec.reader == "files" else _unpack(recipe, spec, where)
     count = len(found.rows.paths)
     if recipe.expected and count not in recipe.expected and not spec.allow_count_mismatch:
         raise UserError(
@@ -122,9 +127,25 @@ def apply(recipe: Recipe, spec: DatasetSpec) -> Dataset:
         metadata=found.metadata,
         captions=found.captions,
         keys=found.keys,
+        source=found.source,
         root=found.root,
         problems=_count_problem(recipe, count),
         extra={"recipe": recipe.name, "layout": found.layout, **found.extra},
+    )
+
+
+def _unpack(recipe: Recipe, spec: DatasetSpec, where: str) -> Found:
+    """Read shards or tables: labels are indices, WordNet ids or names of ImageNet's classes."""
+    if not recipe.packable:
+        raise UserError(f"{where}: {recipe.name} is read from files, since its labels hang on their names")
+    unlabelled_spec = replace(spec, labels="none") if recipe.role == "ood" else spec
+    packed = read_packed(unlabelled_spec, class_space(IMAGENET_1K))
+    return Found(
+        root=spec.path,
+        rows=packed.rows,
+        layout=packed.layout,
+        metadata=packed.metadata,
+        source=packed.source,
     )
 
 

@@ -23,9 +23,7 @@ def _karpathy(file_name: str, *places: str) -> Reader:
     """
 
     def read(path: Path, spec: DatasetSpec) -> Found:
-        folders = [
-            base / sub for base in (path, *list(path.parents)[:_LEVELS_UP]) for sub in ("", "annotations")
-        ]
+        folders = [base / sub for base in (path, *list(path.parents)[:_LEVELS_UP]) for sub in ("", "annotations")]
         file = next((folder / file_name for folder in folders if (folder / file_name).is_file()), None)
         if file is None:
             raise UserError(f"no {file_name} in or above {path}; it tells splits and captions")
@@ -81,6 +79,7 @@ RECIPES = (
         folders=("coco", "coco-captions", "mscoco"),
         expected=(5_000,),
         read=_karpathy("dataset_coco.json", "images"),
+        packable=False,
         note='split = "val" takes the other one',
     ),
     Recipe(
@@ -90,5 +89,6 @@ RECIPES = (
         folders=("flickr30k", "flickr30k-images"),
         expected=(1_000,),
         read=_karpathy("dataset_flickr30k.json", "images", "flickr30k-images", "flickr30k_images"),
+        packable=False,
     ),
 )

@@ -37,9 +37,7 @@ def read_objectnet(path: Path, spec: DatasetSpec) -> Found:
     members = class_map("objectnet")
     index = {plain(folder): label for label, folder in enumerate(members)}
     places = candidates(path, ("images", "objectnet-1.0/images", "objectnet-1.0", "*/images"))
-    root = next(
-        (p for p in places if sum(plain(name) in index for name in subfolders(p)) > len(index) // 2), None
-    )
+    root = next((p for p in places if sum(plain(name) in index for name in subfolders(p)) > len(index) // 2), None)
     if root is None:
         raise UserError(
             f"{path} does not hold ObjectNet's folders (alarm_clock, backpack ...); set path = to its images"
@@ -66,16 +64,10 @@ def read_cue_conflict(path: Path, spec: DatasetSpec) -> Found:
     """Read ``<shape>/<shape><n>-<texture><m>.png``; the label is the shape's category."""
     members = class_map("cue-conflict")
     categories = list(members)
-    places = candidates(
-        path, ("cue-conflict", "style-transfer-preprocessed-512", "*/cue-conflict", "images", "dnn")
-    )
-    root = next(
-        (p for p in places if sum(name in members for name in subfolders(p)) > len(members) // 2), None
-    )
+    places = candidates(path, ("cue-conflict", "style-transfer-preprocessed-512", "*/cue-conflict", "images", "dnn"))
+    root = next((p for p in places if sum(name in members for name in subfolders(p)) > len(members) // 2), None)
     if root is None:
-        raise UserError(
-            f"{path} does not hold the 16 shape folders (airplane, bear ...); set path = to the images"
-        )
+        raise UserError(f"{path} does not hold the 16 shape folders (airplane, bear ...); set path = to the images")
     listed = [item for item in list_images(root) if item.path.partition("/")[0] in members]
     shapes, textures = [], []
     for item in listed:
@@ -152,14 +144,10 @@ def _label_set(labels: Mapping[str, Any], frame: str, anchor: str, n: int, meta:
 
 
 def _json(path: Path, name: str) -> tuple[dict[str, Any], Path]:
-    places = [
-        place / name for base in (path, path.parent) for place in (base, base / "metadata", base / "misc")
-    ]
+    places = [place / name for base in (path, path.parent) for place in (base, base / "metadata", base / "misc")]
     file = next((place for place in places if place.is_file()), None)
     if file is None:
-        raise UserError(
-            f"no {name} in {path}, {path / 'metadata'} or {path.parent / 'metadata'}; it tells the labels"
-        )
+        raise UserError(f"no {name} in {path}, {path / 'metadata'} or {path.parent / 'metadata'}; it tells the labels")
     try:
         table = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -177,9 +165,7 @@ def _frame_root(path: Path, meta: Path, frame: str) -> Path:
         if (root / frame).exists():
             return root
     near = nearest(frame.partition("/")[0], subfolders(path)) if path.is_dir() else ""
-    raise UserError(
-        f"{meta} names {frame!r}, which is not below {path}{near}; set path = to the folder above it"
-    )
+    raise UserError(f"{meta} names {frame!r}, which is not below {path}{near}; set path = to the folder above it")
 
 
 def _size(path: Path) -> int:
@@ -197,6 +183,7 @@ RECIPES = (
         folders=("objectnet", "objectnet-1.0", "objectnet-1.0-beta"),
         expected=(18_574, 18_514),
         read=read_objectnet,
+        packable=False,
         shift_of=VAL,
         border_crop=2,
         map_rule="restrict",
@@ -209,6 +196,7 @@ RECIPES = (
         folders=("imagenet-vid-robust", "imagenet-vid-robust-release"),
         expected=(1_109,),
         read=_videos("vid-robust", neighbours=False),
+        packable=False,
         shift_of=VAL,
         note="30 classes, maximum over members; right = any label of label_set",
     ),
@@ -219,6 +207,7 @@ RECIPES = (
         folders=("imagenet-vid-robust", "imagenet-vid-robust-release"),
         expected=(22_179,),
         read=_videos("vid-robust", neighbours=True),
+        packable=False,
         shift_of=VAL,
         note="an anchor counts as right if it and all its neighbours are",
     ),
@@ -229,6 +218,7 @@ RECIPES = (
         folders=("ytbb-robust",),
         expected=(2_530, 2_030),
         read=_videos("ytbb", neighbours=False),
+        packable=False,
         shift_of=VAL,
         note="needs labels.json and pmsets.json as Vid-Robust has them; classes without members never win",
     ),
@@ -239,6 +229,7 @@ RECIPES = (
         folders=("ytbb-robust",),
         expected=(),
         read=_videos("ytbb", neighbours=True),
+        packable=False,
         shift_of=VAL,
         note="its number of frames is not published apart; not checked",
     ),
@@ -249,6 +240,7 @@ RECIPES = (
         folders=("cue-conflict", "style-transfer-preprocessed-512"),
         expected=(1_280,),
         read=read_cue_conflict,
+        packable=False,
         shift_of=VAL,
         map_rule="mean",
         note="80 images without a conflict are kept and marked",

@@ -26,9 +26,7 @@ def _textures(variant: str) -> Reader:
         places = list(candidates(path, ("images", "dtd/images", "dtd/dtd/images")))
         root = next((p for p in places if (p / "banded").is_dir()), None)
         if root is None:
-            raise UserError(
-                f"{path} does not hold the {_N_TEXTURES} texture folders (banded ...); set path = to them"
-            )
+            raise UserError(f"{path} does not hold the {_N_TEXTURES} texture folders (banded ...); set path = to them")
         listed = [item for item in list_images(root) if "/" in item.path]
         if variant == "43":
             listed = [item for item in listed if item.path.partition("/")[0] not in _LEFT_OUT]
@@ -68,6 +66,7 @@ def _ood(
         folders=(name, *folders),
         expected=(count,),
         read=read,
+        packable=not name.startswith("textures"),
         distance=distance,
         licence=licence,
         note=note,
