@@ -177,7 +177,10 @@ def _one_model(
             resampling=resampling,
         )
         for key, suite, dataset in missing:
-            rows = [replace(_row(n, model, dataset), metric_version=suite.version) for n in _run(suite, model, dataset)]
+            rows = [
+                replace(result_row(n, model, dataset), metric_version=suite.version)
+                for n in _run(suite, model, dataset)
+            ]
             with lock:
                 cells.put(key, rows)
     return [key for key, _, _ in plan], len(missing)
@@ -211,7 +214,7 @@ def _run(suite: Suite, model: ModelCases, dataset: str) -> Iterable[Number]:
     return suite.run(model.cases[dataset])
 
 
-def _row(number: Number, model: ModelCases, dataset: str) -> ResultRow:
+def result_row(number: Number, model: ModelCases, dataset: str) -> ResultRow:
     """Turn a number into a row of the result table."""
     name = dataset if number.dataset is None else number.dataset
     card = model.model

@@ -1,0 +1,50 @@
+"""Compare models on the same images: paired differences, agreement, error consistency, and what an ensemble scores.
+
+With two models each difference has a bootstrap interval and a permutation p-value; with more, the agreement of every
+pair is shown.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's options."""
+    parser.add_argument("cache", help="folder of the cache")
+    parser.add_argument("models", nargs="+", metavar="MODEL", help="two ids, or more")
+    parser.add_argument("--datasets", metavar="PATTERNS", help="datasets, comma-separated, * and ? allowed")
+    parser.add_argument("--bootstrap", type=int, default=1000, metavar="N", help="resamples (default 1000)")
+    parser.add_argument("--permutations", type=int, default=10_000, metavar="N", help="sign flips (default 10000)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of both (default 0)")
+    parser.add_argument("--no-ensemble", action="store_true", help="do not read the logits for the ensemble")
+    parser.add_argument("--config", type=Path, metavar="TOML", help="options in place of the study's defaults")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the command."""
+    from rich.console import Console
+
+    import cache_schema
+    from analyze.commands.metrics import words
+    from analyze.compare import compare_models
+    from analyze.comparison_tables import comparison_tables
+    from analyze.settings import read_settings
+
+    found, problems = compare_models(
+        cache_schema.open_cache(args.cache),
+        args.models,
+        settings=read_settings(args.config),
+        datasets=words(args.datasets),
+        replicates=args.bootstrap,
+        permutations=args.permutations,
+        seed=args.seed,
+        ensemble=not args.no_ensemble,
+    )
+    console = Console()
+    for table in comparison_tables(found):
+        console.print(table)
+    for dataset, reason in problems.items():
+        Console(stderr=True).print(f"[red]left out[/red] {dataset}: {reason}", highlight=False)
+    return 0 if found and not problems else 1

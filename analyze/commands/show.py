@@ -1,0 +1,36 @@
+"""Print one model's card: what it is, and how it did on every dataset of a cache."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's options."""
+    parser.add_argument("cache", help="folder of the cache")
+    parser.add_argument("model", help="id of the model")
+    parser.add_argument("--config", type=Path, metavar="TOML", help="options in place of the study's defaults")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the command."""
+    from rich.console import Console
+
+    import cache_schema
+    from analyze.evaluate import evaluate
+    from analyze.model_page import model_page
+    from analyze.settings import read_settings
+    from cache_schema.errors import UserError, nearest
+
+    cache = cache_schema.open_cache(args.cache)
+    cards = {card.id: card for card in cache.models()}
+    if args.model not in cards:
+        raise UserError(f"no model {args.model!r} in {args.cache}{nearest(args.model, cards)}")
+    result = evaluate(cache, settings=read_settings(args.config), models=[args.model])
+    console = Console()
+    for part in model_page(cards[args.model], result.table):
+        console.print(part)
+    for reason in result.failures.values():
+        Console(stderr=True).print(f"[red]failed[/red] {reason}", highlight=False)
+    return 1 if result.failures else 0
