@@ -88,58 +88,63 @@ def ece_replicates(
 def smooth_replicates(confidences: Column, correct: Column, weights: Weights) -> Vector:
     """Return the smooth calibration error (reflected kernel, fixed point) of each replicate, (R,).
 
-    Rows enter a grid of 2,049 nodes by linear weights, which is good to about 1e-4 of the value.
+    Rows enter a grid of 2,049 nodes by linear weights and integrals are taken at about a tenth of the width:
+    good to about 0.1 % of the value, far below the interval's own width.
     """
+    from scipy.fft import dct
+
     from analyze.metrics import _fast
-    from analyze.metrics.smooth_calibration import smooth_calibration_error
+    from analyze.metrics.smooth_calibration import Smoother
 
     _matching(len(confidences), weights)
     n, n_replicates = weights.shape
     place = np.asarray(confidences, np.float64) * _SMOOTH_NODES
-    surplus = np.asarray(confidences, np.float64) - correct
+    surplus = (np.asarray(confidences, np.float64) - correct) / n
     cell = np.minimum(place.astype(np.int64), _SMOOTH_NODES - 1)
     share = place - cell
     masses = np.zeros((_SMOOTH_NODES + 1, n_replicates))
-    _fast.bin_totals(cell, (1 - share) * surplus / n, weights, masses)
-    _fast.bin_totals(cell + 1, share * surplus / n, weights, masses)
-    floor = np.abs(masses.sum(axis=0))
-    start = max(smooth_calibration_error(confidences, correct), 1e-4)
-    # The smallest width that any replicate may need decides how many cosines are kept.
-    smallest = max(min(start / 2, float(floor.min()) if floor.min() > 0 else start / 2), 2.0 / _SMOOTH_NODES)
-    kept = min(int(7.0 / (np.pi * smallest)) + 1, _SMOOTH_NODES)
-    k = np.arange(kept)
-    nodes = np.arange(_SMOOTH_NODES + 1)
-    coefficients = np.cos(np.pi / _SMOOTH_NODES * (k[:, None] * nodes[None, :])) @ masses
-    coefficients[1:] *= 2
-    points = max(256, 4 * kept)
-    waves = np.cos(np.pi / points * (np.arange(points + 1)[:, None] * k[None, :]))
-
-    def size(sigma: Vector) -> Vector:
-        damped = coefficients * np.exp(-0.5 * (np.pi * k[:, None] * sigma[None, :]) ** 2)
-        values = waves @ damped
-        left, right = values[:-1], values[1:]
-        whole = np.abs(left) + np.abs(right)
-        crossing = left * right < 0
-        areas = np.where(crossing, (left**2 + right**2) / np.where(crossing, whole, 1.0), whole)
-        return np.asarray(areas.sum(axis=0) / (2 * points))
-
-    low = np.maximum(floor, smallest)
-    high = np.maximum(np.minimum(size(low), 1.0), low)
-    value_low, value_high = high - low, np.minimum(size(high) - high, 0.0)
-    for _ in range(40):
-        # False position between the two ends, the stale end's value halved (Illinois): every replicate on
-        # its own.
-        span = value_low - value_high
-        middle = np.where(span > 0, low + (high - low) * value_low / np.where(span > 0, span, 1.0), low)
-        value = size(middle) - middle
-        if np.max(np.abs(value)) < 1e-7:
-            low = middle
+    _fast.bin_totals(cell, (1 - share) * surplus, weights, masses)
+    _fast.bin_totals(cell + 1, share * surplus, weights, masses)
+    masses = np.ascontiguousarray(masses.T)
+    floor = np.abs(masses.sum(axis=1))
+    whole = np.bincount(cell, (1 - share) * surplus, _SMOOTH_NODES + 1).astype(np.float64)
+    whole += np.bincount(cell + 1, share * surplus, _SMOOTH_NODES + 1)
+    sample = Smoother(whole)
+    start = max(sample.fixed_point(1.0), 2.0 / _SMOOTH_NODES)
+    # Near its fixed point the error of every replicate falls about as fast as that of the sample.
+    slope = min((sample.at(min(1.1 * start, 1.0)) - sample.at(0.9 * start)) / (0.2 * start), 0.0)
+    points = min(1 << max(9, int(np.ceil(np.log2(10 / start)))), _SMOOTH_NODES)
+    masses[:, 1:-1] /= 2
+    coefficients = dct(masses, type=1, axis=1)[:, :points].astype(np.float32)
+    sigma = np.maximum(np.full(n_replicates, start), floor)
+    gap = np.full(n_replicates, np.inf)
+    for _ in range(8):
+        values = _sizes(coefficients, sigma, points)
+        gap = np.where((values <= sigma) & (sigma <= floor), 0.0, values - sigma)
+        if np.abs(gap).max() < 1e-4 * start:
             break
-        above = value > 0
-        value_high = np.where(above, value_high / 2, value)
-        value_low = np.where(above, value, value_low / 2)
-        low, high = np.where(above, middle, low), np.where(above, high, middle)
-    return np.asarray(np.maximum(np.where(low <= smallest, floor, low), floor))
+        sigma = np.clip(sigma + gap / (1 - slope), floor, 1.0)
+    masses[:, 1:-1] *= 2
+    for late in np.flatnonzero(np.abs(gap) > 1e-3 * start):
+        sigma[late] = Smoother(masses[late]).fixed_point(1.0)
+    return np.asarray(sigma)
+
+
+def _sizes(coefficients: NDArray[np.float32], sigma: Vector, points: int) -> Vector:
+    """Integral of the size of each row's cosine series, damped by its own width."""
+    from scipy.fft import dct
+
+    kept = min(int(7.0 / (np.pi * float(sigma.min()))) + 1, coefficients.shape[1])
+    damped = np.zeros((sigma.size, points + 1), np.float32)
+    exponent = (sigma[:, None] * (np.pi * np.arange(kept)[None, :])).astype(np.float32)
+    np.multiply(coefficients[:, :kept], np.exp(-0.5 * exponent**2), out=damped[:, :kept])
+    values = dct(damped, type=1, axis=1, overwrite_x=True)
+    left, right = values[:, :-1], values[:, 1:]
+    areas = np.abs(left) + np.abs(right)
+    row, column = np.nonzero(left * right < 0)
+    a, b = left[row, column], right[row, column]
+    areas[row, column] = (a * a + b * b) / (np.abs(a) + np.abs(b))
+    return np.asarray(areas.sum(axis=1, dtype=np.float64) / (2 * points))
 
 
 def _descending(scores: Column) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

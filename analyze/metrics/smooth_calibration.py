@@ -82,7 +82,7 @@ def smooth_calibration_error(
         _checks.choice("compat", compat, ("relplot",))
         return relplot_error(confidence, surplus, kernel, sigma)
     if kernel == "reflected":
-        smoothed = _Smoother(confidence, surplus, 1.0)
+        smoothed = Smoother(grid_masses(confidence, surplus, _NODES) / confidence.size)
         return smoothed.at(sigma) if sigma is not None else smoothed.fixed_point(1.0)
     clipped = np.clip(confidence, _LOGIT_CLIP, 1 - _LOGIT_CLIP)
     place = np.log(clipped / (1 - clipped))
@@ -94,34 +94,41 @@ def smooth_calibration_error(
     return _on_logit_axis(place, surplus, widest).fixed_point(widest)
 
 
-def _on_logit_axis(place: NDArray[np.float64], surplus: NDArray[np.float64], widest: float) -> _Smoother:
+def _on_logit_axis(place: NDArray[np.float64], surplus: NDArray[np.float64], widest: float) -> Smoother:
     reach = np.log((1 - _LOGIT_CLIP) / _LOGIT_CLIP) + 8 * _LOGIT_SLOPE * widest
-    return _Smoother((place + reach) / (2 * reach), surplus, _LOGIT_SLOPE / (2 * reach))
+    masses = grid_masses((place + reach) / (2 * reach), surplus, _NODES) / place.size
+    return Smoother(masses, _LOGIT_SLOPE / (2 * reach))
 
 
-class _Smoother:
+class Smoother:
     """Size of the smoothed residual as a function of the kernel's width.
 
-    ``scale`` is the width on [0, 1] that a sigma of one has.
+    Parameters
+    ----------
+    masses
+        (m + 1,) residual at equally spaced points of [0, 1], of a total of at most one.
+    scale
+        The width on [0, 1] that a sigma of one has.
     """
 
-    def __init__(self, place: NDArray[np.float64], surplus: NDArray[np.float64], scale: float) -> None:
+    def __init__(self, masses: NDArray[np.float64], scale: float = 1.0) -> None:
         from scipy.fft import dct
 
-        masses = grid_masses(place, surplus, _NODES) / place.size
-        masses[1:-1] /= 2
-        self._coefficients = dct(masses, type=1)
+        halved = masses.copy()
+        halved[1:-1] /= 2
+        self._nodes = masses.size - 1
+        self._coefficients = dct(halved, type=1)
         self._scale = scale
-        self._floor = abs(float(surplus.sum())) / place.size
+        self._floor = abs(float(masses.sum()))
 
     def at(self, sigma: float) -> float:
         """Return the integral of the absolute value at one width."""
         from scipy.fft import dct
 
         width = sigma * self._scale
-        kept = int(min(9.0 / (np.pi * width), _NODES)) + 1  # beyond, exp(-81 / 2) is below rounding
+        kept = int(min(9.0 / (np.pi * width), self._nodes)) + 1  # beyond, exp(-81 / 2) is below rounding
         # Fine enough that straight lines between points follow the smoothed residual to about 1e-8.
-        nodes = min(_NODES, 1 << max(11, int(np.ceil(np.log2(128 / width)))))
+        nodes = min(self._nodes, 1 << max(11, int(np.ceil(np.log2(128 / width)))))
         damped = np.zeros(nodes + 1)
         damped[:kept] = self._coefficients[:kept] * np.exp(-0.5 * (np.arange(kept) * (np.pi * width)) ** 2)
         damped[-1] /= 2
