@@ -198,9 +198,9 @@ def image_statistics(
         offset = 0
     if m == 0:
         return out
-    betas = 1.0 / np.asarray(temperatures, np.float64)
-    if not (np.all(np.isfinite(betas)) and np.all(betas > 0)):
+    if not all(0.0 < temperature < math.inf for temperature in temperatures):
         raise UserError(f"temperatures must be positive and finite, not {list(temperatures)}")
+    betas = 1.0 / np.asarray(temperatures, np.float64)
     places = np.full(m, -1, np.int32) if labels is None else np.ascontiguousarray(labels, np.int32)
     if places.max() >= n_classes:
         row = offset + int(places.argmax())

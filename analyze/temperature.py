@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 WARM_ROWS = 4096
 KEEP_BYTES = 64 << 20
+_PATIENCE = 12
 
 
 @dataclass(frozen=True)
@@ -300,6 +301,13 @@ def newton(
             high = beta
         else:
             low = beta
+        if calls == _PATIENCE:
+            # Rows that are all right let Newton walk for ever: ask the end of the bracket that it walks to.
+            end = high if slope < 0.0 else low
+            known[end] = moments(end)
+            calls += 1
+            if (known[end][1] <= 0.0) == (slope < 0.0) and end in (1.0 / bounds[0], 1.0 / bounds[1]):
+                raise _at_bound(1.0 / end)
         # Where Newton leaves the bracket the geometric middle takes its place: T spans orders of magnitude.
         step = beta - slope / curve if curve > 0.0 else math.nan
         following = step if low <= step <= high else math.sqrt(low * high)
@@ -308,12 +316,16 @@ def newton(
                 t for t, end in zip(bounds, (1 / bounds[0], 1 / bounds[1]), strict=True) if _close(following, end)
             ]
             if at_end:
-                raise UserError(
-                    f"the best temperature lies at the bound {at_end[0]:g}: the NLL only falls towards it"
-                    " (every row right, or labels that the logits know nothing of)"
-                )
+                raise _at_bound(at_end[0])
             closing = True
         beta = following
+
+
+def _at_bound(temperature: float) -> UserError:
+    return UserError(
+        f"the best temperature lies at the bound {temperature:g}: the NLL only falls towards it"
+        " (every row right, or labels that the logits know nothing of)"
+    )
 
 
 def _close(a: float, b: float) -> bool:

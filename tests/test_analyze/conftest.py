@@ -174,3 +174,43 @@ def results() -> pl.DataFrame:
 def results_maker() -> Callable[..., pl.DataFrame]:
     """Return the generator itself, for other sizes."""
     return make_results
+
+
+@pytest.fixture
+def toy_store(tmp_path):
+    """Write a prediction store of random logits that know something of their labels; options by keyword."""
+    from cache_schema import DatasetCard, ModelCard, write_store
+
+    def make(
+        *, n=200, n_classes=10, seed=0, skill=2.0, model="m", dataset="val", role="id", scale=None, card=None,
+        labels=None, logits=None, valid=None, metadata=None, backend="zarr", cache=None, features=None,
+    ):
+        rng = np.random.default_rng(seed)
+        card = dict(card or {})
+        if labels is None:
+            labels = np.random.default_rng(1000 + n).integers(0, n_classes, n)
+        if logits is None:
+            logits = rng.normal(0, 1, (n, n_classes))
+            if role != "ood":
+                logits[np.arange(n), np.clip(labels, 0, n_classes - 1)] += skill
+            if scale is not None:
+                logits = (0.2 + 0.02 * logits) * scale
+        return write_store(
+            cache or tmp_path / "cache",
+            model=ModelCard(
+                id=model,
+                head_kind="zero-shot" if scale else "linear",
+                logit_scale=scale,
+                group="clip-zero-shot" if scale else "supervised-in1k",
+            ),
+            dataset=DatasetCard(id=dataset, role=role, class_space="toy", n_classes=n_classes, **card),
+            logits=np.asarray(logits, np.float32),
+            labels=None if role == "ood" else np.asarray(labels),
+            image_ids=[f"{dataset}/{i:06d}.jpg" for i in range(n)],
+            valid=valid,
+            metadata=metadata,
+            backend=backend,
+            features=features,
+        )
+
+    return make
