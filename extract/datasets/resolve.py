@@ -156,7 +156,12 @@ def build(
             mask = member_indices(spec.class_mask, space, where=where)
         if spec.class_map is not None:
             class_map = tuple(member_indices(members, space, where=where) for members in spec.class_map)
-    _check_labels_in_mask(rows.labels, mask, space, where)
+    _check_labels_in_mask(rows.labels, mask if class_map is None else None, space, where)
+    if class_map is not None and rows.labels.size and int(rows.labels.max()) >= len(class_map):
+        raise UserError(
+            f"{where}: label {int(rows.labels.max())} is no super-class: class_map has {len(class_map)},"
+            " and labels count those"
+        )
     border = spec.border_crop or 0
     labelled = bool((rows.labels != NO_LABEL).any())
     role = spec.role or _role(spec, labelled=labelled, captioned=captions is not None)

@@ -261,6 +261,9 @@ def test_masks_and_maps_by_index_wnid_and_name(tmp_path: Path) -> None:
     grouped = resolve(spec(tmp_path, class_map=((0, "goldfish"), (5,))))
     assert grouped.card.class_map == ((0, 1), (5,))
     assert grouped.card.n_classes == 2
+    touch(tmp_path, "n02056570/x.jpg")
+    with pytest.raises(UserError, match="label 145 is no super-class: class_map has 2"):
+        resolve(spec(tmp_path, class_map=((0, "goldfish"), (5,))))
 
 
 # ---- manifests
