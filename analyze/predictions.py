@@ -143,6 +143,9 @@ def summarize(
     valid = np.asarray(store.valid) & ~((labels >= 0) & (places < 0))
     plan = _temperatures(store, options)
     out = RowStatistics.empty(len(store), len(plan))
+    ranks: dict[int, NDArray[np.int32]] = {}
+    if view.groups is not None and view.rule == "mean" and "scaled" in plan:
+        ranks[list(plan).index("scaled")] = np.full(len(store), -1, np.int32)
     tables = _tables(view, options, labels, valid, held_out)
     sets = None if options.conformal is None else SetStatistics(len(store), options.conformal)
     for block in prefetched(store, rows):
@@ -161,6 +164,7 @@ def summarize(
                 out=out,
                 offset=block.start,
                 threads=threads,
+                ranks=ranks,
             )
         except UserError as error:
             raise UserError(f"{what}: {error}") from error
@@ -170,6 +174,8 @@ def summarize(
             sets.add(view, block.logits, places[here], valid[here], block.start, threads)
         advance(block.stop - block.start)
     columns = _columns(view, out, plan, labels, valid, options.gen is not None)
+    for rank in ranks.values():
+        columns["scaled_label_rank"] = rank
     if sets is not None:
         columns |= {"label_mass": sets.label_mass, "label_count": sets.label_count, "set_sizes": sets.sizes.T}
     columns["image_key"] = image_keys(store.image_ids)

@@ -48,6 +48,7 @@ COLUMNS: Mapping[str, ColumnSpec] = {
     "image_key": ColumnSpec("int64", "hash of the file name, to join annotations"),
     "scaled_confidence": ColumnSpec("float32", "confidence at the fitted temperature"),
     "scaled_label_log_probability": ColumnSpec("float32", "label log-probability at the fitted temperature"),
+    "scaled_label_rank": ColumnSpec("int16", "label_rank at the fitted temperature, where it can differ"),
     "scaled_sum_squares": ColumnSpec("float32", "sum of squares at the fitted temperature"),
     "scaled_entropy": ColumnSpec("float32", "entropy at the fitted temperature"),
 }

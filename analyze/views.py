@@ -4,7 +4,7 @@ it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -146,8 +146,13 @@ def view_statistics(
     out: RowStatistics,
     offset: int,
     threads: int = 1,
+    ranks: Mapping[int, NDArray[np.int32]] | None = None,
 ) -> None:
-    """Write the per-image statistics of a block under a view into ``out`` (see ``image_statistics``)."""
+    """Write the per-image statistics of a block under a view into ``out`` (see ``image_statistics``).
+
+    Under the rule ``mean`` the prediction depends on the temperature: ``ranks`` takes the labels' ranks at temperatures
+    other than the first, by their index.
+    """
     if view.groups is None or view.rule == "max":
         image_statistics(
             view.reduce(block),
@@ -167,7 +172,7 @@ def view_statistics(
             out.fixed if k == 0 else np.empty_like(out.fixed),
             out.scaled[k : k + 1],
             out.top if k == 0 else np.empty_like(out.top),
-            out.rank if k == 0 else np.empty(n, np.int32),
+            out.rank if k == 0 else (ranks or {}).get(k, np.empty(n, np.int32)),
         )
         # The groups' own logits hold the temperature already, and so must the centre that is added back.
         image_statistics(

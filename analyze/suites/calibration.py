@@ -126,7 +126,8 @@ def _plain(case: Case, rows: Summary, subset: str, aggregate: str) -> Iterator[N
 
 
 def _probabilities(case: Case, rows: Summary, columns: _Columns, aggregate: str, **variant: Any) -> Iterator[Number]:
-    correct = rows["label_rank"] == 0
+    own_rank = f"{columns.prefix}label_rank"
+    correct = rows[own_rank if rows.has(own_rank) else "label_rank"] == 0
     n = len(rows)
     try:
         confidences = np.minimum(columns.of(rows, "confidence").astype(np.float64), 1.0)
