@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from cache_schema.backends import reader_of
 from cache_schema.errors import CacheError, StoreNotFoundError, UserError, nearest
 from cache_schema.failures import Failure, failure_paths, read_failure
-from cache_schema.naming import backend_of, store_folders
+from cache_schema.place import Place, open_place
 from cache_schema.records import DatasetCard, ModelCard
 from cache_schema.schema import KINDS
 from cache_schema.small_stores import HeadStore, ReferenceStore, SummaryStore, TextStore
@@ -30,19 +28,26 @@ class Cache:
 
     Parameters
     ----------
+    place
+        The folder, or the place that :func:`cache_schema.place.open_place` gives for an address.
+
+    Attributes
+    ----------
+    title
+        The folder or the address.
     path
-        The folder.
+        The folder; for an address the one on this machine that holds what was read of it.
     """
 
-    def __init__(self, path: Path | str) -> None:
-        self.path = Path(path)
-        if not self.path.is_dir():
-            raise UserError(f"no cache at {self.path}{_nearest_folder(self.path)}")
+    def __init__(self, place: Place | Path | str) -> None:
+        self.place = place if isinstance(place, Place) else open_place(place)
+        self.path = self.place.folder
+        self.title = self.place.title
         self._known: dict[str, tuple[tuple[int, ...], Store]] = {}
         self._refused: dict[str, Refused] = {}
 
     def __repr__(self) -> str:
-        return f"<Cache {self.path}>"
+        return f"<Cache {self.title}>"
 
     def stores(self, kind: str | None = None) -> list[Store]:
         """Return the published stores, sorted by path; headers are read, arrays are not.
@@ -58,51 +63,43 @@ class Cache:
             raise UserError(f"no kind of store {kind!r}{nearest(kind, KINDS)}; there are {', '.join(KINDS)}")
         wanted = None if kind is None else KINDS[kind].folder
         known, refused, stores = {}, {}, []
-        for path in self._paths(wanted):
+        names = self.place.names()
+        for path in names if wanted is None else (name for name in names if _folder_of(name) == wanted):
             try:
-                reader = reader_of(Path(path))
+                reader = self.place.reader(path)
                 signature = reader.signature()
                 remembered = self._known.get(path)
                 store = remembered[1] if remembered and remembered[0] == signature else store_of(reader)
             except (CacheError, OSError) as error:
-                refused[path] = Refused(Path(path), str(error))
+                refused[path] = Refused(self.path / path, str(error))
                 continue
             known[path] = (signature, store)
             if kind is None or store.kind == kind:
                 stores.append(store)
         self._known.update(known)
-        self._refused = {**{key: old for key, old in self._refused.items() if key not in known}, **refused}
+        # What was asked for is known anew, what was not stays as it was, what is gone is forgotten.
+        older = {key: old for key, old in self._refused.items() if key not in known and key in names}
+        self._refused = {**older, **refused}
         return stores
-
-    def _paths(self, kind_folder: str | None) -> list[str]:
-        found = []
-        for folder in store_folders(self.path):
-            below = "" if folder.parent == self.path else folder.name
-            if kind_folder is not None and below != kind_folder:
-                continue
-            with os.scandir(folder) as entries:
-                found += [
-                    entry.path
-                    for entry in entries
-                    if not entry.name.startswith(".") and backend_of(entry.name)
-                ]
-        return sorted(found)
 
     def refused(self) -> list[Refused]:
         """Return the stores that cannot be used, with the reason."""
         self.stores()
-        return [self._refused[path] for path in sorted(self._refused) if Path(path).exists()]
+        return [self._refused[path] for path in sorted(self._refused)]
 
     def failures(self) -> list[Failure]:
-        """Return the recorded failures of jobs; an unreadable record is listed with that as its reason."""
+        """Return the recorded failures of jobs; an unreadable record is listed with that as its reason.
+
+        Of a cache at an address none are read: they tell who runs the models what to mend.
+        """
+        if not self.place.is_local:
+            return []
         found = []
         for path in failure_paths(self.path):
             try:
                 found.append(read_failure(path))
             except CacheError as error:
-                found.append(
-                    Failure(model=path.parent.parent.name, dataset=path.stem, reason=str(error), when="")
-                )
+                found.append(Failure(model=path.parent.parent.name, dataset=path.stem, reason=str(error), when=""))
         return found
 
     def models(self) -> list[ModelCard]:
@@ -190,12 +187,10 @@ class Cache:
             hint = nearest(model_id, {store.header["model"]["id"] for store in stores})
         else:
             hint = nearest(dataset_id, {store.header["dataset"]["id"] for store in of_model})
-        refused = [
-            bad for bad in self._refused.values() if bad.path.parent.name in (model_id, KINDS[kind].folder)
-        ]
+        refused = [bad for bad in self._refused.values() if bad.path.parent.name in (model_id, KINDS[kind].folder)]
         if refused and not hint:
             hint = f"; {refused[0].reason}"
-        raise StoreNotFoundError(f"{self.path} has no {what}{hint}")
+        raise StoreNotFoundError(f"{self.title} has no {what}{hint}")
 
     def heads(self, model_id: str) -> list[HeadStore]:
         """Return all heads of a model, sorted by path."""
@@ -232,9 +227,7 @@ class Cache:
             return found[0]
         if found:
             names = ", ".join(repr(head.prompt_set) for head in found)
-            raise UserError(
-                f"model {model_id!r} has several heads for {class_space}: prompt sets {names}; name one"
-            )
+            raise UserError(f"model {model_id!r} has several heads for {class_space}: prompt sets {names}; name one")
         if not of_model:
             hint = nearest(model_id, {head.model.id for head in self.stores("head")})
         elif not of_space:
@@ -242,9 +235,7 @@ class Cache:
         else:
             hint = f"; it has the prompt sets {', '.join(sorted(repr(head.prompt_set) for head in of_space))}"
         wanted = f" with prompt set {prompt_set!r}" if prompt_set is not None else ""
-        raise StoreNotFoundError(
-            f"{self.path} has no head of model {model_id!r} for {class_space!r}{wanted}{hint}"
-        )
+        raise StoreNotFoundError(f"{self.path} has no head of model {model_id!r} for {class_space!r}{wanted}{hint}")
 
     def _head_identities(self, model_id: str) -> set[str]:
         return {
@@ -264,23 +255,26 @@ def _written(store: Store) -> str:
     return str(store.header["seal"]["written"])
 
 
-def _nearest_folder(path: Path) -> str:
-    parent = path.parent
-    names = [entry.name for entry in parent.iterdir() if entry.is_dir()] if parent.is_dir() else []
-    return nearest(path.name, names)
+def _folder_of(name: str) -> str:
+    """Return the kind's folder in a store's path below the cache, empty where it lies in the model's own."""
+    parts = name.split("/")
+    return parts[1] if len(parts) == 3 else ""
 
 
-def open_cache(path: Path | str) -> Cache:
+def open_cache(path: Path | str, **options: Any) -> Cache:
     """Open a cache for reading.
 
     Parameters
     ----------
     path
-        The cache's folder.
+        The cache's folder, or an address that fsspec knows (``s3://``, ``gs://``, ``https://``; extra
+        ``remote``).
+    **options
+        For fsspec, with an address: credentials, endpoint, ``anon=True`` ...
 
     Raises
     ------
     UserError
-        There is no such folder.
+        There is no such folder, or the address cannot be read.
     """
-    return Cache(path)
+    return Cache(open_place(path, options))

@@ -7,7 +7,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -138,22 +139,35 @@ def read_tail(file: BinaryIO, path: object) -> Tail:
 
 
 class Hdf5Reader(StoreReader):
-    """Opens the file for every read, so that a thousand stores hold no handle, and no lock on network
-    disks.
+    """Opens the file for every read, so that a thousand stores hold no handle, and no lock on network disks.
+
+    Parameters
+    ----------
+    path
+        Of the store.
+    opener
+        Opens the file where it is not at ``path``; seekable.
+    title
+        What to call it in an error; the path when None.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, opener: Callable[[], BinaryIO] | None = None, title: str | None = None) -> None:
         super().__init__(path)
+        self._title = title or str(path)
+        self._opener = opener
         self._tail: Tail | None = None
         self._trusted = False
+
+    def _binary(self) -> BinaryIO:
+        return self.path.open("rb") if self._opener is None else self._opener()
 
     def _read_tail(self) -> Tail:
         if self._tail is None:
             try:
-                with self.path.open("rb") as file:
-                    tail = read_tail(file, self.path)
+                with self._binary() as file:
+                    tail = read_tail(file, self._title)
             except (FileNotFoundError, IsADirectoryError) as error:
-                raise UnsealedStoreError(f"{self.path} is no file") from error
+                raise UnsealedStoreError(f"{self._title} is no file") from error
             self._tail = tail
         return self._tail
 
@@ -161,44 +175,49 @@ class Hdf5Reader(StoreReader):
         """Return the verified header."""
         tail = self._read_tail()
         try:
-            header = check_header(json.loads(tail.header), self.path)
+            header = check_header(json.loads(tail.header), self._title)
         except json.JSONDecodeError as error:
-            raise CorruptStoreError(f"{self.path}: its header is no JSON; bytes were changed") from error
+            raise CorruptStoreError(f"{self._title}: its header is no JSON; bytes were changed") from error
         if hashlib.sha256(tail.header.encode()).hexdigest() != tail.header_digest:
-            raise CorruptStoreError(f"{self.path}: its header is not the one that was sealed")
+            raise CorruptStoreError(f"{self._title}: its header is not the one that was sealed")
         return header
 
     def signature(self) -> tuple[int, ...]:
-        """Return size, time and inode of the file that the header is in."""
+        """Return size, time and inode of the file; a constant where it is opened from elsewhere."""
+        if self._opener is not None:
+            return (0,)
         stat = self.path.stat()
         return stat.st_size, stat.st_mtime_ns, stat.st_ino
 
-    def _open(self) -> h5py.File:
-        file = h5py.File(self.path, "r", locking=False)
-        if not self._trusted:
-            if file.attrs.get(FORMAT) != self._read_tail().header:
-                file.close()
-                raise CorruptStoreError(f"{self.path}: the header inside is not the one behind the file's end")
-            self._trusted = True
-        return file
+    @contextmanager
+    def _opened(self) -> Iterator[h5py.File]:
+        try:
+            with ExitStack() as stack:
+                if self._opener is None:
+                    file = stack.enter_context(h5py.File(self.path, "r", locking=False))
+                else:
+                    file = stack.enter_context(h5py.File(stack.enter_context(self._opener()), "r"))
+                if not self._trusted and file.attrs.get(FORMAT) != self._read_tail().header:
+                    raise CorruptStoreError(f"{self._title}: the header inside is not the one behind the file's end")
+                self._trusted = True
+                yield file
+        except (OSError, KeyError, RuntimeError, ValueError) as error:
+            raise CorruptStoreError(f"{self._title} cannot be read, bytes were changed: {error}") from error
 
     def read(self, name: str, start: int, stop: int) -> NDArray[Any]:
         """Return rows of an array."""
-        try:
-            with self._open() as file:
+        with self._opened() as file:
+            try:
                 return np.asarray(file[name][start:stop])
-        except (OSError, KeyError, RuntimeError, ValueError) as error:
-            raise CorruptStoreError(
-                f"{self.path}: rows {start} to {stop} of {name} cannot be read, bytes were changed: {error}"
-            ) from error
+            except (OSError, KeyError, RuntimeError, ValueError) as error:
+                raise CorruptStoreError(
+                    f"{self._title}: rows {start} to {stop} of {name} cannot be read, bytes changed: {error}"
+                ) from error
 
     def arrays(self) -> dict[str, tuple[tuple[int, ...], str]]:
         """Return shape and dtype of every array."""
-        try:
-            with self._open() as file:
-                return {name: (tuple(item.shape), item.dtype.name) for name, item in sorted(file.items())}
-        except (OSError, KeyError, RuntimeError, ValueError) as error:
-            raise CorruptStoreError(f"{self.path} cannot be opened, bytes were changed: {error}") from error
+        with self._opened() as file:
+            return {name: (tuple(item.shape), item.dtype.name) for name, item in sorted(file.items())}
 
     def byte_problems(self) -> list[str]:
         """Return what is wrong with the bytes on disk."""
@@ -208,4 +227,5 @@ class Hdf5Reader(StoreReader):
 
     def n_bytes(self) -> int:
         """Return the size on disk."""
-        return self.path.stat().st_size
+        with self._binary() as file:
+            return file.seek(0, os.SEEK_END)

@@ -19,9 +19,7 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("path", help="a cache (folder or address) or one store")
-    parser.add_argument(
-        "--kind", help="only stores of this kind: predictions, head, reference, summary, texts"
-    )
+    parser.add_argument("--kind", help="only stores of this kind: predictions, head, reference, summary, texts")
     parser.add_argument("--model", help="only this model")
     parser.add_argument("--dataset", help="only this dataset")
     parser.add_argument("--json", action="store_true", help="the headers as JSON lines, for other programs")
@@ -109,15 +107,13 @@ def _print_rest(cache: Cache, stores: list[Store], out: Console) -> None:
     from cache_schema.staging import is_live, stages
 
     total = sum(store.n_bytes() for store in stores)
-    out.print(
-        f"\n{len(stores)} stores of {len({store.model.id for store in stores})} models, {total / 1e9:.3f} GB"
-    )
+    out.print(f"\n{len(stores)} stores of {len({store.model.id for store in stores})} models, {total / 1e9:.3f} GB")
     for bad in cache.refused():
         out.print(f"refused: {bad.reason}", markup=False)
     for failure in cache.failures():
         job = f"{failure.model} on {failure.dataset}" if failure.dataset else failure.model
         out.print(f"failed: {job}: {failure.reason} ({failure.when})", markup=False)
-    for stage in stages(cache.path):
+    for stage in stages(cache.path) if cache.place.is_local else ():
         state = "being written" if is_live(stage) else "left by a dead writer; 'check --clean' removes it"
         out.print(f"staged: {stage}: {state}", markup=False)
 

@@ -1,0 +1,103 @@
+"""Where a cache is: a folder or an address in; names of stores and readers of them out."""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from cache_schema.backends import reader_of
+from cache_schema.backends.base import StoreReader
+from cache_schema.errors import UserError, nearest
+from cache_schema.naming import backend_of, store_folders
+
+
+def is_address(path: Path | str) -> bool:
+    """Return whether a path is an address such as ``s3://bucket/cache`` or ``https://host/cache``."""
+    return isinstance(path, str) and "://" in path
+
+
+class Place(ABC):
+    """Where the stores of a cache are.
+
+    Attributes
+    ----------
+    title
+        What the cache is called in an error.
+    folder
+        The cache's folder; for an address, the folder on this machine that holds what was read of it.
+    is_local
+        Whether ``folder`` is the cache itself.
+    """
+
+    title: str
+    folder: Path
+    is_local: bool
+
+    @abstractmethod
+    def names(self) -> list[str]:
+        """Return the stores' paths below the cache, ``/`` between parts, sorted."""
+
+    @abstractmethod
+    def reader(self, name: str) -> StoreReader:
+        """Return a reader of one of ``names()``."""
+
+
+class LocalPlace(Place):
+    """A folder.
+
+    Parameters
+    ----------
+    path
+        Of the cache.
+    """
+
+    is_local = True
+
+    def __init__(self, path: Path) -> None:
+        if not path.is_dir():
+            raise UserError(f"no cache at {path}{_nearest_folder(path)}")
+        self.folder = path
+        self.title = str(path)
+
+    def names(self) -> list[str]:
+        """Return the stores' paths."""
+        found = []
+        for folder in store_folders(self.folder):
+            below = folder.relative_to(self.folder).as_posix()
+            with os.scandir(folder) as entries:
+                found += [
+                    f"{below}/{entry.name}"
+                    for entry in entries
+                    if not entry.name.startswith(".") and backend_of(entry.name)
+                ]
+        return sorted(found)
+
+    def reader(self, name: str) -> StoreReader:
+        """Return a reader of a store."""
+        return reader_of(self.folder / name)
+
+
+def _nearest_folder(path: Path) -> str:
+    parent = path.parent
+    names = [entry.name for entry in parent.iterdir() if entry.is_dir()] if parent.is_dir() else []
+    return nearest(path.name, names)
+
+
+def open_place(path: Path | str, options: Mapping[str, Any] | None = None) -> Place:
+    """Return the place that a path or an address names.
+
+    Parameters
+    ----------
+    path
+        A folder, or an address that fsspec knows.
+    options
+        For fsspec, such as ``{"anon": True}``.
+    """
+    if is_address(path):
+        from cache_schema.remote import RemotePlace
+
+        return RemotePlace(str(path), options or {})
+    return LocalPlace(Path(path))
