@@ -52,9 +52,7 @@ def _sea(side: int, rng: np.random.Generator) -> Image.Image:
     draw.rectangle((0, horizon, side, side), fill=_vary(rng, (55, 125, 180)))
     for _ in range(14):
         x, y = rng.uniform(-0.1, 1) * side, rng.uniform(horizon / side + 0.04, 1) * side
-        draw.line(
-            (x, y, x + side * rng.uniform(0.08, 0.25), y), fill=(110, 170, 215), width=max(1, side // 64)
-        )
+        draw.line((x, y, x + side * rng.uniform(0.08, 0.25), y), fill=(110, 170, 215), width=max(1, side // 64))
     return image
 
 
@@ -65,9 +63,7 @@ def _street(side: int, rng: np.random.Generator) -> Image.Image:
     while x < 1:
         width, top = rng.uniform(0.14, 0.26), rng.uniform(0.05, 0.35)
         grey = rng.uniform(120, 180)
-        draw.rectangle(
-            (x * side, top * side, (x + width) * side, 0.65 * side), fill=_vary(rng, (grey, grey, grey + 8))
-        )
+        draw.rectangle((x * side, top * side, (x + width) * side, 0.65 * side), fill=_vary(rng, (grey, grey, grey + 8)))
         for row in np.arange(top + 0.05, 0.6, 0.1):
             draw.rectangle(
                 ((x + width * 0.25) * side, row * side, (x + width * 0.75) * side, (row + 0.035) * side),
@@ -128,9 +124,7 @@ def _desert(side: int, rng: np.random.Generator) -> Image.Image:
 
 def _studio(side: int, rng: np.random.Generator) -> Image.Image:
     grey = rng.uniform(170, 235)
-    return _gradient(
-        side, _vary(rng, (grey, grey, grey), 8), _vary(rng, (grey - 35, grey - 35, grey - 32), 8)
-    )
+    return _gradient(side, _vary(rng, (grey, grey, grey), 8), _vary(rng, (grey - 35, grey - 35, grey - 32), 8))
 
 
 BACKGROUNDS: dict[str, Callable[[int, np.random.Generator], Image.Image]] = {

@@ -69,7 +69,7 @@ def build(
     out
         The folder; made if need be. It gets ``datasets/``, ``weights/``, ``models.txt``, ``datasets.toml``.
     quick
-        A twentieth of the pictures, two short runs: for tests of the code, useless as models.
+        A fortieth of the pictures, two short runs: for tests of the code, useless as models.
     jobs
         Processes; 1 works in this one. None: one a processor, at most 8. With several, a script that calls
         this needs ``if __name__ == "__main__":``.
@@ -123,18 +123,13 @@ def _tasks(size: Size) -> list[Task]:
     stamps = {name: dataset_stamp(name, n) for name, n in size.counts.items()}
     first = [name for name in ("train", "web") if name in stamps]
     rest = [name for name in stamps if name not in first]
-    tasks = [
-        Task(id=f"data/{name}", total=size.counts[name], needs=(), stamp=stamps[name])
-        for name in (*first, *rest)
-    ]
+    tasks = [Task(id=f"data/{name}", total=size.counts[name], needs=(), stamp=stamps[name]) for name in (*first, *rest)]
     made_by: dict[str, Task] = {}
     for recipe in size.recipes:
         start = made_by.get(recipe.start)
         needs = [f"data/{name}" for name in recipe.data] + ([start.id] if start else [])
         stamp = weights_stamp(recipe, stamps, start.stamp if start else "")
-        task = Task(
-            id=f"model/{recipe.id}", total=sum(recipe.samples), needs=tuple(needs), stamp=stamp, recipe=recipe
-        )
+        task = Task(id=f"model/{recipe.id}", total=sum(recipe.samples), needs=tuple(needs), stamp=stamp, recipe=recipe)
         tasks.append(task)
         made_by |= dict.fromkeys(recipe.models(), task)
     return tasks
@@ -182,9 +177,7 @@ def _run_in_processes(waiting: Mapping[str, Task], out: Path, jobs: int, progres
         try:
             while todo or running:
                 ready = [t for t in todo.values() if not any(n in waiting and n not in done for n in t.needs)]
-                for task in ready[
-                    : jobs - len(running)
-                ]:  # no more: what becomes ready may come before others
+                for task in ready[: jobs - len(running)]:  # no more: what becomes ready may come before others
                     running[pool.submit(_work_in_process, task, out)] = todo.pop(task.id)
                 for future in wait(running, timeout=0.2, return_when=FIRST_COMPLETED).done:
                     task = running.pop(future)

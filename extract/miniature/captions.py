@@ -65,9 +65,9 @@ def web_captions(scene: Scene, rng: np.random.Generator, n: int = 3) -> tuple[st
     out = []
     for text in captions(scene, rng, n):
         dice = rng.random()
-        if dice < 0.10:
+        if dice < 0.08:
             out.append(pick(rng, _NOISE).format(int(rng.integers(1000, 10000))))
-        elif dice < 0.18 and scene.thing is not None:
+        elif dice < 0.14 and scene.thing is not None:
             out.append(text.replace(scene.thing.shape, pick(rng, CLASSES)))
         else:
             out.append(text)

@@ -70,9 +70,7 @@ def _sign(rng: np.random.Generator) -> float:
 
 
 def _pose(scene: Scene, thing: Thing, rng: np.random.Generator, strength: float) -> Scene:
-    return replace(
-        scene, thing=replace(thing, angle=_sign(rng) * float(rng.uniform(35, 35 + 130 * strength)))
-    )
+    return replace(scene, thing=replace(thing, angle=_sign(rng) * float(rng.uniform(35, 35 + 130 * strength))))
 
 
 def _background(scene: Scene, thing: Thing, rng: np.random.Generator, strength: float) -> Scene:
@@ -104,9 +102,7 @@ def _smaller(scene: Scene, thing: Thing, rng: np.random.Generator, strength: flo
 
 def _shape(scene: Scene, thing: Thing, rng: np.random.Generator, strength: float) -> Scene:
     stretch = _sign(rng) * float(rng.uniform(0.35, 0.5 + 0.3 * strength))
-    return replace(
-        scene, thing=replace(thing, stretch=stretch, shear=_sign(rng) * float(rng.uniform(0.1, 0.35)))
-    )
+    return replace(scene, thing=replace(thing, stretch=stretch, shear=_sign(rng) * float(rng.uniform(0.1, 0.35))))
 
 
 def _partial_view(scene: Scene, thing: Thing, rng: np.random.Generator, strength: float) -> Scene:
@@ -127,7 +123,7 @@ def _texture(scene: Scene, thing: Thing, rng: np.random.Generator, strength: flo
 
 def _larger(scene: Scene, thing: Thing, rng: np.random.Generator, strength: float) -> Scene:
     size = thing.size * float(rng.uniform(1.4, 1.55 + 0.4 * strength))
-    return replace(scene, thing=replace(thing, size=size, y=float(rng.uniform(0.45, 0.6))))
+    return replace(scene, thing=replace(thing, size=size))
 
 
 def _darker(scene: Scene, thing: Thing, rng: np.random.Generator, strength: float) -> Scene:
@@ -210,6 +206,7 @@ _EXCLUSIVE: tuple[frozenset[str], ...] = (
     frozenset({"darker", "brighter"}),
     frozenset({"object_blocking", "person_blocking"}),
     frozenset({"pattern", "texture"}),
+    frozenset({"style", "texture"}),  # a cartoon has no surfaces
 )
 
 _TOP_WEIGHTS: dict[str, float] = {
@@ -230,7 +227,7 @@ _TOP_WEIGHTS: dict[str, float] = {
     "brighter": 0.015,
     "multiple_objects": 0.015,
 }
-PROTOTYPE_SHARE = 0.1
+PROTOTYPE_SHARE = 0.15
 
 
 def apply(factor: str, scene: Scene, rng: np.random.Generator, strength: float = 1.0) -> Scene:
@@ -252,7 +249,7 @@ def apply(factor: str, scene: Scene, rng: np.random.Generator, strength: float =
     return _APPLY[factor](scene, scene.thing, rng, strength)
 
 
-def draw_factors(rng: np.random.Generator, *, more: float = 0.9) -> tuple[str, ...]:
+def draw_factors(rng: np.random.Generator, *, more: float = 0.6) -> tuple[str, ...]:
     """Draw the active factors of a picture, the top one first; empty for a prototype.
 
     Parameters
@@ -265,9 +262,7 @@ def draw_factors(rng: np.random.Generator, *, more: float = 0.9) -> tuple[str, .
     if rng.random() < PROTOTYPE_SHARE:
         return ()
     names, weights = tuple(_TOP_WEIGHTS), np.array(tuple(_TOP_WEIGHTS.values()))
-    order = rng.choice(
-        len(names), size=1 + min(3, int(rng.poisson(more))), replace=False, p=weights / weights.sum()
-    )
+    order = rng.choice(len(names), size=1 + min(3, int(rng.poisson(more))), replace=False, p=weights / weights.sum())
     chosen: list[str] = []
     for index in order:
         name = names[int(index)]
@@ -276,9 +271,7 @@ def draw_factors(rng: np.random.Generator, *, more: float = 0.9) -> tuple[str, .
     return tuple(chosen)
 
 
-def varied_scene(
-    name: str, active: tuple[str, ...], rng: np.random.Generator, *, strength: float = 1.0
-) -> Scene:
+def varied_scene(name: str, active: tuple[str, ...], rng: np.random.Generator, *, strength: float = 1.0) -> Scene:
     """Return a scene with the active factors: the first at ``strength``, the others weakly (0.3 of it)."""
     scene = typical_scene(name, rng)
     for place, factor in enumerate(active):

@@ -70,9 +70,7 @@ def models_txt(size: Size = FULL, folder: str = "weights") -> str:
     """
     parts = [_HEADER]
     for group, title in GROUPS.items():
-        lines = [
-            line for r in size.recipes if r.group == group for line in model_lines(r, size.counts, folder)
-        ]
+        lines = [line for r in size.recipes if r.group == group for line in model_lines(r, size.counts, folder)]
         if lines:
             parts.append("\n".join([f"# {title}", *lines]) + "\n")
     return "\n".join(parts)

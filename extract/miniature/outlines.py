@@ -32,9 +32,7 @@ def box(role: int, left: float, top: float, right: float, bottom: float) -> Part
     return polygon(role, left, top, right, top, right, bottom, left, bottom)
 
 
-def ellipse(
-    role: int, x: float, y: float, rx: float, ry: float, start: float = 0.0, stop: float = 360.0
-) -> Part:
+def ellipse(role: int, x: float, y: float, rx: float, ry: float, start: float = 0.0, stop: float = 360.0) -> Part:
     """Return an ellipse, or the segment of it between two angles (degrees, clockwise from the right)."""
     steps = max(8, int(abs(stop - start) / 12))
     angles = np.radians(np.linspace(start, stop, steps, endpoint=stop - start < 360.0))

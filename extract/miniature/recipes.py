@@ -107,27 +107,29 @@ def _finetune(id: str, start: Recipe, samples: tuple[int, ...]) -> Recipe:
     )
 
 
+_VIT = {"lr": 1e-3}
+_FAST = {"lr": 4e-3}  # nets with batch norm bear it
 _WIT_VIT = _clip(
     "wit-vit",
     "test_vit",
     "vit",
     "mini-wit",
-    40_000,
-    {"wit-vit-8k": 0.2, "wit-vit-20k": 0.5, "wit-vit-40k": 1.0},
+    30_000,
+    {"wit-vit-6k": 0.2, "wit-vit-15k": 0.5, "wit-vit-30k": 1.0},
+    settings=_VIT,
 )
 _LAION_VIT = _clip(
     "laion-vit",
     "test_vit",
     "vit",
     "mini-laion",
-    40_000,
-    {"laion-vit-8k": 0.2, "laion-vit-20k": 0.5, "laion-vit-40k": 1.0},
+    30_000,
+    {"laion-vit-6k": 0.2, "laion-vit-15k": 0.5, "laion-vit-30k": 1.0},
+    settings=_VIT,
 )
-_WIT_CNN = _clip(
-    "wit-cnn", "test_byobnet", "cnn", "mini-wit", 16_000, {"wit-cnn-8k": 0.5, "wit-cnn-16k": 1.0}
-)
+_WIT_CNN = _clip("wit-cnn", "test_byobnet", "cnn", "mini-wit", 20_000, {"wit-cnn-8k": 0.4, "wit-cnn-20k": 1.0}, side=48)
 _LAION_CNN = _clip(
-    "laion-cnn", "test_byobnet", "cnn", "mini-laion", 20_000, {"laion-cnn-10k": 0.5, "laion-cnn-20k": 1.0}
+    "laion-cnn", "test_byobnet", "cnn", "mini-laion", 24_000, {"laion-cnn-10k": 0.4, "laion-cnn-24k": 1.0}, side=48
 )
 
 RECIPES: tuple[Recipe, ...] = (
@@ -135,19 +137,19 @@ RECIPES: tuple[Recipe, ...] = (
     _LAION_VIT,
     _WIT_CNN,
     _LAION_CNN,
-    _clip("laion-sigmoid", "vit-native", "vit", "mini-laion", 16_000, {}, settings={"sigmoid": True}),
-    _supervised("resnet", "test_resnet", "cnn", 12_000, 48),
-    _supervised("efficientnet", "test_efficientnet", "cnn", 16_000, 48),
+    _clip("laion-sigmoid", "vit-native", "vit", "mini-laion", 16_000, {}, settings={"sigmoid": True, "lr": 1e-3}),
+    _supervised("resnet", "test_resnet", "cnn", 14_000, 48, settings=_FAST),
+    _supervised("efficientnet", "test_efficientnet", "cnn", 16_000, 48, settings=_FAST),
     _supervised("convnext", "test_convnext", "cnn", 16_000, 48, settings={"smoothing": 0.1}),
-    _supervised("byobnet", "test_byobnet", "cnn", 16_000, options={"crop_pct": "1.0"}),
-    _supervised("mambaout", "test_mambaout", "cnn", 12_000),
+    _supervised("byobnet", "test_byobnet", "cnn", 16_000, options={"crop_pct": "1.0"}, settings=_FAST),
+    _supervised("mambaout", "test_mambaout", "cnn", 14_000),
     _supervised("coatnet", "test_coatnet", "hybrid", 6_000),
-    _supervised("vit", "test_vit", "vit", 32_000, checkpoints={"vit-short": 0.2, "vit": 1.0}),
+    _supervised("vit", "test_vit", "vit", 24_000, checkpoints={"vit-short": 0.25, "vit": 1.0}, settings=_VIT),
     _finetune("ft-wit-vit", _WIT_VIT, (8_000,)),
     _finetune("ft-laion-vit", _LAION_VIT, (8_000,)),
-    _finetune("ft-laion-cnn", _LAION_CNN, (6_000,)),
+    _finetune("ft-laion-cnn", _LAION_CNN, (8_000,)),
     _finetune("ft12k-laion-vit", _LAION_VIT, (8_000, 8_000)),
-    _finetune("ft12k-laion-cnn", _LAION_CNN, (6_000, 6_000)),
+    _finetune("ft12k-laion-cnn", _LAION_CNN, (8_000, 8_000)),
     Recipe(
         id="simclr-byobnet",
         method="simclr",
@@ -156,19 +158,20 @@ RECIPES: tuple[Recipe, ...] = (
         family="cnn",
         source="mini-train",
         data=("train",),
-        samples=(24_000,),
+        samples=(28_000,),
         side=48,
     ),
     Recipe(
-        id="more-convnext",
+        id="more-efficientnet",
         method="supervised",
-        arch="test_convnext2",
+        arch="test_efficientnet",
         group="more-data",
         family="cnn",
         source="mini-web",
         data=("web", "train"),
-        samples=(12_000, 8_000),
+        samples=(16_000, 12_000),
         side=48,
+        settings=_FAST,
     ),
     Recipe(
         id="more-vit",
@@ -178,13 +181,14 @@ RECIPES: tuple[Recipe, ...] = (
         family="vit",
         source="mini-web",
         data=("web", "train"),
-        samples=(20_000, 12_000),
+        samples=(14_000, 8_000),
+        settings=_VIT,
     ),
 )
 
 COUNTS: dict[str, int] = {
-    "train": 4000,
-    "web": 5000,
+    "train": 3000,
+    "web": 4000,
     "val": 2000,
     "v2": 800,
     "sketch": 500,
@@ -214,10 +218,10 @@ FULL = Size("full", COUNTS, RECIPES)
 
 
 def quick_size() -> Size:
-    """Return the same study with a twentieth of the pictures and two short runs: for tests of the code."""
-    counts = {name: max(24, n // 20 // 4 * 4) for name, n in COUNTS.items()}
+    """Return the same study with a fortieth of the pictures and two short runs: for tests of the code."""
+    counts = {name: max(24, n // 40 // 4 * 4) for name, n in COUNTS.items()}
     chosen = (
-        _clip("wit-cnn", "test_byobnet", "cnn", "mini-wit", 512, {"wit-cnn-8k": 0.5, "wit-cnn-16k": 1.0}),
-        _supervised("byobnet", "test_byobnet", "cnn", 512, 48),
+        _clip("wit-cnn", "test_byobnet", "cnn", "mini-wit", 256, {"wit-cnn-8k": 0.5, "wit-cnn-20k": 1.0}, side=48),
+        _supervised("byobnet", "test_byobnet", "cnn", 256, 48),
     )
     return Size("quick", counts, chosen)

@@ -34,12 +34,12 @@ COLOURS: dict[str, tuple[int, int, int]] = {
 
 USUAL_COLOURS: dict[str, tuple[str, ...]] = {
     "apple": ("red", "green"),
-    "boat": ("brown", "white"),
+    "boat": ("white", "brown"),
     "bottle": ("green", "brown"),
-    "car": ("red", "blue"),
+    "car": ("blue", "red"),
     "cup": ("white", "blue"),
     "fish": ("orange", "grey"),
-    "house": ("red", "yellow"),
+    "house": ("yellow", "orange"),
     "mushroom": ("red", "brown"),
     "tree": ("green", "green"),
     "umbrella": ("purple", "pink"),
@@ -138,9 +138,7 @@ def _affine(thing: Thing) -> NDArray[np.float64]:
     return np.asarray(turn @ slant @ stretch * thing.size)
 
 
-def _draw_parts(
-    parts: Sequence[Part], matrix: NDArray[np.float64], x: float, y: float, side: int
-) -> Image.Image:
+def _draw_parts(parts: Sequence[Part], matrix: NDArray[np.float64], x: float, y: float, side: int) -> Image.Image:
     roles = Image.new("L", (side, side), NOTHING)
     draw = ImageDraw.Draw(roles)
     for role, points in parts:
@@ -174,9 +172,7 @@ def _surface(
     return colours
 
 
-def _paint(
-    canvas: NDArray[np.float32], thing: Thing, rng: np.random.Generator, *, flat: bool
-) -> NDArray[np.uint8]:
+def _paint(canvas: NDArray[np.float32], thing: Thing, rng: np.random.Generator, *, flat: bool) -> NDArray[np.uint8]:
     """Paint a thing over the canvas; returns its map of roles."""
     side = canvas.shape[0]
     matrix = _affine(thing)
@@ -203,9 +199,7 @@ def _paint(
         colours *= (1.04 - 0.2 * np.clip((xs[None, :] + ys[:, None]) / thing.size, -1, 1))[..., None]
         shift = max(1, side // 40)
         under = canvas[top + shift : bottom + shift, left + shift : right + shift]
-        under *= np.where(window > 0, np.float32(0.72), np.float32(1))[
-            : under.shape[0], : under.shape[1], None
-        ]
+        under *= np.where(window > 0, np.float32(0.72), np.float32(1))[: under.shape[0], : under.shape[1], None]
     np.copyto(canvas[top:bottom, left:right], colours, where=(window > 0)[..., None])
     return roles
 
@@ -248,9 +242,7 @@ def _fill(name: str, side: int, rng: np.random.Generator) -> NDArray[np.float32]
         return background(name, side, rng)
     _, material, colour = name.split(":")
     turn, scale = rng.uniform(0, 2 * np.pi), rng.uniform(0.8, 1.3)
-    grid = (np.arange(side, dtype=np.float32) + 0.5) / side * np.float32(2.8 * scale) + np.float32(
-        rng.uniform(-2, 0)
-    )
+    grid = (np.arange(side, dtype=np.float32) + 0.5) / side * np.float32(2.8 * scale) + np.float32(rng.uniform(-2, 0))
     u = np.cos(turn) * grid[None, :] - np.sin(turn) * grid[:, None]
     v = np.sin(turn) * grid[None, :] + np.cos(turn) * grid[:, None]
     thing = Thing(shape="apple", colour=colour, material=material)
@@ -279,8 +271,12 @@ def _stylise(
         flat[_outline(roles, side // 32)] = 15
         return flat
     ink = _outline(roles, max(3, side // 64))
-    paper = np.full_like(canvas, 246) if style == "sketch" else 0.25 * canvas + np.float32(0.75 * 246)
-    paper[ink] = 40 if style == "sketch" else 70
+    if style == "sketch":  # pencil on white: tones of the object, nothing of the place
+        tones = np.where(roles > 0, 0.6 * canvas.mean(axis=2) + 95, 246)
+        paper = np.repeat(tones[..., None], 3, axis=2).astype(np.float32)
+    else:
+        paper = 0.25 * canvas + np.float32(0.75 * 246)
+    paper[ink] = 50
     return paper
 
 
@@ -292,7 +288,7 @@ def _reduce(canvas: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 STYLES = ("drawing", "cartoon", "painting", "mosaic")
-"""What a picture can be other than a photo (``sketch``, black on white, is kept apart)."""
+"""What a picture can be other than a photo (``sketch``, grey on white, is kept apart)."""
 
 
 def render(scene: Scene, *, side: int = SIDE) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
@@ -314,12 +310,10 @@ def render(scene: Scene, *, side: int = SIDE) -> tuple[NDArray[np.uint8], NDArra
         stands in front of it.
     """
     seeds = np.random.SeedSequence(scene.seed).spawn(5)
-    rngs = [
-        np.random.default_rng(seed) for seed in seeds
-    ]  # one a step: a changed step leaves the others alone
+    rngs = [np.random.default_rng(seed) for seed in seeds]  # one a step: a changed step leaves the others alone
     large = side * SUPERSAMPLING
     canvas = _fill(scene.background, large, rngs[0])
-    flat = scene.style in ("cartoon", "sketch")
+    flat = scene.style == "cartoon"
     roles = np.zeros((large, large), dtype=np.uint8)
     for other in scene.others:
         drawn = _paint(canvas, other, rngs[1], flat=flat)

@@ -86,9 +86,7 @@ def _bottle(kind: int) -> list[Part]:
             ellipse(LIGHT, 0, 0.35, 0.3, 0.24),
         ]
     return [  # waisted, with a round stopper
-        polygon(
-            BODY, -0.1, -0.6, 0.1, -0.6, 0.45, -0.2, 0.16, 0.2, 0.5, 0.95, -0.5, 0.95, -0.16, 0.2, -0.45, -0.2
-        ),
+        polygon(BODY, -0.1, -0.6, 0.1, -0.6, 0.45, -0.2, 0.16, 0.2, 0.5, 0.95, -0.5, 0.95, -0.16, 0.2, -0.45, -0.2),
         ellipse(ACCENT, 0, -0.78, 0.2, 0.2),
     ]
 

@@ -68,9 +68,9 @@ class Augmentation:
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    zoom: tuple[float, float] = (0.75, 1.1)
-    shift: float = 0.12
-    light: float = 0.25
+    zoom: tuple[float, float] = (0.85, 1.05)
+    shift: float = 0.06
+    light: float = 0.2
     colour: float = 0.0
 
     def __call__(self, pixels: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
@@ -163,7 +163,7 @@ def train_classifier(
     samples: int,
     seed: int,
     lr: float = 2e-3,
-    batch: int = 64,
+    batch: int = 32,
     smoothing: float = 0.0,
     snapshots: Sequence[float] = (1.0,),
     snapshot: Snapshot = lambda _: None,
@@ -190,7 +190,7 @@ def train_clip(
     samples: int,
     seed: int,
     lr: float = 2e-3,
-    batch: int = 128,
+    batch: int = 64,
     sigmoid: bool = False,
     snapshots: Sequence[float] = (1.0,),
     snapshot: Snapshot = lambda _: None,
@@ -235,7 +235,7 @@ def train_simclr(
     samples: int,
     seed: int,
     lr: float = 2e-3,
-    batch: int = 128,
+    batch: int = 64,
     temperature: float = 0.2,
     progress: Snapshot = lambda _: None,
 ) -> None:

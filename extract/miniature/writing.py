@@ -136,9 +136,7 @@ _TABLES: tuple[tuple[str, str, str], ...] = (
 def datasets_toml() -> str:
     """Return the text of the miniature's ``datasets.toml``."""
     space = f'classes = {json.dumps(CLASSES)}\nclass_space = "{CLASS_SPACE}"'
-    parts = [
-        "# The miniature study: rendered pictures of ten classes. Its numbers mean nothing outside it.\n"
-    ]
+    parts = ["# The miniature study: rendered pictures of ten classes. Its numbers mean nothing outside it.\n"]
     for name, folder, keys in _TABLES:
         classes = "" if 'role = "pairs"' in keys else f"\n{space}"
         parts.append(f'[{name}]\npath = "datasets/{folder}"\n{keys}{classes}\nlicence = "MIT"\n')

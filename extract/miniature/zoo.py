@@ -72,7 +72,7 @@ def clip_config(recipe: Recipe) -> dict[str, Any]:
     """Return a run's config in the form of open_clip's ``open_clip_config.json``."""
     vision: dict[str, Any] = {"image_size": recipe.side}
     if recipe.arch == "vit-native":
-        vision |= {"layers": 3, "width": 64, "head_width": 32, "patch_size": 8, "mlp_ratio": 2.0}
+        vision |= {"layers": 3, "width": 64, "head_width": 32, "patch_size": 16, "mlp_ratio": 2.0}
     else:
         vision |= {
             "timm_model_name": recipe.arch,
@@ -239,15 +239,11 @@ def _simclr(recipe: Recipe, out: Path, stamp: str, progress: Progress) -> None:
     model.reset_classifier(0)  # type: ignore[operator]
     views = _augmentation(model, zoom=(0.45, 1.0), shift=0.25, light=0.4, colour=0.3)
     _channels_last(model)
-    train_simclr(
-        model, images, views, width=width, samples=recipe.samples[0], seed=_seed(recipe), progress=progress
-    )
+    train_simclr(model, images, views, width=width, samples=recipe.samples[0], seed=_seed(recipe), progress=progress)
     plain = _augmentation(model, zoom=(0.95, 0.95), shift=0.0, light=0.0)
     generator = torch.Generator().manual_seed(_seed(recipe) + 1)
     with torch.inference_mode():
-        features = torch.cat(
-            [model(plain(part, generator)) for part in torch.split(images.pixels, 256)]
-        ).clone()
+        features = torch.cat([model(plain(part, generator)) for part in torch.split(images.pixels, 256)]).clone()
     head = linear_probe(features, images.labels, len(CLASSES))
     model.reset_classifier(len(CLASSES))  # type: ignore[operator]
     classifier = model.get_classifier()  # type: ignore[operator]
