@@ -46,5 +46,5 @@ def run(args: argparse.Namespace) -> int:
     for table in comparison_tables(found):
         console.print(table)
     for dataset, reason in problems.items():
-        Console(stderr=True).print(f"[red]left out[/red] {dataset}: {reason}", highlight=False)
+        Console(stderr=True).print(f"[red]left out[/red] {dataset}: {reason}", highlight=False, soft_wrap=True)
     return 0 if found and not problems else 1

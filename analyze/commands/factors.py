@@ -64,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
     Console().print(factor_table(result.table))
     if args.output:
         write_results(result.table, args.output)
-        console.print(f"{len(result.table)} rows in {args.output}", highlight=False)
+        console.print(f"{len(result.table)} rows in {args.output}", highlight=False, soft_wrap=True)
     for model, reason in result.failures.items():
-        console.print(f"[red]failed[/red] {model}: {reason}", highlight=False)
+        console.print(f"[red]failed[/red] {model}: {reason}", highlight=False, soft_wrap=True)
     return 1 if result.failures else 0

@@ -73,9 +73,9 @@ def run(args: argparse.Namespace) -> int:
     told = f"{result.computed} cells computed, {result.reused} unchanged"
     if missing:
         told += f"; {missing} numbers cannot be had (column 'reason')"
-    console.print(f"{len(result.table)} rows in {args.output}: {told}", highlight=False)
+    console.print(f"{len(result.table)} rows in {args.output}: {told}", highlight=False, soft_wrap=True)
     for refused in cache.refused():
-        console.print(f"[red]left out[/red] {refused.path.name}: {refused.reason}", highlight=False)
+        console.print(f"[red]left out[/red] {refused.path.name}: {refused.reason}", highlight=False, soft_wrap=True)
     for model, reason in result.failures.items():
-        console.print(f"[red]failed[/red] {model}: {reason}", highlight=False)
+        console.print(f"[red]failed[/red] {model}: {reason}", highlight=False, soft_wrap=True)
     return 1 if result.failures or cache.refused() else 0

@@ -32,5 +32,5 @@ def run(args: argparse.Namespace) -> int:
     for part in model_page(cards[args.model], result.table):
         console.print(part)
     for reason in result.failures.values():
-        Console(stderr=True).print(f"[red]failed[/red] {reason}", highlight=False)
+        Console(stderr=True).print(f"[red]failed[/red] {reason}", highlight=False, soft_wrap=True)
     return 1 if result.failures else 0

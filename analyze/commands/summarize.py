@@ -46,7 +46,8 @@ def run(args: argparse.Namespace) -> int:
     console.print(
         f"{done.written} summaries written ({size}), {done.unchanged} unchanged in {args.to or args.cache}",
         highlight=False,
+        soft_wrap=True,
     )
     for what, reason in done.failures.items():
-        console.print(f"[red]failed[/red] {what}: {reason}", highlight=False)
+        console.print(f"[red]failed[/red] {what}: {reason}", highlight=False, soft_wrap=True)
     return 1 if done.failures else 0

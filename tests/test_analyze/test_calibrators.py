@@ -108,9 +108,7 @@ def test_temperature_of_a_store_equals_that_of_its_rows(toy_store):
         assert blocked.nll_after == pytest.approx(whole.nll_after, rel=1e-12)
 
 
-@given(
-    st.lists(st.integers(-1, 4), min_size=12, max_size=200), st.floats(0.1, 0.9), st.integers(0, 99), st.booleans()
-)
+@given(st.lists(st.integers(-1, 4), min_size=12, max_size=200), st.floats(0.1, 0.9), st.integers(0, 99), st.booleans())
 @settings(max_examples=80, deadline=None)
 def test_the_split_keeps_shares_and_is_seeded(labels, fraction, seed, stratified):
     labels = np.array(labels)

@@ -126,8 +126,13 @@ def test_no_bit_depends_on_blocks_or_threads():
         for start in range(0, 301, rows):
             here = slice(start, start + rows)
             image_statistics(
-                logits[here], centers=centers[here], labels=labels[here], temperatures=temperatures, out=parts,
-                offset=start, threads=threads,
+                logits[here],
+                centers=centers[here],
+                labels=labels[here],
+                temperatures=temperatures,
+                out=parts,
+                offset=start,
+                threads=threads,
             )
         for name in ("fixed", "scaled", "top", "rank"):
             assert np.array_equal(getattr(parts, name), getattr(whole, name), equal_nan=True), (rows, name)

@@ -86,7 +86,11 @@ def test_super_classes_equal_numpy(toy_store, rule, temperature):
     labels = np.random.default_rng(1).integers(0, 4, 60)
     logits = np.random.default_rng(5).normal(0, 2, (60, 12))
     store = toy_store(
-        n=60, n_classes=12, labels=labels, logits=logits, role="shift",
+        n=60,
+        n_classes=12,
+        labels=labels,
+        logits=logits,
+        role="shift",
         card={"class_map": GROUPS, "class_map_rule": rule},
     )
     z = store.logits().astype(np.float64) / temperature

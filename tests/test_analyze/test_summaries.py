@@ -1,0 +1,107 @@
+"""Summary stores: the same numbers as the big stores, few bytes an image, honest about what they lack."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import cache_schema
+from analyze.predictions import SummaryOptions, summarize
+from analyze.settings import study_defaults
+from analyze.summaries import COLUMNS, MissingColumn, read_summary, write
+from analyze.summarize_cache import summarize_cache
+from cache_schema import DatasetCard, ModelCard, write_summary
+
+
+@pytest.mark.parametrize("backend", ["zarr", "hdf5"])
+def test_a_summary_reads_back_as_it_was(toy_store, tmp_path, backend):
+    store = toy_store(n=70, metadata={"style": ["a", "b"] * 35, "size": np.arange(70)})
+    summary = summarize(store, options=SummaryOptions(temperature=1.3, temperature_facts={"seed": 0}))
+    written = write(tmp_path / "small", summary, backend=backend)
+    back = read_summary(written)
+    assert set(back.columns) == set(summary.columns)
+    for name, values in summary.columns.items():
+        if values.dtype == object:
+            assert list(back[name]) == list(values)
+        else:
+            np.testing.assert_array_equal(back[name], values, err_msg=name)
+    assert back.digest == store.digest
+    assert back.n_classes == 10
+    assert back.facts["temperature"] == 1.3
+    assert list(back.metadata) == ["style", "size"]
+
+
+def test_columns_cost_about_a_hundred_bytes_an_image(toy_store):
+    from analyze.conformal_sets import fit_quantiles
+
+    store = toy_store(n=400, scale=20.0)
+    quantiles = fit_quantiles(store, np.arange(400) % 2 == 0)
+    summary = summarize(store, options=SummaryOptions(temperature=1.3, conformal=quantiles))
+    width = {"top": 5, "set_sizes": 3}
+    size = sum(np.dtype(COLUMNS[name].dtype).itemsize * width.get(name, 1) for name in summary.columns)
+    assert size <= 100
+
+
+def test_what_a_summary_lacks_is_said(toy_store):
+    summary = summarize(toy_store(), options=SummaryOptions(gen=None))
+    for name, words in (
+        ("mcm", "logit scale"),
+        ("scaled_confidence", "temperature fitted on the in-distribution set"),
+        ("set_sizes", "big store"),
+        ("gen", "big store"),
+        ("metadata.style", "no metadata column 'style'"),
+    ):
+        with pytest.raises(MissingColumn, match=words):
+            summary[name]
+
+
+def test_an_imported_table_gives_what_it_can(tmp_path):
+    label = np.array([0, 1, 2, 1])
+    predicted = np.array([0, 1, 1, 2])
+    store = write_summary(
+        tmp_path,
+        model=ModelCard(id="m"),
+        dataset=DatasetCard(id="val", n_classes=3),
+        columns={"label": label, "predicted": predicted, "confidence": np.array([0.9, 0.8, 0.7, 0.6], np.float32)},
+    )
+    summary = read_summary(store)
+    assert summary.labelled.all()
+    assert (summary["label_rank"] == 0).tolist() == [True, True, False, False]
+    np.testing.assert_array_equal(summary.prediction, predicted)
+    with pytest.raises(MissingColumn, match="label_log_probability"):
+        summary["label_log_probability"]
+
+
+def test_rows_of_a_summary(toy_store):
+    summary = summarize(toy_store(n=30))
+    half = summary.rows(np.arange(30) < 15)
+    assert len(half) == 15
+    np.testing.assert_array_equal(half["confidence"], summary["confidence"][:15])
+    assert summary.rows(np.array([4, 2]))["label"].tolist() == summary["label"][[4, 2]].tolist()
+
+
+def test_summarize_writes_once_and_again_only_what_changed(toy_store, tmp_path):
+    cache = tmp_path / "cache"
+    labels = np.random.default_rng(0).choice([1, 4, 6], 60)
+    for model in ("a", "b"):
+        toy_store(model=model, cache=cache)
+        toy_store(
+            model=model,
+            cache=cache,
+            dataset="hard",
+            role="shift",
+            n=60,
+            labels=labels,
+            card={"class_mask": (1, 4, 6), "shift_of": "val"},
+        )
+    to = tmp_path / "small"
+    first = summarize_cache(cache_schema.open_cache(cache), to, settings=study_defaults())
+    # Two sets and the ID set on the subset's classes, for each of two models.
+    assert (first.written, first.unchanged, first.failures) == (6, 0, {})
+    again = summarize_cache(cache_schema.open_cache(cache), to, settings=study_defaults())
+    assert (again.written, again.failures) == (0, {})
+    toy_store(model="a", cache=cache, dataset="more", role="shift", n=40)
+    third = summarize_cache(cache_schema.open_cache(cache), to, settings=study_defaults())
+    assert third.written == 1
+    other = study_defaults().updated("ood", gen_gamma=0.5)
+    assert summarize_cache(cache_schema.open_cache(cache), to, settings=other).written == 7
