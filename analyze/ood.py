@@ -97,8 +97,7 @@ def score_model(
     evaluated = store.valid & ~rows_for_fitting
     inside = score_store(store, evaluated, running, advance)
     outside = {
-        name: score_store(cache.store(model, name), None, running, advance)
-        for name in ood_sets(cache, model, options)
+        name: score_store(cache.store(model, name), None, running, advance) for name in ood_sets(cache, model, options)
     }
     shifted = spectrum_sets(cache, model, options)
     spectrum = [score_store(cache.store(model, name), None, running, advance) for name in shifted]
@@ -137,9 +136,7 @@ def score_store(
     return {name: np.concatenate(found) for name, found in parts.items() if found}
 
 
-def _fit(
-    cache: Cache, name: str, inputs: ModelInputs, validation: Validation | None, options: OodOptions
-) -> Candidate:
+def _fit(cache: Cache, name: str, inputs: ModelInputs, validation: Validation | None, options: OodOptions) -> Candidate:
     detector = get(name, defaults=options.defaults)
     reason = inputs.lacks(name, options.defaults)
     if reason:

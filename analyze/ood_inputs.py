@@ -1,4 +1,4 @@
-"""What a cache offers each model's detectors: stores, head, reference, validation rows; and why something is missing."""
+"""What a cache offers detectors of each model: stores, head, reference, validation rows; and why some are missing."""
 
 from __future__ import annotations
 
@@ -89,7 +89,11 @@ class ModelInputs:
             return "the store holds no features"
         if name in LEVEL and self.store.logits_kind != "logits":
             return "needs logits; the store holds log-probabilities"
-        if name == "mcm" and self.store.model.logit_scale is None and (self.head is None or self.head.logit_scale is None):
+        if (
+            name == "mcm"
+            and self.store.model.logit_scale is None
+            and (self.head is None or self.head.logit_scale is None)
+        ):
             return "is for zero-shot models: this one's logits are no cosines"
         clause = detector.missing(
             reference=self.reference is not None,
@@ -99,13 +103,19 @@ class ModelInputs:
             negatives=self.negatives is not None,
         )
         if clause:
-            told = next((self.reasons[k] for k in ("head", "negatives", "reference") if k in clause and k in self.reasons), "")
+            told = next(
+                (self.reasons[k] for k in ("head", "negatives", "reference") if k in clause and k in self.reasons), ""
+            )
             return f"{clause}{f': {told}' if told else ''}"
         if needs.head and self.head is not None:
             reason = Head.of(self.head).reason
             if reason:
                 return f"needs an affine head: {reason}"
-            if self.head.normalize_features and self.reference is not None and set(needs.fitted_on) & {"reference", "bank"}:
+            if (
+                self.head.normalize_features
+                and self.reference is not None
+                and set(needs.fitted_on) & {"reference", "bank"}
+            ):
                 try:
                     Reference.from_store(self.reference).of_unit_length()
                 except UserError as error:
@@ -137,7 +147,9 @@ def find_inputs(cache: Cache, model: str, options: OodOptions) -> ModelInputs:
     else:
         found.reasons["reference"] = "give --reference NAME"
     if options.validation:
-        found.validation = look("validation", lambda: cache.store(model, options.validation[0] if options.validation else ""))
+        found.validation = look(
+            "validation", lambda: cache.store(model, options.validation[0] if options.validation else "")
+        )
     if options.negatives:
         found.negatives = look("negatives", lambda: cache.head(model, options.negatives))
     else:
@@ -193,9 +205,7 @@ def ood_sets(cache: Cache, model: str, options: OodOptions) -> dict[str, str]:
                 raise UserError(f"no dataset {name!r} in this cache{nearest(name, known)}")
         named = {**dict.fromkeys(options.near, "near"), **dict.fromkeys(options.far, "far")}
         return {name: distance for name, distance in named.items() if name in present and name != options.sweep}
-    return {
-        name: card.distance for name, card in present.items() if card.role == "ood" and name != options.sweep
-    }
+    return {name: card.distance for name, card in present.items() if card.role == "ood" and name != options.sweep}
 
 
 def spectrum_sets(cache: Cache, model: str, options: OodOptions) -> tuple[str, ...]:

@@ -144,7 +144,7 @@ class ReferenceAccumulator:
             self.skipped += int((~good).sum())
             kept = np.flatnonzero(good)
             features, logits, labels = features[kept], logits[kept], labels[kept]
-            ids = None if ids is None else [ids[i] for i in kept]
+            ids = None if ids is None else [ids[int(i)] for i in kept]
         if not len(labels):
             return
         if self.normalize:
@@ -181,7 +181,8 @@ class ReferenceAccumulator:
             content = [name.encode("utf-8", "surrogatepass") for name in ids]
         else:
             content = [
-                row.tobytes() + label.tobytes() for row, label in zip(np.ascontiguousarray(features), labels, strict=True)
+                row.tobytes() + label.tobytes()
+                for row, label in zip(np.ascontiguousarray(features), labels, strict=True)
             ]
         digests = b"".join(hashlib.blake2b(text, digest_size=8, key=key).digest() for text in content)
         keys = np.frombuffer(digests, dtype="<u8").astype(np.uint64)

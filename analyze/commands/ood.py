@@ -30,11 +30,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--near", default="", metavar="NAMES", help="near OOD sets (default: what the datasets say)")
     parser.add_argument("--far", default="", metavar="NAMES", help="far OOD sets (default: what the datasets say)")
     parser.add_argument(
-        "--full-spectrum", metavar="NAMES",
+        "--full-spectrum",
+        metavar="NAMES",
         help="shifted sets that join the in-distribution rows: names, 'all' (default) or 'none'",
     )
     parser.add_argument(
-        "--validation", metavar="NAME[:SHARE]",
+        "--validation",
+        metavar="NAME[:SHARE]",
         help="in-distribution rows to fit on; a share of the --id set is left out of the evaluation",
     )
     parser.add_argument(
@@ -74,8 +76,12 @@ def _options(args: argparse.Namespace, cache: Cache) -> OodOptions:
             validation = (name, float(share))
         except ValueError:
             raise UserError(f"--validation {args.validation}: the share after the colon must be a number") from None
-    for option, name in (("--id", inside), ("--reference", args.reference), ("--sweep", args.sweep),
-                         ("--validation", validation[0] if validation else "")):
+    for option, name in (
+        ("--id", inside),
+        ("--reference", args.reference),
+        ("--sweep", args.sweep),
+        ("--validation", validation[0] if validation else ""),
+    ):
         if name and name not in known:
             raise UserError(f"{option}: no dataset {name!r} in this cache{nearest(name, known)}")
     detectors = tuple(DETECTORS) if args.detectors == "all" else _words(args.detectors)

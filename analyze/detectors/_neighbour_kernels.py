@@ -7,7 +7,7 @@ from typing import Any
 from numba import njit, prange
 
 
-@njit(cache=True, parallel=True, nogil=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, parallel=True, nogil=True)
 def update_largest(similarity: Any, first: int, values: Any, places: Any) -> None:
     """Put a block of similarities (rows, columns ``first`` ...) into each row's min-heap of its k largest.
 
@@ -37,7 +37,7 @@ def update_largest(similarity: Any, first: int, values: Any, places: Any) -> Non
                 least = heap[0]
 
 
-@njit(cache=True, parallel=True, nogil=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, parallel=True, nogil=True)
 def add_relations(cosine: Any, agreement: Any, threshold: float, power: float, total: Any) -> None:
     """Add ``(max(cosine, 0) agreement) ** power`` where the product exceeds the threshold, row by row, in float64."""
     for row in prange(cosine.shape[0]):
@@ -49,7 +49,7 @@ def add_relations(cosine: Any, agreement: Any, threshold: float, power: float, t
         total[row] += added
 
 
-@njit(cache=True, parallel=True, nogil=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, parallel=True, nogil=True)
 def reach_positions(distance: Any, grid: Any, position: Any) -> None:
     """For each pair the first place in the reference's ascending grid of distances that is not below the pair's."""
     for row in prange(distance.shape[0]):

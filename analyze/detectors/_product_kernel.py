@@ -20,7 +20,7 @@ _KINDS = {
 
 
 @intrinsic
-def _tile(typing_context: Any, left: Any, right: Any, out: Any, depth: Any, stride: Any) -> Any:  # noqa: ARG001
+def _tile(typing_context: Any, left: Any, right: Any, out: Any, depth: Any, stride: Any) -> Any:
     """Add left (depth, 6) transposed times right (depth, 2 vectors) to a tile of ``out``, rows ``stride`` apart."""
     kind = left.dtype
     if kind not in _KINDS or right.dtype != kind or out.dtype != kind:
@@ -29,7 +29,7 @@ def _tile(typing_context: Any, left: Any, right: Any, out: Any, depth: Any, stri
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         scalar, suffix, lanes = _KINDS[kind]
         vector, i64, i32 = ir.VectorType(scalar, lanes), ir.IntType(64), ir.IntType(32)
-        fma = cgutils.get_or_insert_function(
+        fma = cgutils.get_or_insert_function(  # type: ignore[no-untyped-call]
             builder.module, ir.FunctionType(vector, [vector] * 3), f"llvm.fma.v{lanes}{suffix}"
         )
         a, b, c = (
@@ -64,9 +64,7 @@ def _tile(typing_context: Any, left: Any, right: Any, out: Any, depth: Any, stri
         for row in range(_ROWS):
             value = builder.load(builder.gep(row_of_a, [constant(row)]))
             spread = builder.insert_element(undefined, value, ir.Constant(i32, 0))
-            spread = builder.shuffle_vector(
-                spread, undefined, ir.Constant(ir.VectorType(i32, lanes), [0] * lanes)
-            )
+            spread = builder.shuffle_vector(spread, undefined, ir.Constant(ir.VectorType(i32, lanes), [0] * lanes))
             updated += [builder.call(fma, [spread, operands[half], sums[2 * row + half]]) for half in range(2)]
         following = builder.add(term, constant(1))
         term.add_incoming(following, builder.basic_block)
@@ -86,7 +84,7 @@ def _tile(typing_context: Any, left: Any, right: Any, out: Any, depth: Any, stri
     return types.void(left, right, out, depth, stride), codegen
 
 
-@njit(cache=True, parallel=True, nogil=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, parallel=True, nogil=True)
 def multiply_panels(left: Any, panels: Any, out: Any, chain: int, block: int) -> None:
     """Add ``left @ right`` to ``out``; rows of ``left`` are a multiple of the register tile's."""
     rows, terms = left.shape
@@ -103,7 +101,7 @@ def multiply_panels(left: Any, panels: Any, out: Any, chain: int, block: int) ->
                         packed[tile, term, row] = left[first + tile * _ROWS + row, start + term]
             for panel in range(count):
                 for tile in range(tiles):
-                    _tile(
+                    _tile(  # type: ignore[call-arg]
                         packed[tile],
                         panels[panel, start:],
                         out[first + tile * _ROWS :, panel * width :],

@@ -15,7 +15,7 @@ from cache_schema.errors import UserError
 
 @dataclass(frozen=True)
 class Hopfield(Detector):
-    """SHE (Zhang et al. 2023): similarity of f to the mean feature of *correctly predicted* rows of its predicted class.
+    """SHE (Zhang et al. 2023): similarity of f to the mean feature of *correctly predicted* rows of its class.
 
     A class without a correct row takes the mean of all its rows, one without rows the mean of all features (OpenOOD and
     pytorch-ood fail there); the fitted detector's notes count them.
@@ -46,7 +46,7 @@ class Hopfield(Detector):
             patterns /= np.where(length > 0, length, 1)
         table, metric = patterns.astype(np.float32), self.metric
 
-        def rule(rows: Rows) -> NDArray[Any]:
+        def rule(rows: Rows) -> Any:
             chosen = table[rows.predicted]
             if metric == "euclidean":
                 return -np.sqrt(row_sum(np.square(rows.features - chosen)))
@@ -80,7 +80,7 @@ class NeuralCollapse(Detector):
         head, mean = inputs.the_head(), inputs.the_reference().mean.astype(np.float32)
         alpha = np.float32(self.alpha)
 
-        def rule(rows: Rows) -> NDArray[Any]:
+        def rule(rows: Rows) -> Any:
             centred = rows.features - mean
             angle = row_sum(head.weight[rows.predicted] * centred) / _distance(centred)
             return angle + alpha * rows.absolute_sum if alpha else angle
@@ -121,10 +121,12 @@ class BoundaryDistance(Detector):
         inverse = _inverse_distances(head.weight)
         mean = inputs.the_reference().mean.astype(np.float32) if self.normalizer == "distance" else None
 
-        def rule(rows: Rows) -> NDArray[Any]:
+        def rule(rows: Rows) -> Any:
             gaps = np.abs(rows.logits - rows.largest[:, None])
             total = row_sum(gaps * inverse[rows.predicted])
-            return total / (np.maximum(rows.norm, np.float32(1e-8)) if mean is None else _distance(rows.features - mean))
+            return total / (
+                np.maximum(rows.norm, np.float32(1e-8)) if mean is None else _distance(rows.features - mean)
+            )
 
         return Learnt(rule, "" if mean is None else "reference")
 

@@ -61,12 +61,15 @@ class Validation:
             return given
         if isinstance(given, (tuple, list)):
             if len(given) not in (2, 3):
-                raise UserError(f"validation is (features, logits) or (features, logits, labels); got {len(given)} arrays")
+                raise UserError(
+                    f"validation is (features, logits) or (features, logits, labels); got {len(given)} arrays"
+                )
             features, logits, labels = (*given, None)[:3]
         else:
             features, logits, labels = (_array(given, name) for name in ("features", "logits", "labels"))
         kept = _finite(features, logits)
-        return Validation(*(None if v is None else np.asarray(v)[kept] for v in (features, logits, labels)))
+        rows = [None if v is None else np.asarray(v)[kept] for v in (features, logits, labels)]
+        return Validation(rows[0], rows[1], rows[2])
 
 
 def _array(given: Any, name: str) -> Any:
@@ -137,9 +140,7 @@ class Fitted:
     head: Head | None = field(default=None, repr=False)
     _rule: Rule = field(repr=False, kw_only=True)
 
-    def score(
-        self, *, features: NDArray[Any] | None = None, logits: NDArray[Any] | None = None
-    ) -> NDArray[np.float32]:
+    def score(self, *, features: NDArray[Any] | None = None, logits: NDArray[Any] | None = None) -> NDArray[np.float32]:
         """Score rows; the result of a row depends on nothing but the row.
 
         Parameters
@@ -166,14 +167,18 @@ class Fitted:
         if self.needs.logits and not rows.has_logits and self.head is not None and rows.has_features:
             head = self.head
             rows.with_logits(
-                lambda f: (
-                    (rows.of_unit_length() if head.normalize else rows).product(head.columns) + head.bias
-                )
+                lambda f: (rows.of_unit_length() if head.normalize else rows).product(head.columns) + head.bias
             )
         space = rows.of_unit_length() if self.unit and rows.has_features else rows
         if space is not rows and rows.has_logits and not space.has_logits:
             space.with_logits(lambda f: rows.logits)
-        return np.asarray(self._rule(space), dtype=np.float32)
+        scores = np.array(self._rule(space), dtype=np.float32)
+        # comparisons swallow NaN (a clipped, pruned or searched row would get a number)
+        if self.needs.features or not rows.has_logits:
+            scores[rows.spoilt_features] = np.nan
+        if self.needs.logits:
+            scores[rows.spoilt_logits] = np.nan
+        return scores
 
 
 def score_all(
@@ -260,7 +265,9 @@ class Detector(ABC):
                 "bank": "a reference store of the training set with its bank",
                 "validation": "in-distribution validation rows",
             }
-            places = [wanted[p] for p in self.needs.fitted_on if not (p == "bank" and "reference" in self.needs.fitted_on)]
+            places = [
+                wanted[p] for p in self.needs.fitted_on if not (p == "bank" and "reference" in self.needs.fitted_on)
+            ]
             return f"needs {' or '.join(places)}"
         return ""
 
@@ -340,4 +347,15 @@ def check_range(name: str, what: str, value: float, low: float, high: float, *, 
         raise UserError(f"{name}: {what}={value} must lie between {low} and {high}")
 
 
-__all__ = ["Detector", "Fitted", "Float32", "Inputs", "Learnt", "Needs", "Rows", "Validation", "check_range", "score_all"]
+__all__ = [
+    "Detector",
+    "Fitted",
+    "Float32",
+    "Inputs",
+    "Learnt",
+    "Needs",
+    "Rows",
+    "Validation",
+    "check_range",
+    "score_all",
+]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -48,11 +49,12 @@ class MaximumConceptMatching(Detector):
         scale = np.float32(self.scale or (head.scale if head is not None else None) or 1)
         bias = head.bias if head is not None else np.float32(0)
 
-        def rule(rows: Rows) -> NDArray[Any]:
+        def rule(rows: Rows) -> Any:
             cosines = (rows.logits - bias) / scale
-            if not np.nanmax(np.abs(cosines)) < 1.05:
+            largest = np.nanmax(np.abs(cosines), initial=0)
+            if largest >= 1.05:
                 raise UserError(
-                    f"mcm: logits divided by {scale:g} are no cosines (up to {np.nanmax(np.abs(cosines)):.3g}); fit with"
+                    f"mcm: logits divided by {scale:g} are no cosines (up to {largest:.3g}); fit with"
                     " the model's head, or give the scale that its logits carry (mcm scale=100)"
                 )
             return _top_share(cosines / tau)
@@ -108,12 +110,12 @@ class NegativeLabels(Detector):
         others = Right.of(unit_of(negatives)[order].T)
         beta = np.float32(1 / self.tau)
 
-        def rule(rows: Rows) -> NDArray[Any]:
+        def rule(rows: Rows) -> Any:
             unit = rows.of_unit_length()
             known = logsumexp(unit.product(ours) * beta)
             cosines = unit.product(others) * beta
             total = np.zeros(len(known))
-            for start, stop in zip(bounds[:-1], bounds[1:], strict=True):
+            for start, stop in itertools.pairwise(bounds):
                 total += 1 / (1 + np.exp((logsumexp(cosines[:, start:stop]) - known).astype(np.float64)))
             return total / groups
 

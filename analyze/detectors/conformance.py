@@ -50,7 +50,9 @@ class NeighbourhoodConformance(Detector):
         if m > len(order):
             raise UserError("cfood needs a bank of at least two rows")
         rows = reference.bank_unit[np.sort(order[:m])]
-        fractions = np.concatenate([np.linspace(0.001, 0.1, 100), np.linspace(0.105, 0.5, 81), np.linspace(0.51, 0.99, 49)])
+        fractions = np.concatenate(
+            [np.linspace(0.001, 0.1, 100), np.linspace(0.105, 0.5, 81), np.linspace(0.51, 0.99, 49)]
+        )
         ranks = np.maximum((fractions * m - 1).astype(np.int64), 0)
         keep = np.concatenate([[True], ranks[1:] > ranks[:-1]])
         fractions, ranks = fractions[keep], np.minimum(ranks[keep] + 1, m - 1)
@@ -63,7 +65,7 @@ class NeighbourhoodConformance(Detector):
         needed = max(1, int(np.ceil(self.accept * m)))
         steps = np.append(fractions, 1.0).astype(np.float32)
 
-        def rule(scored: Rows) -> NDArray[Any]:
+        def rule(scored: Rows) -> Any:
             position = np.empty((len(scored.features), m), np.int32)
             reach_positions(_distances(scored.of_unit_length().features, columns), grid, position)
             return -steps[np.partition(position, needed - 1, axis=1)[:, needed - 1]]

@@ -88,12 +88,10 @@ class RectifiedActivation(Detector):
 
     def _fit(self, inputs: Inputs) -> Learnt:
         values, place = _fitting_features(inputs, self.name)
-        low, high = (
-            np.float32(v) for v in np.percentile(values.astype(np.float32, copy=False), (self.low, self.high))
-        )
+        low, high = (np.float32(v) for v in np.percentile(values.astype(np.float32, copy=False), (self.low, self.high)))
         head, zero = inputs.the_head(), self.below == "zero"
 
-        def rule(rows: Rows) -> NDArray[Any]:
+        def rule(rows: Rows) -> Any:
             f = np.minimum(rows.features, high)
             f = np.where(f < low, np.float32(0), f) if zero else np.maximum(f, low)
             return logsumexp(multiply(f, head.columns) + head.bias)
@@ -151,7 +149,7 @@ class _ActivationShaping(Detector):
         head = inputs.the_head()
         k = kept_count(head.width, self.percentile)
 
-        def rule(rows: Rows) -> NDArray[Any]:
+        def rule(rows: Rows) -> Any:
             shaped, factor = self._shape(rows.features, top_mask(rows.features, k), k)
             z = multiply(shaped, head.columns)
             if factor is not None:
@@ -227,7 +225,7 @@ class Scale(Detector):
         head = inputs.the_head()
         k = kept_count(head.width, self.percentile)
 
-        def rule(rows: Rows) -> NDArray[Any]:
+        def rule(rows: Rows) -> Any:
             factor = sharpening(rows.features, k)[:, None]
             return logsumexp((rows.logits - head.bias) * factor + head.bias)
 
@@ -256,7 +254,7 @@ class LogitScaling(Detector):
     def _fit(self, inputs: Inputs) -> Learnt:
         top = self.top
 
-        def rule(rows: Rows) -> NDArray[Any]:
+        def rule(rows: Rows) -> Any:
             positive = np.maximum(rows.features, np.float32(0))
             large = top_sum(positive, kept_count(positive.shape[1], 100 - top))
             ratio = np.where(large > 0, row_sum(positive) / large, np.float32(1))

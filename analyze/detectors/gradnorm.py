@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from analyze.detectors.base import Detector, Inputs, Learnt, Needs
 from analyze.detectors.rows import Rows, row_sum
@@ -24,7 +23,7 @@ class GradNorm(Detector):
     needs = Needs(logits=True, features=True)
 
     def _fit(self, inputs: Inputs) -> Learnt:
-        def rule(rows: Rows) -> NDArray[Any]:
+        def rule(rows: Rows) -> Any:
             p = rows.probabilities
             return rows.absolute_sum * row_sum(np.abs(p * np.float32(p.shape[1]) - np.float32(1)))
 

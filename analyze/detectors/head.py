@@ -1,4 +1,4 @@
-"""The last layer as detectors see it: logits = weight @ f + bias, f scaled to unit length first where a head says so."""
+"""The last layer as detectors see it: logits = weight @ f + bias, f at unit length first where a head says so."""
 
 from __future__ import annotations
 
@@ -82,4 +82,4 @@ class Head:
     @property
     def width(self) -> int:
         """D."""
-        return self.weight.shape[1]
+        return int(self.weight.shape[1])

@@ -43,7 +43,7 @@ class KLMatching(Detector):
             logarithms = np.maximum(np.log(typical), LOG_ZERO)
         columns = Right.of(logarithms.T.astype(np.float32))
 
-        def rule(rows: Rows) -> NDArray[Any]:
+        def rule(rows: Rows) -> Any:
             return np.minimum(multiply(rows.probabilities, columns).max(axis=1) - negative_entropy(rows), np.float32(0))
 
         unseen = len(counts) - len(seen)

@@ -44,15 +44,13 @@ class NormalizedLikelihood(Detector):
         kept = values > values[-1] * reference.width * float(np.finfo(np.float32).eps)
         basis = Right.of((vectors[:, kept] / np.sqrt(values[kept])).astype(np.float32))
 
-        def rule(rows: Rows) -> NDArray[Any]:
+        def rule(rows: Rows) -> Any:
             queries = rows.of_unit_length()
             x = row_sum(np.square(queries.product(basis)))
             g = (x / (np.float32(1) + x))[:, None]
             softmax = Rows(None, queries.product(head.columns) + head.bias)
             p = np.maximum(softmax.probabilities, np.float32(1e-12))
-            other = np.where(
-                p > 0.5, (softmax.rest / (np.float32(1) + softmax.rest))[:, None], np.float32(1) - p
-            )
+            other = np.where(p > 0.5, (softmax.rest / (np.float32(1) + softmax.rest))[:, None], np.float32(1) - p)
             # p / (p + (1 - p) p^g) with p divided out
             return -np.log(row_sum(1 / (1 + other * np.exp((g - 1) * np.log(p)))))
 
@@ -115,7 +113,7 @@ class GaussianMixture(Detector):
             means.append(mean)
             constants.append(np.log(part) - np.log(np.diag(factor)).sum() - reference.width / 2 * np.log(2 * np.pi))
 
-        def rule(rows: Rows) -> NDArray[Any]:
+        def rule(rows: Rows) -> Any:
             f = rows.features.astype(np.float64)
             likelihood = np.empty((len(f), len(factors)))
             for i, (factor, mean, constant) in enumerate(zip(factors, means, constants, strict=True)):
@@ -130,7 +128,7 @@ class GaussianMixture(Detector):
         constant = -0.5 * float(np.log(spread).sum()) - fitted.rank / 2 * float(np.log(2 * np.pi))
         offsets = (np.log(share) - fitted.mean_lengths / 2).astype(np.float32)
 
-        def rule(rows: Rows) -> NDArray[Any]:
+        def rule(rows: Rows) -> Any:
             y = fitted.coordinates(rows)
             exponents = multiply(y, fitted.doubled_means) / 2 + offsets
             return constant + logsumexp(exponents) - row_sum(np.square(y)) / 2

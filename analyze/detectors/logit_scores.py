@@ -90,7 +90,7 @@ class Variance(Detector):
     needs = Needs(logits=True)
 
     def _fit(self, inputs: Inputs) -> Learnt:
-        def rule(rows: Rows) -> NDArray[Any]:
+        def rule(rows: Rows) -> Any:
             p = rows.probabilities
             return row_sum(np.square(p - np.float32(1 / p.shape[1]))) / np.float32(p.shape[1])
 
@@ -105,7 +105,7 @@ class Margin(Detector):
     needs = Needs(logits=True)
 
     def _fit(self, inputs: Inputs) -> Learnt:
-        def rule(rows: Rows) -> NDArray[Any]:
+        def rule(rows: Rows) -> Any:
             if rows.logits.shape[1] < 2:
                 raise UserError("margin needs at least two classes")
             two = np.partition(rows.logits, -2, axis=1)[:, -2:]
@@ -145,7 +145,7 @@ class GeneralizedEntropy(Detector):
     def _fit(self, inputs: Inputs) -> Learnt:
         gamma, m = np.float32(self.gamma), self.m
 
-        def rule(rows: Rows) -> NDArray[Any]:
+        def rule(rows: Rows) -> Any:
             z = rows.logits
             if m < z.shape[1]:
                 z = np.partition(z, z.shape[1] - m, axis=1)[:, -m:]
@@ -192,7 +192,7 @@ class TemperatureScaling(Detector):
         check_range(self.name, "temperature", temperature, 0, float("inf"))
         beta = np.float32(1 / temperature)
 
-        def rule(rows: Rows) -> NDArray[Any]:
+        def rule(rows: Rows) -> Any:
             return np.float32(1) / row_sum(np.exp(beta * (rows.logits - rows.largest[:, None])))
 
         return Learnt(rule, fitted_on, (f"temperature {temperature:.6g}",))

@@ -98,7 +98,9 @@ def _fit(reference: Reference) -> Gaussians:
 
 def _notes(fitted: Gaussians, reference: Reference) -> tuple[str, ...]:
     missing = reference.width - fitted.rank
-    return (f"pseudo-inverse: {missing} of {reference.width} directions have no within-class variance",) if missing else ()
+    return (
+        (f"pseudo-inverse: {missing} of {reference.width} directions have no within-class variance",) if missing else ()
+    )
 
 
 @dataclass(frozen=True)
@@ -117,7 +119,7 @@ class Mahalanobis(Detector):
         reference = inputs.the_reference()
         fitted = gaussians(reference)
 
-        def rule(rows: Rows) -> NDArray[Any]:
+        def rule(rows: Rows) -> Any:
             y = fitted.coordinates(rows)
             return -np.maximum(row_sum(np.square(y)) + fitted.class_part(rows), 0)
 
@@ -139,7 +141,7 @@ class RelativeMahalanobis(Detector):
         fitted = gaussians(reference)
         beyond = 1 - fitted.background
 
-        def rule(rows: Rows) -> NDArray[Any]:
+        def rule(rows: Rows) -> Any:
             y = fitted.coordinates(rows)
             if fitted.background_basis is None:
                 return -(row_sum(np.square(y) * beyond) + fitted.class_part(rows))

@@ -109,16 +109,20 @@ class NearestNeighbour(Detector):
         basis = centre = None
         if self.pca is not None:
             if not 0 < self.pca <= unit.shape[1]:
-                raise UserError(f"knn: pca={self.pca} must lie between 1 and {unit.shape[1]}, the width of the features")
+                raise UserError(
+                    f"knn: pca={self.pca} must lie between 1 and {unit.shape[1]}, the width of the features"
+                )
             basis, centre = principal_axes(unit, self.pca)
             unit = np.concatenate([multiply(unit[i : i + TILE] - centre, basis) for i in range(0, len(unit), TILE)])
         if self.half:
             unit = unit.astype(np.float16).astype(np.float32)
         # nearest = largest q.b - |b|^2 / 2: one more column, which for unit rows would be constant
-        searched = np.concatenate([unit, -_squares(unit)[:, None] / np.float32(2)], axis=1) if basis is not None else unit
+        searched = (
+            np.concatenate([unit, -_squares(unit)[:, None] / np.float32(2)], axis=1) if basis is not None else unit
+        )
         bank, width, k = Bank.of(searched, half=self.half), unit.shape[1], self.k
 
-        def rule(rows: Rows) -> NDArray[Any]:
+        def rule(rows: Rows) -> Any:
             queries = rows.of_unit_length()
             points = queries.features if basis is None else queries.product(basis, minus=centre)
             asked = points if basis is None else np.concatenate([points, np.ones((len(points), 1), np.float32)], axis=1)
@@ -131,7 +135,7 @@ class NearestNeighbour(Detector):
 
 
 def _squares(values: NDArray[Any]) -> Float32:
-    return np.square(values.astype(np.float64)).sum(axis=1).astype(np.float32)
+    return np.asarray(np.square(values.astype(np.float64)).sum(axis=1), dtype=np.float32)
 
 
 def principal_axes(values: Float32, count: int) -> tuple[Right, Float32]:
@@ -185,7 +189,7 @@ class NearestNeighbourGuidance(Detector):
         _check_k(self.name, self.k, len(chosen))
         k = self.k
 
-        def rule(rows: Rows) -> NDArray[Any]:
+        def rule(rows: Rows) -> Any:
             values, _ = bank.largest(rows.of_unit_length().features, k)
             return rows.logsumexp * row_sum(values) / np.float32(k)
 
@@ -224,14 +228,12 @@ class Relation(Detector):
         agreements = Bank.of(p)
         power, threshold = float(self.power), float(self.threshold)
 
-        def rule(rows: Rows) -> NDArray[Any]:
+        def rule(rows: Rows) -> Any:
             from analyze.detectors._neighbour_kernels import add_relations
 
             queries, total = rows.of_unit_length().features, np.zeros(len(rows.logits))
             for (_, block), (_, likely) in zip(bank.blocks(), agreements.blocks(), strict=True):
-                add_relations(
-                    multiply(queries, block), multiply(rows.probabilities, likely), threshold, power, total
-                )
+                add_relations(multiply(queries, block), multiply(rows.probabilities, likely), threshold, power, total)
             return total
 
         return Learnt(rule, "bank", (f"bank of {len(bank)} rows",))

@@ -125,7 +125,7 @@ class OpenMax(Detector):
         alpha = min(self.alpha, n_classes)
         weights = (alpha - np.arange(alpha)) / alpha
 
-        def rule(rows: Rows) -> NDArray[Any]:
+        def rule(rows: Rows) -> Any:
             z = rows.logits.astype(np.float64)
             ranked = np.argsort(-z, axis=1, kind="stable")[:, :alpha]
             unknown = np.zeros(len(z))

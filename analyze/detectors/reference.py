@@ -101,9 +101,7 @@ class Reference:
                 "a reference is features (n, D), logits (n, C) and labels (n,);"
                 f" got {features.shape}, {logits.shape} and {labels.shape}"
             )
-        sums = ReferenceAccumulator(
-            logits.shape[1], features.shape[1], per_class or 0, seed, normalize=normalize
-        )
+        sums = ReferenceAccumulator(logits.shape[1], features.shape[1], per_class or 0, seed, normalize=normalize)
         sums.update(features, logits, labels)
         if not sums.n:
             raise UserError("a reference needs at least one finite row with a label")
@@ -181,7 +179,7 @@ class Reference:
     @property
     def width(self) -> int:
         """D."""
-        return self.feature_sum.shape[1]
+        return int(self.feature_sum.shape[1])
 
     @cached_property
     def mean(self) -> Float64:

@@ -39,9 +39,7 @@ _FAMILIES = (
     conformance,
     clip_scores,
 )
-DETECTORS: Mapping[str, type[Detector]] = {
-    kind.name: kind for family in _FAMILIES for kind in family.DETECTORS
-}
+DETECTORS: Mapping[str, type[Detector]] = {kind.name: kind for family in _FAMILIES for kind in family.DETECTORS}
 """Name -> class."""
 
 DEFAULT_SETS = ("openood", "paper")

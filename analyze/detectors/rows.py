@@ -45,7 +45,9 @@ class Rows:
     def logits(self) -> Float32:
         """(n, C) float32."""
         if self._logits is None:
-            raise UserError("this detector scores logits: give score(logits=...), or fit it with a head and give features")
+            raise UserError(
+                "this detector scores logits: give score(logits=...), or fit it with a head and give features"
+            )
         return self._logits
 
     @property
@@ -67,7 +69,8 @@ class Rows:
         """Return the same rows with features scaled to unit length (a row of zeros stays zero)."""
         if self._unit is None:
             norm = self.norm[:, None]
-            self._unit = Rows(self.features / np.where(norm > 0, norm, np.float32(1)), self._logits)
+            length = np.where(norm > 0, norm, np.float32(1))
+            self._unit = Rows(np.asarray(self.features / length, dtype=np.float32), self._logits)
         return self._unit
 
     def product(self, right: Right, *, minus: NDArray[Any] | None = None) -> NDArray[Any]:
@@ -91,19 +94,29 @@ class Rows:
     @cached_property
     def norm(self) -> Float32:
         """Euclidean length of each row of features, (n,)."""
-        return np.sqrt(row_sum(np.square(self.features)))
+        return np.asarray(np.sqrt(row_sum(np.square(self.features))))
 
     @cached_property
     def absolute_sum(self) -> Float32:
         """Sum of absolute values of each row of features, (n,)."""
         return row_sum(np.abs(self.features))
 
+    @cached_property
+    def spoilt_features(self) -> NDArray[np.bool_]:
+        """Rows whose features hold NaN, (n,)."""
+        return np.asarray(np.isnan(row_sum(self.features)))
+
+    @cached_property
+    def spoilt_logits(self) -> NDArray[np.bool_]:
+        """Rows whose logits hold NaN, (n,)."""
+        return np.asarray(np.isnan(row_sum(self.logits)))
+
     # -- of the logits -----------------------------------------------------------------------------------------------
 
     @cached_property
     def predicted(self) -> NDArray[np.intp]:
         """Class of the largest logit (the first of several), (n,)."""
-        return self.logits.argmax(axis=1)
+        return np.asarray(self.logits.argmax(axis=1))
 
     @cached_property
     def largest(self) -> Float32:
@@ -139,7 +152,7 @@ class Rows:
 
 def row_sum(values: NDArray[Any]) -> NDArray[Any]:
     """Sum each row (pairwise, in the array's own type; no row looks at its neighbours)."""
-    return np.ascontiguousarray(values).sum(axis=1)
+    return np.asarray(np.ascontiguousarray(values).sum(axis=1))
 
 
 def logsumexp(values: NDArray[Any]) -> NDArray[Any]:
@@ -147,7 +160,7 @@ def logsumexp(values: NDArray[Any]) -> NDArray[Any]:
     top = values.max(axis=1)
     safe = np.where(np.isfinite(top), top, np.float32(0)).astype(values.dtype)
     result = safe + np.log(row_sum(np.exp(values - safe[:, None])))
-    return np.where(np.isfinite(top), result, top).astype(values.dtype)
+    return np.asarray(np.where(np.isfinite(top), result, top), dtype=values.dtype)
 
 
 def tiles(

@@ -105,7 +105,7 @@ class VirtualLogit(Detector):
             raise UserError(f"vim: the training features have no residual beyond {dim} dimensions; give a smaller dim")
         alpha = np.float32(reference.max_logit_sum / reference.n / length)
 
-        def rule(rows: Rows) -> NDArray[Any]:
+        def rule(rows: Rows) -> Any:
             return rows.logsumexp - alpha * _lengths(rows, basis, origin)
 
         return Learnt(rule, "bank", (*notes, f"alpha {float(alpha):.6g}"))

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from analyze.detectors.base import Detector, Inputs, Learnt, Needs, check_range
 from analyze.detectors.products import Right
@@ -41,7 +40,7 @@ class Dice(Detector):
         kept = contribution > np.percentile(contribution, self.percentile)
         columns = Right.of(np.where(kept, head.weight, np.float32(0)).T)
 
-        def rule(rows: Rows) -> NDArray[Any]:
+        def rule(rows: Rows) -> Any:
             return logsumexp(rows.product(columns) + head.bias)
 
         return Learnt(rule, "reference")

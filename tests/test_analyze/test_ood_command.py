@@ -104,10 +104,16 @@ def test_numbers_are_those_of_the_detectors_on_the_stores(cache: Path, tmp_path:
                 assert got["fpr95_ood"] == metrics.fpr_at_tpr(inside, scores[dataset], positive="ood")
                 assert got["aupr_in"] == metrics.aupr(inside, scores[dataset], positive="id")
                 assert got["aupr_out"] == metrics.aupr(inside, scores[dataset], positive="ood")
-            aurocs = dict(rows.filter(pl.col("metric") == "auroc").select("dataset", "value").filter(
-                pl.col("dataset") != "").iter_rows())
+            aurocs = dict(
+                rows.filter(pl.col("metric") == "auroc")
+                .select("dataset", "value")
+                .filter(pl.col("dataset") != "")
+                .iter_rows()
+            )
             means = dict(
-                rows.filter((pl.col("metric") == "auroc") & (pl.col("dataset") == "")).select("subset", "value").iter_rows()
+                rows.filter((pl.col("metric") == "auroc") & (pl.col("dataset") == ""))
+                .select("subset", "value")
+                .iter_rows()
             )
             assert means["near"] == aurocs["near-ood"]
             assert means["far"] == aurocs["far-ood"]
@@ -134,7 +140,11 @@ def test_every_detector_runs_or_says_why(cache: Path, tmp_path: Path) -> None:
     assert bent["msp"] == ""
     bare = dict(table.filter(pl.col("model") == "bare").select("score", "reason").iter_rows())
     assert "reference" in bare["mds"]
-    fit = {s: json.loads(o).get("fit") for s, o in table.filter(pl.col("model") == "linear").select("score", "options").iter_rows() if o}
+    fit = {
+        s: json.loads(o).get("fit")
+        for s, o in table.filter(pl.col("model") == "linear").select("score", "options").iter_rows()
+        if o
+    }
     assert fit["react"] == "validation:val:0.5"
     held = json.loads(table.filter(pl.col("score") == "msp")["options"][0])
     assert held["held_out"] == 0.5
@@ -167,9 +177,11 @@ def test_sweep_names_its_set_and_finds_the_best(cache: Path, tmp_path: Path) -> 
     val, other = opened.store("linear", "val"), opened.store("linear", "other-ood")
     inside = read_validation(val, held_back(val, 0.5)).logits
     outside = other.logits()[other.valid]
+
     def auroc(**options: Any) -> float:
         fitted = get("gen", **options).fit()
         return metrics.auroc(fitted.score(logits=inside), fitted.score(logits=outside))
+
     best = auroc(gamma=told["gamma"], m=told["m"])
     assert all(best >= auroc(gamma=g, m=m) for g in (0.01, 0.1, 1.0, 10.0) for m in (10, 100))
 
