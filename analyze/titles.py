@@ -5,6 +5,20 @@ from __future__ import annotations
 METRIC_TITLES = {
     "top1": "Top-1 accuracy",
     "top5": "Top-5 accuracy",
+    "correctness_auroc": "AUROC of correctness",
+    "e_aurc": "E-AURC",
+    "ks_error": "KS error",
+    "ece_mass": "ECE (equal mass)",
+    "ece_mass100": "ECE (100 equal-mass bins)",
+    "ece_l2_debiased": "ECE (debiased L2)",
+    "calibration_gap": "Confidence minus accuracy",
+    "sac99": "Coverage at 99 % accuracy",
+    "coverage_at_risk1": "Coverage at 1 % risk",
+    "coverage_at_risk5": "Coverage at 5 % risk",
+    "risk_at_coverage80": "Risk at 80 % coverage",
+    "conformal_coverage": "Conformal coverage",
+    "conformal_size": "Conformal set size",
+    "invalid_images": "Unreadable images",
     "mean_class_accuracy": "Mean per-class accuracy",
     "worst_class_accuracy": "Worst-class accuracy",
     "ece": "ECE",
@@ -14,10 +28,8 @@ METRIC_TITLES = {
     "smece": "Smooth ECE",
     "classwise_ece": "Classwise ECE",
     "aurc": "AURC",
-    "eaurc": "E-AURC",
     "augrc": "AUGRC",
     "auroc": "AUROC",
-    "auroc_correct": "AUROC of correctness",
     "fpr95_id": "FPR@95",
     "fpr95_ood": "FPR@95 (OOD positive)",
     "aupr_in": "AUPR-in",
@@ -32,6 +44,7 @@ METRIC_TITLES = {
 """Metric -> title; names that are not here are shown as they are."""
 
 SCORE_TITLES = {
+    "study": "MCM or MSP",
     "msp": "MSP",
     "mcm": "MCM",
     "mls": "max logit",
@@ -52,6 +65,7 @@ SCORE_TITLES = {
 
 ACRONYMS = {
     "imagenet": "ImageNet",
+    "ood": "OOD",
     "inaturalist": "iNaturalist",
     "openimage": "OpenImage",
     "objectnet": "ObjectNet",
@@ -74,7 +88,7 @@ FRACTIONS = frozenset(
         "smece",
         "classwise_ece",
         "auroc",
-        "auroc_correct",
+        "correctness_auroc",
         "fpr95_id",
         "fpr95_ood",
         "aupr_in",
@@ -83,11 +97,19 @@ FRACTIONS = frozenset(
         "shape_bias",
         "augrc",
         "aurc",
-        "eaurc",
+        "e_aurc",
         "effective_robustness",
         "relative_robustness",
         "ece_mass",
-        "coverage",
+        "ks_error",
+        "ece_mass100",
+        "ece_l2_debiased",
+        "calibration_gap",
+        "sac99",
+        "coverage_at_risk1",
+        "coverage_at_risk5",
+        "risk_at_coverage80",
+        "conformal_coverage",
     }
 )
 """Metrics in 0..1 that papers print as percent."""

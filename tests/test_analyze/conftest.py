@@ -182,8 +182,23 @@ def toy_store(tmp_path):
     from cache_schema import DatasetCard, ModelCard, write_store
 
     def make(
-        *, n=200, n_classes=10, seed=0, skill=2.0, model="m", dataset="val", role="id", scale=None, card=None,
-        labels=None, logits=None, valid=None, metadata=None, backend="zarr", cache=None, features=None,
+        *,
+        n=200,
+        n_classes=10,
+        seed=0,
+        skill=2.0,
+        model="m",
+        dataset="val",
+        role="id",
+        scale=None,
+        card=None,
+        labels=None,
+        logits=None,
+        valid=None,
+        metadata=None,
+        backend="zarr",
+        cache=None,
+        features=None,
     ):
         rng = np.random.default_rng(seed)
         card = dict(card or {})
@@ -214,3 +229,43 @@ def toy_store(tmp_path):
         )
 
     return make
+
+
+HOSTILE_NAMES = [
+    "</script><script>window.hacked=1</script>",
+    '<img src=x onerror="window.hacked=1">',
+    "'\"><b>bold</b>@@DATA@@",
+    "a\u2028b&amp;",
+    "javascript:alert(1)",
+    "{{x}} ${y} \\u003c",
+]
+
+
+@pytest.fixture
+def hostile_names() -> list[str]:
+    """Return model names that would do harm if a page took them for markup."""
+    return list(HOSTILE_NAMES)
+
+
+@pytest.fixture
+def hostile_table() -> pl.DataFrame:
+    """Return a result table whose every name is hostile."""
+    rng = np.random.default_rng(4)
+    return to_frame(
+        [
+            ResultRow(
+                model=name,
+                dataset=dataset,
+                metric=metric,
+                value=float(rng.uniform(0.2, 0.9)),
+                role=role,
+                group="contrastive",
+                source=name,
+                factor=name if metric == "factor_accuracy" else "",
+                store=name,
+            )
+            for name in HOSTILE_NAMES
+            for metric in ("top1", "ece", "factor_accuracy", HOSTILE_NAMES[1])
+            for dataset, role in (("val", "id"), (HOSTILE_NAMES[0], "shift"))
+        ]
+    )

@@ -1,0 +1,258 @@
+"""A result table packed for a page: models by quantities as compressed columns, names in dictionaries."""
+
+from __future__ import annotations
+
+import base64
+import zlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from analyze.figures.style import GROUP_COLOURS
+from analyze.quantities import PREFERRED_HEADS, STUDY_SCORES, Quantity, id_dataset_of, quantities
+from analyze.results import VARIANT_COLUMNS
+from analyze.titles import (
+    FRACTIONS,
+    PROPORTIONS,
+    dataset_title,
+    factor_title,
+    metric_title,
+    score_title,
+)
+from analyze.trends import NOT_TRENDS
+from cache_schema.errors import UserError
+from cache_schema.records import GROUPS
+
+VALUE_BITS, INTERVAL_BITS = 17, 12
+"""Bits of mantissa that are kept: relative steps of 4e-6 and 1e-4, far below what an interval leaves open."""
+DIGEST_LENGTH = 12
+
+DARK_COLOURS: Mapping[str, str] = {
+    "supervised-in1k": "#E8E8E8",
+    "clip-zero-shot": "#5AA9E6",
+    "more-data": "#35C3A2",
+    "clip-ft-in1k": "#F08A5D",
+    "clip-ft-in12k": "#F5C15C",
+    "contrastive": "#E59BCB",
+    "unknown": "#8A8A8A",
+}
+"""Group of models -> colour on a dark page."""
+
+
+def shuffled(array: NDArray[Any]) -> str:
+    """Return an array as text: bytes of equal weight side by side (they compress), deflated, base64."""
+    flat = np.ascontiguousarray(array).reshape(-1)
+    planes = flat.view(np.uint8).reshape(flat.size, flat.itemsize).T
+    return base64.b64encode(zlib.compress(np.ascontiguousarray(planes).tobytes(), 9)).decode("ascii")
+
+
+def rounded(array: NDArray[np.float32], bits: int) -> NDArray[np.float32]:
+    """Round to a number of bits of mantissa (the others become zero); NaN and infinities stay."""
+    raw = np.ascontiguousarray(array, dtype=np.float32).view(np.uint32).astype(np.uint64)
+    drop = np.uint64(23 - bits)
+    up = (raw + (np.uint64(1) << (drop - np.uint64(1)))) >> drop << drop
+    out = up.astype(np.uint32).view(np.float32)
+    return np.where(np.isfinite(array), out, array).astype(np.float32)
+
+
+class Names:
+    """A dictionary that is being built: name -> place."""
+
+    def __init__(self) -> None:
+        self.places: dict[str, int] = {}
+
+    def place(self, name: str) -> int:
+        """Return the place of a name, a new one where it was not there."""
+        return self.places.setdefault(name, len(self.places))
+
+    def column(self, names: list[str]) -> list[int]:
+        """Return the places of a list of names."""
+        return [self.place(name) for name in names]
+
+
+def pack(
+    results: pl.DataFrame, *, title: str = "Results", made_from: str = "", curves: pl.DataFrame | None = None
+) -> dict[str, Any]:
+    """Return what the page needs, JSON-ready.
+
+    Parameters
+    ----------
+    results
+        A result table.
+    title, made_from
+        Heading, and the name of what it was made from.
+    curves
+        Rows of ``analyze.curves``; reliability diagrams of the in-distribution set are shown on the models' cards.
+
+    Raises
+    ------
+    UserError
+        Where the table holds no number.
+    """
+    results = with_default_heads(with_study_scores(results))
+    present = results.filter(pl.col("value").is_not_null())
+    if present.is_empty():
+        raise UserError("the result table holds no number to report")
+    models = present.unique("model", maintain_order=True).sort("model")
+    keys = quantities(results)
+    names = {name: Names() for name in ("group", "source", "family")}
+    place_of_model = {model: i for i, model in enumerate(models["model"])}
+    try:
+        ground = id_dataset_of(results)
+    except UserError:
+        ground = str(present["dataset"][0])
+    packed: dict[str, Any] = {
+        "title": title,
+        "made_from": made_from,
+        "ground": ground,
+        "models": {
+            "id": models["model"].to_list(),
+            **{name: names[name].column(models[name].to_list()) for name in names},
+            **{name: models[name].to_list() for name in ("parameters", "input_size", "samples_seen")},
+        },
+        "names": {name: list(found.places) for name, found in names.items()},
+        "group_titles": dict(GROUPS),
+        "colours": {"light": dict(GROUP_COLOURS), "dark": dict(DARK_COLOURS)},
+        "datasets": [
+            {"id": d, "title": dataset_title(d) or "means", "role": r}
+            for d, r in present.select("dataset", "role").unique("dataset", maintain_order=True).rows()
+        ],
+        "quantities": [_described(key, present) for key in keys],
+        **_cells(results, keys, place_of_model),
+    }
+    packed["reliability"] = _reliability(curves, place_of_model, ground)
+    return packed
+
+
+def with_study_scores(results: pl.DataFrame) -> pl.DataFrame:
+    """Add the study's OOD score (MCM for zero-shot CLIP, MSP for others) as rows of score ``study``, where both are."""
+    if not {"msp", "mcm"} <= set(results["score"].unique()):
+        return results
+    meant = pl.col("group").replace_strict(STUDY_SCORES, default="msp", return_dtype=pl.String)
+    chosen = results.filter(pl.col("score") == meant).with_columns(pl.lit("study").alias("score"))
+    return pl.concat([results, chosen])
+
+
+def with_default_heads(results: pl.DataFrame) -> pl.DataFrame:
+    """Empty the column ``head`` where it names a model's default prompt set, and keep the name in ``own_head``.
+
+    The default is what ``quantities.values`` takes: a model's own head, else the study's 80 templates, else the only
+    one. Zero-shot models and classifiers then share a column.
+    """
+    rank = pl.col("head").replace_strict({name: i for i, name in enumerate(PREFERRED_HEADS)}, default=9)
+    first = pl.col("head").sort_by(rank, "head").first().over("model")
+    sole = (rank < 9).any().over("model") | (pl.col("head").n_unique().over("model") == 1)
+    default = sole & (pl.col("head") == first)
+    return results.with_columns(
+        pl.when(default).then(pl.lit("")).otherwise("head").alias("head"), pl.col("head").alias("own_head")
+    )
+
+
+def _described(key: Quantity, present: pl.DataFrame) -> dict[str, Any]:
+    rows = present.filter(pl.col("metric") == key.metric)
+    told = {k: v for k, v in key.variants if k != "id_dataset"}
+    shown = [score_title(v) if k == "score" else factor_title(v) if k == "factor" else v for k, v in told.items()]
+    usual = not set(told) - {"score"} and key.metric not in NOT_TRENDS
+    return {
+        "metric": key.metric,
+        "dataset": key.dataset,
+        "title": metric_title(key.metric),
+        "variant": ", ".join(shown),
+        "factor": key.variant("factor"),
+        "score": key.variant("score"),
+        "usual": usual,
+        "id_dataset": key.variant("id_dataset"),
+        "direction": rows["direction"][0],
+        "versions": sorted(rows["metric_version"].drop_nulls().unique().to_list()),
+        "proportion": key.metric in PROPORTIONS,
+        "fraction": key.metric in FRACTIONS,
+        "text": str(key),
+    }
+
+
+def _cells(results: pl.DataFrame, keys: list[Quantity], place_of_model: dict[str, int]) -> dict[str, Any]:
+    """Return the numbers, column by column: value, low, high, n, stores, options; and why some are missing."""
+    shape = (len(keys), len(place_of_model))
+    place = {(key.metric, key.dataset, *(key.variant(c) for c in VARIANT_COLUMNS)): i for i, key in enumerate(keys)}
+    loose = {k[:-1]: i for k, i in place.items() if k[-1] == ""}
+    numbers = {name: np.full(shape, np.nan, np.float32) for name in ("value", "low", "high")}
+    words = {name: Names() for name in ("n", "store", "options")}
+    codes = {name: np.zeros(shape, np.uint32) for name in words}
+    for found in words.values():
+        found.place("")
+    reasons, missing = Names(), []
+    columns = (
+        "metric",
+        "dataset",
+        *VARIANT_COLUMNS,
+        "model",
+        "value",
+        "low",
+        "high",
+        "n",
+        "store",
+        "reason",
+        "own_head",
+    )
+    for row in results.select(columns).iter_rows():
+        key, (model, value, low, high, n, store, reason, head) = row[:-8], row[-8:]
+        at = place.get(key, loose.get(key[:-1], -1))
+        if at < 0 or model not in place_of_model:
+            continue
+        spot = (at, place_of_model[model])
+        if value is None:
+            if reason:
+                missing.append([spot[0], spot[1], reasons.place(reason)])
+            continue
+        for name, number in (("value", value), ("low", low), ("high", high)):
+            numbers[name][spot] = np.nan if number is None else number
+        for name, text in (("n", str(n or "")), ("store", _short(store)), ("options", _told(head, key[-1]))):
+            codes[name][spot] = words[name].place(text)
+    return {
+        "cells": {
+            "value": shuffled(rounded(numbers["value"], VALUE_BITS)),
+            "low": shuffled(rounded(numbers["low"], INTERVAL_BITS)),
+            "high": shuffled(rounded(numbers["high"], INTERVAL_BITS)),
+            **{name: shuffled(codes[name]) for name in codes},
+        },
+        "words": {name: list(found.places) for name, found in words.items()},
+        "missing": missing,
+        "reasons": list(reasons.places),
+    }
+
+
+def _told(head: str, options: str) -> str:
+    """Return what else a number rests on: the prompt set and options that are not the default."""
+    return " · ".join(part for part in (f"prompts {head}" if head else "", options) if part)
+
+
+def _short(stores: str) -> str:
+    """Shorten digests of stores; what names a published file stays whole."""
+    return ",".join(part if ":" in part else part[:DIGEST_LENGTH] for part in stores.split(","))
+
+
+def _reliability(curves: pl.DataFrame | None, place_of_model: dict[str, int], ground: str) -> dict[str, Any] | None:
+    if curves is None:
+        return None
+    rows = curves.filter(
+        pl.col("curve") == "reliability", pl.col("dataset") == ground, pl.col("model").is_in(list(place_of_model))
+    )
+    if rows.is_empty():
+        return None
+    series = rows["series"].unique(maintain_order=True).to_list()
+    bins = max(rows.group_by("model", "series").len()["len"].to_list())
+    fields = ("x_low", "x_high", "x", "y", "y_low", "y_high", "weight")
+    table = np.full((len(place_of_model), len(series), bins, len(fields)), np.nan, np.float32)
+    for (model, name), part in rows.group_by("model", "series", maintain_order=True):
+        numbers = part.select(fields).to_numpy().astype(np.float32)
+        table[place_of_model[str(model)], series.index(str(name)), : len(numbers)] = numbers
+    return {
+        "dataset": ground,
+        "series": series,
+        "bins": bins,
+        "fields": list(fields),
+        "numbers": shuffled(rounded(table, INTERVAL_BITS)),
+    }
