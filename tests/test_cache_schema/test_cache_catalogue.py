@@ -143,12 +143,12 @@ def test_a_thousand_stores_by_their_headers_alone(write: Write, tmp_path: Path) 
         (folder / f"d{i}-00000000.zarr").mkdir(parents=True)
         (folder / f"d{i}-00000000.zarr" / "zarr.json").write_bytes(header)
         (folder / f"e{i}-00000000.h5").write_bytes(tail)
-    start = time.perf_counter()
+    start = time.process_time()
     stores = cache_schema.open_cache(tmp_path / "many").stores()
-    seconds = time.perf_counter() - start
+    seconds = time.process_time() - start
     assert len(stores) == 1000
     assert {store.dataset.id for store in stores} == {"imagenet", "other"}
-    assert seconds < 5, seconds  # 0.2 s where nothing else runs
+    assert seconds < 2, seconds  # of the processor; see benchmarks/store.py for what it is
 
 
 def test_published(cache: cache_schema.Cache) -> None:
