@@ -116,16 +116,16 @@ class NearestNeighbour(Detector):
             unit = np.concatenate([multiply(unit[i : i + TILE] - centre, basis) for i in range(0, len(unit), TILE)])
         if self.half:
             unit = unit.astype(np.float16).astype(np.float32)
-        # nearest = largest q.b - |b|^2 / 2: one more column, which for unit rows would be constant
-        searched = (
-            np.concatenate([unit, -_squares(unit)[:, None] / np.float32(2)], axis=1) if basis is not None else unit
-        )
+        # nearest = largest q.b + (1 - |b|^2) / 2: one more column, unless all rows are of unit length
+        gap = (1 - _squares(unit)) / 2
+        uneven = bool((np.abs(gap) > 1e-6).any())
+        searched = np.concatenate([unit, gap[:, None].astype(np.float32)], axis=1) if uneven else unit
         bank, width, k = Bank.of(searched, half=self.half), unit.shape[1], self.k
 
         def rule(rows: Rows) -> Any:
             queries = rows.of_unit_length()
             points = queries.features if basis is None else queries.product(basis, minus=centre)
-            asked = points if basis is None else np.concatenate([points, np.ones((len(points), 1), np.float32)], axis=1)
+            asked = np.concatenate([points, np.ones((len(points), 1), np.float32)], axis=1) if uneven else points
             _, places = bank.largest(asked, k)
             nearest = bank.rows.column(places[:, -1])[:, :width].astype(np.float32)
             # the difference itself: the expansion would lose the digits of small distances
@@ -134,8 +134,10 @@ class NearestNeighbour(Detector):
         return Learnt(rule, "bank", (f"bank of {len(bank)} rows",))
 
 
-def _squares(values: NDArray[Any]) -> Float32:
-    return np.asarray(np.square(values.astype(np.float64)).sum(axis=1), dtype=np.float32)
+def _squares(values: Float32) -> NDArray[np.float64]:
+    """Squared length of rows in float64, blockwise."""
+    parts = [np.square(values[i : i + TILE].astype(np.float64)).sum(axis=1) for i in range(0, len(values), TILE)]
+    return np.concatenate(parts)
 
 
 def principal_axes(values: Float32, count: int) -> tuple[Right, Float32]:
