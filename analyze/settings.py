@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib.util
 import json
 import tomllib
 from collections.abc import Mapping
@@ -68,6 +69,37 @@ def read_settings(path: str | Path | None) -> Settings:
     except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path} cannot be read as TOML: {error}") from error
     return override(settings, told, str(path))
+
+
+def read_study(source: str) -> tuple[Settings, Path]:
+    """Return what a study file says of the analysis, and where its cache is.
+
+    Parameters
+    ----------
+    source
+        A study file, or ``@NAME`` for one that comes with the package (its cache is relative to the working folder).
+
+    Raises
+    ------
+    UserError
+        No such file, not TOML, or an option that is not known.
+    """
+    path, folder = Path(source), Path(source).absolute().parent
+    if source.startswith("@"):
+        # The file lies beside the first stage, whose code is not imported.
+        found = importlib.util.find_spec("extract")
+        assert found is not None
+        assert found.origin is not None
+        path, folder = Path(found.origin).parent / "studies" / f"{source[1:]}.toml", Path.cwd()
+    try:
+        told = tomllib.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        known = [f"@{file.stem}" for file in path.parent.glob("*.toml")] if source.startswith("@") else []
+        raise UserError(f"no study {source}{nearest(source, known)}") from None
+    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{source} cannot be read as TOML: {error}") from error
+    settings = override(study_defaults(), told.get("analyze", {}), f"{source} [analyze]")
+    return settings, folder / str(told.get("study", {}).get("cache", "cache"))
 
 
 def override(settings: Settings, told: Mapping[str, Any], where: str) -> Settings:

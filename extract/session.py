@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
+from rich.table import Table
 
 from cache_schema.errors import CloserlookError, UserError, nearest
 from extract.datasets import DatasetSpec, read_datasets_toml, resolve, spec_from_table
 from extract.datasets.base import Dataset
 from extract.options import RunOptions, shard_of
 from extract.plan import MISSING, SEALED, SKIPPED, Plan, make_plan, with_class_spaces
+from extract.study import Study, read_study
 
 if TYPE_CHECKING:
     from extract.model_list import ModelSpec
@@ -42,20 +44,85 @@ def run_session(args: argparse.Namespace) -> int:
     """
     console = Console(stderr=True)
     begun = time.monotonic()
-    failed: list[tuple[str, str, str]] = []
-    specs = _dataset_specs(args, console)
-    models = _prepare(_model_specs(args), failed)
-    datasets = _resolve(specs, failed)
-    if not datasets:
-        raise UserError(f"no dataset is left to run on: {failed[-1][2] if failed else 'none was named'}")
-    options = _options(args)
-    plan = make_plan(models, with_class_spaces(datasets), options)
+    plan, options, failed = _plan(args, console)
     if args.dry_run:
         _print_plan(plan, options, console)
         _print_failures(failed, console)
         return int(bool(failed))
     reporter = _run(plan, options, args, console)
     return _summary(plan, reporter, failed, options, console, time.monotonic() - begun)
+
+
+def run_plan(args: argparse.Namespace) -> int:
+    """Print what a study would run and cost; returns 1 where a model or dataset cannot be used."""
+    from extract.estimate import count_states, estimate, open_if_there
+
+    args.study = args.study_file
+    console = Console()
+    plan, options, failed = _plan(args, Console(stderr=True))
+    cost = estimate(
+        plan, open_if_there(options.cache), rate=args.rate, feature_bytes=4 if options.features_dtype == "float32" else 2
+    )
+    table = Table(title=escape(f"{args.study}: {len(plan.models)} models x {len(plan.datasets)} datasets"))
+    for column in ("dataset", "role", "images", "sealed", "missing", "skipped"):
+        table.add_column(column, justify="left" if column in ("dataset", "role") else "right")
+    for dataset in plan.datasets:
+        counts = count_states(job for job in plan.jobs if job.dataset is dataset)
+        numbers = [f"{len(dataset):,}", *(str(counts.get(state, 0)) for state in (SEALED, MISSING, SKIPPED))]
+        table.add_row(escape(dataset.card.id), dataset.card.role, *numbers)
+    console.print(table)
+    console.print(
+        f"{plan.count(MISSING)} stores to make in {escape(str(options.cache))}: {cost.images:,} images x models,"
+        f" about {cost.gigabytes:,.1f} GB and {cost.hours:,.1f} device hours",
+        highlight=False, soft_wrap=True,
+    )  # fmt: skip
+    console.print(f"basis: {cost.basis}", style="dim", highlight=False, soft_wrap=True)
+    _print_failures(failed, Console(stderr=True))
+    return int(bool(failed))
+
+
+def _plan(args: argparse.Namespace, console: Console) -> tuple[Plan, RunOptions, list[tuple[str, str, str]]]:
+    """Return the plan, its options, and (model, dataset, reason) of what cannot be used."""
+    failed: list[tuple[str, str, str]] = []
+    study = read_study(args.study) if args.study else None
+    _settle(args, study)
+    specs = _study_datasets(study, args, console) if study is not None else _dataset_specs(args, console)
+    models = _prepare(_model_specs(args), failed)
+    datasets = _resolve(specs, failed)
+    if not datasets:
+        raise UserError(f"no dataset is left to run on: {failed[-1][2] if failed else 'none was named'}")
+    options = _options(args)
+    return make_plan(models, with_class_spaces(datasets), options), options, failed
+
+
+def _settle(args: argparse.Namespace, study: Study | None) -> None:
+    """Fill in what the command line leaves open: from the study, else the defaults."""
+    if study is not None:
+        if args.model_list or args.dataset or args.datasets:
+            raise UserError("--study names the models and datasets: leave --model-list and --dataset away, or change the file")
+        args.model_list = list(study.model_lists)
+    said = {
+        "cache": study.cache if study else Path("cache"),
+        "store": study.store if study else "zarr",
+        "precision": study.precision if study else "auto",
+        "features_dtype": study.features_dtype if study else "float16",
+        "prompts": ",".join(study.prompts) if study else "openai-80",
+    }
+    for name, value in said.items():
+        if getattr(args, name) is None:
+            setattr(args, name, value)
+
+
+def _study_datasets(study: Study, args: argparse.Namespace, console: Console) -> list[DatasetSpec]:
+    if study.where == "@miniature":
+        _build_miniature()
+    specs, missing = study.datasets()
+    if missing:
+        console.print(
+            f"left out, for {study.datasets_file} does not name them: {', '.join(missing)}",
+            highlight=False, soft_wrap=True,
+        )  # fmt: skip
+    return _with_references(specs, args.reference)
 
 
 def _model_specs(args: argparse.Namespace) -> list[ModelSpec]:
@@ -232,8 +299,6 @@ def _run(plan: Plan, options: RunOptions, args: argparse.Namespace, console: Con
 
 
 def _print_plan(plan: Plan, options: RunOptions, console: Console) -> None:
-    from rich.table import Table
-
     table = Table(title=escape(f"what would run into {options.cache}"))
     for column in ("model", "dataset", "images", "state"):
         table.add_column(column, overflow="fold", justify="right" if column == "images" else "left")

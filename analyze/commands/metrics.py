@@ -8,12 +8,17 @@ its reason. Exit code 1 where a model failed as a whole.
 from __future__ import annotations
 
 import argparse
+import time
 from pathlib import Path
+
+SAVE_SECONDS = 20.0
+"""A run that is killed loses at most this much work, and the model it was at."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
-    parser.add_argument("cache", help="folder of the cache")
+    parser.add_argument("cache", nargs="?", help="folder of the cache (default: the study's)")
+    parser.add_argument("--study", metavar="TOML|@NAME", help="a study file: its cache and its options")
     parser.add_argument("-o", "--output", type=Path, default=Path("results.parquet"), help="result table (Parquet)")
     parser.add_argument("--only", metavar="NAMES", help="suites or metrics, comma-separated (accuracy, ece, auroc ...)")
     parser.add_argument("--models", metavar="PATTERNS", help="models, comma-separated, * and ? allowed")
@@ -39,11 +44,20 @@ def run(args: argparse.Namespace) -> int:
     from analyze.evaluate import evaluate
     from analyze.progress import model_progress
     from analyze.results import merge_results
-    from analyze.settings import read_settings
+    from analyze.settings import read_settings, read_study
+    from cache_schema.errors import UserError
 
     console = Console(stderr=True)
-    cache = cache_schema.open_cache(args.cache)
     settings = read_settings(args.config)
+    folder = args.cache
+    if args.study is not None:
+        if args.config is not None:
+            raise UserError("--study and --config both say how to analyse: give one of them")
+        settings, study_cache = read_study(args.study)
+        folder = folder or str(study_cache)
+    if folder is None:
+        raise UserError("name the cache: analyze metrics CACHE, or a study file with --study")
+    cache = cache_schema.open_cache(folder)
     if args.bootstrap is not None:
         settings = settings.updated("bootstrap", replicates=args.bootstrap)
     if args.seed is not None:
@@ -53,8 +67,18 @@ def run(args: argparse.Namespace) -> int:
     if args.fresh:
         cells = Cells(None)
         cells.path = path
+    saved = time.monotonic()
+    keep: list[str] | None = None
     try:
-        with model_progress(console) as progress:
+        with model_progress(console) as show:
+
+            def progress(model: str, done: int, total: int) -> None:
+                nonlocal saved
+                show(model, done, total)
+                if time.monotonic() - saved > SAVE_SECONDS:
+                    cells.save()
+                    saved = time.monotonic()
+
             result = evaluate(
                 cache,
                 settings=settings,
@@ -65,9 +89,11 @@ def run(args: argparse.Namespace) -> int:
                 jobs=args.jobs,
                 progress=progress,
             )
+        if not (args.only or args.models or args.datasets or result.failures):
+            keep = result.keys  # a whole run: what it did not need is of stores or options that are gone
     finally:
         # An interrupted run keeps what it has: the next one goes on from there.
-        cells.save()
+        cells.save(keep)
     merge_results(result.table, args.output, command="metrics")
     missing = int((result.table["reason"] != "").sum())
     told = f"{result.computed} cells computed, {result.reused} unchanged"

@@ -32,18 +32,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="gather the statistics of this training set, with a bank of N images a class (default 50)",
     )  # fmt: skip
     what.add_argument(
-        "--prompts", default="openai-80", metavar="SET[,SET...]",
+        "--prompts", metavar="SET[,SET...]",
         help="prompt sets of zero-shot models; logits are stored of the first (default: openai-80)",
     )  # fmt: skip
-    what.add_argument("--study", type=Path, metavar="TOML", help="a study file in place of lists and datasets")
-    add("--cache", type=Path, default=Path("cache"), metavar="DIR", help="where the stores lie (default: cache)")
-    add("--store", choices=("zarr", "hdf5"), default="zarr", help="format of the stores (default: zarr)")
-    add("--features-dtype", choices=("float16", "float32"), default="float16", help="default: float16")
+    what.add_argument("--study", metavar="TOML|@NAME", help="a study file in place of lists and datasets")
+    add("--cache", type=Path, metavar="DIR", help="where the stores lie (default: the study's, else cache)")
+    add("--store", choices=("zarr", "hdf5"), help="format of the stores (default: zarr)")
+    add("--features-dtype", choices=("float16", "float32"), help="default: float16")
     how = parser.add_argument_group("how to run it")
     how.add_argument("--device", default="auto", metavar="auto|cpu|cuda[:i]", help="default: auto")
     how.add_argument("--devices", default="", metavar="LIST", help="several, as cuda:0,cuda:1 or 'all': a process each")
     how.add_argument(
-        "--precision", default="auto", choices=("auto", "fp32", "bf16", "fp16"),
+        "--precision", choices=("auto", "fp32", "bf16", "fp16"),
         help="of the models' bodies; heads are always computed in fp32 (auto: bf16 on a GPU, fp32 on the CPU)",
     )  # fmt: skip
     how.add_argument("--batch-size", default="auto", metavar="auto|N", help="auto: 256 on a GPU, 32 on the CPU")
