@@ -234,6 +234,10 @@ class Worker:
                 1.0 if head.logit_scale is None else head.logit_scale,
             )
             record["prompt_set"] = job.prompts.name
+            # Of several heads in the cache, this is the one that the stored logits are of.
+            record["head_identity"] = head_identity(
+                member.prepared, member.model.card.weights_digest, space, job.prompts
+            )
         record |= {"identity": job.identity, "preprocessing": job.preprocessing.to_record()}
         sink_type = ReferenceSink if job.dataset.card.role == "reference" else StoreSink
         return Runner(member.model, sink_type(self.options, card, job.dataset, job.identity, record), text_head)

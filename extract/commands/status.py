@@ -40,4 +40,7 @@ def run(args: argparse.Namespace) -> int:
     for (model, dataset), reason in sorted(failed.items()):
         where = f"{model} on {dataset}" if dataset else model
         console.print(f"[red]failed[/] {escape(where)}: {escape(reason)}", soft_wrap=True, highlight=False)
-    return int(bool(failed))
+    refused = cache.refused()
+    for store in refused:
+        console.print(f"[red]unusable[/] {escape(store.path.name)}: {escape(store.reason)}", soft_wrap=True, highlight=False)
+    return int(bool(failed or refused))
