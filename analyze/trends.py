@@ -11,7 +11,7 @@ import polars as pl
 
 from analyze.correlations import METHODS, correlation
 from analyze.fits import fit_line
-from analyze.quantities import Quantity, id_dataset_of, joined, quantities
+from analyze.quantities import Quantity, id_dataset_of, joined, quantities, values
 from analyze.robustness import effective_robustness, factor_effective_robustness, same_line
 from analyze.titles import PROPORTIONS
 from cache_schema.errors import UserError
@@ -262,10 +262,11 @@ def correlation_matrix(
         ``x y value low high n``, all ordered pairs, the diagonal included.
     """
     keys = [Quantity.parse(q) if isinstance(q, str) else q for q in wanted]
+    series = [values(results, key).select("model", pl.col("value").alias("0")) for key in keys]
     rows = []
     for i, x in enumerate(keys):
         for j in range(i, len(keys)):
-            frame = joined(results, [x, keys[j]])
+            frame = series[i].join(series[j].rename({"0": "1"}), on="model").sort("model")
             found = correlation(frame["0"], frame["1"], method=method, n_boot=n_boot, seed=seed)
             rows.append((str(x), str(keys[j]), found.value, found.low, found.high, found.n))
             if i != j:

@@ -3,6 +3,7 @@
     analyze figures results.parquet -o figures
     analyze figures results.parquet -o figures --only ood,calibration --width cvpr --format pdf,png
     analyze figures CACHE -o figures --models 'ViT-L*' --datasets imagenet-val,textures
+    analyze figures results.parquet --cache CACHE -o figures
 
 A result table gives the figures over models; a cache gives those of single models (reliability diagrams,
 risk-coverage, ROC curves, score histograms, shared errors). --list names them all.
@@ -22,12 +23,8 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the options of ``analyze figures``."""
-    parser.add_argument(
-        "source", nargs="?", metavar="RESULTS|CACHE", help="result table (Parquet) or folder of stores"
-    )
-    parser.add_argument(
-        "-o", "--output", default="figures", metavar="DIR", help="where to write (default: figures)"
-    )
+    parser.add_argument("source", nargs="?", metavar="RESULTS|CACHE", help="result table (Parquet) or folder of stores")
+    parser.add_argument("-o", "--output", default="figures", metavar="DIR", help="where to write (default: figures)")
     parser.add_argument("--only", default="", metavar="NAME,...", help="only these figures")
     parser.add_argument("--format", default="pdf", metavar="pdf,svg,png", help="file formats (default: pdf)")
     parser.add_argument(
@@ -44,15 +41,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="KEY=VALUE",
         help="only these rows of the result table; repeatable",
     )
+    parser.add_argument("--cache", metavar="CACHE", help="with a result table: draw the figures of single models too")
     parser.add_argument(
         "--models",
         default="",
         metavar="ID,...",
         help="of a cache: these models (wildcards; default: the most accurate of each group)",
     )
-    parser.add_argument(
-        "--datasets", default="", metavar="ID,...", help="of a cache: these sets (default: all)"
-    )
+    parser.add_argument("--datasets", default="", metavar="ID,...", help="of a cache: these sets (default: all)")
     parser.add_argument("--list", action="store_true", help="name the figures and stop")
 
 
@@ -76,19 +72,19 @@ def run(args: argparse.Namespace) -> int:
     for name in chosen:
         figure_spec(name)
     is_cache = Path(args.source).is_dir() or "://" in args.source
-    table, needs = (_curves(args), "curves") if is_cache else (_results(args), "results")
-    wrong = [name for name in chosen if FIGURES[name].needs != needs]
-    if wrong:
-        other = (
-            "a cache (a folder of stores)" if needs == "results" else "a result table (analyze metrics CACHE)"
-        )
-        raise UserError(f"figure {wrong[0]} is drawn from {other}")
-    names = chosen or [name for name, spec in FIGURES.items() if spec.needs == needs]
+    needs = {"results": None if is_cache else args.source, "curves": args.source if is_cache else args.cache}
+    for name in chosen:
+        if not needs[FIGURES[name].needs]:
+            other = {"results": "a result table (analyze metrics CACHE)", "curves": "a cache (--cache CACHE)"}
+            raise UserError(f"figure {name} is drawn from {other[FIGURES[name].needs]}")
+    names = chosen or [name for name, spec in FIGURES.items() if needs[spec.needs]]
     formats = [word.strip() for word in args.format.split(",") if word.strip()]
+    read = {"results": _results, "curves": _curves}
+    tables = {need: read[need](args, str(needs[need])) for need in {FIGURES[name].needs for name in names}}
     drawn = 0
     for name in names:
         try:
-            numbers = prepare(name, table)
+            numbers = prepare(name, tables[FIGURES[name].needs])
         except UserError as error:
             if chosen:
                 raise
@@ -103,14 +99,14 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _results(args: argparse.Namespace) -> pl.DataFrame:
+def _results(args: argparse.Namespace, path: str) -> pl.DataFrame:
     from analyze.results import read_results
     from analyze.selection import parse_where, select
 
-    return select(read_results(args.source), parse_where(args.where))
+    return select(read_results(path), parse_where(args.where))
 
 
-def _curves(args: argparse.Namespace) -> pl.DataFrame:
+def _curves(args: argparse.Namespace, path: str) -> pl.DataFrame:
     from rich.console import Console
 
     import cache_schema
@@ -118,7 +114,7 @@ def _curves(args: argparse.Namespace) -> pl.DataFrame:
     from analyze.progress import model_progress
 
     console = Console(stderr=True)
-    cache = cache_schema.open_cache(args.source)
+    cache = cache_schema.open_cache(path)
     models = [m.strip() for m in args.models.split(",") if m.strip()] or representatives(cache, console)
     with model_progress(console) as advance:
         table, problems = curves(
@@ -148,7 +144,5 @@ def representatives(cache: Cache, console: Console) -> list[str] | None:
     )
     names = best["model"].unique(maintain_order=True).to_list() or None
     if names:
-        console.print(
-            f"the most accurate model of each group: {', '.join(names)} (others with --models)", markup=False
-        )
+        console.print(f"the most accurate model of each group: {', '.join(names)} (others with --models)", markup=False)
     return names

@@ -126,14 +126,10 @@ def draw_lines(data: pl.DataFrame, ax: Axes, *, band: bool = True) -> None:
     for (series,), part in data.filter(pl.col("kind") == "line").group_by("series", maintain_order=True):
         group = str(part["group"][0])
         colour = group_colour(group)
-        (line,) = ax.plot(
-            part["x"], part["y"], color=colour, linestyle=LINE_STYLES.get(group, "-"), zorder=2.5
-        )
+        (line,) = ax.plot(part["x"], part["y"], color=colour, linestyle=LINE_STYLES.get(group, "-"), zorder=2.5)
         line.set_gid(f"line:{series}")
         if band and part["y_low"].is_not_null().all() and part["y_low"].is_not_nan().all():
-            ax.fill_between(
-                part["x"], part["y_low"], part["y_high"], color=colour, alpha=0.12, linewidth=0, zorder=1
-            )
+            ax.fill_between(part["x"], part["y_low"], part["y_high"], color=colour, alpha=0.12, linewidth=0, zorder=1)
 
 
 def draw_diagonal(ax: Axes) -> None:
@@ -206,9 +202,7 @@ def heat_cells(
     at_row, at_column = ({name: i for i, name in enumerate(names)} for names in (rows, columns))
     for row, column, value in data.select("series", "label", "y").rows():
         matrix[at_row[row], at_column[column]] = np.nan if value is None else value
-    image = ax.imshow(
-        matrix, cmap=colours, vmin=limits[0], vmax=limits[1], aspect="auto", interpolation="nearest"
-    )
+    image = ax.imshow(matrix, cmap=colours, vmin=limits[0], vmax=limits[1], aspect="auto", interpolation="nearest")
     image.set_gid("cells")
     ax.set_xticks(range(len(columns)), columns, rotation=45, ha="right", rotation_mode="anchor")
     ax.set_yticks(range(len(rows)), rows)

@@ -29,16 +29,10 @@ def prepare_corruptions(results: pl.DataFrame, *, metric: str = "top1") -> pl.Da
         pl.col("factor") == "",
         pl.col("subset") == "",
     )
-    split = [
-        (d, *found.group("corruption", "severity"))
-        for d in rows["dataset"].unique()
-        if (found := NAMED.match(d))
-    ]
+    split = [(d, *found.group("corruption", "severity")) for d in rows["dataset"].unique() if (found := NAMED.match(d))]
     if not split:
         return need([], "accuracies of a corruption set (names such as imagenet-c-fog-3)")
-    names = pl.DataFrame(
-        split, orient="row", schema={"dataset": pl.String, "corruption": pl.String, "x": pl.String}
-    )
+    names = pl.DataFrame(split, orient="row", schema={"dataset": pl.String, "corruption": pl.String, "x": pl.String})
     frame = rows.join(names, on="dataset").with_columns(pl.col("x").cast(pl.Float64))
     keys = ["model", "group", "source", "x"]
     each = frame.select(
@@ -46,14 +40,8 @@ def prepare_corruptions(results: pl.DataFrame, *, metric: str = "top1") -> pl.Da
         pl.col("corruption").str.replace_all("_", " ").str.to_titlecase().alias("panel"),
         pl.col("value").alias("y"),
     )
-    mean = (
-        frame.group_by(keys).agg(pl.col("value").mean().alias("y")).with_columns(pl.lit(MEAN).alias("panel"))
-    )
-    both = (
-        pl.concat([mean, each.select(mean.columns)])
-        if each["panel"].n_unique() > 1
-        else each.select(mean.columns)
-    )
+    mean = frame.group_by(keys).agg(pl.col("value").mean().alias("y")).with_columns(pl.lit(MEAN).alias("panel"))
+    both = pl.concat([mean, each.select(mean.columns)]) if each["panel"].n_unique() > 1 else each.select(mean.columns)
     lines = pl.concat([both.with_columns(pl.lit(kind).alias("kind")) for kind in ("line", "point")])
     return conform_frame(
         lines.with_columns(

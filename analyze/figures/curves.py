@@ -32,11 +32,9 @@ def prepare_reliability(curves: pl.DataFrame) -> pl.DataFrame:
     rows = _panels(curves, "reliability", "reliability diagrams")
     return conform_frame(
         rows.select(
-            (
-                pl.col("model")
-                + " · "
-                + pl.col("dataset").map_elements(dataset_title, return_dtype=pl.String)
-            ).alias("panel"),
+            (pl.col("model") + " · " + pl.col("dataset").map_elements(dataset_title, return_dtype=pl.String)).alias(
+                "panel"
+            ),
             pl.lit("bar").alias("kind"),
             "series",
             "model",
@@ -76,7 +74,7 @@ def draw_reliability(data: pl.DataFrame, ax: Axes) -> Axes:
         zorder=1,
     )
     ax.vlines(bars["x"], bars["y_low"], bars["y_high"], colors=colour, linewidth=0.7, zorder=2)
-    ax.scatter(bars["x"], bars["y"], s=9, c=colour, zorder=3, gid="before")
+    ax.scatter(bars["x"], bars["y"], s=6, c=colour, zorder=3, gid="before")
     after = data.filter(pl.col("series") == AFTER, pl.col("y").is_not_null())
     if len(after):
         ax.plot(
@@ -85,7 +83,7 @@ def draw_reliability(data: pl.DataFrame, ax: Axes) -> Axes:
             color="#111111",
             linewidth=0.7,
             marker="o",
-            markersize=2.8,
+            markersize=2.3,
             markerfacecolor="white",
             markeredgewidth=0.7,
             zorder=2.8,
@@ -149,9 +147,7 @@ def _line_frame(rows: pl.DataFrame, panel: pl.Expr, x_title: str, y_title: str) 
 
 def prepare_risk_coverage(curves: pl.DataFrame) -> pl.DataFrame:
     """Return a panel for each set with a risk-coverage curve for each model."""
-    rows = _panels(curves, "risk_coverage", "risk-coverage curves").with_columns(
-        pl.col("model").alias("series")
-    )
+    rows = _panels(curves, "risk_coverage", "risk-coverage curves").with_columns(pl.col("model").alias("series"))
     return _line_frame(
         rows,
         pl.col("dataset").map_elements(dataset_title, return_dtype=pl.String),

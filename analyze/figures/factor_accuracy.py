@@ -36,9 +36,7 @@ def prepare_factor_accuracy(results: pl.DataFrame) -> pl.DataFrame:
     """Return a panel for each visual factor; the study's ten where the table has them, else whatever it
     has.
     """
-    rows = results.filter(
-        pl.col("metric") == "factor_accuracy", pl.col("value").is_not_null(), pl.col("factor") != ""
-    )
+    rows = results.filter(pl.col("metric") == "factor_accuracy", pl.col("value").is_not_null(), pl.col("factor") != "")
     if rows.is_empty():
         return need([], "factor_accuracy: make the rows with 'analyze factors'")
     ground = id_dataset_of(results)

@@ -87,20 +87,14 @@ def scatter_panel(
         "model",
         "group",
         "source",
-        *(
-            pl.col(f"{i}{end}").alias(f"{name}{end}")
-            for i, name in enumerate("xy")
-            for end in ("", "_low", "_high")
-        ),
+        *(pl.col(f"{i}{end}").alias(f"{name}{end}") for i, name in enumerate("xy") for end in ("", "_low", "_high")),
     )
     lines = [points]
     wanted = sorted(frame["group"].unique()) if fit_groups is None else list(fit_groups)
     for group in wanted:
         part = frame.filter(pl.col("group") == group)
         if len(part) >= MIN_MODELS and part["0"].n_unique() > 2:
-            lines.append(
-                line_points(part["0"].to_numpy(), part["1"].to_numpy(), group, scales, method, n_boot)
-            )
+            lines.append(line_points(part["0"].to_numpy(), part["1"].to_numpy(), group, scales, method, n_boot))
     return conform_frame(
         pl.concat(lines, how="diagonal").with_columns(
             pl.lit(panel).alias("panel"),

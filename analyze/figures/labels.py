@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 LABEL = "label"
 """``gid`` of the annotations that may be moved."""
 
-DISTANCES = (3.0, 7.0, 12.0, 18.0, 26.0, 36.0, 48.0, 64.0)
+DISTANCES = (2.0, 5.0, 9.0, 14.0, 20.0, 28.0, 38.0)
 """Tried distances between a point and its name, in typographic points."""
 ANGLES = np.deg2rad([20, 160, -20, -160, 60, 120, -60, -120, 90, -90, 0, 180])
 MARKER = 2.6
@@ -30,8 +30,12 @@ def settle_labels(ax: Axes) -> None:
     notes: list[Annotation] = [text for text in ax.texts if text.get_gid() == LABEL]  # type: ignore[misc]
     if not notes:
         return
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
     scale = ax.figure.dpi / 72  # pixels of one typographic point
-    renderer = ax.figure.canvas.get_renderer()  # type: ignore[attr-defined]
+    canvas = ax.figure.canvas
+    agg = canvas if isinstance(canvas, FigureCanvasAgg) else FigureCanvasAgg(ax.get_figure(root=True))
+    renderer = agg.get_renderer()  # type: ignore[no-untyped-call]
     frame = ax.get_window_extent()
     taken: list[Box] = []
     for collection in ax.collections:
@@ -52,7 +56,9 @@ def settle_labels(ax: Axes) -> None:
         note.set_horizontalalignment("left")
         note.set_verticalalignment("bottom")
         note.set_position(((left - at[0]) / scale, (low - at[1]) / scale))
-        near = np.hypot(left + width / 2 - at[0], low + height / 2 - at[1]) < (width / 2 + 8 * scale)
+        gap_x = max(left - at_x, 0.0, at_x - left - width)
+        gap_y = max(low - at_y, 0.0, at_y - low - height)
+        near = np.hypot(gap_x, gap_y) < 9 * scale
         if note.arrow_patch is not None:
             note.arrow_patch.set_visible(not near)
         taken.append((left, low, left + width, low + height))

@@ -30,15 +30,12 @@ def matrix_quantities(results: pl.DataFrame) -> list[Quantity]:
     bias.
     """
     ground = id_dataset_of(results)
-    wanted = [
-        Quantity(m, ground) for m in ID_METRICS if ground in datasets_of(results, m, calibrator="", factor="")
-    ]
+    wanted = [Quantity(m, ground) for m in ID_METRICS if ground in datasets_of(results, m, calibrator="", factor="")]
     if ground in datasets_of(results, "ece", calibrator="temperature"):
         wanted.append(Quantity("ece", ground, (("calibrator", "temperature"),)))
     for metric in SHIFT_METRICS:
         wanted += [
-            Quantity(metric, d)
-            for d in datasets_of(results, metric, "shift", calibrator="", factor="")[:MAX_SETS]
+            Quantity(metric, d) for d in datasets_of(results, metric, "shift", calibrator="", factor="")[:MAX_SETS]
         ]
     wanted += [Quantity("auroc", d) for d in datasets_of(results, "auroc")[:MAX_SETS]]
     wanted += [Quantity("shape_bias", d) for d in datasets_of(results, "shape_bias")[:1]]
@@ -61,9 +58,7 @@ def prepare_correlation_matrix(results: pl.DataFrame, *, method: str = "spearman
             pl.col("y").replace_strict(names).alias("label"),
             pl.col("value").alias("y"),
         )
-        .with_columns(
-            order(pl.col("series"), list(names.values())), order(pl.col("label"), list(names.values()))
-        )
+        .with_columns(order(pl.col("series"), list(names.values())), order(pl.col("label"), list(names.values())))
         .sort("series_order", "label_order")
     )
 
@@ -92,9 +87,7 @@ def prepare_factor_heatmap(results: pl.DataFrame) -> pl.DataFrame:
     """Return, for every model and visual factor, how far the factor's accuracy lies from the model's overall
     accuracy.
     """
-    rows = results.filter(
-        pl.col("metric") == "factor_accuracy", pl.col("value").is_not_null(), pl.col("factor") != ""
-    )
+    rows = results.filter(pl.col("metric") == "factor_accuracy", pl.col("value").is_not_null(), pl.col("factor") != "")
     if rows.is_empty():
         return need([], "factor_accuracy: make the rows with 'analyze factors'")
     ground = id_dataset_of(results)
@@ -112,13 +105,9 @@ def prepare_factor_heatmap(results: pl.DataFrame) -> pl.DataFrame:
         .unique(["model", "factor"], maintain_order=True)
     )
     groups = [g for g in GROUPS if g in frame["group"].unique()]
-    columns = (
-        frame.group_by("factor").agg((pl.col("value") - pl.col("overall")).mean().alias("mean")).sort("mean")
-    )
+    columns = frame.group_by("factor").agg((pl.col("value") - pl.col("overall")).mean().alias("mean")).sort("mean")
     return conform_frame(
-        frame.with_columns(
-            order(pl.col("group"), groups), order(pl.col("factor"), columns["factor"].to_list())
-        )
+        frame.with_columns(order(pl.col("group"), groups), order(pl.col("factor"), columns["factor"].to_list()))
         .sort("group_order", "overall", "model", "factor_order", descending=[False, True, False, False])
         .select(
             pl.lit("Factor accuracy minus overall accuracy").alias("panel"),

@@ -74,14 +74,14 @@ def compose(name: str, data: pl.DataFrame, *, width: str | float = "neurips") ->
     panels = data["panel"].unique(maintain_order=True).to_list()
     inches = width_in_inches(width)
     columns = min(spec.columns or len(panels), len(panels))
-    while columns > 2 and inches / columns < 1.05:
+    while columns > 1 and inches / columns < spec.least:
         columns = -(-columns // 2)
     rows = -(-len(panels) // columns)
     height = panel_height(data, spec, inches / columns)
     with figure_style():
-        page = Figure(
-            figsize=(inches, min(rows * height + 0.5 * spec.legend, MAX_HEIGHT * max(1, rows / 6))),
-        )
+        legends = legend_rows(data, inches) if spec.legend else ()
+        over = sum(0.15 * -(-len(handles) // ncols) + 0.12 for handles, ncols, _ in legends)
+        page = Figure(figsize=(inches, min(rows * height, MAX_HEIGHT * max(1, rows / 6)) + over))
         FigureCanvasAgg(page)
         page.set_layout_engine("constrained", w_pad=0.03, h_pad=0.03, wspace=0.02, hspace=0.03)
         grid = page.subplots(rows, columns, squeeze=False)
@@ -91,8 +91,8 @@ def compose(name: str, data: pl.DataFrame, *, width: str | float = "neurips") ->
                 continue
             draw(data.filter(pl.col("panel") == panels[index]), ax)
             tidy(ax, index, columns, len(panels), grid)
-        if spec.legend:
-            add_legend(page, data, inches)
+        for handles, ncols, place in legends:
+            page.legend(handles=handles, loc=place, ncols=ncols)
         page.canvas.draw()
         page.set_layout_engine("none")
         for ax in grid.ravel():
@@ -121,18 +121,19 @@ def tidy(ax: Axes, index: int, columns: int, n: int, grid: Any) -> None:
         grid[row - 1, column].set_xlabel("")
 
 
-def add_legend(page: Figure, data: pl.DataFrame, inches: float) -> None:
-    """Explain colours above the panels and markers below them, in as many columns as fit."""
+def legend_rows(data: pl.DataFrame, inches: float) -> list[tuple[list[Line2D], int, Any]]:
+    """Return the legends: colours above the panels, markers below them, each with as many columns as fit."""
     points = data.filter(pl.col("kind") == "point")
-    places: tuple[tuple[list[Line2D], Any], ...] = (
+    found: list[tuple[list[Line2D], int, Any]] = []
+    for handles, place in (
         (group_handles(points["group"].unique().to_list()), "outside upper center"),
         (source_handles(points["source"].unique().to_list()), "outside lower center"),
-    )
-    for handles, place in places:
+    ):
         if len(handles) > 1:
             longest = max(len(str(handle.get_label())) for handle in handles)
             fitting = max(1, int(inches / (0.045 * longest + 0.3)))
-            page.legend(handles=handles, loc=place, ncols=min(fitting, len(handles)))
+            found.append((handles, min(fitting, len(handles)), place))
+    return found
 
 
 def save(
@@ -147,9 +148,7 @@ def save(
     """
     unknown = [f for f in formats if f not in FORMATS]
     if unknown:
-        raise UserError(
-            f"no format {unknown[0]!r}{nearest(unknown[0], FORMATS)} Formats are {', '.join(FORMATS)}."
-        )
+        raise UserError(f"no format {unknown[0]!r}{nearest(unknown[0], FORMATS)} Formats are {', '.join(FORMATS)}.")
     folder.mkdir(parents=True, exist_ok=True)
     numbers = folder / f"{name}.csv"
     data.write_csv(numbers)

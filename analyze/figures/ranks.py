@@ -50,9 +50,7 @@ def prepare_ranks(results: pl.DataFrame, *, metric: str = "top1") -> pl.DataFram
     return conform_frame(
         pl.concat([points, bar], how="diagonal").with_columns(
             pl.lit(f"Average rank over {found.n_datasets} sets").alias("panel"),
-            pl.lit("Average rank (1 = best); shaded: within the critical difference of the best").alias(
-                "x_title"
-            ),
+            pl.lit("Average rank (1 = best); shaded: within the critical difference of the best").alias("x_title"),
         )
     )
 
@@ -62,9 +60,7 @@ def draw_ranks(data: pl.DataFrame, ax: Axes) -> Axes:
     %).
     """
     points, bar = data.filter(pl.col("kind") == "point"), data.filter(pl.col("kind") == "bar")
-    ax.axvspan(
-        bar["x_low"][0], bar["x_high"][0], color="#000000", alpha=0.06, linewidth=0, gid="critical-difference"
-    )
+    ax.axvspan(bar["x_low"][0], bar["x_high"][0], color="#000000", alpha=0.06, linewidth=0, gid="critical-difference")
     ax.hlines(points["y"], 0, points["x"], colors="#dddddd", linewidth=0.6, zorder=1)
     draw_points(points, ax, intervals=False)
     ax.set_yticks(points["y"], points["label"], fontsize=5.5)

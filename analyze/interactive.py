@@ -1,0 +1,241 @@
+"""Results in a notebook: the common five questions, one line each.
+
+>>> results = Results("results.parquet")                                   # doctest: +SKIP
+>>> results.table()                          # how did every model do?     # doctest: +SKIP
+>>> results.best("ece", on="imagenet-r")     # which is best at this?      # doctest: +SKIP
+>>> results.model("ViT-B-16/openai")         # what about this one?        # doctest: +SKIP
+>>> results.trend("top1@imagenet-a")         # what goes with accuracy?    # doctest: +SKIP
+>>> results.figure("ood")                    # and as a picture?           # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from analyze.correlations import Correlation, correlation
+from analyze.fits import Line, fit_line
+from analyze.quantities import Quantity, id_dataset_of, joined, values
+from analyze.results import conform, read_results
+from analyze.robustness import EffectiveRobustness, effective_robustness
+from analyze.selection import Where, select
+from analyze.table_writers import to_html, to_markdown
+from analyze.tables import Table, build_tables
+from analyze.titles import dataset_title, metric_title
+from analyze.trends import natural_scale
+from cache_schema.errors import UserError, nearest
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True)
+class Tables:
+    """Pages of a table that show themselves in a notebook.
+
+    Attributes
+    ----------
+    pages
+        Of ``analyze.tables.build_tables``.
+    """
+
+    pages: tuple[Table, ...]
+
+    def __iter__(self) -> Iterator[Table]:
+        return iter(self.pages)
+
+    def __len__(self) -> int:
+        return len(self.pages)
+
+    def __repr__(self) -> str:
+        """Return the pages as Markdown."""
+        return to_markdown(self.pages)
+
+    def _repr_html_(self) -> str:
+        page = to_html(self.pages)
+        return page[page.index("<body>") + len("<body>") : page.index("</body>")]
+
+
+@dataclass(frozen=True)
+class Trend:
+    """How one number goes with another over models.
+
+    Attributes
+    ----------
+    x, y
+        The quantities.
+    pearson, spearman, kendall
+        Over all models, with bootstrap intervals; Pearson on the scales.
+    line
+        Huber fit on the scales (probit for accuracies).
+    points
+        ``model x y group source``.
+    """
+
+    x: Quantity
+    y: Quantity
+    pearson: Correlation
+    spearman: Correlation
+    kendall: Correlation
+    line: Line
+    points: pl.DataFrame
+
+    def __repr__(self) -> str:
+        """Return a few readable lines."""
+        slope, _ = self.line.interval()
+        fit = f"slope {self.line.slope:.2f} [{slope[0]:.2f}, {slope[1]:.2f}]"
+        scales = f"{self.line.x_scale} x {self.line.y_scale}"
+        lines = [
+            f"{self.y} against {self.x}",
+            *map(repr, (self.pearson, self.spearman, self.kendall)),
+            f"{fit} ({scales})",
+        ]
+        return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        first, *rest = repr(self).splitlines()
+        return f"<b>{html.escape(first)}</b><br>" + "<br>".join(map(html.escape, rest))
+
+
+class Results:
+    """A result table with the common questions as methods.
+
+    Parameters
+    ----------
+    source
+        Path of a table that ``analyze metrics`` wrote, or a frame of its columns.
+
+    Attributes
+    ----------
+    frame
+        The long table itself (polars).
+    """
+
+    def __init__(self, source: str | Path | pl.DataFrame) -> None:
+        self.frame = conform(source) if isinstance(source, pl.DataFrame) else read_results(source)
+
+    @property
+    def models(self) -> list[str]:
+        """Names of the models."""
+        return sorted(self.frame["model"].unique().to_list())
+
+    @property
+    def datasets(self) -> list[str]:
+        """Names of the datasets, in order of appearance."""
+        return [d for d in self.frame["dataset"].unique(maintain_order=True).to_list() if d]
+
+    @property
+    def metrics(self) -> list[str]:
+        """Names of the metrics."""
+        return sorted(self.frame["metric"].unique().to_list())
+
+    def where(self, **conditions: str | Sequence[str]) -> Results:
+        """Return the results that meet conditions: ``results.where(group="clip-*", dataset=["sun", "places"])``."""
+        return Results(select(self.frame, conditions))
+
+    def values(self, quantity: Quantity | str) -> pl.DataFrame:
+        """Return a number per model: ``results.values("ece@imagenet-a[calibrator=temperature]")``."""
+        return values(self.frame, quantity)
+
+    def table(
+        self,
+        *,
+        rows: str | Sequence[str] = "model",
+        columns: str | Sequence[str] = "metric",
+        best: bool = True,
+        where: Where | None = None,
+        **options: Any,
+    ) -> Tables:
+        """Return how every model did, as tables; options are those of ``analyze.tables.build_tables``.
+
+        The in-distribution set alone where no dataset is chosen and datasets are neither rows nor columns.
+        """
+        asked = [[name] if isinstance(name, str) else list(name) for name in (rows, columns)]
+        chosen = select(self.frame, where) if where else self.frame
+        if "dataset" not in (*asked[0], *asked[1]) and not (where and "dataset" in where):
+            chosen = chosen.filter(pl.col("dataset") == id_dataset_of(chosen))
+        return Tables(tuple(build_tables(chosen, rows=asked[0], columns=asked[1], best=best, **options)))
+
+    def best(self, metric: str, *, on: str | None = None, n: int = 10) -> pl.DataFrame:
+        """Return the n best models by a metric, best first, with intervals.
+
+        ``metric`` may name variants as a quantity does: ``ece[calibrator=temperature]``.
+        """
+        wanted = Quantity.parse(metric)
+        wanted = Quantity(wanted.metric, wanted.dataset or on or id_dataset_of(self.frame), wanted.variants)
+        found = values(self.frame, wanted)
+        direction = self.frame.filter(pl.col("metric") == wanted.metric)["direction"].to_list()[0]
+        if direction not in ("higher", "lower"):
+            raise UserError(f"{wanted.metric} has no direction in which it is better")
+        ordered = found.sort("value", "model", descending=[direction == "higher", False]).head(n)
+        return ordered.select("model", pl.col("value").alias(wanted.metric), "low", "high", "n", "group", "source")
+
+    def model(self, name: str) -> Tables:
+        """Return one model's numbers: sets down, metrics across."""
+        if name not in self.models:
+            raise UserError(f"no model {name!r} in these results{nearest(name, self.models)}")
+        own = self.frame.filter(
+            pl.col("model") == name,
+            pl.col("factor") == "",
+            pl.col("dataset") != "",
+            pl.col("calibrator").is_in(["", "temperature"]),
+            pl.col("subset") == "",
+        )
+        return Tables(tuple(build_tables(own, rows=["dataset"], columns=["metric"])))
+
+    def trend(
+        self, y: Quantity | str, x: Quantity | str | None = None, *, scale: str = "probit", n_boot: int = 1000
+    ) -> Trend:
+        """Return how y goes with x (default: top1 of the in-distribution set) over models."""
+        first = Quantity.parse(x) if isinstance(x, str) else x or Quantity("top1", id_dataset_of(self.frame))
+        second = Quantity.parse(y) if isinstance(y, str) else y
+        frame = joined(self.frame, [first, second])
+        scales: dict[str, Any] = {"x_scale": natural_scale(first, scale), "y_scale": natural_scale(second, scale)}
+        pearson, spearman, kendall = (
+            correlation(frame["0"], frame["1"], method=method, n_boot=n_boot, **scales)
+            for method in ("pearson", "spearman", "kendall")
+        )
+        line = fit_line(frame["0"], frame["1"], n_boot=n_boot, **scales)
+        points = frame.select("model", pl.col("0").alias("x"), pl.col("1").alias("y"), "group", "source")
+        return Trend(first, second, pearson, spearman, kendall, line, points)
+
+    def effective_robustness(self, y: Quantity | str, **options: Any) -> EffectiveRobustness:
+        """Return accuracy beyond the baseline's line; options of ``analyze.robustness.effective_robustness``."""
+        return effective_robustness(self.frame, y, **options)
+
+    def figure(self, name: str, *, width: str | float = "neurips", **options: Any) -> Figure:
+        """Return a figure of ``analyze.figures.FIGURES`` that is drawn from a result table."""
+        from analyze.figures.pages import compose, figure_spec, prepare
+
+        if figure_spec(name).needs != "results":
+            raise UserError(f"figure {name} looks at single images: analyze figures CACHE --only {name}")
+        return compose(name, prepare(name, self.frame, **options), width=width)
+
+    def __len__(self) -> int:
+        return len(self.frame)
+
+    def __repr__(self) -> str:
+        """Return what is in the table, in a few lines."""
+        groups = self.frame.unique("model")["group"].value_counts(sort=True)
+        counted = ", ".join(f"{count} {group}" for group, count in groups.rows())
+        missing = int((self.frame["value"].is_null()).sum())
+        lines = [
+            f"Results: {len(self.frame):,} numbers of {len(self.models)} models ({counted})",
+            f"datasets: {_listed([dataset_title(d) for d in self.datasets])}",
+            f"metrics: {_listed([metric_title(m) for m in self.metrics])}",
+        ]
+        return "\n".join(lines + ([f"{missing} without a value (column 'reason')"] if missing else []))
+
+    def _repr_html_(self) -> str:
+        first, *rest = repr(self).splitlines()
+        said = "<br>".join(map(html.escape, rest))
+        return f"<div><b>{html.escape(first)}</b><br>{said}{self.frame.head(5)._repr_html_()}</div>"
+
+
+def _listed(names: list[str], n: int = 12) -> str:
+    return ", ".join(names[:n]) + (f" and {len(names) - n} more" if len(names) > n else "")

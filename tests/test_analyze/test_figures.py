@@ -1,0 +1,353 @@
+"""What is drawn is what the frame holds; the frame is what the table holds; nothing is computed on the way."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+from matplotlib.collections import PathCollection
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+
+from analyze.cli import main
+from analyze.curves import CURVE_SCHEMA
+from analyze.figures import FIGURES
+from analyze.figures.labels import LABEL, overlap
+from analyze.figures.pages import compose, functions, prepare, save
+from analyze.figures.prompts import templates_of
+from analyze.figures.style import (
+    CONFERENCE_WIDTHS,
+    GROUP_COLOURS,
+    figure_style,
+    source_markers,
+    width_in_inches,
+)
+from analyze.quantities import values
+from analyze.results import ResultRow, conform, to_frame, write_results
+from cache_schema.errors import UserError
+from cache_schema.records import GROUPS
+
+SCATTERS = (
+    "factor_accuracy",
+    "shape_bias",
+    "ood",
+    "calibration",
+    "calibration_transfer",
+    "prompts",
+    "ranks",
+    "corruptions",
+)
+
+
+@pytest.fixture(scope="module")
+def everything(results: pl.DataFrame) -> pl.DataFrame:
+    """Return the synthetic table with corruptions added."""
+    rng = np.random.default_rng(6)
+    rows = [
+        ResultRow(
+            model=model,
+            group=group,
+            source=source,
+            dataset=f"imagenet-c-{kind}-{level}",
+            role="shift",
+            metric="top1",
+            value=float(0.8 - 0.1 * level + 0.02 * rng.normal()),
+        )
+        for model, group, source in results.select("model", "group", "source").unique(maintain_order=True).rows()[:6]
+        for kind in ("fog", "gaussian_noise")
+        for level in range(1, 6)
+    ]
+    return conform(pl.concat([results, to_frame(rows)]))
+
+
+@pytest.fixture(scope="module")
+def drawn_curves() -> pl.DataFrame:
+    """Return curves of two models."""
+    rows: list[dict[str, Any]] = []
+    for model, group in (("a", "contrastive"), ("b", "clip-zero-shot")):
+        base = {"model": model, "group": group, "source": "wit"}
+        for series, b in itertools.product(("before", "after temperature scaling"), range(15)):
+            inside = (
+                {} if b == 0 else {"x": (b + 0.5) / 15, "y": b / 15, "y_low": (b - 0.5) / 15, "y_high": (b + 0.5) / 15}
+            )
+            rows.append(
+                {
+                    **base,
+                    "curve": "reliability",
+                    "dataset": "val",
+                    "series": series,
+                    "x_low": b / 15,
+                    "x_high": (b + 1) / 15,
+                    "weight": b / 105,
+                    **inside,
+                }
+            )
+        for x in np.linspace(0, 1, 11):
+            rows.append(
+                {**base, "curve": "risk_coverage", "dataset": "val", "series": "confidence", "x": x, "y": 0.3 * x}
+            )
+            rows.append({**base, "curve": "roc", "dataset": "sun", "series": "msp", "x": x, "y": x**0.5})
+        for name, b in itertools.product(("val", "sun"), range(5)):
+            rows.append(
+                {
+                    **base,
+                    "curve": "score_histogram",
+                    "dataset": name,
+                    "series": name,
+                    "label": "msp",
+                    "x_low": b / 5,
+                    "x_high": (b + 1) / 5,
+                    "y": float(b),
+                }
+            )
+        rows += [
+            {
+                **base,
+                "curve": "error_consistency",
+                "dataset": "val",
+                "series": other,
+                "y": 1.0 if other == model else 0.4,
+            }
+            for other in "ab"
+        ]
+    return pl.DataFrame(rows, schema=CURVE_SCHEMA)
+
+
+FRAMES: dict[str, pl.DataFrame] = {}
+
+
+def frame_of(name: str, results: pl.DataFrame, curves: pl.DataFrame) -> pl.DataFrame:
+    """Prepare a figure's numbers once for all tests."""
+    if name not in FRAMES:
+        FRAMES[name] = prepare(name, curves if FIGURES[name].needs == "curves" else results)
+    return FRAMES[name]
+
+
+def drawn_panels(name: str, data: pl.DataFrame) -> list[tuple[pl.DataFrame, Any]]:
+    draw = functions(name)[1]
+    panels = []
+    with figure_style():
+        for panel in data["panel"].unique(maintain_order=True):
+            ax = Figure(figsize=(4, 3)).add_subplot()
+            part = data.filter(pl.col("panel") == panel)
+            assert draw(part, ax) is ax
+            panels.append((part, ax))
+    return panels
+
+
+@pytest.mark.parametrize("name", SCATTERS)
+def test_every_point_is_drawn_where_the_frame_says(
+    name: str, everything: pl.DataFrame, drawn_curves: pl.DataFrame
+) -> None:
+    for part, ax in drawn_panels(name, frame_of(name, everything, drawn_curves)):
+        wanted = part.filter(pl.col("kind") == "point")
+        collections = [c for c in ax.collections if str(c.get_gid()).startswith("points:")]
+        drawn = np.concatenate([np.asarray(c.get_offsets()) for c in collections])
+        assert np.array(sorted(map(tuple, drawn))) == pytest.approx(np.array(sorted(wanted.select("x", "y").rows())))
+        for collection in collections:
+            assert isinstance(collection, PathCollection)
+            _, group, _ = collection.get_gid().split(":")
+            assert tuple(collection.get_facecolor()[0][:3]) == pytest.approx(to_rgb(GROUP_COLOURS[group]))
+        low, high = ax.get_xlim()
+        assert wanted.filter((pl.col("x") < low) | (pl.col("x") > high)).is_empty()
+        low, high = sorted(ax.get_ylim())
+        assert wanted.filter((pl.col("y") < low) | (pl.col("y") > high)).is_empty()
+
+
+@pytest.mark.parametrize(
+    "name", ["factor_accuracy", "ood", "calibration", "prompts", "corruptions", "risk_coverage", "roc"]
+)
+def test_every_line_is_drawn_where_the_frame_says(
+    name: str, everything: pl.DataFrame, drawn_curves: pl.DataFrame
+) -> None:
+    for part, ax in drawn_panels(name, frame_of(name, everything, drawn_curves)):
+        lines = {line.get_gid(): line for line in ax.lines if str(line.get_gid()).startswith("line:")}
+        wanted = part.filter(pl.col("kind") == "line")
+        assert set(lines) == {f"line:{series}" for series in wanted["series"].unique()}
+        for (series,), points in wanted.group_by("series", maintain_order=True):
+            assert lines[f"line:{series}"].get_xydata() == pytest.approx(points.select("x", "y").to_numpy())
+
+
+@pytest.mark.parametrize("name", ["correlation_matrix", "factor_heatmap", "error_consistency"])
+def test_every_cell_is_drawn(name: str, everything: pl.DataFrame, drawn_curves: pl.DataFrame) -> None:
+    for part, ax in drawn_panels(name, frame_of(name, everything, drawn_curves)):
+        matrix = np.asarray(ax.images[0].get_array())
+        wide = part.pivot("label", index="series", values="y", maintain_order=True)
+        assert [t.get_text() for t in ax.get_yticklabels()] == wide["series"].to_list()
+        assert [t.get_text() for t in ax.get_xticklabels()] == wide.columns[1:]
+        assert matrix == pytest.approx(wide.drop("series").to_numpy(), nan_ok=True)
+
+
+def test_reliability_bars_and_histogram(everything: pl.DataFrame, drawn_curves: pl.DataFrame) -> None:
+    for part, ax in drawn_panels("reliability", prepare("reliability", drawn_curves)):
+        first = part.filter(pl.col("series") == "before")
+        held = first.filter(pl.col("y").is_not_null())
+        assert len(held) == 14
+        assert [bar.get_height() for bar in ax.patches] == held["y"].to_list()
+        assert [bar.get_x() for bar in ax.patches] == pytest.approx(held["x_low"].to_list())
+        (inset,) = ax.child_axes
+        assert [bar.get_height() for bar in inset.patches] == pytest.approx([b / 105 for b in range(15)], abs=1e-6)
+        (after,) = [line for line in ax.lines if line.get_gid() == "after"]
+        assert after.get_xydata() == pytest.approx(held.select("x", "y").to_numpy())
+
+
+def test_score_histograms(drawn_curves: pl.DataFrame) -> None:
+    for part, ax in drawn_panels("score_histograms", prepare("score_histograms", drawn_curves)):
+        for patch, (_, bins) in zip(ax.patches, part.group_by("series", maintain_order=True), strict=True):
+            assert patch.get_data().values == pytest.approx(bins["y"].to_numpy())
+
+
+def test_frames_hold_the_tables_numbers(everything: pl.DataFrame) -> None:
+    frame = prepare("ood", everything).filter(pl.col("panel") == "SUN: AUROC", pl.col("kind") == "point")
+    assert dict(frame.select("model", "y").rows()) == dict(
+        values(everything, "auroc@sun").select("model", "value").rows()
+    )
+    assert dict(frame.select("model", "x").rows()) == dict(
+        values(everything, "top1@imagenet-val").select("model", "value").rows()
+    )
+    heat = prepare("factor_heatmap", everything).filter(pl.col("label") == "Pose")
+    overall = dict(values(everything, "top1@imagenet-val").select("model", "value").rows())
+    for model, value in values(everything, "factor_accuracy@imagenet-val[factor=pose]").select("model", "value").rows():
+        assert heat.filter(pl.col("model") == model)["y"][0] == pytest.approx(value - overall[model])
+    severe = prepare("corruptions", everything).filter(
+        pl.col("panel") == "Fog", pl.col("kind") == "point", pl.col("x") == 5
+    )
+    assert dict(severe.select("model", "y").rows()) == dict(
+        values(everything, "top1@imagenet-c-fog-5").select("model", "value").rows()
+    )
+
+
+def test_before_and_after_are_of_the_same_images() -> None:
+    rows = []
+    for i in range(4):
+        card = {"model": f"m{i}", "group": "supervised-in1k", "dataset": "val", "role": "id"}
+        rows += [
+            ResultRow(metric="top1", value=0.5 + i / 10, **card),
+            ResultRow(metric="ece", value=0.9, **card),
+            ResultRow(metric="ece", value=0.1, subset="held-out", **card),
+            ResultRow(metric="ece", value=0.05, calibrator="temperature", id_dataset="val", **card),
+        ]
+    frame = prepare("calibration", to_frame(rows)).filter(pl.col("kind") == "point")
+    by_panel = dict(frame.group_by("panel").agg(pl.col("y").unique()).rows())
+    assert by_panel == {"Val: ECE before": [0.1], "Val: ECE after": [0.05]}
+
+
+@pytest.mark.parametrize("name", [n for n, s in FIGURES.items() if s.needs == "results"])
+def test_a_table_without_the_numbers_says_so(name: str) -> None:
+    with pytest.raises(UserError):
+        prepare(name, to_frame([ResultRow(model="a", dataset="d", metric="nothing", value=0.5, role="id")]))
+
+
+def test_labels_cover_neither_points_nor_one_another(everything: pl.DataFrame) -> None:
+    page = compose("shape_bias", prepare("shape_bias", everything))
+    ax = page.axes[1]
+    renderer = page.canvas.get_renderer()
+    from matplotlib.text import Text
+
+    boxes = [Text.get_window_extent(t, renderer).extents for t in ax.texts if t.get_gid() == LABEL and t.get_visible()]
+    points = np.concatenate(
+        [
+            ax.transData.transform(np.asarray(c.get_offsets()))
+            for c in ax.collections
+            if str(c.get_gid()).startswith("points:")
+        ]
+    )
+    assert len(boxes) >= 4
+    for a, b in itertools.combinations(boxes, 2):
+        assert not overlap(tuple(np.add(a, (1, 1, -1, -1))), tuple(b))
+    for x0, y0, x1, y1 in boxes:
+        assert not ((points[:, 0] > x0) & (points[:, 0] < x1) & (points[:, 1] > y0) & (points[:, 1] < y1)).any()
+
+
+def luminance(colour: str) -> float:
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in to_rgb(colour)]
+    y = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+    return 116 * y ** (1 / 3) - 16 if y > 0.008856 else 903.3 * y
+
+
+def seen_with(colour: str, matrix: np.ndarray) -> np.ndarray:
+    linear = np.array([c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in to_rgb(colour)])
+    back = np.clip(matrix @ linear, 0, 1)
+    return np.where(back <= 0.0031308, 12.92 * back, 1.055 * back ** (1 / 2.4) - 0.055)
+
+
+def test_colours_differ_in_grey_and_for_the_colour_blind() -> None:
+    known = [GROUP_COLOURS[group] for group in GROUPS if group != "unknown"]
+    for a, b in itertools.combinations(known, 2):
+        assert abs(luminance(a) - luminance(b)) > 3
+    # Machado, Oliveira and Fernandes 2009, severity 1: protanopia, deuteranopia, tritanopia
+    kinds = [
+        np.array([[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]]),
+        np.array([[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]]),
+        np.array([[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.303900]]),
+    ]
+    for matrix in kinds:
+        for a, b in itertools.combinations(known, 2):
+            assert np.linalg.norm(seen_with(a, matrix) - seen_with(b, matrix)) > 0.1
+
+
+def test_sources_get_markers_of_their_own() -> None:
+    markers = source_markers(["wit", "laion-2b", "imagenet-1k", "mine", "yours", "datacomp-1b"])
+    assert markers["wit"] == "o"
+    assert markers["datacomp-1b"] == "h"
+    assert len(set(markers.values())) == 6
+
+
+@pytest.mark.parametrize(("head", "count"), [("openai-80", 80), ("photo-1", 1), ("mine", None), ("", None)])
+def test_templates_are_counted_by_name(head: str, count: int | None) -> None:
+    assert templates_of(head) == count
+
+
+@pytest.mark.parametrize(("width", "inches"), [("neurips", 5.5), ("cvpr-column", 3.25), ("4.2", 4.2), (7, 7.0)])
+def test_widths(width: str | float, inches: float) -> None:
+    assert width_in_inches(width) == inches
+    assert "neurips" in CONFERENCE_WIDTHS
+
+
+@pytest.mark.parametrize("width", ["nerips", "0", "400"])
+def test_impossible_widths_are_refused(width: str) -> None:
+    with pytest.raises(UserError):
+        width_in_inches(width)
+
+
+def test_saving_twice_gives_the_same_bytes_and_the_numbers(everything: pl.DataFrame, tmp_path: Path) -> None:
+    data = prepare("shape_bias", everything)
+    for folder in ("a", "b"):
+        save("shape_bias", data, tmp_path / folder, formats=["pdf", "svg", "png"], width="icml-column")
+    for suffix in ("pdf", "svg", "png", "csv"):
+        first, second = ((tmp_path / folder / f"shape_bias.{suffix}").read_bytes() for folder in "ab")
+        assert first == second
+        assert len(first) > 500
+    back = pl.read_csv(tmp_path / "a" / "shape_bias.csv", infer_schema_length=None)
+    assert back["y"].to_list() == data["y"].to_list()
+
+
+def test_the_readers_own_style_comes_back() -> None:
+    import matplotlib as mpl
+
+    before = dict(mpl.rcParams)
+    with figure_style():
+        assert mpl.rcParams["pdf.fonttype"] == 42
+    assert dict(mpl.rcParams) == before
+
+
+def test_command(results: pl.DataFrame, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = write_results(results, tmp_path / "r.parquet")
+    words = ["figures", str(source), "-o", str(tmp_path / "f"), "--only", "prompts,ranks", "--format", "png"]
+    assert main(words) == 0
+    assert {p.name for p in (tmp_path / "f").iterdir()} == {"prompts.png", "prompts.csv", "ranks.png", "ranks.csv"}
+    assert main(["figures", "--list"]) == 0
+    listed = capsys.readouterr().out
+    assert all(name in listed for name in FIGURES)
+    for wrong, said in (
+        (["--only", "odo"], "did you mean ood"),
+        (["--only", "roc"], "--cache"),
+        (["--only", "ranks", "--format", "gif"], "formats are"),
+        (["--only", "corruptions"], "corruption"),
+    ):
+        assert main(["figures", str(source), "-o", str(tmp_path / "g"), *wrong]) == 2
+        assert said.lower() in capsys.readouterr().err.lower()

@@ -1,0 +1,66 @@
+"""The notebook's wrapper answers as the functions below it do, and shows itself without running anything."""
+
+from __future__ import annotations
+
+import polars as pl
+import pytest
+
+from analyze.interactive import Results
+from analyze.quantities import values
+from analyze.results import write_results
+from cache_schema.errors import UserError
+
+
+def test_the_five_questions(results: pl.DataFrame, tmp_path) -> None:
+    found = Results(write_results(results, tmp_path / "r.parquet"))
+    (page,) = found.table()
+    assert page.page == {"dataset": "imagenet-val"}
+    assert {r[0] for r in page.rows} == set(found.models)
+    best = found.best("ece", on="imagenet-r", n=3)
+    assert best["ece"].to_list() == values(results, "ece@imagenet-r")["value"].sort().to_list()[:3]
+    assert found.best("top1", n=1)["top1"][0] == values(results, "top1@imagenet-val")["value"].max()
+    name = found.models[0]
+    (card,) = found.model(name)
+    assert {r[0] for r in card.rows} >= {"imagenet-val", "imagenet-a", "textures"}
+    trend = found.trend("top1@imagenet-a", n_boot=100)
+    assert trend.pearson.low <= trend.pearson.value <= trend.pearson.high
+    assert len(trend.points) == 36
+    assert trend.line.x_scale == "probit"
+    assert found.trend("auroc@sun", n_boot=10).line.y_scale == "linear"
+    assert len(found.figure("ood").axes) == 10
+
+
+def test_it_shows_itself(results: pl.DataFrame, hostile_table: pl.DataFrame) -> None:
+    found = Results(results)
+    assert repr(found).startswith("Results: 3,396 numbers of 36 models (6 ")
+    assert "ImageNet-A" in repr(found)
+    assert "**" in repr(found.table())
+    for shown in (
+        Results(hostile_table),
+        Results(hostile_table).table(),
+        Results(hostile_table).trend("ece@val", n_boot=5),
+    ):
+        page = shown._repr_html_()
+        assert "<script>" not in page
+        assert "<img" not in page
+
+
+def test_conditions_narrow(results: pl.DataFrame) -> None:
+    found = Results(results).where(group="clip-*", dataset=["imagenet-val", "imagenet-a"])
+    assert all(m.startswith("clip") for m in found.models)
+    assert found.datasets == ["imagenet-val", "imagenet-a"]
+
+
+@pytest.mark.parametrize(
+    ("question", "said"),
+    [
+        (lambda r: r.model("clip-ft-in1k-wit-01"), "did you mean"),
+        (lambda r: r.best("shape_bias", on="cue-conflict"), "no direction"),
+        (lambda r: r.figure("reliability"), "single images"),
+        (lambda r: r.figure("odo"), "did you mean ood"),
+        (lambda r: r.best("tpo1"), "did you mean top1"),
+    ],
+)
+def test_wrong_questions_name_the_mend(results: pl.DataFrame, question, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        question(Results(results))
