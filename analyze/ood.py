@@ -235,6 +235,7 @@ def _rows(
     card = inputs.store.model
     distances = ood_sets(cache, model, options)
     digests = [s.digest[:16] for s in (inputs.store, inputs.head, inputs.reference) if s is not None]
+    stores = {dataset: ",".join([*digests, cache.store(card.id, dataset).digest[:16]]) for dataset in distances}
     for candidate in candidates:
         name = candidate.detector.name
         told = options_of(candidate, options)
@@ -242,6 +243,7 @@ def _rows(
             model=card.id,
             dataset="",
             metric="",
+            command="ood",
             id_dataset=options.id_dataset,
             score=name,
             options=canonical(told),
@@ -256,11 +258,11 @@ def _rows(
             samples_seen=card.samples_seen,
         )
         own = inside.get(name)
-        yield from _numbers(blank, candidate, own, outside, distances, digests, cache)
+        yield from _numbers(blank, candidate, own, outside, distances, stores)
         if shifted and candidate.fitted is not None:
             wide = replace(blank, options=canonical({**told, "full_spectrum": list(shifted)}))
             joined = None if own is None else np.concatenate([own, *(s[name] for s in spectrum if name in s)])
-            yield from _numbers(wide, candidate, joined, outside, distances, digests, cache)
+            yield from _numbers(wide, candidate, joined, outside, distances, stores)
 
 
 def _numbers(
@@ -269,14 +271,12 @@ def _numbers(
     inside: NDArray[np.float32] | None,
     outside: Mapping[str, Scores],
     distances: Mapping[str, str],
-    digests: list[str],
-    cache: Cache,
+    stores: Mapping[str, str],
 ) -> Iterator[ResultRow]:
     found: dict[str, dict[str, ResultRow]] = {metric: {} for metric in METRICS}
     for dataset in distances:
         theirs = outside[dataset].get(blank.score)
-        stores = ",".join([*digests, cache.store(blank.model, dataset).digest[:16]])
-        here = replace(blank, dataset=dataset, store=stores)
+        here = replace(blank, dataset=dataset, store=stores[dataset])
         for metric in METRICS:
             row = _number(replace(here, metric=metric, direction=direction(metric)), candidate.reason, inside, theirs)
             found[metric][dataset] = row
@@ -345,11 +345,12 @@ def is_done(table: pl.DataFrame | None, cache: Cache, model: str, options: OodOp
         told = json.loads(text) if text else {}
         have.add((score, dataset, _plain(told), tuple(told.get("full_spectrum", ())), store))
     shifted = spectrum_sets(cache, model, options)
+    outside = ood_sets(cache, model, options)
+    stores = {dataset: ",".join([*digests, cache.store(model, dataset).digest[:16]]) for dataset in outside}
     for name in options.detectors:
         plain = options_of(Candidate(get(name, defaults=options.defaults), None), options)
         spectra = {(), shifted} if not inputs.lacks(name, options.defaults) else {()}
-        for dataset in ood_sets(cache, model, options):
-            store = ",".join([*digests, cache.store(model, dataset).digest[:16]])
+        for dataset, store in stores.items():
             if any((name, dataset, _plain(plain), wide, store) not in have for wide in spectra):
                 return False
     return True

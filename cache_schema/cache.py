@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from cache_schema.errors import CacheError, StoreNotFoundError, UserError, nearest
 from cache_schema.failures import Failure, failure_paths, read_failure
+from cache_schema.naming import slug
 from cache_schema.place import Place, open_place
 from cache_schema.records import DatasetCard, ModelCard
 from cache_schema.schema import KINDS
@@ -61,9 +62,12 @@ class Cache:
         """
         if kind is not None and kind not in KINDS:
             raise UserError(f"no kind of store {kind!r}{nearest(kind, KINDS)}; there are {', '.join(KINDS)}")
+        return self._listed(kind, self.place.names())
+
+    def _listed(self, kind: str | None, names: Sequence[str], *, whole: bool = True) -> list[Store]:
+        """Return the stores of some names; ``whole`` where these are all there are."""
         wanted = None if kind is None else KINDS[kind].folder
         known, refused, stores = {}, {}, []
-        names = self.place.names()
         for path in names if wanted is None else (name for name in names if _folder_of(name) == wanted):
             try:
                 reader = self.place.reader(path)
@@ -78,7 +82,9 @@ class Cache:
                 stores.append(store)
         self._known.update(known)
         # What was asked for is known anew, what was not stays as it was, what is gone is forgotten.
-        older = {key: old for key, old in self._refused.items() if key not in known and key in names}
+        older = {
+            key: old for key, old in self._refused.items() if key not in known and (key in names or not whole)
+        }
         self._refused = {**older, **refused}
         return stores
 
@@ -164,11 +170,15 @@ class Cache:
         assert isinstance(found, TextStore)
         return found
 
+    def _of_model(self, kind: str, model_id: str) -> list[Store]:
+        """Return a model's stores of a kind; only its own folder is looked into."""
+        stores = self._listed(kind, self.place.names(slug(model_id)), whole=False)
+        return [store for store in stores if store.header["model"]["id"] == model_id]
+
     def _find(
         self, kind: str, model_id: str, dataset_id: str, identity: str | None, *, variant: str | None = None
     ) -> Store:
-        stores = self.stores(kind)
-        of_model = [store for store in stores if store.header["model"]["id"] == model_id]
+        of_model = self._of_model(kind, model_id)
         found = [
             store
             for store in of_model
@@ -184,7 +194,7 @@ class Cache:
             names = ", ".join(store.path.name for store in found)
             raise UserError(f"{len(found)} {what}: {names}; name one by its identity, or delete the others")
         if not of_model:
-            hint = nearest(model_id, {store.header["model"]["id"] for store in stores})
+            hint = nearest(model_id, {store.header["model"]["id"] for store in self.stores(kind)})
         else:
             hint = nearest(dataset_id, {store.header["dataset"]["id"] for store in of_model})
         refused = [bad for bad in self._refused.values() if bad.path.parent.name in (model_id, KINDS[kind].folder)]
@@ -196,8 +206,8 @@ class Cache:
         """Return all heads of a model, sorted by path."""
         return [
             store
-            for store in self.stores("head")
-            if isinstance(store, HeadStore) and store.header["model"]["id"] == model_id
+            for store in self._of_model("head", model_id)
+            if isinstance(store, HeadStore)
         ]
 
     def head(self, model_id: str, class_space: str, prompt_set: str | None = None) -> HeadStore:

@@ -84,13 +84,13 @@ def store_folder(cache_path: Path | str, kind: str, model_id: str) -> Path:
     return Path(cache_path) / slug(model_id) / KINDS[kind].folder
 
 
-def store_folders(cache_path: Path | str) -> Iterator[Path]:
+def store_folders(cache_path: Path | str, model: str = "") -> Iterator[Path]:
     """Yield every folder of a cache that may hold stores: each model's own and those of the kinds below
-    it.
+    it; with the slug of a model, only its.
     """
     below = {spec.folder for spec in KINDS.values() if spec.folder}
     with os.scandir(cache_path) as models:
-        folders = sorted(entry.path for entry in models if _is_plain_folder(entry))
+        folders = sorted(entry.path for entry in models if model in ("", entry.name) and _is_plain_folder(entry))
     for folder in folders:
         yield Path(folder)
         with os.scandir(folder) as entries:

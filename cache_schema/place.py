@@ -37,8 +37,8 @@ class Place(ABC):
     is_local: bool
 
     @abstractmethod
-    def names(self) -> list[str]:
-        """Return the stores' paths below the cache, ``/`` between parts, sorted."""
+    def names(self, model: str = "") -> list[str]:
+        """Return the stores' paths below the cache, ``/`` between parts, sorted; of one model's folder, if named."""
 
     @abstractmethod
     def reader(self, name: str) -> StoreReader:
@@ -62,10 +62,10 @@ class LocalPlace(Place):
         self.folder = path
         self.title = str(path)
 
-    def names(self) -> list[str]:
+    def names(self, model: str = "") -> list[str]:
         """Return the stores' paths."""
         found = []
-        for folder in store_folders(self.folder):
+        for folder in store_folders(self.folder, model):
             below = folder.relative_to(self.folder).as_posix()
             with os.scandir(folder) as entries:
                 found += [

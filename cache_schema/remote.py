@@ -143,8 +143,10 @@ class RemotePlace(Place):
         self._names: list[str] | None = None
         self._readers: dict[str, StoreReader | CacheError] = {}
 
-    def names(self) -> list[str]:
+    def names(self, model: str = "") -> list[str]:
         """Return the stores' paths."""
+        if model:
+            return [name for name in self.names() if name.startswith(f"{model}/")]
         if self._names is None:
             self._names = self._listed()
             if not self._names and not self.fs.exists(self.root):
