@@ -185,7 +185,7 @@ class PromptedStore:
 
 def prompt_sets(cache: Cache) -> list[str]:
     """Return the names of all prompt sets that the cache has heads of, sorted."""
-    return sorted({head.prompt_set for head in cache.stores("head") if head.prompt_set})
+    return sorted({str(head.details["prompt_set"]) for head in cache.stores("head") if head.details["prompt_set"]})
 
 
 def prompted_sources(cache: Cache, name: str) -> tuple[list[Source], list[tuple[str, str, str]]]:

@@ -184,7 +184,7 @@ class Decoder:
         process = self._context.Process(target=_worker, args=(theirs, memory, self._slot_bytes), daemon=True)
         process.start()
         theirs.close()
-        return _Worker(process, ours, np.frombuffer(memory, dtype=np.uint8))
+        return _Worker(process, ours, np.frombuffer(memoryview(memory), dtype=np.uint8))
 
     @staticmethod
     def _stop(worker: _Worker) -> None:
@@ -332,7 +332,7 @@ class _Pass:
                 problems.append((row, answer[1]))
                 self.decoder._stop(spare)
                 spare = self._fresh()
-        spare.free = [s for s in range(SLOTS_PER_WORKER)]
+        spare.free = list(range(SLOTS_PER_WORKER))
         self.decoder._workers[index] = spare
         # The batch owns its pixels: slot -1 goes back to nobody.
         self.finished[start] = (PixelBatch(start, stop, pixels, valid, tuple(problems)), _NOBODY, slot)
@@ -365,7 +365,7 @@ _NOBODY: Any = _Nobody()
 
 
 def changed_since(dataset: Dataset) -> str:
-    """Return which file no longer has the size that the dataset's digest was made from; empty where none has changed."""
+    """Return which file no longer has the size that the dataset's digest was made from; empty where none is."""
     if dataset.source is not None:
         return ""
     for path, expected in zip(dataset.paths, dataset.sizes.tolist(), strict=True):

@@ -56,7 +56,9 @@ def store_bytes(job: Job, feature_bytes: int = 2) -> float:
     classes = 0 if space is None else len(space)
     if job.dataset.card.role == "reference":
         rows = int(job.dataset.card.extra.get("bank_per_class", 50)) * max(classes, 1)
-        return rows * (classes * LOGIT_BYTES + width * feature_bytes) + 8.0 * (2 * classes**2 + 2 * classes * width + width**2)
+        return rows * (classes * LOGIT_BYTES + width * feature_bytes) + 8.0 * (
+            2 * classes**2 + 2 * classes * width + width**2
+        )
     return len(job.dataset) * (classes * LOGIT_BYTES + width * feature_bytes + ROW_BYTES)
 
 

@@ -16,8 +16,8 @@ class Event:
     Attributes
     ----------
     kind
-        ``loading`` a model; a ``pass`` begins; ``rows`` went through; ``rates`` of a finished pass; a job is ``done`` or
-        ``failed``; a ``note`` to print.
+        ``loading`` a model; a ``pass`` begins; ``rows`` went through; ``rates`` of a finished pass; a job is ``done``
+        or ``failed``; a ``note`` to print.
     model, dataset
         Ids, empty where the event is about neither. Several models of a pass are comma-separated.
     rows

@@ -68,7 +68,7 @@ class PixelSource:
         try:
             with staged.open("wb") as file:
                 for batch in self._decoder.batches(dataset, geometry, batch_size):
-                    file.write(memoryview(np.ascontiguousarray(batch.pixels)).cast("B"))
+                    file.write(np.ascontiguousarray(batch.pixels).data)
                     valid[batch.start : batch.stop] = batch.valid
                     problems.extend(batch.problems)
                     yield batch

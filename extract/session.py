@@ -61,7 +61,10 @@ def run_plan(args: argparse.Namespace) -> int:
     console = Console()
     plan, options, failed = _plan(args, Console(stderr=True))
     cost = estimate(
-        plan, open_if_there(options.cache), rate=args.rate, feature_bytes=4 if options.features_dtype == "float32" else 2
+        plan,
+        open_if_there(options.cache),
+        rate=args.rate,
+        feature_bytes=4 if options.features_dtype == "float32" else 2,
     )
     table = Table(title=escape(f"{args.study}: {len(plan.models)} models x {len(plan.datasets)} datasets"))
     for column in ("dataset", "role", "images", "sealed", "missing", "skipped"):
@@ -99,7 +102,9 @@ def _settle(args: argparse.Namespace, study: Study | None) -> None:
     """Fill in what the command line leaves open: from the study, else the defaults."""
     if study is not None:
         if args.model_list or args.dataset or args.datasets:
-            raise UserError("--study names the models and datasets: leave --model-list and --dataset away, or change the file")
+            raise UserError(
+                "--study names the models and datasets: leave --model-list and --dataset away, or change the file"
+            )
         args.model_list = list(study.model_lists)
     said = {
         "cache": study.cache if study else Path("cache"),
@@ -129,12 +134,16 @@ def _model_specs(args: argparse.Namespace) -> list[ModelSpec]:
     from extract.model_list import read_model_list
 
     if not args.model_list:
-        raise UserError("name the models: --model-list models.txt, or a built-in list as --model-list @clip-zero-shot-51")
+        raise UserError(
+            "name the models: --model-list models.txt, or a built-in list as --model-list @clip-zero-shot-51"
+        )
     specs: dict[str, ModelSpec] = {}
     for source in args.model_list:
         for spec in read_model_list(source):
             if spec.id in specs and (spec.name, spec.checkpoint) != (specs[spec.id].name, specs[spec.id].checkpoint):
-                raise UserError(f"two models are called {spec.id!r} ({specs[spec.id].where} and {spec.where}): give one an id=")
+                raise UserError(
+                    f"two models are called {spec.id!r} ({specs[spec.id].where} and {spec.where}): give one an id="
+                )
             specs.setdefault(spec.id, spec)
     return list(specs.values())
 
@@ -292,9 +301,7 @@ def _run(plan: Plan, options: RunOptions, args: argparse.Namespace, console: Con
         check_writable(options.cache)
         clean_stale(options.cache)
         with reporter:
-            engine(args.engine)(
-                units, options, reporter, devices=devices, address=args.address
-            )
+            engine(args.engine)(units, options, reporter, devices=devices, address=args.address)
     return reporter
 
 

@@ -11,7 +11,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 MODELS = (
-    "wit-vit-20k", "laion-vit-40k", "laion-cnn-20k", "ft-wit-vit", "ft12k-laion-cnn", "resnet", "convnext", "vit", "more-vit",
+    "wit-vit-20k", "laion-vit-40k", "laion-cnn-20k", "ft-wit-vit", "ft12k-laion-cnn", "resnet", "convnext", "vit",
+    "more-vit",
 )  # fmt: skip
 """Of each group at least one."""
 
@@ -42,7 +43,9 @@ def miniature_cache(miniature: Path) -> Path:
 
     cache = ROOT / ".pytest_cache" / "miniature-cache"
     lines = (miniature / "models.txt").read_text().splitlines()
-    chosen = [line for line in lines if not line.startswith("#") and any(f"id={name} " in f"{line} " for name in MODELS)]
+    chosen = [
+        line for line in lines if not line.startswith("#") and any(f"id={name} " in f"{line} " for name in MODELS)
+    ]
     assert len(chosen) == len(MODELS)
     with one_at_a_time(cache.with_suffix(".lock")):
         # Beside the full list: paths in a list are relative to it.

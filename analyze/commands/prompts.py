@@ -47,7 +47,8 @@ def run(args: argparse.Namespace) -> int:
     names = words(args.prompts) or prompt_sets(cache)
     if not names:
         raise UserError(f"{args.cache} holds no zero-shot head: prompts need a CLIP model and its text heads")
-    tables, failures = [], {}
+    tables: list[pl.DataFrame] = []
+    failures: dict[str, str] = {}
     for name in names:
         sources, missing = prompted_sources(cache, name)
         for model, dataset, reason in missing:

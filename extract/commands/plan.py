@@ -1,4 +1,4 @@
-"""What a study would run: models x datasets, images, stores done and missing, disk, and device hours with their basis."""
+"""What a study would run: models x datasets, stores done and missing, disk, and device hours with their basis."""
 
 from __future__ import annotations
 

@@ -48,10 +48,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     how.add_argument("--batch-size", default="auto", metavar="auto|N", help="auto: 256 on a GPU, 32 on the CPU")
     how.add_argument("--workers", default="auto", metavar="auto|N", help="decoding processes; 0 decodes in this one")
-    how.add_argument("--resident", type=int, default=0, metavar="N", help="models on a device at once (0: as many as fit)")
-    how.add_argument("--pixel-cache", type=Path, metavar="DIR", help="keep decoded pixels here, for later passes and runs")
+    how.add_argument(
+        "--resident", type=int, default=0, metavar="N", help="models on a device at once (0: as many as fit)"
+    )
+    how.add_argument(
+        "--pixel-cache", type=Path, metavar="DIR", help="keep decoded pixels here, for later passes and runs"
+    )
     how.add_argument("--pixel-cache-gb", type=float, default=20.0, metavar="GB", help="what it may hold (default: 20)")
-    how.add_argument("--compile", action="store_true", help="compile the models (pays for slow ones and large datasets)")
+    how.add_argument(
+        "--compile", action="store_true", help="compile the models (pays for slow ones and large datasets)"
+    )
     how.add_argument("--engine", default="local", choices=("local", "ray"), help="default: local")
     how.add_argument("--address", default="", metavar="ADDRESS", help="of the Ray cluster (default: the local one)")
     how.add_argument("--shard", default="0/1", metavar="i/n", help="take every n-th group of models, for job arrays")

@@ -20,7 +20,9 @@ def run(args: argparse.Namespace) -> int:
     import cache_schema
 
     cache = cache_schema.open_cache(args.cache)
-    sealed = {(store.model.id, store.dataset.id) for kind in ("predictions", "reference") for store in cache.stores(kind)}
+    sealed = {
+        (store.model.id, store.dataset.id) for kind in ("predictions", "reference") for store in cache.stores(kind)
+    }
     failed = {(failure.model, failure.dataset): failure.reason for failure in cache.failures()}
     models = sorted({model for model, _ in (*sealed, *failed)})
     datasets = sorted({dataset for _, dataset in (*sealed, *failed) if dataset})
@@ -31,9 +33,7 @@ def run(args: argparse.Namespace) -> int:
     marks = {True: "[green]sealed[/]", False: "[red]failed[/]", None: "[dim]missing[/]"}
     for model in models:
         whole = (model, "") in failed
-        states = [
-            True if (model, d) in sealed else False if whole or (model, d) in failed else None for d in datasets
-        ]
+        states = [True if (model, d) in sealed else False if whole or (model, d) in failed else None for d in datasets]
         table.add_row(escape(model), *(marks[state] for state in states))
     console = Console()
     console.print(table)
@@ -42,5 +42,7 @@ def run(args: argparse.Namespace) -> int:
         console.print(f"[red]failed[/] {escape(where)}: {escape(reason)}", soft_wrap=True, highlight=False)
     refused = cache.refused()
     for store in refused:
-        console.print(f"[red]unusable[/] {escape(store.path.name)}: {escape(store.reason)}", soft_wrap=True, highlight=False)
+        console.print(
+            f"[red]unusable[/] {escape(store.path.name)}: {escape(store.reason)}", soft_wrap=True, highlight=False
+        )
     return int(bool(failed or refused))

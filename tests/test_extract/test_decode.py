@@ -73,7 +73,8 @@ def coloured(colour: tuple[int, int, int]) -> bytes:
 def decoded(dataset: Dataset, workers: int, batch_size: int, geometry: Geometry = GEOMETRY, **limits: float):
     with Decoder(workers, batch_size * 16 * 16 * 3, **limits) as decoder:
         batches = [
-            (b.start, b.stop, b.pixels.copy(), b.valid, b.problems) for b in decoder.batches(dataset, geometry, batch_size)
+            (b.start, b.stop, b.pixels.copy(), b.valid, b.problems)
+            for b in decoder.batches(dataset, geometry, batch_size)
         ]
     assert [start for start, *_ in batches] == list(range(0, len(dataset), batch_size))
     pixels = np.concatenate([b[2] for b in batches])

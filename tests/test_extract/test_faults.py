@@ -96,7 +96,7 @@ def test_killed_at_any_moment_the_same_command_finishes_the_same_cache(study: Pa
             shutil.rmtree(study / "killed")
     run_extract(*words("killed"), cwd=study)
     assert digests(study / "killed") == digests(study / "whole")
-    left = [path for path in (study / "killed").rglob(".staged-*")]
+    left = list((study / "killed").rglob(".staged-*"))
     assert left == []
 
 
@@ -152,7 +152,10 @@ def test_a_model_that_gives_nan_fails_alone(study: Path, run_extract) -> None:
     done = run_extract(*words("cache"), cwd=study, code=1)
     assert "nan on pets" in done.stderr
     assert "NaN" in done.stderr
-    assert {s.model.id for s in cache_schema.open_cache(study / "cache").stores("predictions")} == {"test_vit", "test_resnet"}
+    assert {s.model.id for s in cache_schema.open_cache(study / "cache").stores("predictions")} == {
+        "test_vit",
+        "test_resnet",
+    }
     failed = cache_schema.open_cache(study / "cache").failures()
     assert {failure.model for failure in failed} == {"nan"}
 

@@ -1,4 +1,4 @@
-"""A local cluster of two nodes loses a worker and a node in the middle; the finished cache equals an undisturbed one."""
+"""A local cluster of two nodes loses a worker and a node in the middle; its cache equals an undisturbed one."""
 
 from __future__ import annotations
 

@@ -53,7 +53,9 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
         target = root / "photographs" / photograph.stem.rpartition("_")[2] / photograph.name
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(photograph.read_binary())
-    (root / "datasets.toml").write_text('[photographs]\npath = "photographs"\nlabels = "index"\nclasses = "imagenet-1k"\n')
+    (root / "datasets.toml").write_text(
+        '[photographs]\npath = "photographs"\nlabels = "index"\nclasses = "imagenet-1k"\n'
+    )
     return root
 
 

@@ -49,7 +49,10 @@ def test_plan_run_and_analyse(study: Path, run_extract) -> None:
     assert "lions" in before.stderr
     run_extract("--study", "study.toml", "--workers", 0, cwd=study)
     cache = cache_schema.open_cache(study / "stores")
-    assert {(s.model.id, s.dataset.id) for s in cache.stores("predictions")} == {("test_vit", "pets"), ("test_vit", "cats")}
+    assert {(s.model.id, s.dataset.id) for s in cache.stores("predictions")} == {
+        ("test_vit", "pets"),
+        ("test_vit", "cats"),
+    }
     assert all(store.path.suffix == ".h5" for store in cache.stores())
     after = run_extract("plan", "study.toml", cwd=study)
     assert "0 stores to make" in after.stdout
