@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 MODELS = (
-    "wit-vit-20k", "laion-vit-40k", "laion-cnn-20k", "ft-wit-vit", "ft12k-laion-cnn", "resnet", "convnext", "vit",
+    "wit-vit-15k", "laion-vit-30k", "laion-cnn-24k", "ft-wit-vit", "ft12k-laion-cnn", "resnet", "convnext", "vit",
     "more-vit",
 )  # fmt: skip
 """Of each group at least one."""
