@@ -21,11 +21,12 @@ from extract.datasets.base import Dataset
 from extract.decode import DatasetChangedError, Decoder, changed_since
 from extract.events import Event, Listener
 from extract.forward import Runner, TextHead, run_pass
-from extract.models import load
+from extract.models import build
 from extract.models.base import Head, LoadedModel, Prepared
 from extract.options import RunOptions
 from extract.pixel_cache import PixelSource
 from extract.plan import HeadJob, Job, Unit, head_identity, is_sealed, is_zero_shot, job_identity
+from extract.prefetch import Prefetcher
 from extract.prompts import PromptSet
 from extract.residency import Residency
 from extract.sinks import ReferenceSink, StoreSink
@@ -69,13 +70,26 @@ class Worker:
         side = 224
         self.decoder = Decoder(options.workers, options.batch_size * side * side * 3)
         self.pixels = PixelSource(self.decoder, options)
+        self.models = Prefetcher(build, most_models=options.resident)
 
     def close(self) -> None:
-        """End the decoding processes."""
+        """End the decoding processes and the loading of models."""
+        self.models.close()
         self.decoder.close()
 
-    def run(self, unit: Unit) -> None:
-        """Do everything in a unit; what fails is recorded and told, the rest goes on."""
+    def run(self, unit: Unit, following: Unit | None = None) -> None:
+        """Do everything in a unit; what fails is recorded and told, the rest goes on.
+
+        Parameters
+        ----------
+        unit
+            What to do.
+        following
+            What will be done next, where that is known: its models are read while the device works on this one.
+        """
+        self.models.want(unit.models)
+        if following is not None:
+            self.models.want(following.models)
         for wave in self._waves(unit):
             self._wave(unit, wave)
 
@@ -92,7 +106,7 @@ class Worker:
                 residency = Residency(self.device, self.options)
             self.tell(Event("loading", prepared.card.id))
             try:
-                model = load(prepared, device=self.options.device, precision=self.options.precision)
+                model = self.models.take(prepared).on(self.options.device, self.options.precision)
                 residency.add(model)
             except Exception as error:  # noqa: BLE001  # a model that cannot be loaded must not stop the others
                 self._fail_model(unit, prepared, error)

@@ -7,6 +7,7 @@ import queue
 import signal
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import zip_longest
 from typing import Any
 
 from cache_schema.errors import CloserlookError
@@ -37,8 +38,8 @@ def _run_here(units: Sequence[Unit], options: RunOptions, listener: Listener) ->
 
     worker = Worker(options, listener)
     try:
-        for unit in units:
-            worker.run(unit)
+        for unit, following in zip_longest(units, units[1:]):
+            worker.run(unit, following)
     finally:
         worker.close()
 
@@ -50,8 +51,13 @@ def _device_process(options: RunOptions, todo: Any, events: Any) -> None:
 
     worker = Worker(options, events.put)
     try:
-        while (unit := todo.get()) is not None:
-            worker.run(unit)
+        item = todo.get()
+        while item is not None:
+            unit, may_reserve = item
+            # While much is left, the next piece is taken early, so that its models are read during this one.
+            following = todo.get() if may_reserve else None
+            worker.run(unit, following[0] if following else None)
+            item = following if may_reserve else todo.get()
     except CloserlookError as error:
         events.put(error)
     finally:
@@ -62,8 +68,10 @@ def _device_process(options: RunOptions, todo: Any, events: Any) -> None:
 def _run_processes(units: Sequence[Unit], options: RunOptions, listener: Listener, devices: Sequence[str]) -> None:
     context = multiprocessing.get_context("spawn")
     todo, events = context.Queue(), context.Queue()
-    for item in (*units, *(None for _ in devices)):
-        todo.put(item)
+    for index, unit in enumerate(units):
+        todo.put((unit, index + 2 * len(devices) < len(units)))
+    for _ in devices:
+        todo.put(None)
     processes = [
         context.Process(target=_device_process, args=(replace(options, device=device), todo, events), name=device)
         for device in devices

@@ -9,14 +9,15 @@ from extract.models.base import LoadedModel, Prepared
 
 if TYPE_CHECKING:
     from extract.model_list import ModelSpec
+    from extract.models.base import Built
 
-__all__ = ["ADAPTERS", "load", "prepare"]
+__all__ = ["ADAPTERS", "build", "load", "prepare"]
 
 ADAPTERS = {
     "timm": "extract.models.timm_models",
     "open_clip": "extract.models.open_clip_models",
 }
-"""Library -> the module that has its ``prepare`` and ``load``; imported when first used."""
+"""Library -> the module that has its ``prepare`` and ``build``; imported when first used."""
 
 
 def _adapter(library: str) -> Any:
@@ -35,8 +36,8 @@ def prepare(spec: ModelSpec) -> Prepared:
     return prepared
 
 
-def load(prepared: Prepared, *, device: str = "cpu", precision: str = "fp32") -> LoadedModel:
-    """Build a model, load its weights, and put it on a device in evaluation mode.
+def build(prepared: Prepared) -> Built:
+    """Build a model and load its weights, all in the machine's memory; safe to do in a thread beside a device at work.
 
     Raises
     ------
@@ -45,6 +46,10 @@ def load(prepared: Prepared, *, device: str = "cpu", precision: str = "fp32") ->
     UserError
         The weights do not fit.
     """
-    chosen = prepared.spec.options.get("precision", precision)
-    loaded: LoadedModel = _adapter(prepared.spec.library).load(prepared, device=device, precision=chosen)
-    return loaded
+    built: Built = _adapter(prepared.spec.library).build(prepared)
+    return built
+
+
+def load(prepared: Prepared, *, device: str = "cpu", precision: str = "fp32") -> LoadedModel:
+    """Build a model and put it on a device in evaluation mode; see `build` for what it raises."""
+    return build(prepared).on(device, precision)

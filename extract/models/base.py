@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AFFINE_TOLERANCE",
     "PRECISIONS",
+    "Built",
     "Geometry",
     "Head",
     "HeadUnavailable",
@@ -69,6 +71,33 @@ class Prepared:
     card: ModelCard
     preprocessing: Preprocessing
     weights: Path | None
+
+
+@dataclass(frozen=True, eq=False)
+class Built:
+    """A model with its weights in the machine's memory, not yet on a device; nothing of it has touched the device.
+
+    Attributes
+    ----------
+    prepared
+        With the weights' digest in its card.
+    module
+        The library's own model.
+    place
+        Called with device and precision; gives the loaded model.
+    """
+
+    prepared: Prepared
+    module: torch.nn.Module
+    place: Callable[[str, str], LoadedModel]
+
+    def on(self, device: str = "cpu", precision: str = "fp32") -> LoadedModel:
+        """Put the model on a device, in the given precision unless its line asks for another; to be done once."""
+        return self.place(device, self.prepared.spec.options.get("precision", precision))
+
+    def weight_bytes(self) -> int:
+        """Return the bytes of all weights and buffers."""
+        return _bytes(self.module)
 
 
 @dataclass(frozen=True)
@@ -170,8 +199,7 @@ class LoadedModel(ABC):
 
     def weight_bytes(self) -> int:
         """Return the bytes that weights and buffers take on the device."""
-        tensors = [*self.module.parameters(), *self.module.buffers()]
-        return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+        return _bytes(self.module)
 
     def release(self) -> None:
         """Let go of weights and everything that refers to them; the model cannot be run any more."""
@@ -216,3 +244,7 @@ class LoadedModel(ABC):
         raise HeadUnavailable(
             f"{self.card.id} has no text tower, so captions have no embedding; {len(texts)} were asked for"
         )
+
+
+def _bytes(module: torch.nn.Module) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in (*module.parameters(), *module.buffers()))

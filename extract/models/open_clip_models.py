@@ -24,6 +24,7 @@ from extract.class_spaces import ClassSpace
 from extract.model_list import ModelSpec
 from extract.models import open_clip_configs as configs
 from extract.models.base import (
+    Built,
     Head,
     HeadUnavailable,
     LoadedModel,
@@ -40,7 +41,7 @@ from extract.models.weights import checkpoint_file, explaining, file_digest, kno
 from extract.preprocess import from_open_clip
 from extract.prompts import DEFAULT_PROMPT_SET, PromptSet, prompt_set
 
-__all__ = ["OpenClipModel", "load", "prepare", "quick_gelu_mismatch"]
+__all__ = ["OpenClipModel", "build", "prepare", "quick_gelu_mismatch"]
 
 TEXTS_PER_BATCH = 256
 
@@ -126,8 +127,8 @@ def _fill(spec: ModelSpec, model: Any, weights: Path) -> None:
         )
 
 
-def load(prepared: Prepared, *, device: str = "cpu", precision: str = "fp32") -> OpenClipModel:
-    """Build an open_clip model and load its weights; see `extract.models.load`."""
+def build(prepared: Prepared) -> Built:
+    """Build an open_clip model on the CPU and load its weights; see `extract.models.build`."""
     spec = prepared.spec
     source = configs.source_of(spec)
     weights = prepared.weights
@@ -137,7 +138,7 @@ def load(prepared: Prepared, *, device: str = "cpu", precision: str = "fp32") ->
     hub_tower = source.model["text_cfg"].get("hf_model_name")
     try:
         with explaining(spec.name, f"the hub (the config of its text tower, {hub_tower})", None):
-            model = _construct(spec, source)
+            module = _construct(spec, source)
     except WeightsUnavailable as error:
         if hub_tower:
             raise
@@ -146,10 +147,11 @@ def load(prepared: Prepared, *, device: str = "cpu", precision: str = "fp32") ->
         ) from error
     if weights is not None:
         with explaining(spec.id, "", weights):
-            _fill(spec, model, weights)
+            _fill(spec, module, weights)
     digest = file_digest(weights) if weights is not None else prepared.card.weights_digest
     card = replace(prepared.card, weights_digest=digest)
-    return OpenClipModel(replace(prepared, card=card, weights=weights), source, model, device, precision)
+    filled = replace(prepared, card=card, weights=weights)
+    return Built(filled, module, lambda device, precision: OpenClipModel(filled, source, module, device, precision))
 
 
 class OpenClipModel(LoadedModel):

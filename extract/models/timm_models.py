@@ -24,6 +24,7 @@ from extract.model_list import ModelSpec
 from extract.models import heads, timm_weights
 from extract.models.base import (
     AFFINE_TOLERANCE,
+    Built,
     Head,
     HeadUnavailable,
     LoadedModel,
@@ -33,6 +34,7 @@ from extract.models.base import (
     WeightsUnavailable,
 )
 from extract.models.cards import model_card
+from extract.models.meta import filled_from_meta, fits
 from extract.models.pixels import Normalizer, body_precision, check_precision, true_float32
 from extract.models.weights import checkpoint_file, explaining, file_digest, known_digest
 from extract.preprocess import TIMM_MODES, from_timm
@@ -174,7 +176,7 @@ def _missing_keys() -> Iterator[list[str]]:
         logger.propagate = propagate
 
 
-def build(prepared: Prepared, weights: Path | None) -> Any:
+def _module(prepared: Prepared, weights: Path | None) -> Any:
     """Return the model on the CPU with the weights of a file, or random ones.
 
     A file that fits as it is is loaded strictly. Any other goes through timm's own conversion for the
@@ -187,48 +189,46 @@ def build(prepared: Prepared, weights: Path | None) -> Any:
     side = spec.number("input_size")
     if side is not None and config.get("fixed_input_size"):
         arguments["img_size"] = side
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(spec.number("seed") or 0)
-        model = timm.create_model(source.architecture, pretrained=False, pretrained_cfg=config, **arguments)
+
+    def create() -> Any:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(spec.number("seed") or 0)
+            return timm.create_model(source.architecture, pretrained=False, pretrained_cfg=config, **arguments)
+
     if weights is None:
-        return model
+        return create()
     foreign = weights.suffix in (".npz", ".npy")
     if not foreign:
         state = read_state_dict(str(weights))
-        own = model.state_dict()
-        if state.keys() == own.keys() and all(state[key].shape == own[key].shape for key in own):
+        if (quick := filled_from_meta(create, state)) is not None:
+            return quick
+        model = create()
+        if fits(model, state):
             model.load_state_dict(state, strict=True)
             return model
-        del state, own
+        del state
     overlay = {"file": str(weights), "num_classes": n_classes, "custom_load": foreign}
     with _missing_keys() as missing:
         model = timm.create_model(
-            source.architecture,
-            pretrained=True,
-            pretrained_cfg=config,
-            pretrained_cfg_overlay=overlay,
-            **arguments,
+            source.architecture, pretrained=True, pretrained_cfg=config, pretrained_cfg_overlay=overlay, **arguments
         )
     if missing:
-        raise UserError(
-            f"{spec.id}: {weights} does not hold all weights of {source.architecture}: {missing[0][:200]}"
-        )
+        raise UserError(f"{spec.id}: {weights} does not hold all weights of {source.architecture}: {missing[0][:200]}")
     return model
 
 
-def load(prepared: Prepared, *, device: str = "cpu", precision: str = "fp32") -> TimmModel:
-    """Build a timm model and load its weights; see `extract.models.load`."""
+def build(prepared: Prepared) -> Built:
+    """Build a timm model on the CPU and load its weights; see `extract.models.build`."""
     spec = prepared.spec
     weights = prepared.weights
     if weights is None and not spec.flag("allow_random"):
         with explaining(spec.name, "the hub", None):
             weights = timm_weights.fetch(spec, source_of(spec).config)
     with explaining(spec.id, "", weights):
-        model = build(prepared, weights)
+        module = _module(prepared, weights)
     digest = file_digest(weights) if weights is not None else prepared.card.weights_digest
-    return TimmModel(
-        replace(prepared, card=replace(prepared.card, weights_digest=digest)), model, device, precision
-    )
+    filled = replace(prepared, card=replace(prepared.card, weights_digest=digest))
+    return Built(filled, module, lambda device, precision: TimmModel(filled, module, device, precision))
 
 
 def _float32(body: Any) -> Any:
