@@ -47,8 +47,9 @@ contracts: $(VENV)/test.stamp
 wheel: $(VENV)/test.stamp
 	$(BIN)/python tests/check_wheel.py
 
+# The tests of cache_schema and analyze run in 'laptop', without torch; these are the others.
 unit: $(VENV)/test.stamp
-	$(BIN)/python -m pytest -q -n 2 --dist worksteal
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal tests/test_imports.py tests/test_extract tests/test_end_to_end.py
 
 laptop:
 	PYTHON=$(PYTHON) bash tests/laptop.sh
