@@ -207,11 +207,10 @@ class Reference:
         scaled = self.feature_sum[self.seen] / np.sqrt(self.class_count[self.seen, None])
         return np.asarray((self.second_moment - scaled.T @ scaled) / self.n)
 
-    @cached_property
+    @property
     def noise(self) -> float:
-        """What rounding leaves of an eigenvalue that should be 0: the covariances are differences of sums."""
-        largest = float(np.abs(np.linalg.eigvalsh(self.second_moment)).max()) / self.n
-        return largest * self.width * float(np.finfo(np.float64).eps)
+        """What rounding may leave of an eigenvalue that should be 0: the covariances are differences of sums."""
+        return 64 * float(np.finfo(np.float64).eps) * float(np.trace(self.second_moment)) / self.n
 
     @cached_property
     def bank_weight(self) -> Float64:
