@@ -86,11 +86,7 @@ def curves(
     problems: dict[str, str] = {}
     right: dict[str, dict[str, NDArray[np.bool_]]] = {}
     for done, name in enumerate(names):
-        own = [
-            s
-            for s in sources
-            if s.model == name and (wanted is None or s.dataset in wanted or s.role == "id")
-        ]
+        own = [s for s in sources if s.model == name and (wanted is None or s.dataset in wanted or s.role == "id")]
         try:
             built = build_cases(own, settings, SUITES)
         except (CloserlookError, OSError) as error:
@@ -102,8 +98,8 @@ def curves(
         if "error_consistency" in kinds:
             for case in built.of_role("id"):
                 hits = case.summary["label_rank"] == 0
-                right.setdefault(f"{case.summary.dataset.id}\n{case.summary.dataset.digest}", {})[name] = (
-                    np.where(case.summary.labelled, hits, False)
+                right.setdefault(f"{case.summary.dataset.id}\n{case.summary.dataset.digest}", {})[name] = np.where(
+                    case.summary.labelled, hits, False
                 )
         progress(name, done + 1, len(names))
     rows += list(_consistency(right))
@@ -146,6 +142,7 @@ def reliability_rows(case: Case) -> Iterator[dict[str, Any]]:
                 "curve": "reliability",
                 "dataset": summary.dataset.id,
                 "series": series,
+                "label": summary.dataset.role,
                 "x_low": found.edges[b],
                 "x_high": found.edges[b + 1],
                 "weight": found.counts[b] / len(rows),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from analyze.figures.axes import scatter
-from analyze.figures.frames import datasets_of, need, scatter_panel
+from analyze.figures.frames import need, scatter_panel, shifts_of
 from analyze.quantities import Quantity, id_dataset_of
 from analyze.titles import dataset_title, metric_title
 
@@ -41,7 +41,7 @@ def _stage(results: pl.DataFrame, metric: str, dataset: str, calibrator: str) ->
 
 
 def _shifts(results: pl.DataFrame) -> list[str]:
-    present = datasets_of(results, "ece", "shift")
+    present = shifts_of(results, "ece")
     return [d for d in STUDY_SHIFTS if d in present] or present[:3]
 
 

@@ -15,6 +15,7 @@ from analyze.titles import dataset_title, score_title
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+MAX_PANELS = 16
 AFTER = "after temperature scaling"
 LINE_COLOURS = ("#0B5FA5", "#D9622B", "#008C72", "#222222", "#B0569A", "#EFA931", "#7A7A7A", "#4DB3E6")
 LINE_DASHES = ("-", (0, (5, 1.5)), (0, (1, 1)), (0, (3, 1, 1, 1)), (0, (7, 2, 1, 2)), (0, (2, 2)))
@@ -30,9 +31,11 @@ def prepare_reliability(curves: pl.DataFrame) -> pl.DataFrame:
     after.
     """
     rows = _panels(curves, "reliability", "reliability diagrams")
+    if rows.select("model", "dataset").n_unique() > MAX_PANELS and (rows["label"] == "id").any():
+        rows = rows.filter(pl.col("label") == "id")
     return conform_frame(
         rows.select(
-            (pl.col("model") + " · " + pl.col("dataset").map_elements(dataset_title, return_dtype=pl.String)).alias(
+            (pl.col("model") + "\n" + pl.col("dataset").map_elements(dataset_title, return_dtype=pl.String)).alias(
                 "panel"
             ),
             pl.lit("bar").alias("kind"),

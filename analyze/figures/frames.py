@@ -153,6 +153,14 @@ def label_best(frame: pl.DataFrame, *, by: str = "group", column: str = "y") -> 
     return frame.with_columns(pl.when(points & best).then("model").otherwise("label").alias("label"))
 
 
+def shifts_of(results: pl.DataFrame, metric: str) -> list[str]:
+    """Return the shifted sets that have a metric; cue-conflict sets, whose labels are not what they are for, are
+    not.
+    """
+    conflicts = datasets_of(results, "shape_bias")
+    return [d for d in datasets_of(results, metric, "shift", calibrator="", factor="") if d not in conflicts]
+
+
 def datasets_of(results: pl.DataFrame, metric: str, role: str = "", **variants: str) -> list[str]:
     """Return the datasets that have values of a metric, in order of appearance."""
     chosen = results.filter(

@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 
 from analyze.figures.axes import heat_cells
-from analyze.figures.frames import conform_frame, datasets_of, need
+from analyze.figures.frames import conform_frame, datasets_of, need, shifts_of
 from analyze.quantities import Quantity, id_dataset_of
 from analyze.titles import dataset_title, factor_title, metric_title
 from analyze.trends import correlation_matrix
@@ -34,9 +34,7 @@ def matrix_quantities(results: pl.DataFrame) -> list[Quantity]:
     if ground in datasets_of(results, "ece", calibrator="temperature"):
         wanted.append(Quantity("ece", ground, (("calibrator", "temperature"),)))
     for metric in SHIFT_METRICS:
-        wanted += [
-            Quantity(metric, d) for d in datasets_of(results, metric, "shift", calibrator="", factor="")[:MAX_SETS]
-        ]
+        wanted += [Quantity(metric, d) for d in shifts_of(results, metric)[:MAX_SETS]]
     wanted += [Quantity("auroc", d) for d in datasets_of(results, "auroc")[:MAX_SETS]]
     wanted += [Quantity("shape_bias", d) for d in datasets_of(results, "shape_bias")[:1]]
     return wanted

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from analyze.figures.axes import draw_points
-from analyze.figures.frames import conform_frame, datasets_of, need
+from analyze.figures.frames import conform_frame, need, shifts_of
 from analyze.quantities import Quantity, id_dataset_of, joined
 from analyze.ranks import rank_test
 
@@ -22,7 +22,7 @@ def prepare_ranks(results: pl.DataFrame, *, metric: str = "top1") -> pl.DataFram
     best.
     """
     ground = id_dataset_of(results)
-    sets = [ground, *datasets_of(results, metric, "shift", calibrator="", factor="")]
+    sets = [ground, *shifts_of(results, metric)]
     wanted = [Quantity(metric, dataset) for dataset in dict.fromkeys(sets)]
     if len(wanted) < 2 or len(joined(results, wanted)) < 3:
         return need([], f"{metric} of three models on two datasets")

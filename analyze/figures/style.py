@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
+from zlib import crc32
 
 from cache_schema.errors import UserError, nearest
 from cache_schema.records import GROUPS, UNKNOWN
@@ -34,6 +35,7 @@ SOURCE_MARKERS: Mapping[str, str] = {
     "laion-2b": "D",
     "laion-aesthetic": "P",
     "laion-5b": "X",
+    "laion": "s",
     "datacomp": "h",
     "commonpool": "H",
     "metaclip": "p",
@@ -46,8 +48,8 @@ SOURCE_MARKERS: Mapping[str, str] = {
 }
 """Training source, or the start of its name -> marker."""
 
-SPARE_MARKERS = ("s", "D", "v", "P", "X", "p", "h", "*", "d", "8")
-"""Markers for sources that are not in the table, in alphabetical order of the sources."""
+SPARE_MARKERS = ("v", "d", "p", "X", "^", "h", "8", "P", "<", ">")
+"""Markers of sources that are not in the table."""
 
 LINE_STYLES: Mapping[str, str | tuple[int, tuple[float, ...]]] = {
     "supervised-in1k": "-",
@@ -117,18 +119,19 @@ def group_colour(group: str) -> str:
 
 
 def source_markers(sources: Sequence[str]) -> dict[str, str]:
-    """Return a marker for each source: the table's, by name or start of the name, else a spare one of its
-    own.
+    """Return a marker for each source: the table's, by name, start or a part of the name, else one drawn by the name.
+
+    A source has the same marker in every figure, whatever else is in it; two unknown sources may share one.
     """
-    markers: dict[str, str] = {}
-    for source in sorted(set(sources)):
-        known = [name for name in SOURCE_MARKERS if source == name or source.startswith(f"{name}-")]
-        if known:
-            markers[source] = SOURCE_MARKERS[max(known, key=len)]
-    spare = [m for m in SPARE_MARKERS if m not in markers.values()] or list(SPARE_MARKERS)
-    for index, source in enumerate(sorted(set(sources) - set(markers))):
-        markers[source] = spare[index % len(spare)]
-    return markers
+    return {source: _marker(source) for source in sorted(set(sources))}
+
+
+def _marker(source: str) -> str:
+    known = [name for name in SOURCE_MARKERS if source == name or source.startswith(f"{name}-")]
+    known = known or [name for name in SOURCE_MARKERS if name in source.split("-")]
+    if known:
+        return SOURCE_MARKERS[max(known, key=len)]
+    return SPARE_MARKERS[crc32(source.encode()) % len(SPARE_MARKERS)]
 
 
 def group_handles(groups: Sequence[str]) -> list[Line2D]:
