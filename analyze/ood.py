@@ -25,7 +25,7 @@ from analyze.ood_inputs import (
     read_validation,
     spectrum_sets,
 )
-from analyze.results import VARIANT_COLUMNS, ResultRow, conform, to_frame
+from analyze.results import KEY_COLUMNS, ResultRow, conform, to_frame
 from analyze.settings import canonical
 from analyze.suites.detection import METRICS
 from analyze.suites.registry import direction
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
 DETECTOR_VERSION = 1
 """Moves whenever a detector would give another score for the same stores."""
 
-KEY = ("model", "dataset", "metric", *VARIANT_COLUMNS)
 Scores = dict[str, NDArray[np.float32]]
 Advance = Callable[[int], None]
 
@@ -322,7 +321,7 @@ def merge(old: pl.DataFrame | None, rows: Iterable[ResultRow]) -> pl.DataFrame:
     new = to_frame(rows)
     if old is None or old.is_empty():
         return new
-    return pl.concat([conform(old).join(new, on=list(KEY), how="anti"), new])
+    return pl.concat([conform(old).join(new, on=list(KEY_COLUMNS), how="anti"), new])
 
 
 def is_done(table: pl.DataFrame | None, cache: Cache, model: str, options: OodOptions) -> bool:

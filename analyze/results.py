@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
@@ -118,7 +118,9 @@ class ResultRow:
 
 def to_frame(rows: Iterable[ResultRow]) -> pl.DataFrame:
     """Return rows as a long table with the columns of ``RESULT_SCHEMA``."""
-    return pl.DataFrame([asdict(row) for row in rows], schema=RESULT_SCHEMA)
+    listed = list(rows)
+    columns = {name: [getattr(row, name) for row in listed] for name in RESULT_SCHEMA}
+    return pl.DataFrame(columns, schema=RESULT_SCHEMA)
 
 
 def read_results(path: str | Path) -> pl.DataFrame:
@@ -161,8 +163,14 @@ def write_results(frame: pl.DataFrame, path: str | Path) -> Path:
     return path
 
 
+KEY_COLUMNS = ("model", "dataset", "metric", *VARIANT_COLUMNS)
+"""What tells one number from another."""
+
+
 def merge_results(frame: pl.DataFrame, path: str | Path, *, command: str) -> pl.DataFrame:
     """Put a command's rows into a result table: its earlier rows go, those of other commands stay.
+
+    A number that another command has written already is not written a second time.
 
     Parameters
     ----------
@@ -181,6 +189,6 @@ def merge_results(frame: pl.DataFrame, path: str | Path, *, command: str) -> pl.
     path = Path(path)
     own = conform(frame).with_columns(command=pl.lit(command))
     kept = read_results(path).filter(pl.col("command") != command) if path.is_file() else own.clear()
-    whole = pl.concat([kept, own])
+    whole = pl.concat([kept, own.join(kept, on=list(KEY_COLUMNS), how="anti")])
     write_results(whole, path)
     return whole

@@ -77,11 +77,12 @@ def test_every_store_checks(miniature_cache: Path) -> None:
 
 
 def test_prompts_and_retrieval(miniature_cache: Path, results: Path) -> None:
-    assert analyze(["prompts", str(miniature_cache), "-o", str(results), "--only", "top1"]) == 0
-    frame = pl.read_parquet(results).filter(pl.col("command") == "prompts", pl.col("dataset") == "mini-val")
+    out = results.with_name("prompts.parquet")
+    assert analyze(["prompts", str(miniature_cache), "-o", str(out), "--only", "top1"]) == 0
+    frame = pl.read_parquet(out).filter(pl.col("dataset") == "mini-val")
     assert set(frame["head"]) == {"openai-80", "photo-1"}
     # The stored logits are of openai-80, computed by the model's own text tower and float32 embeddings.
-    stored = plain(results.with_name(results.name), "top1")
+    stored = plain(results, "top1")
     for row in frame.filter(pl.col("head") == "openai-80", pl.col("subset") == "").iter_rows(named=True):
         assert row["value"] == pytest.approx(stored[row["model"], "mini-val"], abs=0.003)
     assert analyze(["retrieval", str(miniature_cache), "-o", str(results)]) == 0

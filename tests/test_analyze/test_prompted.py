@@ -11,6 +11,7 @@ import pytest
 import cache_schema
 from analyze.cli import main
 from analyze.prompted import prompt_sets, prompted_sources, union
+from analyze.results import KEY_COLUMNS
 from cache_schema.errors import UserError
 from cache_schema.records import DatasetCard, ModelCard
 
@@ -72,18 +73,22 @@ def test_logits_equal_the_heads(cache) -> None:
 def test_command_gives_a_row_per_prompt_set(cache, tmp_path: Path) -> None:
     opened, _, labels = cache
     out = tmp_path / "results.parquet"
-    assert main(["metrics", str(opened.path), "-o", str(out), "--only", "top1"]) == 0
-    assert main(["prompts", str(opened.path), "-o", str(out), "--only", "top1", "--prompts", "a,b,a+b"]) == 0
-    table = pl.read_parquet(out)
-    prompted = table.filter(pl.col("command") == "prompts", pl.col("subset") == "", pl.col("calibrator") == "")
+    words = ["--only", "top1", "--prompts", "a,b,a+b"]
+    assert main(["prompts", str(opened.path), "-o", str(out), *words]) == 0
+    prompted = pl.read_parquet(out).filter(pl.col("subset") == "", pl.col("calibrator") == "")
     assert sorted(prompted["head"]) == ["a", "a+b", "b"]
     for row in prompted.iter_rows(named=True):
         (source,), _ = prompted_sources(opened, row["head"])
         assert row["value"] == pytest.approx((source.store.logits().argmax(1) == labels).mean())
-    assert set(table.filter(pl.col("command") == "metrics")["model"]) == {"clip", "net"}
-    again = len(table)
-    assert main(["prompts", str(opened.path), "-o", str(out), "--only", "top1", "--prompts", "a,b,a+b"]) == 0
-    assert len(pl.read_parquet(out)) == again
+    out = tmp_path / "both.parquet"
+    assert main(["metrics", str(opened.path), "-o", str(out), "--only", "top1"]) == 0
+    for _ in range(2):
+        assert main(["prompts", str(opened.path), "-o", str(out), *words]) == 0
+        table = pl.read_parquet(out)
+        assert set(table.filter(pl.col("command") == "metrics")["model"]) == {"clip", "net"}
+        # The stored logits are of set a, whose numbers stand there already.
+        assert set(table.filter(pl.col("command") == "prompts")["head"]) == {"b", "a+b"}
+        assert not table.select(KEY_COLUMNS).is_duplicated().any()
 
 
 def test_unknown_sets_and_classifiers_are_named(cache, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
