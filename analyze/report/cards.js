@@ -11,7 +11,7 @@ function drawCard() {
   byId("model-pick").value = String(model);
   const facts = [["Group", groupTitle(models.group[model])], ["Training source", DATA.names.source[models.source[model]]], ["Family", DATA.names.family[models.family[model]]],
     ["Parameters", count(models.parameters[model])], ["Input size", models.input_size[model] ? `${models.input_size[model]} px` : "–"], ["Samples seen", count(models.samples_seen[model])]];
-  const list = (rows) => make("dl", {}, ...rows.flatMap(([key, value, range]) => [make("dt", {}, key), make("dd", {}, ...(range ? [make("span", { class: "range" }, range), " "] : []), value)]));
+  const list = (rows, kind = "") => make("dl", { class: kind }, ...rows.flatMap(([key, value, range]) => [make("dt", {}, key), make("dd", {}, ...(range ? [make("span", { class: "range" }, range), " "] : []), value)]));
   const numbers = DATA.quantities.map((q, i) => ({ q, at: i * n + model })).filter(({ q, at }) => q.usual && !q.factor && q.dataset === DATA.ground && Number.isFinite(DATA.cells.value[at]));
   const rows = numbers.map(({ q, at }) => {
     const range = interval(DATA.cells.low[at], DATA.cells.high[at], q);
@@ -22,7 +22,7 @@ function drawCard() {
   const card = make("article", { class: "card" },
     make("header", {}, make("h2", {}, models.id[model])),
     make("div", {}, make("h3", {}, "Model"), list(facts)),
-    make("div", {}, make("h3", {}, `Numbers on ${datasetTitle(DATA.ground)}`), list(rows)),
+    make("div", {}, make("h3", {}, `Numbers on ${datasetTitle(DATA.ground)}`), list(rows, "numbers")),
     make("div", {}, make("h3", {}, `Reliability on ${datasetTitle(DATA.ground)}`), reliability(model)),
     make("div", {}, make("h3", {}, "Visual factors"), factorBars(model)),
     make("div", { class: "wide" }, make("h3", {}, "Accuracy on every set"), ...sets.map(([dataset, at]) => bar(datasetTitle(dataset), DATA.cells.value[at], DATA.cells.low[at], DATA.cells.high[at], null, colourOf(model, "group")))));

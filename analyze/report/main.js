@@ -85,8 +85,7 @@ async function start() {
   chooseDefaults();
   const tab = recall();
   byId("title").textContent = DATA.title;
-  const numbers = DATA.cells.value.reduce((sum, v) => sum + Number.isFinite(v), 0);
-  byId("summary").textContent = `${M().toLocaleString("en")} models · ${DATA.datasets.filter((d) => d.id).length} datasets · ${numbers.toLocaleString("en")} numbers`;
+  byId("summary").textContent = `${M().toLocaleString("en")} models · ${DATA.datasets.filter((d) => d.id).length} datasets · ${DATA.count.toLocaleString("en")} numbers`;
   const columns = [["group", "group"], ["source", "training source"], ["family", "architecture"], ["none", "nothing"]].map(([value, label]) => ({ value, label }));
   options(byId("colour"), columns, state.colour);
   options(byId("marker"), columns, state.marker);

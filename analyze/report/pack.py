@@ -92,6 +92,7 @@ def pack(
     UserError
         Where the table holds no number.
     """
+    count = int(results["value"].is_not_null().sum())
     results = with_default_heads(with_study_scores(results))
     present = results.filter(pl.col("value").is_not_null())
     if present.is_empty():
@@ -107,6 +108,7 @@ def pack(
     packed: dict[str, Any] = {
         "title": title,
         "made_from": made_from,
+        "count": count,
         "ground": ground,
         "models": {
             "id": models["model"].to_list(),
