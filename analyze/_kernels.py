@@ -27,6 +27,7 @@ from analyze._rowmath import (
     gen_score,
     mean_and_spread,
     rank_of,
+    settle,
     sums,
     top_classes,
 )
@@ -65,7 +66,7 @@ def _rows(  # type: ignore[no-untyped-def]
     for i in range(start, stop):
         if not valid[i]:
             continue
-        if decode(logits[i], buffer) > 0:
+        if not math.isfinite(decode(logits[i], buffer)) and settle(buffer, n):
             return i
         for j in range(n, width):
             buffer[j] = float32(-3e38)

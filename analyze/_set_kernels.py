@@ -4,10 +4,14 @@ holds.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
-from analyze._fastmath import compiled
+from analyze._fastmath import FAST, compiled
 from analyze._fit_kernels import exponentials, load
+
+_FEW = 24
 
 
 @compiled(nogil=True, cache=True)
@@ -21,7 +25,7 @@ def set_rows(  # type: ignore[no-untyped-def]
     """
     n = logits.shape[1]
     buffer = np.empty(n, np.float64)
-    kept = np.empty(n, np.float64)
+    kept = np.empty(n + 1, np.float64)
     for i in range(start, stop):
         if not use[i]:
             continue
@@ -29,55 +33,70 @@ def set_rows(  # type: ignore[no-untyped-def]
         total = exponentials(buffer, best, beta)
         label = labels[i]
         if label >= 0:
-            own = buffer[label]
-            above = 0.0
-            count = 0
-            for j in range(n):
-                e = buffer[j]
-                above += e if e >= own else 0.0
-                count += 1 if e >= own else 0
+            above, count = _at_least(buffer, buffer[label])
             mass[offset + i] = above / total
             last[offset + i] = count
         if not np.isnan(quantiles[0]):
             # 1 - p <= q
-            bound = (1.0 - quantiles[0]) * total
-            count = 0
-            for j in range(n):
-                count += 1 if buffer[j] >= bound else 0
-            sizes[0, offset + i] = count
+            sizes[0, offset + i] = _at_least(buffer, (1.0 - quantiles[0]) * total)[1]
         if not np.isnan(quantiles[1]):
             sizes[1, offset + i] = _leading(buffer, kept, total, quantiles[1], 0.0, 0)
         if not np.isnan(quantiles[2]):
             sizes[2, offset + i] = _leading(buffer, kept, total, quantiles[2], penalty, free_ranks)
 
 
+@compiled(fastmath=FAST, forceinline=True)
+def _at_least(buffer, threshold):  # type: ignore[no-untyped-def]
+    """Return mass and number of the classes at or above a threshold."""
+    mass, count = 0.0, 0
+    for j in range(buffer.size):
+        e = buffer[j]
+        here = e >= threshold
+        mass += e if here else 0.0
+        count += 1 if here else 0
+    return mass, count
+
+
 @compiled()
 def _leading(buffer, kept, total, quantile, penalty, free_ranks):  # type: ignore[no-untyped-def]
-    """Count classes whose cumulated mass, plus the penalty of their rank, is at most the quantile; ties
-    together.
+    """Count classes whose cumulated mass, plus the penalty of their rank, is at most the quantile; ties together.
+
+    Bisection on the threshold until few classes are left to sort; the top class has e = 1.
     """
     n = buffer.size
     if quantile >= 1.0 + penalty * max(n - free_ranks, 0):
         return n
     # Classes below this bound have together less than 1 - quantile: the set is full before they come.
-    bound = max(1.0 - quantile, 0.0) / n * total
-    count = 0
+    low, high = max(max(1.0 - quantile, 0.0) / n * total, 1e-300), 1.0 + 1e-9
+    mass_high, count_high = 0.0, 0
+    _, count_low = _at_least(buffer, low)
+    for _ in range(100):
+        if count_low - count_high <= _FEW:
+            break
+        middle = math.sqrt(low * high)
+        if middle <= low or middle >= high:
+            break
+        mass, count = _at_least(buffer, middle)
+        if mass / total + penalty * max(count - free_ranks, 0) > quantile:
+            low = middle
+            count_low = count
+        else:
+            high = middle
+            mass_high, count_high = mass, count
+    left = 0
     for j in range(n):
-        if buffer[j] >= bound:
-            kept[count] = buffer[j]
-            count += 1
-    leading = np.sort(kept[:count])[::-1]
-    mass = 0.0
-    size = 0
-    j = 0
-    while j < count:
+        kept[left] = buffer[j]
+        left += (buffer[j] >= low) & (buffer[j] < high)
+    leading = np.sort(kept[:left])[::-1]
+    mass, size, j = mass_high, count_high, 0
+    while j < left:
         last = j
         mass += leading[j]
-        while last + 1 < count and leading[last + 1] == leading[j]:
+        while last + 1 < left and leading[last + 1] == leading[j]:
             last += 1
             mass += leading[last]
-        if mass / total + penalty * max(last + 1 - free_ranks, 0) > quantile:
+        if mass / total + penalty * max(count_high + last + 1 - free_ranks, 0) > quantile:
             return size
-        size = last + 1
+        size = count_high + last + 1
         j = last + 1
     return size

@@ -4,6 +4,7 @@ at a coverage.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,8 +12,10 @@ from numpy.typing import NDArray
 
 from analyze._fastmath import compiled
 
+_FAST = {"contract", "nsz", "nnan"}
 
-@compiled(nogil=True, cache=True)
+
+@compiled(fastmath=_FAST, nogil=True, cache=True)
 def _ks(order, starts, gaps, weights, best):  # type: ignore[no-untyped-def]
     total = np.zeros(best.size)
     for g in range(starts.size - 1):
@@ -22,26 +25,35 @@ def _ks(order, starts, gaps, weights, best):  # type: ignore[no-untyped-def]
             for r in range(best.size):
                 total[r] += gap * row[r]
         for r in range(best.size):
-            best[r] = max(best[r], abs(total[r]))
+            size = abs(total[r])
+            best[r] = size if size > best[r] else best[r]
 
 
-@compiled(nogil=True, cache=True)
-def _points(order, starts, wrong, weights, risk, skip, coverage, at_risk, at_coverage):  # type: ignore[no-untyped-def]
-    answered = np.zeros(at_risk.size)
-    errors = np.zeros(at_risk.size)
-    n = order.size
+@compiled(fastmath=_FAST, nogil=True, cache=True)
+def _points(order, starts, wrong, weights, risks, skips, coverages, at_risk, at_coverage):  # type: ignore[no-untyped-def]
+    """Walk from the most confident row down; counts are float32: whole numbers below 2^24, exact."""
+    n_replicates = weights.shape[1]
+    answered, errors, before = np.zeros((3, n_replicates), np.float32)
+    n = np.float32(order.size)
     for g in range(starts.size - 1):
+        before[:] = answered
         for k in range(starts[g], starts[g + 1]):
             row = weights[order[k]]
             bad = wrong[order[k]]
-            for r in range(at_risk.size):
-                answered[r] += row[r]
-                errors[r] += row[r] * bad
-        for r in range(at_risk.size):
-            if answered[r] > skip and errors[r] <= risk * answered[r]:
-                at_risk[r] = answered[r] / n
-            if np.isnan(at_coverage[r]) and answered[r] >= coverage * n:
-                at_coverage[r] = errors[r] / answered[r]
+            for r in range(n_replicates):
+                more = np.float32(row[r])
+                answered[r] += more
+                errors[r] += more * bad
+        for q in range(risks.size):
+            best = at_risk[q]
+            for r in range(n_replicates):
+                fits = (answered[r] > skips[q]) & (errors[r] <= risks[q] * answered[r])
+                best[r] = answered[r] if fits else best[r]
+        for q in range(coverages.size):
+            found = at_coverage[q]
+            for r in range(n_replicates):
+                here = (before[r] < coverages[q] * n) & (answered[r] >= coverages[q] * n)
+                found[r] = errors[r] / answered[r] if here else found[r]
 
 
 def _groups(confidences: NDArray[Any], *, ascending: bool) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -68,16 +80,33 @@ def point_replicates(
     correct: NDArray[np.bool_],
     weights: NDArray[np.uint8],
     *,
-    risk: float = 0.0,
-    skip: int = 0,
-    coverage: float = 1.0,
+    risks: Sequence[tuple[float, int]] = (),
+    coverages: Sequence[float] = (),
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the largest coverage at a risk (beyond the first ``skip`` rows), and the risk at a coverage,
-    (R,) each.
+    """Return points of the risk-coverage curve of each replicate, in one walk.
+
+    Parameters
+    ----------
+    confidences, correct, weights
+        (n,), (n,) and (n, R).
+    risks
+        Pairs of a risk and the leading rows to skip: the largest coverage at that risk.
+    coverages
+        The risk at the first point of that coverage.
+
+    Returns
+    -------
+    tuple
+        (len(risks), R) coverages and (len(coverages), R) risks.
     """
     order, starts = _groups(confidences, ascending=False)
-    at_risk = np.zeros(weights.shape[1])
-    at_coverage = np.full(weights.shape[1], np.nan)
-    wrong = (~correct).astype(np.float64)
-    _points(order, starts, wrong, weights, risk, float(skip), coverage, at_risk, at_coverage)
-    return at_risk, at_coverage
+    n_replicates = weights.shape[1]
+    at_risk = np.zeros((len(risks), n_replicates), np.float32)
+    at_coverage = np.zeros((len(coverages), n_replicates), np.float32)
+    # A hair of slack, so that 1 - 0.99 is the risk 0.01 in float32 as well.
+    bounds = np.array([risk * (1 + 1e-6) for risk, _ in risks], np.float32)
+    skips = np.array([skip for _, skip in risks], np.float32)
+    wanted = np.array([coverage * (1 - 1e-7) for coverage in coverages], np.float32)
+    wrong = (~correct).astype(np.float32)
+    _points(order, starts, wrong, weights, bounds, skips, wanted, at_risk, at_coverage)
+    return at_risk / np.float64(order.size), at_coverage.astype(np.float64)

@@ -21,6 +21,9 @@ from analyze.views import ClassView
 from cache_schema.errors import CloserlookError
 from cache_schema.records import DatasetCard, ModelCard
 
+JOINED = frozenset({"summaries", "annotations", "comparison"})
+"""Uses of the cases, beside suites, that join images by name."""
+
 
 @dataclass
 class ModelCases(ModelCase):
@@ -96,7 +99,7 @@ def _case(
         summary = summarize(
             source.store,
             view=_ood_view(source, inside) if source.role == "ood" else None,
-            options=summary_options(settings, fit, suites),
+            options=summary_options(settings, fit, suites, source.role),
             held_out=held_out if rows is not None else None,
             threads=threads,
         )
@@ -108,7 +111,7 @@ def _case(
     return Case(summary, settings, held_out, calibrated_on=on, no_calibrator=no_fit, no_temperature=no_temperature)
 
 
-def summary_options(settings: Settings, fit: IdFit | None, suites: set[str]) -> SummaryOptions:
+def summary_options(settings: Settings, fit: IdFit | None, suites: set[str], role: str) -> SummaryOptions:
     """Return what a summary must hold for the suites, under the fits of the ID set."""
     ood = settings["ood"]
     temperature = fit.temperature if fit is not None else None
@@ -117,9 +120,10 @@ def summary_options(settings: Settings, fit: IdFit | None, suites: set[str]) -> 
         temperature_facts=fit.facts(settings) if fit is not None else dict(settings["split"]),
         mcm_tau=ood["mcm_tau"],
         energy_temperature=ood["energy_temperature"],
-        gen=(ood["gen_m"], ood["gen_gamma"]) if "detection" in suites else None,
+        gen=(ood["gen_m"], ood["gen_gamma"]) if "detection" in suites and role in ("id", "ood") else None,
         classwise_bins=settings["calibration"]["classwise_bins"] if "calibration" in suites else 0,
         conformal=fit.quantiles if fit is not None else None,
+        image_keys=bool(suites & JOINED),
     )
 
 

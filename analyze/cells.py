@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,9 @@ class Cells:
 
     def __init__(self, path: Path | None) -> None:
         self.path = path
+        # As they were read, and as they were computed since: a frame a cell would cost more than the numbers.
         self._frames: dict[str, pl.DataFrame] = {}
+        self._rows: dict[str, list[ResultRow]] = {}
         if path is not None and path.is_file():
             try:
                 frame = pl.read_parquet(path)
@@ -49,35 +51,48 @@ class Cells:
             if {"cell", "empty", *RESULT_SCHEMA} <= set(frame.columns):
                 for (key,), part in frame.partition_by("cell", as_dict=True).items():
                     self._frames[str(key)] = conform(part.filter(~pl.col("empty")))
-        self.before = len(self._frames)
 
     def __contains__(self, key: str) -> bool:
-        return key in self._frames
-
-    def get(self, key: str) -> pl.DataFrame:
-        """Return the rows of a cell."""
-        return self._frames[key]
+        return key in self._rows or key in self._frames
 
     def put(self, key: str, rows: Sequence[ResultRow]) -> None:
         """Keep the rows of a cell."""
-        self._frames[key] = to_frame(rows)
+        self._rows[key] = list(rows)
 
     def table(self, keys: Sequence[str]) -> pl.DataFrame:
-        """Return the rows of some cells as one result table."""
-        frames = [self._frames[key] for key in keys if key in self._frames]
-        return pl.concat(frames) if frames else to_frame([])
+        """Return the rows of some cells as one result table, in that order."""
+        frames: list[pl.DataFrame] = []
+        pending: list[ResultRow] = []
+        for key in keys:
+            if key in self._rows:
+                pending += self._rows[key]
+            elif key in self._frames:
+                if pending:
+                    frames.append(to_frame(pending))
+                    pending = []
+                frames.append(self._frames[key])
+        if pending or not frames:
+            frames.append(to_frame(pending))
+        return pl.concat(frames)
 
-    def save(self, keep: Mapping[str, Any] | Sequence[str] | None = None) -> None:
+    def save(self, keep: Sequence[str] | None = None) -> None:
         """Write the cells, all at once; only those that are named, if any are."""
         if self.path is None:
             return
+        rows = dict(self._rows)  # other threads may add to it meanwhile
+        wanted = [*rows, *(key for key in self._frames if key not in rows)] if keep is None else list(keep)
         parts = []
-        for key in self._frames if keep is None else [k for k in keep if k in self._frames]:
-            frame = self._frames[key]
-            empty = frame.is_empty()
-            if empty:
-                frame = to_frame([ResultRow(model="", dataset="", metric="")])
-            parts.append(frame.with_columns(pl.lit(key).alias("cell"), pl.lit(empty).alias("empty")))
+        blank = [ResultRow(model="", dataset="", metric="")]
+        computed = [(key, row) for key in wanted if key in rows for row in rows[key] or blank]
+        if computed:
+            frame = to_frame([row for _, row in computed])
+            names = pl.Series("cell", [key for key, _ in computed], dtype=pl.String)
+            parts.append(frame.with_columns(names, (pl.col("metric") == "").alias("empty")))
+        for key in wanted:
+            if key not in rows and key in self._frames:
+                frame = self._frames[key]
+                frame = to_frame(blank) if frame.is_empty() else frame
+                parts.append(frame.with_columns(pl.lit(key).alias("cell"), (pl.col("metric") == "").alias("empty")))
         if not parts:
             return
         self.path.parent.mkdir(parents=True, exist_ok=True)

@@ -40,12 +40,15 @@ class Evaluation:
         Cells computed now, and taken from an earlier run.
     failures
         Model -> what went wrong with it as a whole.
+    keys
+        Of all cells that the table was made of.
     """
 
     table: pl.DataFrame
     computed: int = 0
     reused: int = 0
     failures: dict[str, str] = field(default_factory=dict)
+    keys: list[str] = field(default_factory=list)
 
 
 def choose(names: Iterable[str], patterns: Sequence[str] | None, what: str) -> list[str]:
@@ -147,7 +150,8 @@ def evaluate(
             for future in pending:
                 future.cancel()
             raise
-    table = cells.table([key for name in chosen_models for key in keys.get(name, [])])
+    result.keys = [key for name in chosen_models for key in keys.get(name, [])]
+    table = cells.table(result.keys)
     if wanted:
         table = table.filter(pl.col("metric").is_in(sorted(wanted)))
     result.table = table

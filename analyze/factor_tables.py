@@ -63,7 +63,7 @@ def evaluate_factors(
     for done, name in enumerate(chosen, 1):
         own = [s for s in sources if s.model == name and s.dataset in wanted]
         try:
-            built = build_cases(own, settings, {"factors"}) if own else None
+            built = build_cases(own, settings, {"factors", "annotations"}) if own else None
         except CloserlookError as error:
             result.failures[name] = str(error)
             built = None

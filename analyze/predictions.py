@@ -47,6 +47,8 @@ class SummaryOptions:
         Bins of the classwise calibration error; 0 leaves it (and its second look at the logits) out.
     conformal
         Fitted quantiles, to count the classes of conformal sets; None leaves them out.
+    image_keys
+        Also hash the file names, to join annotations or other models later.
     """
 
     temperature: float | None = None
@@ -56,6 +58,7 @@ class SummaryOptions:
     gen: tuple[int, float] | None = (100, 0.1)
     classwise_bins: int = 15
     conformal: SetQuantiles | None = None
+    image_keys: bool = False
 
 
 def prefetched(store: PredictionStore, rows: int = BLOCK_ROWS) -> Iterator[Block]:
@@ -178,7 +181,8 @@ def summarize(
         columns["scaled_label_rank"] = rank
     if sets is not None:
         columns |= {"label_mass": sets.label_mass, "label_count": sets.label_count, "set_sizes": sets.sizes.T}
-    columns["image_key"] = image_keys(store.image_ids)
+    if options.image_keys:
+        columns["image_key"] = image_keys(store.image_ids)
     columns |= {METADATA + name: values for name, values in store.metadata.items()}
     facts: dict[str, Any] = {
         "temperature": options.temperature,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import importlib.util
 import json
 import tomllib
@@ -15,6 +16,7 @@ from typing import Any
 from cache_schema.errors import UserError, nearest
 
 
+@functools.cache
 def _defaults() -> dict[str, dict[str, Any]]:
     return tomllib.loads(files("analyze").joinpath("study_defaults.toml").read_text("utf-8"))
 
@@ -47,7 +49,7 @@ class Settings:
 
 def study_defaults() -> Settings:
     """Return the study's defaults (``study_defaults.toml``)."""
-    return Settings(_defaults())
+    return Settings(copy.deepcopy(_defaults()))
 
 
 def read_settings(path: str | Path | None) -> Settings:

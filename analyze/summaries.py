@@ -4,7 +4,7 @@ summary store.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -129,7 +129,30 @@ class Summary:
 
     def rows(self, mask: NDArray[Any]) -> Summary:
         """Return the summary of some rows: a mask, or row numbers in any order."""
-        return replace(self, columns={name: values[mask] for name, values in self.columns.items()})
+        return replace(self, columns=_Rows(self.columns, mask))
+
+
+class _Rows(Mapping[str, NDArray[Any]]):
+    """Some rows of columns; a column is cut when it is first asked for."""
+
+    def __init__(self, columns: Mapping[str, NDArray[Any]], mask: NDArray[Any]) -> None:
+        self._columns = columns
+        self._rows = np.flatnonzero(mask) if mask.dtype == np.bool_ else mask
+        self._all = mask.dtype == np.bool_ and self._rows.size == mask.size
+        self._cut: dict[str, NDArray[Any]] = {}
+
+    def __getitem__(self, name: str) -> NDArray[Any]:
+        if self._all:
+            return self._columns[name]
+        if name not in self._cut:
+            self._cut[name] = self._columns[name][self._rows]
+        return self._cut[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._columns)
+
+    def __len__(self) -> int:
+        return len(self._columns)
 
 
 def _why_missing(summary: Summary, name: str) -> str:
@@ -138,6 +161,8 @@ def _why_missing(summary: Summary, name: str) -> str:
     if name.startswith("scaled_"):
         reason = summary.facts.get("no_temperature", "")
         return f"no temperature: {reason}" if reason else "needs a temperature fitted on the in-distribution set"
+    if name == "image_key":
+        return "the images' names were not kept: use the big store, or summarize again"
     if name in ("label_mass", "label_count", "set_sizes"):
         return "needs the big store: the summary holds no conformal sets"
     if name.startswith(METADATA):

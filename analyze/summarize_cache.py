@@ -21,7 +21,7 @@ from cache_schema.errors import CloserlookError
 if TYPE_CHECKING:
     from cache_schema.cache import Cache
 
-SUITES = {"accuracy", "calibration", "detection", "conformal"}
+SUITES = {"accuracy", "calibration", "detection", "conformal", "summaries"}
 
 
 @dataclass

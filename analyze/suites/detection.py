@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analyze import metrics
+from analyze._pair_kernels import detection_numbers
 from analyze.replicates import detection_replicates
 from analyze.suites.base import Case, ModelCase, Number, attempt, without
 from analyze.summaries import Summary
@@ -132,22 +133,43 @@ def compare(
     method = inside.settings.changed("ood", "aupr")
     replicates = _replicates(id_scores, ood_scores, inside, outside)
 
+    if not (threshold or method) and _plain(id_scores, ood_scores):
+        found = [Number(metric=k, value=v, n=n) for k, v in detection_numbers(id_scores, ood_scores).items()]
+    else:
+        found = _one_by_one(id_scores, ood_scores, options, threshold, method)
+    for number in found:
+        # The weighted passes know the default conventions only: no interval is better than another number's.
+        drawn = replicates.get(number.metric) if not number.options else None
+        yield _bounded(number, drawn, inside), drawn
+
+
+def _plain(id_scores: NDArray[Any], ood_scores: NDArray[Any]) -> bool:
+    """Whether both sides have rows, all finite; otherwise the metrics themselves say what is wrong."""
+    return bool(id_scores.size and ood_scores.size and np.isfinite(id_scores).all() and np.isfinite(ood_scores).all())
+
+
+def _one_by_one(
+    id_scores: NDArray[Any],
+    ood_scores: NDArray[Any],
+    options: Mapping[str, Any],
+    threshold: dict[str, Any],
+    method: dict[str, Any],
+) -> list[Number]:
+    n = id_scores.size + ood_scores.size
+
     def fpr(positive: Any) -> float:
         return metrics.fpr_at_tpr(id_scores, ood_scores, positive=positive, threshold=options["threshold"])
 
     def aupr(positive: Any) -> float:
         return metrics.aupr(id_scores, ood_scores, positive=positive, method=options["aupr"])
 
-    for number in (
+    return [
         attempt("auroc", lambda: metrics.auroc(id_scores, ood_scores), n=n),
         attempt("fpr95_id", lambda: fpr("id"), n=n, options=threshold),
         attempt("fpr95_ood", lambda: fpr("ood"), n=n, options=threshold),
         attempt("aupr_in", lambda: aupr("id"), n=n, options=method),
         attempt("aupr_out", lambda: aupr("ood"), n=n, options=method),
-    ):
-        # The weighted passes know the default conventions only: no interval is better than another number's.
-        drawn = replicates.get(number.metric) if not number.options else None
-        yield _bounded(number, drawn, inside), drawn
+    ]
 
 
 def _replicates(

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from analyze import metrics
 from analyze._walk_kernels import point_replicates
 from analyze.replicates import selective_replicates
-from analyze.suites.base import Case, Number, attempt, bounded, without
+from analyze.suites.base import Case, Number, attempt, without
 
 METRICS = ("aurc", "e_aurc", "augrc", "correctness_auroc", "coverage_at_risk5", "risk_at_coverage80", "sac99")
 
@@ -45,34 +45,43 @@ def run(case: Case) -> Iterator[Number]:
             low, high = case.resampling.interval(found.value, ranked[metric])
             found = replace(found, low=low, high=high)
         yield found
-    for risk in options["risks"]:
-        found = attempt(
-            f"coverage_at_risk{_percent(risk)}",
-            partial(metrics.coverage_at_risk, confidences, correct, risk=risk),
-            n=n,
-        )
-        yield bounded(found, case, partial(_at_risk, confidences, correct, risk, 0), n)
-    for coverage in options["coverages"]:
-        found = attempt(
-            f"risk_at_coverage{_percent(coverage)}",
-            partial(metrics.risk_at_coverage, confidences, correct, coverage=coverage),
-            n=n,
-        )
-        yield bounded(found, case, partial(_at_coverage, confidences, correct, coverage), n)
     skip = options["skip"]
+    drawn = _points(case, confidences, correct)
+    for risk in options["risks"]:
+        name = f"coverage_at_risk{_percent(risk)}"
+        compute = partial(metrics.coverage_at_risk, confidences, correct, risk=risk)
+        yield _bounded(attempt(name, compute, n=n), case, drawn)
+    for coverage in options["coverages"]:
+        name = f"risk_at_coverage{_percent(coverage)}"
+        compute = partial(metrics.risk_at_coverage, confidences, correct, coverage=coverage)
+        yield _bounded(attempt(name, compute, n=n), case, drawn)
     for accuracy in options["accuracies"]:
-        found = attempt(
-            f"sac{_percent(accuracy)}",
-            partial(metrics.selective_accuracy_constraint, confidences, correct, accuracy=accuracy, skip=skip),
-            n=n,
-            options=case.settings.changed("selective", "skip"),
-        )
-        yield bounded(
-            found,
-            case,
-            partial(_at_risk, confidences, correct, 1.0 - accuracy, skip),
-            n,
-        )
+        name = f"sac{_percent(accuracy)}"
+        compute = partial(metrics.selective_accuracy_constraint, confidences, correct, accuracy=accuracy, skip=skip)
+        found = attempt(name, compute, n=n, options=case.settings.changed("selective", "skip"))
+        yield _bounded(found, case, drawn)
+
+
+def _points(case: Case, confidences: NDArray[Any], correct: NDArray[np.bool_]) -> dict[str, NDArray[np.float64]]:
+    """Replicates of every point of the curve that is asked for, by the number's name."""
+    if case.resampling is None or confidences.size < 2:
+        return {}
+    options = case.settings["selective"]
+    at_risk = {f"coverage_at_risk{_percent(risk)}": (risk, 0) for risk in options["risks"]}
+    at_risk |= {f"sac{_percent(a)}": (1.0 - a, options["skip"]) for a in options["accuracies"]}
+    weights = case.resampling.weights(case.summary.dataset.id, confidences.size)
+    covered, risks = point_replicates(
+        confidences, correct, weights, risks=list(at_risk.values()), coverages=options["coverages"]
+    )
+    names = [f"risk_at_coverage{_percent(coverage)}" for coverage in options["coverages"]]
+    return dict(zip(at_risk, covered, strict=True)) | dict(zip(names, risks, strict=True))
+
+
+def _bounded(number: Number, case: Case, drawn: dict[str, NDArray[np.float64]]) -> Number:
+    if number.value is None or number.metric not in drawn:
+        return number
+    low, high = case.resampling.interval(number.value, drawn[number.metric], low=0.0, high=1.0)
+    return replace(number, low=low, high=high)
 
 
 def _ranked(case: Case, confidences: NDArray[Any], correct: NDArray[np.bool_]) -> dict[str, NDArray[np.float64]]:
@@ -80,18 +89,6 @@ def _ranked(case: Case, confidences: NDArray[Any], correct: NDArray[np.bool_]) -
         return {}
     weights = case.resampling.weights(case.summary.dataset.id, confidences.size)
     return dict(selective_replicates(confidences, correct, weights))
-
-
-def _at_risk(
-    confidences: NDArray[Any], correct: NDArray[np.bool_], risk: float, skip: int, weights: NDArray[np.uint8]
-) -> NDArray[np.float64]:
-    return point_replicates(confidences, correct, weights, risk=risk, skip=skip)[0]
-
-
-def _at_coverage(
-    confidences: NDArray[Any], correct: NDArray[np.bool_], coverage: float, weights: NDArray[np.uint8]
-) -> NDArray[np.float64]:
-    return point_replicates(confidences, correct, weights, coverage=coverage)[1]
 
 
 def _percent(share: float) -> str:
