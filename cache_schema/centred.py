@@ -15,6 +15,8 @@ LARGEST = np.float16(65504.0)
 SMALLEST = np.float16(2.0**-24)
 """Largest and smallest positive float16."""
 
+_SIZE_BITS, _INFINITY_BITS, _MINUS_ZERO_BITS = np.uint16(0x7FFF), np.uint16(0x7C00), np.uint16(0x8000)
+
 
 class Centred(NamedTuple):
     """Encoded rows: ``logits`` (n, C) float16 and ``centers`` (n,) float32."""
@@ -67,13 +69,17 @@ def encode(
     with np.errstate(invalid="ignore", over="ignore", under="ignore"):
         shifted = values - centers[:, None]
         rounded = shifted.astype(np.float16)
-        vanished = (rounded == 0) & (shifted != 0)
+        # numpy computes with float16 one number at a time, so what is tested here is tested on the bits.
+        bits = rounded.view(np.uint16)
+        size = bits & _SIZE_BITS
+        vanished = (size == 0) & (shifted != 0)
         if vanished.any():
             rounded[vanished] = np.copysign(SMALLEST, shifted[vanished])
-        burst = np.isinf(rounded) & np.isfinite(values)
+        burst = size == _INFINITY_BITS
         if burst.any():
+            burst &= np.isfinite(values)
             rounded[burst] = np.copysign(LARGEST, shifted[burst])
-        rounded += np.float16(0)  # -0.0 becomes 0.0: one bit pattern for the top
+        bits[bits == _MINUS_ZERO_BITS] = 0  # one bit pattern for the top
     return Centred(rounded, centers)
 
 
