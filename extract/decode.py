@@ -171,6 +171,14 @@ class Decoder:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def start(self, slot_bytes: int = 0) -> None:
+        """Start the workers, for batches of so many bytes; they get ready while this process does something else."""
+        if slot_bytes > self._slot_bytes:
+            self.close()
+            self._slot_bytes = slot_bytes
+        while len(self._workers) < self._n_workers:
+            self._workers.append(self._start())
+
     def close(self) -> None:
         """End the workers."""
         for worker in self._workers:
@@ -203,14 +211,10 @@ class Decoder:
             A file's size is not the one in the manifest.
         """
         height, width = geometry.output_size
-        if batch_size * height * width * 3 > self._slot_bytes:
-            self.close()
-            self._slot_bytes = batch_size * height * width * 3
         if self._n_workers == 0:
             yield from self._here(dataset, geometry, batch_size)
             return
-        while len(self._workers) < self._n_workers:
-            self._workers.append(self._start())
+        self.start(batch_size * height * width * 3)
         yield from _Pass(self, dataset, geometry, batch_size).run()
 
     def _here(self, dataset: Dataset, geometry: Geometry, batch_size: int) -> Iterator[PixelBatch]:

@@ -67,8 +67,7 @@ class Worker:
         self.device = torch.device(options.device)
         if self.device.type == "cuda":
             torch.cuda.set_device(self.device)
-        side = 224
-        self.decoder = Decoder(options.workers, options.batch_size * side * side * 3)
+        self.decoder = Decoder(options.workers, 0)
         self.pixels = PixelSource(self.decoder, options)
         self.models = Prefetcher(build, most_models=options.resident)
 
@@ -87,6 +86,9 @@ class Worker:
         following
             What will be done next, where that is known: its models are read while the device works on this one.
         """
+        if unit.jobs:
+            height, width = unit.geometry.output_size
+            self.decoder.start(self.options.batch_size * height * width * 3)
         self.models.want(unit.models)
         if following is not None:
             self.models.want(following.models)

@@ -17,7 +17,6 @@ from extract.class_spaces import ClassSpace
 from extract.datasets.base import NO_LABEL, ChosenRows, Dataset, ImageSource, manifest_digest
 from extract.datasets.folder import Rows, class_folder_names, read_class_folders, read_flat
 from extract.datasets.listing import list_images
-from extract.datasets.manifest import LABEL, read_manifest, read_table
 from extract.datasets.packed import read_packed
 from extract.datasets.spaces import member_indices, space_for
 from extract.datasets.specs import DatasetSpec
@@ -60,6 +59,8 @@ def _from_manifest(spec: DatasetSpec, manifest: Path) -> Dataset:
         space = _manifest_space(spec, manifest)
     elif spec.classes:
         space = _space(spec, ())
+    from extract.datasets.manifest import read_manifest  # polars is not for decoding processes to import
+
     read = read_manifest(
         manifest,
         spec.path,
@@ -74,6 +75,8 @@ def _from_manifest(spec: DatasetSpec, manifest: Path) -> Dataset:
 def _manifest_space(spec: DatasetSpec, manifest: Path) -> ClassSpace | None:
     if spec.classes and spec.classes != "folders":
         return _space(spec, ())
+    from extract.datasets.manifest import LABEL, read_table
+
     table = read_table(manifest)
     if LABEL not in table.columns:
         return None
