@@ -154,14 +154,15 @@ function listen(svg, px, py, width, height) {
 
 function writeStatistics(points) {
   const box = byId("statistics"), x = points.map((p) => SCALES[state.x.scale].there(p.x)), y = points.map((p) => SCALES[state.y.scale].there(p.y));
-  const rows = [["Models", String(points.length)]];
+  const rows = [["Models", points.length, 0]];
   if (points.length >= 3) {
-    rows.push(["Pearson r", signed(pearson(x, y))], ["Spearman ρ", signed(spearman(x, y))], ["Kendall τ", signed(kendall(x, y))], ["R²", signed(pearson(x, y) ** 2)]);
+    const r = pearson(x, y);
+    rows.push(["Pearson r", r, 2], ["Spearman ρ", spearman(x, y), 2], ["Kendall τ", kendall(x, y), 2], ["R²", r ** 2, 2]);
     const line = fitLine(x, y, "huber");
-    if (line) rows.push(["Slope (Huber)", signed(line.slope)]);
+    if (line) rows.push(["Slope (Huber)", line.slope, 2]);
   }
   const name = state.picked ? "Selected" : "In view";
-  box.replaceChildren(make("strong", {}, name), make("dl", {}, ...rows.flatMap(([key, value]) => [make("dt", {}, key), make("dd", { "data-statistic": key }, value)])),
+  box.replaceChildren(make("strong", {}, name), make("dl", {}, ...rows.flatMap(([key, value, digits]) => [make("dt", {}, key), make("dd", { "data-statistic": key, "data-value": String(value) }, signed(value, digits))])),
     make("p", { class: "quiet" }, `Pearson and the line on the axes' scales.`));
 }
 
