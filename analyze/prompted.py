@@ -80,7 +80,9 @@ def union(heads: Sequence[HeadStore]) -> TextHead:
         sums = []
         for head in heads:
             if head.text_sum is None:
-                raise UserError(f"head {head.prompt_set} of {head.model.id} was stored without the sums that a union needs")
+                raise UserError(
+                    f"head {head.prompt_set} of {head.model.id} was stored without the sums that a union needs"
+                )
             sums.append(np.asarray(head.text_sum, np.float64))
         total = np.sum(sums, axis=0)
         weight = (total / np.linalg.norm(total, axis=1, keepdims=True)).astype(np.float32)
@@ -208,8 +210,8 @@ def prompted_sources(cache: Cache, name: str) -> tuple[list[Source], list[tuple[
     for part in parts:
         if part not in known:
             raise UserError(
-                f"no head of the prompt set {part!r} in this cache{nearest(part, known)}; there are {', '.join(known) or 'none'}"
-                " (extract --prompts keeps more)"
+                f"no head of the prompt set {part!r} in this cache{nearest(part, known)}; there are"
+                f" {', '.join(known) or 'none'} (extract --prompts keeps more)"
             )
     sources, missing = [], []
     for source in sources_of(cache):

@@ -76,7 +76,7 @@ def retrieval_recall(
         raise UserError(f"image embeddings are {images.shape[1]} wide, text embeddings {texts.shape[1]}")
     if index.shape != (len(texts),) or index.dtype.kind not in "iu":
         raise UserError(f"image_index must be {len(texts)} integers, one a text, not {index.dtype} of {index.shape}")
-    if len(index) and not (0 <= index.min() and index.max() < len(images)):
+    if len(index) and (index.min() < 0 or index.max() >= len(images)):
         raise UserError(f"image_index must lie between 0 and {len(images) - 1}")
     if not len(texts) or not ks or min(ks) < 1:
         raise UserError("retrieval needs at least one text and positive k")

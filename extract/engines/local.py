@@ -99,12 +99,12 @@ def _run_processes(units: Sequence[Unit], options: RunOptions, listener: Listene
             process.join()
 
 
-def _still_running(processes: Sequence[Any], running: int, listener: Listener) -> int:
+def _still_running(processes: Sequence[multiprocessing.process.BaseProcess], running: int, listener: Listener) -> int:
     """Return how many processes live; tell of those that died without a word (their units are done by the next run)."""
     alive = sum(process.is_alive() for process in processes)
     if alive < running:
         for process in processes:
             if process.exitcode not in (None, 0):
-                text = f"the process of {process.name} died (exit code {process.exitcode}); its work is left for the next run"
+                text = f"the process of {process.name} died (exit code {process.exitcode}); the next run does its work"
                 listener(Event("failed", "", "", text=text))
     return alive
