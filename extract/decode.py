@@ -48,6 +48,8 @@ class PixelBatch:
         (stop - start,) bool.
     problems
         Row and reason of each image that could not be read.
+    seconds
+        What decoding took, in its process; 0 where the pixels were kept from an earlier pass.
     """
 
     start: int
@@ -55,6 +57,7 @@ class PixelBatch:
     pixels: NDArray[np.uint8]
     valid: NDArray[np.bool_]
     problems: tuple[tuple[int, str], ...] = ()
+    seconds: float = 0.0
 
 
 def decode_row(dataset: Dataset, geometry: Geometry, row: int) -> NDArray[np.uint8]:
@@ -109,8 +112,10 @@ def _worker(pipe: connection.Connection, memory: Any, slot_bytes: int) -> None:
         height, width = geometry.output_size
         size = (stop - start) * height * width * 3
         out = buffer[slot * slot_bytes : slot * slot_bytes + size].reshape(stop - start, height, width, 3)
+        begun = time.perf_counter()
         try:
-            answer: tuple[Any, ...] = ("done", *decode_rows(dataset, geometry, start, stop, out))
+            found = decode_rows(dataset, geometry, start, stop, out)
+            answer: tuple[Any, ...] = ("done", *found, time.perf_counter() - begun)
         except DatasetChangedError as error:
             answer = ("changed", str(error))
         except Exception as error:  # noqa: BLE001  # whatever a decoder raises is the parent's to sort out
@@ -163,7 +168,6 @@ class Decoder:
         self._stuck_seconds = stuck_seconds
         self._stuck_image_seconds = stuck_image_seconds
         self._workers: list[_Worker] = []
-        self.wait_seconds = 0.0
 
     def __enter__(self) -> Self:
         return self
@@ -224,8 +228,8 @@ class Decoder:
             stop = min(start + batch_size, len(dataset))
             begun = time.perf_counter()
             valid, problems = decode_rows(dataset, geometry, start, stop, out[: stop - start])
-            self.wait_seconds += time.perf_counter() - begun
-            yield PixelBatch(start, stop, out[: stop - start], np.array(valid, bool), tuple(problems))
+            took = time.perf_counter() - begun
+            yield PixelBatch(start, stop, out[: stop - start], np.array(valid, bool), tuple(problems), took)
 
 
 class _Pass:
@@ -246,11 +250,9 @@ class _Pass:
             wanted = 0
             while wanted < len(self.dataset):
                 self._feed()
-                begun = time.perf_counter()
                 while wanted not in self.finished:
                     self._collect()
                     self._feed()
-                self.decoder.wait_seconds += time.perf_counter() - begun
                 batch, worker, slot = self.finished.pop(wanted)
                 yield batch
                 wanted = batch.stop
@@ -309,7 +311,7 @@ class _Pass:
             return
         worker.job = None
         pixels = self._view(worker, slot, stop - start)
-        batch = PixelBatch(start, stop, pixels, np.array(answer[1], bool), tuple(answer[2]))
+        batch = PixelBatch(start, stop, pixels, np.array(answer[1], bool), tuple(answer[2]), answer[3])
         self.finished[start] = (batch, worker, slot)
 
     def _rescue(self, worker: _Worker) -> None:

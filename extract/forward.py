@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from extract.clock import MEASURED_BATCHES, MEASURED_SECONDS, Clock
 from extract.decode import PixelBatch
 from extract.models.base import LoadedModel
 
@@ -76,33 +77,10 @@ class Runner:
     sink: Sink
     text_head: TextHead | None = None
     error: BaseException | None = None
+    compiled_rows: int = 0
+    """The only number of rows that a compiled model takes without being compiled again; 0 where it is not."""
     largest: int = 0
     """Rows that fit the device's memory at once; 0 while nothing has run out."""
-
-
-@dataclass
-class Clock:
-    """Seconds of a pass by where they went; ``forward`` counts the device's own time where it can be measured."""
-
-    decode_wait: float = 0.0
-    transfer: float = 0.0
-    forward: float = 0.0
-    write: float = 0.0
-    wall: float = 0.0
-    images: int = 0
-
-    def record(self) -> dict[str, float | int]:
-        """Return shares and rate, JSON-ready."""
-        wall = max(self.wall, 1e-9)
-        return {
-            "images": self.images,
-            "seconds": round(self.wall, 3),
-            "images_per_second": round(self.images / wall, 2),
-            "decode_wait_share": round(self.decode_wait / wall, 4),
-            "transfer_share": round(self.transfer / wall, 4),
-            "forward_share": round(self.forward / wall, 4),
-            "write_share": round(self.write / wall, 4),
-        }
 
 
 @dataclass(eq=False)
@@ -131,18 +109,27 @@ class _Writer:
             if output.events is not None:
                 output.events[1].synchronize()
                 self.clock.forward += output.events[0].elapsed_time(output.events[1]) / 1000
+                self.clock.forwarded += len(output.valid)
             if output.runner.error is not None:
                 continue
-            begun = time.perf_counter()
+            begun, on_core = time.perf_counter(), time.thread_time()
             try:
                 _append(output)
             except Exception as error:  # noqa: BLE001  # one model's failure must not stop the others
                 output.runner.error = error
             self.clock.write += time.perf_counter() - begun
+            self.clock.write_cpu += time.thread_time() - on_core
+
+    def put(self, output: _Output) -> None:
+        begun = time.perf_counter()
+        self.inbox.put(output)
+        self.clock.write_wait += time.perf_counter() - begun
 
     def close(self) -> None:
+        begun = time.perf_counter()
         self.inbox.put(None)
         self.thread.join()
+        self.clock.write_wait += time.perf_counter() - begun
 
 
 def _append(output: _Output) -> None:
@@ -154,22 +141,26 @@ def _append(output: _Output) -> None:
         bad = ~np.isfinite(array).all(axis=1) & output.valid
         if bad.any():
             row = output.start + int(np.flatnonzero(bad)[0])
-            raise NotFiniteError(f"the model gives NaN or infinite {what} from row {row} on ({int(bad.sum())} rows there)")
+            raise NotFiniteError(f"the model gives NaN or infinite {what} from row {row} on ({bad.sum()} rows there)")
         if not output.valid.all():
             array[~output.valid] = np.nan
     output.runner.sink.append(features, logits, output.valid)
 
 
-def _forward(runner: Runner, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+def _forward(runner: Runner, pixels: torch.Tensor, padded: int = 0) -> tuple[torch.Tensor, torch.Tensor | None]:
+    rows = len(pixels)
+    if rows < padded:
+        pixels = torch.cat([pixels, pixels.new_zeros((padded - rows, *pixels.shape[1:]))])
     outputs = runner.model.forward(pixels)
-    logits = outputs.logits if runner.text_head is None else runner.text_head(outputs.features)
-    return outputs.features, logits
+    features, logits = outputs.features[:rows], None if outputs.logits is None else outputs.logits[:rows]
+    return features, logits if runner.text_head is None else runner.text_head(features)
 
 
 def forward_halving(runner: Runner, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Run a model over a batch; where the device runs out of memory, over halves of it, down to single images.
 
-    The rows that fit are remembered, so that memory runs out once a model, not once a batch.
+    The rows that fit are remembered, so that memory runs out once a model, not once a batch. A compiled model gets
+    batches of one size, the last one filled up with zeros whose outputs are dropped.
 
     Returns
     -------
@@ -183,13 +174,14 @@ def forward_halving(runner: Runner, pixels: torch.Tensor) -> tuple[torch.Tensor,
     """
     rows = pixels.shape[0]
     while True:
-        step = min(runner.largest or rows, rows)
+        most = runner.largest or runner.compiled_rows or rows
+        step, padded = min(most, rows), most if runner.compiled_rows else 0
         try:
-            parts = [_forward(runner, pixels[i : i + step]) for i in range(0, rows, step)]
+            parts = [_forward(runner, pixels[i : i + step], padded) for i in range(0, rows, step)]
         except (torch.OutOfMemoryError, MemoryError):
-            if step == 1:
+            if (padded or step) == 1:
                 raise
-            runner.largest = max(step // 2, 1)
+            runner.largest = (padded or step) // 2
             if pixels.is_cuda:
                 torch.cuda.empty_cache()
             continue
@@ -237,6 +229,7 @@ def run_pass(
     device: torch.device,
     *,
     on_batch: Callable[[int], None] = lambda rows: None,
+    on_rates: Callable[[Clock], None] = lambda clock: None,
 ) -> tuple[Clock, list[tuple[int, str]]]:
     """Feed every batch to every model whose part has not failed.
 
@@ -250,22 +243,26 @@ def run_pass(
         Where the models are.
     on_batch
         Called with the number of rows after each batch.
+    on_rates
+        Called once, when enough has been measured to say what bounds the pass.
 
     Returns
     -------
     clock : Clock
-        ``decode_wait`` is everything the loop waited for the next batch.
     problems : list of (row, reason)
         Images that could not be read.
     """
-    clock, problems = Clock(), []
+    clock = Clock()
+    problems: list[tuple[int, str]] = []
     transfer = _Transfer(device)
     writer = _Writer(clock)
     begun = mark = time.perf_counter()
+    told = False
     try:
         for batch in batches:
             got = time.perf_counter()
             clock.decode_wait += got - mark
+            clock.decode += batch.seconds
             problems.extend(batch.problems)
             pixels = transfer(batch.pixels)
             clock.transfer += time.perf_counter() - got
@@ -277,6 +274,10 @@ def run_pass(
             if all(runner.error is not None for runner in runners):
                 break
             mark = time.perf_counter()
+            clock.batches, clock.wall = clock.batches + 1, mark - begun
+            if not told and clock.batches >= MEASURED_BATCHES and clock.wall >= MEASURED_SECONDS:
+                told = True
+                on_rates(clock)
     finally:
         writer.close()
         clock.wall = time.perf_counter() - begun
@@ -307,4 +308,5 @@ def _run_batch(runner: Runner, pixels: torch.Tensor, batch: PixelBatch, writer: 
         events[1].record()
     else:
         clock.forward += time.perf_counter() - begun
-    writer.inbox.put(output)
+        clock.forwarded += len(batch.valid)
+    writer.put(output)

@@ -51,7 +51,7 @@ class Residency:
         height, width = model.preprocessing.geometry.output_size
         torch.cuda.reset_peak_memory_stats(self.device)
         before = torch.cuda.memory_allocated(self.device)
-        rows = self.options.batch_size
+        rows = model.compiled_rows or self.options.batch_size
         while rows:
             try:
                 pixels = torch.zeros((rows, 3, height, width), dtype=torch.uint8, device=self.device)

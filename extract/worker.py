@@ -17,12 +17,13 @@ from cache_schema import failures
 from cache_schema.errors import CacheError, CloserlookError, StoreExistsError
 from extract import provenance
 from extract.class_spaces import ClassSpace
+from extract.clock import Clock, finished_line, first_line
 from extract.datasets.base import Dataset
 from extract.decode import DatasetChangedError, Decoder, changed_since
 from extract.events import Event, Listener
 from extract.forward import Runner, TextHead, run_pass
 from extract.models import build
-from extract.models.base import Head, LoadedModel, Prepared
+from extract.models.base import CompileError, Head, LoadedModel, Prepared
 from extract.options import RunOptions
 from extract.pixel_cache import PixelSource
 from extract.plan import HeadJob, Job, Unit, head_identity, is_sealed, is_zero_shot, job_identity
@@ -102,13 +103,14 @@ class Worker:
         for prepared in unit.models:
             if wave and not residency.has_room():
                 yield wave
-                for member in wave:
-                    member.model.release()
+                self._release(wave)
                 wave = []
                 residency = Residency(self.device, self.options)
             self.tell(Event("loading", prepared.card.id))
             try:
                 model = self.models.take(prepared).on(self.options.device, self.options.precision)
+                if self.options.compile:
+                    self._compile(model)
                 residency.add(model)
             except Exception as error:  # noqa: BLE001  # a model that cannot be loaded must not stop the others
                 self._fail_model(unit, prepared, error)
@@ -116,8 +118,20 @@ class Worker:
             wave.append(_Member(prepared, model))
         if wave:
             yield wave
-            for member in wave:
-                member.model.release()
+            self._release(wave)
+
+    def _release(self, wave: Sequence[_Member]) -> None:
+        for member in wave:
+            member.model.release()
+        if self.options.compile:
+            # What was compiled for these models would count against the next ones.
+            torch.compiler.reset()
+
+    def _compile(self, model: LoadedModel) -> None:
+        try:
+            model.compile(self.options.batch_size)
+        except CompileError as error:
+            self.tell(Event("note", model.card.id, text=f"{model.card.id} runs without being compiled: {error}"))
 
     def _wave(self, unit: Unit, wave: list[_Member]) -> None:
         jobs: dict[str, list[tuple[_Member, Job]]] = {}
@@ -203,12 +217,18 @@ class Worker:
         runners = [self._runner(member, job) for member, job in members]
         names = ", ".join(member.id for member, _ in members)
         self.tell(Event("pass", names, dataset.card.id))
+
+        def rates(clock: Clock) -> None:
+            if line := first_line(clock, len(dataset), len(runners), self.options.workers):
+                self.tell(Event("rates", names, dataset.card.id, text=line))
+
         try:
             clock, problems = run_pass(
                 runners,
                 self.pixels.batches(dataset, geometry, self.options.batch_size),
                 self.device,
                 on_batch=lambda rows: self.tell(Event("rows", names, dataset.card.id, rows * len(runners))),
+                on_rates=rates,
             )
             if all(runner.error is not None for runner in runners):
                 clock.images = 0
@@ -223,15 +243,15 @@ class Worker:
             for member, _ in members:
                 self._fail(member.id, dataset.card.id, error)
             return
-        rates = clock.record()
+        speed = clock.record()
         record: dict[str, Any] = {
-            "speed": rates,
-            "images_per_second": rates["images_per_second"],
+            "speed": speed,
+            "images_per_second": speed["images_per_second"],
             "models_in_pass": len(runners),
             "unreadable": [{"image_id": dataset.image_ids[row], "reason": reason} for row, reason in problems[:1000]],
             "n_unreadable": len(problems),
         }
-        self.tell(Event("rates", names, dataset.card.id, text=_rates_line(rates)))
+        self.tell(Event("rates", names, dataset.card.id, text=finished_line(clock)))
         for (member, job), runner in zip(members, runners, strict=True):
             self._finish(member, job, runner, record)
         if problems:
@@ -254,9 +274,15 @@ class Worker:
             record["head_identity"] = head_identity(
                 member.prepared, member.model.card.weights_digest, space, job.prompts
             )
-        record |= {"identity": job.identity, "preprocessing": job.preprocessing.to_record()}
+        compiled_rows = member.model.compiled_rows
+        record |= {
+            "identity": job.identity,
+            "preprocessing": job.preprocessing.to_record(),
+            "compiled": compiled_rows > 0,
+        }
         sink_type = ReferenceSink if job.dataset.card.role == "reference" else StoreSink
-        return Runner(member.model, sink_type(self.options, card, job.dataset, job.identity, record), text_head)
+        sink = sink_type(self.options, card, job.dataset, job.identity, record)
+        return Runner(member.model, sink, text_head, compiled_rows=compiled_rows)
 
     def _finish(self, member: _Member, job: Job, runner: Runner, record: dict[str, Any]) -> None:
         dataset = job.dataset
@@ -342,20 +368,6 @@ def _head_kind(head: Head) -> str:
     if head.normalize_features:
         return "zero-shot"
     return "linear" if head.affine else "non-affine"
-
-
-def _rates_line(rates: dict[str, float | int]) -> str:
-    shares = {
-        "decoding": rates["decode_wait_share"],
-        "the models": rates["forward_share"],
-        "writing": rates["write_share"],
-    }
-    bound = max(shares, key=lambda name: shares[name])
-    return (
-        f"{rates['images_per_second']:.0f} images/s, bound by {bound}"
-        f" (waiting for images {rates['decode_wait_share']:.0%}, models {rates['forward_share']:.0%},"
-        f" writing {rates['write_share']:.0%} in its own thread)"
-    )
 
 
 def check_writable(cache: Path) -> None:

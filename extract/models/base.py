@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,7 @@ __all__ = [
     "AFFINE_TOLERANCE",
     "PRECISIONS",
     "Built",
+    "CompileError",
     "Geometry",
     "Head",
     "HeadUnavailable",
@@ -44,6 +45,10 @@ AFFINE_TOLERANCE = 1e-4
 
 class WeightsUnavailable(UserError):
     """The weights are neither here nor to be had from the hub; the message says what would help."""
+
+
+class CompileError(RuntimeError):
+    """A model cannot be compiled here; it still runs as it is."""
 
 
 class HeadUnavailable(UserError):
@@ -188,6 +193,8 @@ class LoadedModel(ABC):
         float32.
     module
         The library's own model.
+    compiled_rows
+        Rows of the batches that the model is compiled for; 0 while it is not.
     """
 
     card: ModelCard
@@ -196,6 +203,28 @@ class LoadedModel(ABC):
     device: torch.device
     precision: str
     module: torch.nn.Module
+    compiled_rows: int = 0
+    _tower: Callable[[torch.Tensor], Any]
+    """The costly part of `forward`: normalised images in, what the head needs out."""
+
+    def compile(self, rows: int, *, backend: str = "inductor") -> None:
+        """Compile the model for batches of one size, and run one of zeros.
+
+        Parameters
+        ----------
+        rows
+            Of a batch; halved until a batch fits the device.
+        backend
+            Of ``torch.compile``.
+
+        Raises
+        ------
+        CompileError
+            It does not work; the model is then as it was.
+        """
+        from extract.models.compiling import compile_tower
+
+        compile_tower(self, rows, backend)
 
     def weight_bytes(self) -> int:
         """Return the bytes that weights and buffers take on the device."""
@@ -203,7 +232,8 @@ class LoadedModel(ABC):
 
     def release(self) -> None:
         """Let go of weights and everything that refers to them; the model cannot be run any more."""
-        for name in [name for name in vars(self) if name not in ("card", "preprocessing", "feature_width")]:
+        kept = ("card", "preprocessing", "feature_width", "compiled_rows")
+        for name in [name for name in vars(self) if name not in kept]:
             delattr(self, name)
 
     @abstractmethod

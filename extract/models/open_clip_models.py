@@ -170,6 +170,7 @@ class OpenClipModel(LoadedModel):
                 f" {prepared.preprocessing.geometry.output_size}; leave input_size= away"
             )
         self.module: Any = module.eval().to(self.device)
+        self._tower = self.module.encode_image
         self.feature_width = int(source.model["embed_dim"])
         self.card = replace(
             prepared.card,
@@ -190,7 +191,7 @@ class OpenClipModel(LoadedModel):
     def forward(self, pixels: torch.Tensor) -> Outputs:
         """Return the projected image embedding, not normalised; see `LoadedModel.forward`."""
         with body_precision(self.device, self.precision):
-            features: torch.Tensor = self.module.encode_image(self._normalize(pixels))
+            features: torch.Tensor = self._tower(self._normalize(pixels))
         return Outputs(features.float(), None)
 
     @cached_property

@@ -248,6 +248,7 @@ class TimmModel(LoadedModel):
         self.module: Any = module.eval().to(self.device)
         if self.device.type == "cuda":
             self.module = self.module.to(memory_format=torch.channels_last)
+        self._tower = self.module.forward_features
         self._normalize = Normalizer(prepared.preprocessing, self.device)
         self._affine: heads.AffineHead | None = None
         height, width = prepared.preprocessing.geometry.output_size
@@ -280,7 +281,7 @@ class TimmModel(LoadedModel):
         if self.device.type == "cuda":
             images = images.to(memory_format=torch.channels_last)
         with body_precision(self.device, precision):
-            return _float32(self.module.forward_features(images))
+            return _float32(self._tower(images))
 
     def _pooled(self, body: Any) -> torch.Tensor:
         pooled: torch.Tensor = self.module.forward_head(body, pre_logits=True)
