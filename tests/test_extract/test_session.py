@@ -16,7 +16,6 @@ from extract.model_list import parse_line, read_model_list
 from extract.models import load, prepare
 
 MODELS = """
-# Two of them share a geometry.
 timm:test_vit allow_random=yes seed=1 num_classes=3 classes=pets input_size=64
 timm:test_resnet allow_random=yes seed=2 num_classes=3 classes=pets input_size=64 crop_pct=1.0 interpolation=bicubic
 timm:test_efficientnet allow_random=yes num_classes=3 classes=pets input_size=64 crop_pct=1.0 interpolation=bicubic
