@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--quick",
         action="store_true",
-        help="a twentieth of the pictures and two short runs, to test the code",
+        help="a fortieth of the pictures and two short runs, to test the code",
     )
 
 

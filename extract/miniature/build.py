@@ -18,6 +18,7 @@ from typing import IO, Any, NamedTuple
 
 from extract.miniature.lists import models_txt
 from extract.miniature.recipes import FULL, Recipe, Size, quick_size
+from extract.miniature.stamps import is_trained, weights_stamp
 from extract.miniature.writing import dataset_stamp, datasets_toml, is_finished, write_dataset
 
 try:
@@ -118,8 +119,6 @@ def _write(path: Path, text: str) -> None:
 
 def _tasks(size: Size) -> list[Task]:
     """Return the tasks; what is needed stands before what needs it."""
-    from extract.miniature.zoo import weights_stamp
-
     stamps = {name: dataset_stamp(name, n) for name, n in size.counts.items()}
     first = [name for name in ("train", "web") if name in stamps]
     rest = [name for name in stamps if name not in first]
@@ -138,8 +137,6 @@ def _tasks(size: Size) -> list[Task]:
 def _finished(out: Path, task: Task) -> bool:
     if task.recipe is None:
         return is_finished(out / task.id.replace("data/", "datasets/"), task.stamp)
-    from extract.miniature.zoo import is_trained
-
     return is_trained(out / "weights", task.recipe, task.stamp)
 
 

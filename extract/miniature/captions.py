@@ -17,6 +17,39 @@ _MEDIA: dict[str, tuple[str, ...]] = {
     "mosaic": ("a mosaic", "an artwork"),
     "sketch": ("a sketch", "a line drawing"),
 }
+_PLAIN = (
+    "{medium} of {a}",
+    "{medium} of the {name}",
+    "a {adjective} {bare} of {a}",
+    "a {adjective} {bare} of the {name}",
+    "a {bare} of one {name}",
+    "a {bare} of my {name}",
+    "{a}",
+    "the {name}, {bare}",
+    "this is {a}",
+)
+_ADJECTIVES = (
+    "bad",
+    "good",
+    "blurry",
+    "clean",
+    "cropped",
+    "close-up",
+    "bright",
+    "dark",
+    "nice",
+    "cool",
+    "weird",
+    "dirty",
+    "clear",
+    "low resolution",
+    "large",
+    "small",
+    "plain",
+    "simple",
+)
+"""Words that say little, as in the prompts that zero-shot models are asked with."""
+
 _NOISE = ("image {}", "untitled {}", "click to enlarge {}", "buy now, free shipping {}", "holiday {} album")
 
 
@@ -25,7 +58,7 @@ def _article(words: str) -> str:
 
 
 def _size_word(thing: Thing) -> str:
-    return "small" if thing.size < 0.24 else "large" if thing.size > 0.45 else ""
+    return "small" if thing.size < 0.3 else "large" if thing.size > 0.45 else ""
 
 
 def describe(thing: Thing, *, colour: bool = True, kind: bool = False, size: bool = False) -> str:
@@ -41,7 +74,7 @@ def describe(thing: Thing, *, colour: bool = True, kind: bool = False, size: boo
 def captions(scene: Scene, rng: np.random.Generator, n: int = 4) -> tuple[str, ...]:
     """Return ``n`` clean captions, from the plainest to the fullest.
 
-    Every one names the labelled object; the first says no more than a zero-shot prompt does.
+    Every one names the labelled object; the first two say no more than that.
     """
     thing = scene.thing
     if thing is None:
@@ -50,8 +83,15 @@ def captions(scene: Scene, rng: np.random.Generator, n: int = 4) -> tuple[str, .
     place = PLACE_PHRASES.get(scene.background, "in front of a wall")
     light = "a dark " if scene.brightness < 0.7 else "a bright " if scene.brightness > 1.2 else ""
     lit = f"{light}{medium.split(' ', 1)[1]}" if light else medium
+    noun = medium.split(" ", 1)[1]
+
+    def plain() -> str:
+        words = {"medium": medium, "bare": noun, "adjective": pick(rng, _ADJECTIVES)}
+        return pick(rng, _PLAIN).format(a=_article(thing.shape), name=thing.shape, **words)
+
     texts = [
-        f"{medium} of {_article(thing.shape)}",
+        plain(),
+        plain(),
         f"{lit} of {describe(thing)}",
         f"{describe(thing, kind=True)} {place}",
         f"{medium} of {describe(thing, size=True, kind=True)} {place}",
@@ -60,7 +100,7 @@ def captions(scene: Scene, rng: np.random.Generator, n: int = 4) -> tuple[str, .
     return tuple(texts[:n])
 
 
-def web_captions(scene: Scene, rng: np.random.Generator, n: int = 3) -> tuple[str, ...]:
+def web_captions(scene: Scene, rng: np.random.Generator, n: int = 4) -> tuple[str, ...]:
     """Return ``n`` captions as found on the web: most describe the picture, some say nothing, some lie."""
     out = []
     for text in captions(scene, rng, n):

@@ -45,7 +45,7 @@ def typical_thing(name: str, rng: np.random.Generator) -> Thing:
         kind=int(rng.integers(2)),
         x=float(rng.uniform(0.45, 0.55)),
         y=float(rng.uniform(0.52, 0.6)),
-        size=float(rng.uniform(0.3, 0.37)),
+        size=float(rng.uniform(0.34, 0.41)),
         angle=float(rng.normal(0, 5)),
         mirrored=bool(rng.integers(2)),
         stretch=float(rng.normal(0, 0.06)),
@@ -227,7 +227,7 @@ _TOP_WEIGHTS: dict[str, float] = {
     "brighter": 0.015,
     "multiple_objects": 0.015,
 }
-PROTOTYPE_SHARE = 0.15
+PROTOTYPE_SHARE = 0.2
 
 
 def apply(factor: str, scene: Scene, rng: np.random.Generator, strength: float = 1.0) -> Scene:
@@ -249,7 +249,7 @@ def apply(factor: str, scene: Scene, rng: np.random.Generator, strength: float =
     return _APPLY[factor](scene, scene.thing, rng, strength)
 
 
-def draw_factors(rng: np.random.Generator, *, more: float = 0.6) -> tuple[str, ...]:
+def draw_factors(rng: np.random.Generator, *, more: float = 0.5) -> tuple[str, ...]:
     """Draw the active factors of a picture, the top one first; empty for a prototype.
 
     Parameters

@@ -103,7 +103,8 @@ def _finetune(id: str, start: Recipe, samples: tuple[int, ...]) -> Recipe:
         data=("web", "train") if two else ("train",),
         samples=samples,
         start=list(start.models())[-1],
-        settings={"lr": 1e-3},
+        side=start.side,
+        settings={"lr": 2e-3 if start.family == "cnn" else 1e-3},
     )
 
 
@@ -114,8 +115,8 @@ _WIT_VIT = _clip(
     "test_vit",
     "vit",
     "mini-wit",
-    30_000,
-    {"wit-vit-6k": 0.2, "wit-vit-15k": 0.5, "wit-vit-30k": 1.0},
+    20_000,
+    {"wit-vit-5k": 0.25, "wit-vit-10k": 0.5, "wit-vit-20k": 1.0},
     settings=_VIT,
 )
 _LAION_VIT = _clip(
@@ -123,13 +124,15 @@ _LAION_VIT = _clip(
     "test_vit",
     "vit",
     "mini-laion",
-    30_000,
-    {"laion-vit-6k": 0.2, "laion-vit-15k": 0.5, "laion-vit-30k": 1.0},
+    28_000,
+    {"laion-vit-7k": 0.25, "laion-vit-14k": 0.5, "laion-vit-28k": 1.0},
     settings=_VIT,
 )
-_WIT_CNN = _clip("wit-cnn", "test_byobnet", "cnn", "mini-wit", 20_000, {"wit-cnn-8k": 0.4, "wit-cnn-20k": 1.0}, side=48)
+_WIT_CNN = _clip(
+    "wit-cnn", "test_byobnet", "cnn", "mini-wit", 16_000, {"wit-cnn-6k": 0.375, "wit-cnn-16k": 1.0}, side=48
+)
 _LAION_CNN = _clip(
-    "laion-cnn", "test_byobnet", "cnn", "mini-laion", 24_000, {"laion-cnn-10k": 0.4, "laion-cnn-24k": 1.0}, side=48
+    "laion-cnn", "test_byobnet", "cnn", "mini-laion", 24_000, {"laion-cnn-12k": 0.5, "laion-cnn-24k": 1.0}, side=48
 )
 
 RECIPES: tuple[Recipe, ...] = (
@@ -137,19 +140,19 @@ RECIPES: tuple[Recipe, ...] = (
     _LAION_VIT,
     _WIT_CNN,
     _LAION_CNN,
-    _clip("laion-sigmoid", "vit-native", "vit", "mini-laion", 16_000, {}, settings={"sigmoid": True, "lr": 1e-3}),
-    _supervised("resnet", "test_resnet", "cnn", 14_000, 48, settings=_FAST),
-    _supervised("efficientnet", "test_efficientnet", "cnn", 16_000, 48, settings=_FAST),
-    _supervised("convnext", "test_convnext", "cnn", 16_000, 48, settings={"smoothing": 0.1}),
-    _supervised("byobnet", "test_byobnet", "cnn", 16_000, options={"crop_pct": "1.0"}, settings=_FAST),
-    _supervised("mambaout", "test_mambaout", "cnn", 14_000),
-    _supervised("coatnet", "test_coatnet", "hybrid", 6_000),
-    _supervised("vit", "test_vit", "vit", 24_000, checkpoints={"vit-short": 0.25, "vit": 1.0}, settings=_VIT),
-    _finetune("ft-wit-vit", _WIT_VIT, (8_000,)),
-    _finetune("ft-laion-vit", _LAION_VIT, (8_000,)),
+    _clip("laion-sigmoid", "vit-native", "vit", "mini-laion", 12_000, {}, settings={"sigmoid": True, "lr": 1e-3}),
+    _supervised("resnet", "test_resnet", "cnn", 12_000, 48, settings=_FAST),
+    _supervised("efficientnet", "test_efficientnet", "cnn", 14_000, 48, settings=_FAST),
+    _supervised("convnext", "test_convnext", "cnn", 12_000, 48, settings={"smoothing": 0.1}),
+    _supervised("byobnet", "test_byobnet", "cnn", 12_000, 48, options={"crop_pct": "1.0"}, settings=_FAST),
+    _supervised("mambaout", "test_mambaout", "cnn", 14_000, 48),
+    _supervised("coatnet", "test_coatnet", "hybrid", 5_000),
+    _supervised("vit", "test_vit", "vit", 20_000, checkpoints={"vit-short": 0.25, "vit": 1.0}, settings=_VIT),
+    _finetune("ft-wit-vit", _WIT_VIT, (6_000,)),
+    _finetune("ft-laion-vit", _LAION_VIT, (6_000,)),
     _finetune("ft-laion-cnn", _LAION_CNN, (8_000,)),
-    _finetune("ft12k-laion-vit", _LAION_VIT, (8_000, 8_000)),
-    _finetune("ft12k-laion-cnn", _LAION_CNN, (8_000, 8_000)),
+    _finetune("ft12k-laion-vit", _LAION_VIT, (6_000, 6_000)),
+    _finetune("ft12k-laion-cnn", _LAION_CNN, (6_000, 6_000)),
     Recipe(
         id="simclr-byobnet",
         method="simclr",
@@ -158,7 +161,7 @@ RECIPES: tuple[Recipe, ...] = (
         family="cnn",
         source="mini-train",
         data=("train",),
-        samples=(28_000,),
+        samples=(20_000,),
         side=48,
     ),
     Recipe(
@@ -169,26 +172,15 @@ RECIPES: tuple[Recipe, ...] = (
         family="cnn",
         source="mini-web",
         data=("web", "train"),
-        samples=(16_000, 12_000),
+        samples=(12_000, 10_000),
         side=48,
         settings=_FAST,
-    ),
-    Recipe(
-        id="more-vit",
-        method="supervised",
-        arch="test_vit",
-        group="more-data",
-        family="vit",
-        source="mini-web",
-        data=("web", "train"),
-        samples=(14_000, 8_000),
-        settings=_VIT,
     ),
 )
 
 COUNTS: dict[str, int] = {
     "train": 3000,
-    "web": 4000,
+    "web": 3500,
     "val": 2000,
     "v2": 800,
     "sketch": 500,
@@ -221,7 +213,7 @@ def quick_size() -> Size:
     """Return the same study with a fortieth of the pictures and two short runs: for tests of the code."""
     counts = {name: max(24, n // 40 // 4 * 4) for name, n in COUNTS.items()}
     chosen = (
-        _clip("wit-cnn", "test_byobnet", "cnn", "mini-wit", 256, {"wit-cnn-8k": 0.5, "wit-cnn-20k": 1.0}, side=48),
+        _clip("wit-cnn", "test_byobnet", "cnn", "mini-wit", 256, {"wit-cnn-6k": 0.5, "wit-cnn-16k": 1.0}, side=48),
         _supervised("byobnet", "test_byobnet", "cnn", 256, 48),
     )
     return Size("quick", counts, chosen)

@@ -20,8 +20,11 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import nn
 
-Snapshot = Callable[[int], None]
-"""Called with the number of samples seen when a checkpoint is due."""
+Snapshot = Callable[[], None]
+"""Called when a checkpoint is due."""
+
+Progress = Callable[[int], None]
+"""Called with the number of images seen since the last call."""
 
 
 @dataclass(frozen=True)
@@ -134,7 +137,7 @@ def _descend(
     lr: float,
     snapshots: Sequence[float],
     snapshot: Snapshot,
-    progress: Snapshot,
+    progress: Progress,
 ) -> None:
     """Take a step for every loss; call ``snapshot`` after those shares of the steps that are asked for."""
     descent = optimiser(model, lr)
@@ -150,7 +153,7 @@ def _descend(
         progress(batch)
         if step + 1 in due:
             model.eval()
-            snapshot((step + 1) * batch)
+            snapshot()
             model.train()
     model.eval()
 
@@ -166,8 +169,8 @@ def train_classifier(
     batch: int = 32,
     smoothing: float = 0.0,
     snapshots: Sequence[float] = (1.0,),
-    snapshot: Snapshot = lambda _: None,
-    progress: Snapshot = lambda _: None,
+    snapshot: Snapshot = lambda: None,
+    progress: Progress = lambda _: None,
 ) -> None:
     """Train with labels: cross-entropy over ``samples`` augmented images."""
     generator = torch.Generator().manual_seed(seed)
@@ -190,11 +193,11 @@ def train_clip(
     samples: int,
     seed: int,
     lr: float = 2e-3,
-    batch: int = 64,
+    batch: int = 32,
     sigmoid: bool = False,
     snapshots: Sequence[float] = (1.0,),
-    snapshot: Snapshot = lambda _: None,
-    progress: Snapshot = lambda _: None,
+    snapshot: Snapshot = lambda: None,
+    progress: Progress = lambda _: None,
 ) -> None:
     """Train an open_clip model on images and captions: softmax (CLIP) or sigmoid (SigLIP) contrast."""
     generator = torch.Generator().manual_seed(seed)
@@ -237,7 +240,7 @@ def train_simclr(
     lr: float = 2e-3,
     batch: int = 64,
     temperature: float = 0.2,
-    progress: Snapshot = lambda _: None,
+    progress: Progress = lambda _: None,
 ) -> None:
     """Train without labels (SimCLR): two views of an image attract, all others in the batch repel.
 
@@ -256,7 +259,7 @@ def train_simclr(
             similarity.fill_diagonal_(-1e9)
             yield F.cross_entropy(similarity, (torch.arange(2 * len(rows)) + len(rows)) % (2 * len(rows)))
 
-    _descend(both, losses(), steps, 2 * batch, lr, (), lambda _: None, progress)
+    _descend(both, losses(), steps, 2 * batch, lr, (), lambda: None, progress)
 
 
 def linear_probe(

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,13 +12,13 @@ from typing import Any
 import open_clip
 import timm
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save_file
 from timm.layers.pos_embed import resample_abs_pos_embed
 from torch import nn
 
 from extract.miniature.other_shapes import LARGER_CLASSES
-from extract.miniature.recipes import ZOO_VERSION, Recipe
+from extract.miniature.recipes import Recipe
 from extract.miniature.shapes import CLASSES
 from extract.miniature.training import (
     Augmentation,
@@ -40,30 +39,10 @@ WIDTH = 64
 Progress = Callable[[int], None]
 
 
-def weights_stamp(recipe: Recipe, datasets: Mapping[str, str], start: str = "") -> str:
-    """Return what a run's weights depend on, as a digest: recipe, datasets' stamps, its start's stamp."""
-    record = [ZOO_VERSION, asdict(recipe), {name: datasets[name] for name in recipe.data}, start]
-    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
-
-
-def stored_stamp(path: Path) -> str:
-    """Return the stamp in a weight file's header; empty where there is no whole file."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            return str((file.metadata() or {}).get("stamp", ""))
-    except (OSError, SafetensorError):
-        return ""
-
-
-def is_trained(folder: Path, recipe: Recipe, stamp: str) -> bool:
-    """Tell whether all of a run's models are on disk with this stamp."""
-    return all(stored_stamp(folder / f"{name}.safetensors") == stamp for name in recipe.models())
-
-
-def _save(model: nn.Module, folder: Path, name: str, stamp: str, samples: int) -> None:
+def _save(model: nn.Module, folder: Path, name: str, stamp: str) -> None:
     staged = folder / f".staged-{name}.safetensors"
     tensors = {key: value.detach().clone().contiguous() for key, value in model.state_dict().items()}
-    save_file(tensors, staged, metadata={"stamp": stamp, "samples_seen": str(samples)})
+    save_file(tensors, staged, metadata={"stamp": stamp})  # one key: several come in any order
     staged.chmod(0o644)  # safetensors writes files that only their owner may read
     staged.replace(folder / f"{name}.safetensors")
 
@@ -159,25 +138,24 @@ def _seed(recipe: Recipe) -> int:
     return int.from_bytes(hashlib.sha256(recipe.id.encode()).digest()[:4], "big")
 
 
-def _snapshots(recipe: Recipe, model: nn.Module, folder: Path, stamp: str, before: int) -> dict[str, Any]:
+def _snapshots(recipe: Recipe, model: nn.Module, folder: Path, stamp: str) -> dict[str, Any]:
     shares = recipe.models()
     steps = sorted(shares.items(), key=lambda item: item[1])
     waiting = iter(steps)
 
-    def snapshot(samples: int) -> None:
-        _save(model, folder, next(waiting)[0], stamp, before + samples)
+    def snapshot() -> None:
+        _save(model, folder, next(waiting)[0], stamp)
 
     return {"snapshots": tuple(share for _, share in steps), "snapshot": snapshot}
 
 
 def _train_stages(recipe: Recipe, model: nn.Module, out: Path, stamp: str, progress: Progress) -> None:
-    seen = 0
     augment = _augmentation(model)
     for stage, (name, samples) in enumerate(zip(recipe.data, recipe.samples, strict=True)):
         last = stage == len(recipe.data) - 1
         classes = len(LARGER_CLASSES) if name == "web" else len(CLASSES)
         model.reset_classifier(classes)  # type: ignore[operator]
-        keep = _snapshots(recipe, model, out / "weights", stamp, seen) if last else {"snapshots": ()}
+        keep = _snapshots(recipe, model, out / "weights", stamp) if last else {"snapshots": ()}
         train_classifier(
             _channels_last(model),
             _images(out / "datasets", name, recipe.side),
@@ -188,7 +166,6 @@ def _train_stages(recipe: Recipe, model: nn.Module, out: Path, stamp: str, progr
             **keep,
             **recipe.settings,
         )
-        seen += samples
 
 
 def _supervised(recipe: Recipe, out: Path, stamp: str, progress: Progress) -> None:
@@ -211,7 +188,7 @@ def _clip(recipe: Recipe, out: Path, stamp: str, progress: Progress) -> None:
         samples=recipe.samples[0],
         seed=_seed(recipe),
         progress=progress,
-        **_snapshots(recipe, model, out / "weights", stamp, 0),
+        **_snapshots(recipe, model, out / "weights", stamp),
         **recipe.settings,
     )
 
@@ -248,7 +225,7 @@ def _simclr(recipe: Recipe, out: Path, stamp: str, progress: Progress) -> None:
     model.reset_classifier(len(CLASSES))  # type: ignore[operator]
     classifier = model.get_classifier()  # type: ignore[operator]
     classifier.load_state_dict(head.state_dict())
-    _save(model, out / "weights", recipe.id, stamp, recipe.samples[0])
+    _save(model, out / "weights", recipe.id, stamp)
 
 
 _METHODS: dict[str, Callable[[Recipe, Path, str, Progress], None]] = {
