@@ -147,7 +147,7 @@ def _descend(
         for group in descent.param_groups:
             group["lr"] = lr * schedule(step, steps)
         descent.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         descent.step()
         progress(batch)
@@ -274,7 +274,7 @@ def linear_probe(
     descent = torch.optim.Adam(head.parameters(), lr=lr, weight_decay=1e-4)
     for _ in range(steps):
         descent.zero_grad(set_to_none=True)
-        F.cross_entropy(head(x), labels).backward()  # type: ignore[no-untyped-call]
+        F.cross_entropy(head(x), labels).backward()
         descent.step()
     with torch.no_grad():  # fold the standardisation into the head
         head.weight.div_(std)
