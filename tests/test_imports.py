@@ -13,8 +13,13 @@ BLOCKED = ("torch", "torchvision", "timm", "open_clip")
 
 IMPORT_ALL = f"""
 import importlib, pkgutil, sys
-for name in {BLOCKED!r}:
-    sys.modules[name] = None
+
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {BLOCKED!r}:
+            raise ModuleNotFoundError(name + " is out of reach here", name=name)
+
+sys.meta_path.insert(0, Blocked())
 for package in ("cache_schema", "analyze"):
     root = importlib.import_module(package)
     for module in pkgutil.walk_packages(root.__path__, package + "."):
