@@ -17,8 +17,8 @@ from extract.clock import MEASURED_BATCHES, MEASURED_SECONDS, Clock
 from extract.decode import PixelBatch
 from extract.models.base import LoadedModel
 
-QUEUED_BATCHES = 8
-"""Outputs that may wait for the writer, over all models of a pass."""
+QUEUED_BYTES = 128 << 20
+"""Outputs that may wait for the writer, over all models of a pass: enough to outlast a slow moment of the disk."""
 
 
 class NotFiniteError(RuntimeError):
@@ -92,13 +92,19 @@ class _Output:
     start: int
     events: tuple[torch.cuda.Event, torch.cuda.Event] | None
 
+    @property
+    def size(self) -> int:
+        return self.features.nbytes + (0 if self.logits is None else self.logits.nbytes)
+
 
 @dataclass(eq=False)
 class _Writer:
     """Appends outputs to their sinks in a thread of its own, so that compression and disk never hold up the device."""
 
     clock: Clock
-    inbox: queue.Queue[_Output | None] = field(default_factory=lambda: queue.Queue(QUEUED_BATCHES))
+    inbox: queue.SimpleQueue[_Output | None] = field(default_factory=queue.SimpleQueue)
+    room: threading.Condition = field(default_factory=threading.Condition)
+    waiting: int = 0
 
     def __post_init__(self) -> None:
         self.thread = threading.Thread(target=self._loop, name="writer", daemon=True)
@@ -106,22 +112,34 @@ class _Writer:
 
     def _loop(self) -> None:
         while (output := self.inbox.get()) is not None:
-            if output.events is not None:
-                output.events[1].synchronize()
-                self.clock.forward += output.events[0].elapsed_time(output.events[1]) / 1000
-                self.clock.forwarded += len(output.valid)
-            if output.runner.error is not None:
-                continue
-            begun, on_core = time.perf_counter(), time.thread_time()
             try:
-                _append(output)
+                self._write(output)
             except Exception as error:  # noqa: BLE001  # one model's failure must not stop the others
                 output.runner.error = error
+            with self.room:
+                self.waiting -= output.size
+                self.room.notify()
+            del output
+
+    def _write(self, output: _Output) -> None:
+        if output.events is not None:
+            output.events[1].synchronize()
+            self.clock.forward += output.events[0].elapsed_time(output.events[1]) / 1000
+            self.clock.forwarded += len(output.valid)
+        if output.runner.error is not None:
+            return
+        begun, on_core = time.perf_counter(), time.thread_time()
+        try:
+            _append(output)
+        finally:
             self.clock.write += time.perf_counter() - begun
             self.clock.write_cpu += time.thread_time() - on_core
 
     def put(self, output: _Output) -> None:
         begun = time.perf_counter()
+        with self.room:
+            self.room.wait_for(lambda: self.waiting < QUEUED_BYTES)
+            self.waiting += output.size
         self.inbox.put(output)
         self.clock.write_wait += time.perf_counter() - begun
 

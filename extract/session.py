@@ -289,8 +289,8 @@ def _devices(args: argparse.Namespace, options: RunOptions) -> list[str]:
 def _run(plan: Plan, options: RunOptions, args: argparse.Namespace, console: Console) -> Reporter:
     from cache_schema.staging import clean_stale
     from extract.engines import engine
+    from extract.faults import check_writable
     from extract.progress import Reporter
-    from extract.worker import check_writable
 
     shard, devices = shard_of(args.shard), _devices(args, options)
     spread = len(devices) > 1 or shard[1] > 1 or args.engine != "local"

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -14,13 +14,15 @@ import torch
 
 import cache_schema
 from cache_schema import failures
-from cache_schema.errors import CacheError, CloserlookError, StoreExistsError
+from cache_schema.backends import BACKENDS
+from cache_schema.errors import StoreExistsError
 from extract import provenance
 from extract.class_spaces import ClassSpace
 from extract.clock import Clock, finished_line, first_line
 from extract.datasets.base import Dataset
 from extract.decode import DatasetChangedError, Decoder, changed_since
 from extract.events import Event, Listener
+from extract.faults import raise_if_full, reason_of
 from extract.forward import Runner, TextHead, run_pass
 from extract.models import build
 from extract.models.base import CompileError, Head, LoadedModel, Prepared
@@ -32,11 +34,8 @@ from extract.prompts import PromptSet
 from extract.residency import Residency
 from extract.sinks import ReferenceSink, StoreSink
 
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG}
-
-
-class CacheUnwritableError(CacheError):
-    """Nothing more can be written to the cache, by this model or any other."""
+SEALERS = 4
+"""Stores that are sealed at a time; most of it is waiting for the disk to say that it has them."""
 
 
 @dataclass(eq=False)
@@ -71,11 +70,13 @@ class Worker:
         self.decoder = Decoder(options.workers, 0)
         self.pixels = PixelSource(self.decoder, options)
         self.models = Prefetcher(build, most_models=options.resident)
+        self.sealers = ThreadPoolExecutor(SEALERS, "sealer")
 
     def close(self) -> None:
-        """End the decoding processes and the loading of models."""
+        """End the decoding processes and the loading of models; stores that are complete are sealed still."""
         self.models.close()
         self.decoder.close()
+        self.sealers.shutdown()
 
     def run(self, unit: Unit, following: Unit | None = None) -> None:
         """Do everything in a unit; what fails is recorded and told, the rest goes on.
@@ -93,6 +94,8 @@ class Worker:
         self.models.want(unit.models)
         if following is not None:
             self.models.want(following.models)
+        # Takes a moment, in which decoders and models get ready.
+        import_module(BACKENDS[self.options.backend].partition(":")[0])
         for wave in self._waves(unit):
             self._wave(unit, wave)
 
@@ -252,8 +255,15 @@ class Worker:
             "n_unreadable": len(problems),
         }
         self.tell(Event("rates", names, dataset.card.id, text=finished_line(clock)))
+        sealing: list[Future[None]] = []
         for (member, job), runner in zip(members, runners, strict=True):
-            self._finish(member, job, runner, record)
+            if dataset.card.role == "pairs":  # captions need the device
+                self._finish(member, job, runner, record)
+            else:
+                sealing.append(self.sealers.submit(self._finish, member, job, runner, record))
+        # The next pass begins when this one is safe, so that a kill costs no more than one.
+        for future in sealing:
+            future.result()
         if problems:
             first = f"{dataset.image_ids[problems[0][0]]}: {problems[0][1]}"
             self.tell(Event("failed", "", dataset.card.id, text=f"{len(problems)} images cannot be read ({first})"))
@@ -349,33 +359,10 @@ class Worker:
             self._fail(prepared.card.id, "", error)
 
     def _raise_if_full(self, error: BaseException) -> None:
-        number = error.errno if isinstance(error, OSError) else None
-        if number in _FULL:
-            raise CacheUnwritableError(
-                f"cannot write to {self.options.cache}: {error.strerror if isinstance(error, OSError) else error};"
-                " what is sealed is safe, make room and run the same command again"
-            ) from error
-
-
-def reason_of(error: BaseException) -> str:
-    """Return an exception as one line; its kind is named where the text alone would puzzle."""
-    text = str(error).strip().splitlines()[0] if str(error).strip() else ""
-    plain = isinstance(error, CloserlookError | OSError | torch.OutOfMemoryError | DatasetChangedError)
-    return text if plain and text else f"{type(error).__name__}: {text}".rstrip(": ")
+        raise_if_full(self.options.cache, error)
 
 
 def _head_kind(head: Head) -> str:
     if head.normalize_features:
         return "zero-shot"
     return "linear" if head.affine else "non-affine"
-
-
-def check_writable(cache: Path) -> None:
-    """Make the cache folder; raise `CacheUnwritableError` where nothing can be written to it."""
-    probe = cache / ".writable"
-    try:
-        cache.mkdir(parents=True, exist_ok=True)
-        probe.write_bytes(b"")
-        probe.unlink(missing_ok=True)
-    except OSError as error:
-        raise CacheUnwritableError(f"cannot write to the cache {cache}: {error.strerror or error}") from error

@@ -1,0 +1,44 @@
+"""What stops everything, what stops one job, and how either is said in a line."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+
+from cache_schema.errors import CacheError, CloserlookError
+from extract.decode import DatasetChangedError
+
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG}
+
+
+class CacheUnwritableError(CacheError):
+    """Nothing more can be written to the cache, by this model or any other."""
+
+
+def raise_if_full(cache: Path, error: BaseException) -> None:
+    """Raise `CacheUnwritableError` where an error says that the disk is full or may not be written to."""
+    if isinstance(error, OSError) and error.errno in _FULL:
+        raise CacheUnwritableError(
+            f"cannot write to {cache}: {error.strerror};"
+            " what is sealed is safe, make room and run the same command again"
+        ) from error
+
+
+def reason_of(error: BaseException) -> str:
+    """Return an exception as one line; its kind is named where the text alone would puzzle."""
+    text = str(error).strip().splitlines()[0] if str(error).strip() else ""
+    # torch.OutOfMemoryError is known by its name, so that this module needs no torch.
+    known = isinstance(error, CloserlookError | OSError | DatasetChangedError)
+    plain = known or type(error).__name__ == "OutOfMemoryError"
+    return text if plain and text else f"{type(error).__name__}: {text}".rstrip(": ")
+
+
+def check_writable(cache: Path) -> None:
+    """Make the cache folder; raise `CacheUnwritableError` where nothing can be written to it."""
+    probe = cache / ".writable"
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        probe.write_bytes(b"")
+        probe.unlink(missing_ok=True)
+    except OSError as error:
+        raise CacheUnwritableError(f"cannot write to the cache {cache}: {error.strerror or error}") from error
