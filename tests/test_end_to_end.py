@@ -40,7 +40,7 @@ def probabilities(store: cache_schema.PredictionStore) -> np.ndarray:
 def test_numbers_agree_with_scikit_learn(miniature_cache: Path, results: Path) -> None:
     cache = cache_schema.open_cache(miniature_cache)
     top1, nll = plain(results, "top1"), plain(results, "nll")
-    for model in ("resnet", "laion-vit-30k"):
+    for model in ("resnet", "vit"):
         for dataset in ("mini-val", "mini-v2", "mini-sketch"):
             store = cache.store(model, dataset)
             p = probabilities(store)

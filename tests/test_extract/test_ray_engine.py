@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 import cache_schema
 
@@ -42,7 +43,11 @@ def test_a_cluster_that_loses_a_worker_and_a_node_gives_the_same_cache(study: Pa
     from ray.cluster_utils import Cluster
 
     words = ("--model-list", "models.txt", "--batch-size", 4, "--workers", 0)
+    # Ray's workers compute with one thread; another number of threads sums in another order.
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
     run_extract(*words, "--cache", "whole", cwd=study)
+    torch.set_num_threads(threads)
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
     second = cluster.add_node(num_cpus=1)
     cluster.wait_for_nodes()
