@@ -37,6 +37,15 @@ class Harmful(Geometry):
         return super().__call__(image)
 
 
+@dataclass(frozen=True)
+class Slow(Geometry):
+    """Takes its time without taking a core."""
+
+    def __call__(self, image: Image.Image) -> np.ndarray:
+        time.sleep(0.04)
+        return super().__call__(image)
+
+
 @pytest.fixture
 def dataset(tmp_path: Path) -> Dataset:
     rng = np.random.default_rng(0)
@@ -136,6 +145,18 @@ def test_leaving_early_leaves_the_workers_usable(dataset: Dataset) -> None:
             break
         again = np.concatenate([b.pixels.copy() for b in decoder.batches(dataset, GEOMETRY, 4)])
     np.testing.assert_array_equal(again, want)
+
+
+def test_decoding_goes_on_while_the_models_work(dataset: Dataset) -> None:
+    slow = Slow(GEOMETRY.resize_mode, GEOMETRY.resize, GEOMETRY.crop, GEOMETRY.interpolation)
+    with Decoder(1, 4 * 16 * 16 * 3) as decoder:
+        list(decoder.batches(dataset, GEOMETRY, 4))  # the process is running
+        begun = time.perf_counter()
+        for batch in decoder.batches(dataset, slow, 4):
+            time.sleep(0.04 * len(batch.valid))
+        took = time.perf_counter() - begun
+    # One after the other takes twice 37 x 0.04 seconds; side by side it is once, and the first batch.
+    assert took < 1.5 * N * 0.04
 
 
 def test_pixel_cache_gives_the_same_batches_without_the_images(dataset: Dataset, tmp_path: Path) -> None:
