@@ -95,7 +95,7 @@ def test_laptop_numbers_from_summaries_equal_those_from_stores(
     miniature_cache: Path, results: Path, tmp_path: Path
 ) -> None:
     small = tmp_path / "small"
-    assert analyze(["summarize", str(miniature_cache), "-o", str(small)]) == 0
+    assert analyze(["summarize", str(miniature_cache), "--to", str(small)]) == 0
     out = tmp_path / "small.parquet"
     assert analyze(["metrics", str(small), "-o", str(out)]) == 0
     for metric in ("top1", "ece", "nll", "brier", "aurc"):
