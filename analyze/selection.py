@@ -98,5 +98,6 @@ def varying(
     """Return those candidate columns that take more than one value within a key."""
     if results.is_empty():
         return []
+    candidates = [column for column in candidates if column not in key]
     counts = results.group_by(list(key)).agg(pl.col(column).n_unique() for column in candidates)
     return [column for column in candidates if (counts[column] > 1).any()]

@@ -269,6 +269,15 @@ def test_varying_finds_what_tells_rows_apart(results: pl.DataFrame) -> None:
     }
 
 
+def test_a_variant_may_label_the_columns() -> None:
+    frame = to_frame([row("a", "auroc", value, score=score) for score, value in (("msp", 0.6), ("energy", 0.7))])
+    (table,) = build_tables(frame, columns=["score"])
+    assert {column.key[0]: cell.value for column, cell in zip(table.columns, table.cells[0], strict=True)} == {
+        "msp": 0.6,
+        "energy": 0.7,
+    }
+
+
 @pytest.mark.parametrize(
     ("name", "title"),
     [
