@@ -1,4 +1,9 @@
-"""Calibrators: fitted on a part of the in-distribution set, applied unchanged everywhere else."""
+"""Calibrators: fitted on a part of the in-distribution set, applied unchanged everywhere else.
+
+Temperature and vector scaling move the logits, histogram binning, isotonic regression and beta calibration map the
+confidence. There is no Dirichlet calibrator: at 1,000 classes it has a million parameters, and the implementations at
+hand bring torch or jax, which this package does without.
+"""
 
 from analyze.confidence_maps import (
     Beta,
@@ -12,6 +17,7 @@ from analyze.confidence_maps import (
 )
 from analyze.split import fit_rows
 from analyze.temperature import TemperatureFit, fit_temperature, fit_temperature_store
+from analyze.vector_scaling import VectorFit, fit_vector_scaling, fit_vector_scaling_store
 
 __all__ = [
     "Beta",
@@ -19,6 +25,7 @@ __all__ = [
     "HistogramBinning",
     "Isotonic",
     "TemperatureFit",
+    "VectorFit",
     "fit_beta",
     "fit_confidence_map",
     "fit_histogram",
@@ -26,4 +33,6 @@ __all__ = [
     "fit_rows",
     "fit_temperature",
     "fit_temperature_store",
+    "fit_vector_scaling",
+    "fit_vector_scaling_store",
 ]

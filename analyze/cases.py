@@ -17,6 +17,8 @@ from analyze.settings import Settings
 from analyze.sources import Source
 from analyze.suites.base import Case, ModelCase
 from analyze.summaries import Summary, read_summary
+from analyze.vector_columns import VECTOR_AGGREGATE, vector_facts, why_not_applied, without_vector
+from analyze.vector_scaling import VectorFit
 from analyze.views import ClassView
 from cache_schema.errors import CloserlookError
 from cache_schema.records import DatasetCard, ModelCard
@@ -74,7 +76,7 @@ def build_cases(
             built.cases[source.dataset] = replace(case, resampling=resampling)
         except (CloserlookError, OSError) as error:
             built.problems[source.dataset] = str(error)
-    if set(settings["calibrators"]["methods"]) - {"temperature"}:
+    if set(settings["calibrators"]["methods"]) - {"temperature", "vector"}:
         built.cases = _with_fit_columns(built.cases)
     if "accuracy" in suites or ("detection" in suites and settings["ood"]["class_masks"]):
         built.subsets = _subsets(sources, inside, settings, threads)
@@ -99,7 +101,7 @@ def _case(
         summary = summarize(
             source.store,
             view=_ood_view(source, inside) if source.role == "ood" else None,
-            options=summary_options(settings, fit, suites, source.role),
+            options=summary_options(settings, fit, suites, source),
             held_out=held_out if rows is not None else None,
             threads=threads,
         )
@@ -108,12 +110,30 @@ def _case(
     if summary.facts.get("temperature") is None and not no_temperature:
         told = summary.facts.get("no_temperature", "")
         no_temperature = str(told or "the summary holds no temperature: compute it from the big stores")
-    return Case(summary, settings, held_out, calibrated_on=on, no_calibrator=no_fit, no_temperature=no_temperature)
+    no_vector = no_fit
+    if summary.facts.get("vector") is None and fit is not None and not no_fit:
+        told = summary.facts.get("no_vector", "") or fit.no_vector
+        if not told and fit.vector is not None:
+            told = why_not_applied(fit.vector, fit.card, source.store.dataset, source.store.n_classes)
+        no_vector = str(told or "the summary holds no vector scaling: compute it from the big stores")
+    return Case(
+        summary,
+        settings,
+        held_out,
+        calibrated_on=on,
+        no_calibrator=no_fit,
+        no_temperature=no_temperature,
+        no_vector=no_vector,
+    )
 
 
-def summary_options(settings: Settings, fit: IdFit | None, suites: set[str], role: str) -> SummaryOptions:
+def summary_options(settings: Settings, fit: IdFit | None, suites: set[str], source: Source) -> SummaryOptions:
     """Return what a summary must hold for the suites, under the fits of the ID set."""
     ood = settings["ood"]
+    role, card = source.role, source.store.dataset
+    vector = fit.vector if fit is not None and role != "ood" else None
+    if vector is not None and fit is not None and why_not_applied(vector, fit.card, card, source.store.n_classes):
+        vector = None
     temperature = fit.temperature if fit is not None else None
     return SummaryOptions(
         temperature=temperature.temperature if temperature is not None else None,
@@ -123,8 +143,14 @@ def summary_options(settings: Settings, fit: IdFit | None, suites: set[str], rol
         gen=(ood["gen_m"], ood["gen_gamma"]) if "detection" in suites and role in ("id", "ood") else None,
         classwise_bins=settings["calibration"]["classwise_bins"] if "calibration" in suites else 0,
         conformal=fit.quantiles if fit is not None else None,
+        vector=vector,
+        vector_facts=_vector_facts(vector, fit, card) if vector is not None and fit is not None else None,
         image_keys=bool(suites & JOINED),
     )
+
+
+def _vector_facts(vector: VectorFit, fit: IdFit, card: DatasetCard) -> dict[str, Any]:
+    return vector_facts(vector, fit.dataset, parameters=card.id == fit.dataset)
 
 
 def _ood_view(source: Source, inside: list[Source]) -> ClassView:
@@ -152,6 +178,11 @@ def _loaded(store: Any, settings: Settings) -> Summary:
         facts["temperature"] = None
         columns = {name: values for name, values in columns.items() if not name.startswith("scaled_")}
         facts["aggregates"] = {k: v for k, v in facts.get("aggregates", {}).items() if k == "classwise"}
+    if facts.get("vector") is not None and other_split:
+        facts["no_vector"] = f"the summary's was fitted on another split, {split}: summarize again"
+        facts["vector"] = None
+        columns = without_vector(columns)
+        facts["aggregates"] = {k: v for k, v in facts.get("aggregates", {}).items() if k != VECTOR_AGGREGATE}
     sets = facts.get("conformal")
     wanted = settings["conformal"]
     if sets and (

@@ -154,14 +154,14 @@ def fit_beta(confidences: ArrayLike, correct: ArrayLike) -> Beta:
 
 
 def fit_confidence_map(method: str, confidences: ArrayLike, correct: ArrayLike, *, n_bins: int = 15) -> ConfidenceMap:
-    """Fit the named calibrator: ``histogram``, ``isotonic`` or ``beta``."""
+    """Fit the named calibrator of the confidence: ``histogram``, ``isotonic`` or ``beta``."""
     if method == "histogram":
         return fit_histogram(confidences, correct, n_bins=n_bins)
     if method == "isotonic":
         return fit_isotonic(confidences, correct)
     if method == "beta":
         return fit_beta(confidences, correct)
-    known = ("temperature", "histogram", "isotonic", "beta")
+    known = ("histogram", "isotonic", "beta")
     raise UserError(f"no calibrator {method!r}{nearest(method, known)}; there are {', '.join(known)}")
 
 

@@ -1,4 +1,4 @@
-"""What is fitted on a part of the in-distribution set: temperature and conformal quantiles."""
+"""What is fitted on a part of the in-distribution set: temperature, vector scaling and conformal quantiles."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from analyze.settings import Settings
 from analyze.sources import Source
 from analyze.split import fit_rows
 from analyze.temperature import TemperatureFit, fit_temperature_store
+from analyze.vector_scaling import VectorFit, fit_vector_scaling_store
 from cache_schema.errors import CloserlookError
 from cache_schema.records import DatasetCard
 
@@ -29,19 +30,24 @@ class IdFit:
         Its id.
     rows
         (n,) rows that were fitted on; None where the set could not be divided.
-    temperature, quantiles
+    card
+        Its card.
+    temperature, quantiles, vector
         The fits; None where there is none.
-    no_rows, no_temperature, no_quantiles
+    no_rows, no_temperature, no_quantiles, no_vector
         Why there is none.
     """
 
     dataset: str
+    card: DatasetCard
     rows: NDArray[np.bool_] | None = None
     temperature: TemperatureFit | None = None
     quantiles: SetQuantiles | None = None
     no_rows: str = ""
     no_temperature: str = ""
     no_quantiles: str = ""
+    vector: VectorFit | None = None
+    no_vector: str = ""
 
     def facts(self, settings: Settings) -> dict[str, Any]:
         """Return where the temperature comes from, JSON-ready."""
@@ -64,9 +70,16 @@ def fit_id_set(source: Source, settings: Settings, suites: set[str], threads: in
         rows = fit_rows(labels, usable=np.asarray(valid), **settings["split"])
     except CloserlookError as error:
         reason = str(error)
-        return IdFit(source.dataset, no_rows=reason, no_temperature=reason, no_quantiles=reason)
+        return IdFit(
+            source.dataset,
+            source.store.dataset,
+            no_rows=reason,
+            no_temperature=reason,
+            no_quantiles=reason,
+            no_vector=reason,
+        )
     if source.is_summary:
-        return IdFit(source.dataset, rows)
+        return IdFit(source.dataset, source.store.dataset, rows)
     temperature, no_temperature = None, "no temperature is asked for"
     if "temperature" in settings["calibrators"]["methods"] and suites & {"calibration", "detection"}:
         low, high = settings["calibrators"]["bounds"]
@@ -90,7 +103,24 @@ def fit_id_set(source: Source, settings: Settings, suites: set[str], threads: in
             )
         except CloserlookError as error:
             no_quantiles = str(error)
-    return IdFit(source.dataset, rows, temperature, quantiles, "", no_temperature, no_quantiles)
+    vector, no_vector = None, "no vector scaling is asked for"
+    if "vector" in settings["calibrators"]["methods"] and "calibration" in suites:
+        try:
+            vector = fit_vector_scaling_store(source.store, rows, threads=threads)
+            no_vector = ""
+        except CloserlookError as error:
+            no_vector = str(error)
+    return IdFit(
+        source.dataset,
+        source.store.dataset,
+        rows,
+        temperature=temperature,
+        quantiles=quantiles,
+        vector=vector,
+        no_temperature=no_temperature,
+        no_quantiles=no_quantiles,
+        no_vector=no_vector,
+    )
 
 
 def id_set_of(card: DatasetCard, id_sets: list[str]) -> str:

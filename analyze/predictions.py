@@ -18,6 +18,8 @@ from analyze.annotations import image_keys
 from analyze.classwise import ClasswiseTable
 from analyze.conformal_sets import SetQuantiles, SetStatistics
 from analyze.summaries import METADATA, Summary
+from analyze.vector_columns import VECTOR_AGGREGATE, VectorStatistics
+from analyze.vector_scaling import VectorFit
 from analyze.views import ClassView, view_statistics
 from cache_schema.errors import UserError
 
@@ -47,6 +49,8 @@ class SummaryOptions:
         Bins of the classwise calibration error; 0 leaves it (and its second look at the logits) out.
     conformal
         Fitted quantiles, to count the classes of conformal sets; None leaves them out.
+    vector, vector_facts
+        Fitted vector scaling of the ``vector_`` columns, None to leave them out; where it was fitted.
     image_keys
         Also hash the file names, to join annotations or other models later.
     """
@@ -58,6 +62,8 @@ class SummaryOptions:
     gen: tuple[int, float] | None = (100, 0.1)
     classwise_bins: int = 15
     conformal: SetQuantiles | None = None
+    vector: VectorFit | None = None
+    vector_facts: Mapping[str, Any] | None = None
     image_keys: bool = False
 
 
@@ -151,6 +157,7 @@ def summarize(
         ranks[list(plan).index("scaled")] = np.full(len(store), -1, np.int32)
     tables = _tables(view, options, labels, valid, held_out)
     sets = None if options.conformal is None else SetStatistics(len(store), options.conformal)
+    vector = None if options.vector is None else VectorStatistics(len(store), options.vector)
     for block in prefetched(store, rows):
         here = slice(block.start, block.stop)
         assert block.logits is not None
@@ -171,8 +178,15 @@ def summarize(
             )
         except UserError as error:
             raise UserError(f"{what}: {error}") from error
-        for table in tables.values():
-            table.add(view, block.logits, places[here], here, threads)
+        for name, table in tables.items():
+            if name != VECTOR_AGGREGATE:
+                table.add(view, block.logits, places[here], here, threads)
+        if vector is not None:
+            moved = vector.add(
+                view, block.logits, block.centers, places[here], valid[here], block.start, threads
+            )
+            if VECTOR_AGGREGATE in tables:
+                tables[VECTOR_AGGREGATE].add(view, moved, places[here], here, threads)
         if sets is not None:
             sets.add(view, block.logits, places[here], valid[here], block.start, threads)
         advance(block.stop - block.start)
@@ -181,6 +195,8 @@ def summarize(
         columns["scaled_label_rank"] = rank
     if sets is not None:
         columns |= {"label_mass": sets.label_mass, "label_count": sets.label_count, "set_sizes": sets.sizes.T}
+    if vector is not None:
+        columns |= vector.columns()
     if options.image_keys:
         columns["image_key"] = image_keys(store.image_ids)
     columns |= {METADATA + name: values for name, values in store.metadata.items()}
@@ -191,6 +207,7 @@ def summarize(
         "energy_temperature": options.energy_temperature,
         "gen": list(options.gen or ()),
         "conformal": _set_facts(options.conformal),
+        "vector": dict(options.vector_facts or {}) or None,
         "logits_kind": store.logits_kind,
         "head": store.record.get("prompt_set", "") or "",
         "aggregates": {name: table.errors() for name, table in tables.items()},
@@ -246,8 +263,10 @@ def _tables(
     tables = {"classwise": ClasswiseTable(view.n_classes, options.classwise_bins, 1.0, labelled)}
     if held_out is not None:
         tables["classwise_held_out"] = ClasswiseTable(view.n_classes, options.classwise_bins, 1.0, labelled & held_out)
+    rows = labelled if held_out is None else labelled & held_out
+    if options.vector is not None:
+        tables[VECTOR_AGGREGATE] = ClasswiseTable(view.n_classes, options.classwise_bins, 1.0, rows)
     if options.temperature is not None:
-        rows = labelled if held_out is None else labelled & held_out
         tables["classwise_scaled"] = ClasswiseTable(view.n_classes, options.classwise_bins, options.temperature, rows)
     return tables
 

@@ -51,6 +51,10 @@ COLUMNS: Mapping[str, ColumnSpec] = {
     "scaled_label_rank": ColumnSpec("int16", "label_rank at the fitted temperature, where it can differ"),
     "scaled_sum_squares": ColumnSpec("float32", "sum of squares at the fitted temperature"),
     "scaled_entropy": ColumnSpec("float32", "entropy at the fitted temperature"),
+    "vector_confidence": ColumnSpec("float32", "confidence after vector scaling"),
+    "vector_label_log_probability": ColumnSpec("float32", "label log-probability after vector scaling"),
+    "vector_label_rank": ColumnSpec("int16", "label_rank after vector scaling, which can change predictions"),
+    "vector_sum_squares": ColumnSpec("float32", "sum of squares after vector scaling"),
 }
 """Name -> column, in the order of a summary store; about 90 bytes an image."""
 
@@ -76,11 +80,9 @@ class Summary:
     variant
         Name of the class view; empty for the dataset's own.
     facts
-        JSON-ready: ``temperature`` and ``split`` of the ``scaled_`` columns, ``tau`` of ``mcm``, ``gen``,
-        ``energy_temperature``, ``conformal`` quantiles, ``logits_kind``, ``head``, ``class_space``,
-        ``view`` and ``aggregates``
-        (numbers of
-        the whole set that need all probabilities).
+        JSON-ready: ``temperature`` and ``split`` of the ``scaled_`` columns, ``vector`` of the ``vector_`` columns,
+        ``tau`` of ``mcm``, ``gen``, ``energy_temperature``, ``conformal`` quantiles, ``logits_kind``, ``head``,
+        ``class_space``, ``view`` and ``aggregates`` (numbers of the whole set that need all probabilities).
     """
 
     model: ModelCard
@@ -161,6 +163,8 @@ def _why_missing(summary: Summary, name: str) -> str:
     if name.startswith("scaled_"):
         reason = summary.facts.get("no_temperature", "")
         return f"no temperature: {reason}" if reason else "needs a temperature fitted on the in-distribution set"
+    if name.startswith("vector_"):
+        return "needs the big stores: this summary holds no vector scaling ([calibrators] methods)"
     if name == "image_key":
         return "the images' names were not kept: use the big store, or summarize again"
     if name in ("label_mass", "label_count", "set_sizes"):

@@ -53,8 +53,8 @@ class Case:
         Id of the set that the calibrators were fitted on; empty where there is none.
     no_calibrator
         Why there is none.
-    no_temperature
-        Why there is no temperature.
+    no_temperature, no_vector
+        Why there is no temperature, and no vector scaling.
     resampling
         Shared bootstrap weights (``suites.resampling.Resampling``); None for no bootstrap.
     fit_columns
@@ -67,6 +67,7 @@ class Case:
     calibrated_on: str = ""
     no_calibrator: str = ""
     no_temperature: str = ""
+    no_vector: str = ""
     resampling: Any = None
     fit_columns: tuple[NDArray[Any], NDArray[np.bool_]] | None = None
 

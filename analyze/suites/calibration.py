@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from analyze import metrics
 from analyze._walk_kernels import ks_replicates
 from analyze.confidence_maps import fit_confidence_map
 from analyze.replicates import ece_replicates, mean_replicates, smooth_replicates
+from analyze.suites.accuracy import proportion
 from analyze.suites.base import Case, Number, attempt, bounded, without
 from analyze.summaries import Summary
 
@@ -26,14 +27,16 @@ CONFIDENCE_METRICS = (
     "ks_error",
     "smece",
 )
-METRICS = (*CONFIDENCE_METRICS, "nll", "brier", "classwise_ece", "temperature")
+OF_PROBABILITIES = (*CONFIDENCE_METRICS, "nll", "brier", "classwise_ece")
+METRICS = (*OF_PROBABILITIES, "temperature", "vector_scale")
 
 
 def run(case: Case) -> Iterator[Number]:
     """Yield calibration of all rows, of the held-out rows, and of these after each calibrator."""
     rows = case.labelled()
     if not len(rows):
-        yield from without(METRICS[:-1], f"dataset {case.summary.dataset.id} has no labelled image that could be read")
+        reason = f"dataset {case.summary.dataset.id} has no labelled image that could be read"
+        yield from without(OF_PROBABILITIES, reason)
         return
     yield from _plain(case, rows, "", "classwise")
     held_out = case.summary.rows(case.summary.labelled & case.held_out)
@@ -45,6 +48,8 @@ def run(case: Case) -> Iterator[Number]:
             yield from without(("ece", "nll"), case.no_calibrator, calibrator=method, id_dataset=case.calibrated_on)
         elif method == "temperature":
             yield from _temperature(case, held_out)
+        elif method == "vector":
+            yield from _vector(case, held_out)
         else:
             yield from _confidence_map(case, held_out, method)
 
@@ -132,7 +137,7 @@ def _probabilities(case: Case, rows: Summary, columns: _Columns, aggregate: str,
     try:
         confidences = np.minimum(columns.of(rows, "confidence").astype(np.float64), 1.0)
     except ValueError as error:
-        yield from without(METRICS[:-1], str(error), **variant)
+        yield from without(OF_PROBABILITIES, str(error), **variant)
         return
     yield from of_confidences(case, confidences, correct, **dict(variant))
     loss = attempt("nll", lambda: nll(columns.of(rows, "label_log_probability")), n=n, **variant)
@@ -210,6 +215,28 @@ def _temperature(case: Case, rows: Summary) -> Iterator[Number]:
         low, high = (float(temperature) - spread, float(temperature) + spread) if spread == spread else (None, None)
         yield Number(metric="temperature", value=float(temperature), low=low, high=high, n=split.get("n"), **told)
     yield from _probabilities(case, rows, _Columns("scaled_"), "classwise_scaled", **variant)
+
+
+def _vector(case: Case, rows: Summary) -> Iterator[Number]:
+    """Numbers after vector scaling; the top-1 accuracy too, for it can change predictions."""
+    variant: dict[str, Any] = {
+        "calibrator": "vector",
+        "id_dataset": case.calibrated_on,
+        "options": _split_options(case),
+    }
+    fit = case.summary.facts.get("vector")
+    if fit is None:
+        reason = case.no_vector or "no vector scaling was fitted"
+        yield from without(("vector_scale", "top1", "ece", "nll"), reason, **variant)
+        return
+    if case.is_fit_set:
+        # The mean scale stands for the 2 C parameters; the digest names them all.
+        told = {name: fit[name] for name in ("digest", "nll_before", "nll_after", "scale", "bias")}
+        options = {**case.settings["split"], **told}
+        yield Number(metric="vector_scale", value=fit["scale"][1], n=fit["n"], **variant | {"options": options})
+    hits = int((rows["vector_label_rank"] == 0).sum())
+    yield replace(proportion(case, "top1", hits, len(rows)), **variant)
+    yield from _probabilities(case, rows, _Columns("vector_"), "classwise_vector", **variant)
 
 
 def _confidence_map(case: Case, rows: Summary, method: str) -> Iterator[Number]:

@@ -51,7 +51,7 @@ SUITES: Mapping[str, Suite] = {
 }
 
 _LOWER = ("risk_at_coverage", "ece_mass", "conformal_size", "invalid_images")
-_UNDIRECTED = ("temperature", "conformal_coverage", "shape_share", "texture_share")
+_UNDIRECTED = ("temperature", "vector_scale", "conformal_coverage", "shape_share", "texture_share")
 
 
 def direction(metric: str) -> str:
