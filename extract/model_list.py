@@ -28,7 +28,7 @@ OPTIONS: Mapping[str, str] = {
     "samples_seen": "training samples seen",
     "family": "cnn, vit, hybrid or mlp",
     "licence": "of the weights",
-    "classes": "class space that a fixed head answers in",
+    "classes": "what a fixed head answers in: imagenet-1k, a dataset of the run, or a .txt file of names by index",
     "num_classes": "classes of a fixed head, where the checkpoint does not tell",
     "mean": "three numbers or one, comma-separated",
     "std": "three numbers or one, comma-separated",
@@ -210,6 +210,8 @@ def parse_line(line: str, where: str = "", folder: Path | None = None) -> list[M
     for option in PATH_OPTIONS:
         if option in options:
             options[option] = str((root / Path(options[option]).expanduser()).absolute())
+    if options.get("classes", "").endswith(".txt"):
+        options["classes"] = str((root / Path(options["classes"]).expanduser()).absolute())
     checkpoint = options.pop("checkpoint", None)
     identifier = options.pop("id", "")
     path = Path(checkpoint) if checkpoint is not None else None

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from cache_schema import identities, naming
 from cache_schema.errors import UserError
-from extract.class_spaces import IMAGENET_1K, ClassSpace, class_space
+from extract.class_spaces import BUILT_IN, IMAGENET_1K, ClassSpace, class_space
 from extract.datasets.base import Dataset
+from extract.datasets.spaces import content_name
 from extract.forward_version import FORWARD_VERSION
 from extract.models.base import Prepared
 from extract.options import RunOptions
@@ -219,8 +220,32 @@ def _mismatch(model: Prepared, dataset: Dataset) -> str:
     space = dataset.class_space
     if space is None or model.card.class_space == space.id:
         return ""
-    own = model.card.class_space or "a class space that its line does not name (classes=)"
-    return f"it classifies into {own}, the dataset's classes are {space.id}"
+    theirs = f"the dataset's {len(space)} classes are {space.id}{_few_names(space)}"
+    if model.card.class_space:
+        return f"it classifies into {model.card.class_space}, {theirs}"
+    outputs = int(model.card.extra.get("n_classes") or 0)
+    mend = f"; if these are its classes in this order, add classes={dataset.card.id} to its line"
+    return f"its line does not say what its {outputs} outputs are, {theirs}{mend if outputs == len(space) else ''}"
+
+
+def _few_names(space: ClassSpace) -> str:
+    if space.id in BUILT_IN:
+        return ""
+    shown = ", ".join(space.names[:4])
+    return f" ({shown}{', ...' if len(space) > 4 else ''})"
+
+
+def _with_known_spaces(models: Sequence[Prepared], datasets: Sequence[Dataset]) -> list[Prepared]:
+    """Let ``classes=`` of a model's line name a dataset of the run, or a file with the same names, for its space."""
+    known: dict[str, str] = {}
+    for dataset in datasets:
+        if (space := dataset.class_space) is not None:
+            known |= {content_name(space): space.id, dataset.card.id: space.id}
+    known |= {d.class_space.id: d.class_space.id for d in datasets if d.class_space is not None}
+    return [
+        replace(model, card=replace(model.card, class_space=known.get(model.card.class_space, model.card.class_space)))
+        for model in models
+    ]
 
 
 def make_plan(models: Sequence[Prepared], datasets: Sequence[Dataset], options: RunOptions) -> Plan:
@@ -240,6 +265,7 @@ def make_plan(models: Sequence[Prepared], datasets: Sequence[Dataset], options: 
     Plan
     """
     default = options.prompts[0] if options.prompts else None
+    models = _with_known_spaces(models, datasets)
     jobs = []
     for model in models:
         for dataset in datasets:

@@ -123,8 +123,8 @@ class Reporter:
             self.console.print(
                 f"model {len(self._models)} of {self._n_models}, {event.dataset}: {self._rows:,} of {self._total:,}"
                 f" images x models, {rate:,.0f} images/s, {_duration(left)} left",
-                highlight=False,
-            )
+                highlight=False, soft_wrap=True,
+            )  # fmt: skip
 
 
 def _few(models: str) -> str:

@@ -18,7 +18,7 @@ from cache_schema.errors import CloserlookError, UserError, nearest
 from extract.datasets import DatasetSpec, read_datasets_toml, resolve, spec_from_table
 from extract.datasets.base import Dataset
 from extract.options import RunOptions, shard_of
-from extract.plan import MISSING, SEALED, SKIPPED, Plan, make_plan, with_class_spaces
+from extract.plan import MISSING, SEALED, SKIPPED, Job, Plan, make_plan, with_class_spaces
 from extract.study import Study, read_study
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ def _settle(args: argparse.Namespace, study: Study | None) -> None:
 
 def _study_datasets(study: Study, args: argparse.Namespace, console: Console) -> list[DatasetSpec]:
     if study.where == "@miniature":
-        _build_miniature()
+        _build_miniature(console)
     specs, missing = study.datasets()
     if missing:
         console.print(
@@ -167,7 +167,7 @@ def _dataset_specs(args: argparse.Namespace, console: Console) -> list[DatasetSp
                 f" ({MINIATURE}/), whose numbers mean nothing beyond itself",
                 highlight=False, soft_wrap=True,
             )  # fmt: skip
-            _build_miniature()
+            _build_miniature(console)
     if toml is not None:
         specs += read_datasets_toml(toml)
     names = [spec.name for spec in specs]
@@ -177,10 +177,10 @@ def _dataset_specs(args: argparse.Namespace, console: Console) -> list[DatasetSp
     return _with_references(specs, args.reference)
 
 
-def _build_miniature() -> None:
-    from extract.miniature.build import build
+def _build_miniature(console: Console) -> None:
+    from extract.miniature.progress import build_shown
 
-    build(MINIATURE)
+    build_shown(MINIATURE, console)
 
 
 def _with_references(specs: list[DatasetSpec], references: Sequence[str]) -> list[DatasetSpec]:
@@ -331,11 +331,9 @@ def _summary(
 ) -> int:
     failed = failed + reporter.tally.failed
     skipped = [job for job in plan.jobs if job.state == SKIPPED]
-    for job in skipped:
-        console.print(
-            f"[yellow]skipped[/] {escape(f'{job.model.card.id} on {job.dataset.card.id}: {job.reason}')}",
-            highlight=False, soft_wrap=True,
-        )  # fmt: skip
+    for (dataset, reason), models in _by_reason(skipped).items():
+        told = f"{_some(models)} on {dataset}: {reason}"
+        console.print(f"[yellow]skipped[/] {escape(told)}", highlight=False, soft_wrap=True)
     console.print(
         f"[bold]{len(reporter.tally.done)} done[/], {plan.count(SEALED)} sealed before, {len(skipped)} skipped,"
         f" [{'red' if failed else 'green'}]{len(failed)} failed[/] in {seconds:.0f} s; the cache is"
@@ -344,6 +342,20 @@ def _summary(
     )  # fmt: skip
     _print_failures(failed, console)
     return int(bool(failed))
+
+
+def _by_reason(skipped: Sequence[Job]) -> dict[tuple[str, str], list[str]]:
+    """Return (dataset, reason) -> models: a list of hundreds is skipped for a handful of reasons."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for job in skipped:
+        found.setdefault((job.dataset.card.id, job.reason), []).append(job.model.card.id)
+    return found
+
+
+def _some(names: Sequence[str]) -> str:
+    if len(names) <= 3:
+        return ", ".join(names)
+    return f"{len(names)} models ({', '.join(names[:2])} ...)"
 
 
 def _print_failures(failed: Sequence[tuple[str, str, str]], console: Console) -> None:

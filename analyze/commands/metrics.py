@@ -58,6 +58,8 @@ def run(args: argparse.Namespace) -> int:
     if folder is None:
         raise UserError("name the cache: analyze metrics CACHE, or a study file with --study")
     cache = cache_schema.open_cache(folder)
+    if not cache.stores("predictions") and not cache.stores("summary") and not cache.refused():
+        raise UserError(f"{folder} holds no sealed predictions or summaries; 'extract status {folder}' says why")
     if args.bootstrap is not None:
         settings = settings.updated("bootstrap", replicates=args.bootstrap)
     if args.seed is not None:

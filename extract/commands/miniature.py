@@ -37,27 +37,11 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(f"--jobs {args.jobs}: at least one process is needed")
     if args.out.exists() and not args.out.is_dir():
         raise UserError(f"--out {args.out} is a file, not a folder")
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+    from rich.console import Console
 
-    from extract.miniature.build import Step, build
+    from extract.miniature.progress import build_shown
 
-    bar = Progress(
-        TextColumn("{task.description:<24}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]:>14}"),
-        TimeElapsedColumn(),
-    )
-    rows: dict[str, TaskID] = {}
-
-    def show(step: Step) -> None:
-        if step.task not in rows:
-            rows[step.task] = bar.add_task(step.task, total=step.total, rate="")
-        rate = f"{step.done / step.seconds:,.0f} images/s" if step.seconds > 0 else "kept"
-        bar.update(rows[step.task], completed=step.done, rate=rate)
-
-    with bar:
-        build(args.out, quick=args.quick, jobs=args.jobs, progress=show)
+    build_shown(args.out, Console(stderr=True), quick=args.quick, jobs=args.jobs)
     print(
         f"The miniature lies in {args.out}: models.txt, datasets.toml, datasets/, weights/.\n"
         f"Next: extract --model-list {args.out / 'models.txt'} --datasets {args.out / 'datasets.toml'}"

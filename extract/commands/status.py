@@ -4,6 +4,16 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.text import Text
+
+    from cache_schema.cache import Cache
+
+SEALED, FAILED, MISSING, NONE = "sealed", "failed", "missing", "not applicable"
+MARKS = {SEALED: ("●", "green"), FAILED: ("✗", "red"), MISSING: ("·", "yellow"), NONE: ("–", "dim")}
+ROLES = ("id", "shift", "ood", "reference", "pairs")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -15,34 +25,72 @@ def run(args: argparse.Namespace) -> int:
     """Print the table; returns 1 where something failed."""
     from rich.console import Console
     from rich.markup import escape
-    from rich.table import Table
 
     import cache_schema
 
     cache = cache_schema.open_cache(args.cache)
-    sealed = {
-        (store.model.id, store.dataset.id) for kind in ("predictions", "reference") for store in cache.stores(kind)
-    }
-    failed = {(failure.model, failure.dataset): failure.reason for failure in cache.failures()}
-    models = sorted({model for model, _ in (*sealed, *failed)})
-    datasets = sorted({dataset for _, dataset in (*sealed, *failed) if dataset})
-    table = Table(title=escape(f"{args.cache}: {len(sealed)} stores sealed, {len(failed)} jobs failed"))
-    table.add_column("model", overflow="fold")
-    for dataset in datasets:
-        table.add_column(escape(dataset), justify="center", overflow="fold")
-    marks = {True: "[green]sealed[/]", False: "[red]failed[/]", None: "[dim]missing[/]"}
-    for model in models:
-        whole = (model, "") in failed
-        states = [True if (model, d) in sealed else False if whole or (model, d) in failed else None for d in datasets]
-        table.add_row(escape(model), *(marks[state] for state in states))
-    console = Console()
-    console.print(table)
-    for (model, dataset), reason in sorted(failed.items()):
-        where = f"{model} on {dataset}" if dataset else model
-        console.print(f"[red]failed[/] {escape(where)}: {escape(reason)}", soft_wrap=True, highlight=False)
+    datasets, states = states_of(cache)
+    counts = {state: sum(row.count(state) for row in states.values()) for state in MARKS}
+    console = Console(highlight=False, soft_wrap=True)
+    told = ", ".join(f"{count} {state}" for state, count in counts.items() if count or state != NONE)
+    console.print(f"[bold]{escape(str(args.cache))}[/]: {len(states)} models x {len(datasets)} datasets: {told}")
+    if states:
+        console.print(_matrix(datasets, states))
+    failures = cache.failures()
+    for failure in sorted(failures, key=lambda f: (f.model, f.dataset)):
+        where = f"{failure.model} on {failure.dataset}" if failure.dataset else failure.model
+        console.print(f"[red]failed[/] {escape(where)}: {escape(failure.reason)}")
     refused = cache.refused()
     for store in refused:
-        console.print(
-            f"[red]unusable[/] {escape(store.path.name)}: {escape(store.reason)}", soft_wrap=True, highlight=False
-        )
-    return int(bool(failed or refused))
+        console.print(f"[red]unusable[/] {escape(store.path.name)}: {escape(store.reason)}")
+    return int(bool(failures or refused))
+
+
+def states_of(cache: Cache) -> tuple[list[str], dict[str, list[str]]]:
+    """Return the datasets, sorted by role and name, and each model's state on each of them.
+
+    A dataset of images with captions has no store of a model without a text tower: there the state says so.
+    """
+    stores = [store for kind in ("predictions", "reference") for store in cache.stores(kind)]
+    sealed = {(store.model.id, store.dataset.id) for store in stores}
+    failed = {(failure.model, failure.dataset) for failure in cache.failures()} - sealed
+    roles = {store.dataset.id: store.dataset.role for store in stores}
+    zero_shot = {store.model.id: store.model.head_kind == "zero-shot" for store in stores}
+    names = {dataset for _, dataset in sealed | failed if dataset}
+    datasets = sorted(names, key=lambda name: (_rank(roles.get(name, "")), name))
+
+    def state(model: str, dataset: str) -> str:
+        if (model, dataset) in sealed:
+            return SEALED
+        if (model, dataset) in failed or (model, "") in failed:
+            return FAILED
+        without_text = model in zero_shot and not zero_shot[model]
+        return NONE if roles.get(dataset) == "pairs" and without_text else MISSING
+
+    models = sorted({model for model, _ in sealed | failed})
+    return datasets, {model: [state(model, dataset) for dataset in datasets] for model in models}
+
+
+def _rank(role: str) -> int:
+    return ROLES.index(role) if role in ROLES else len(ROLES)
+
+
+def _matrix(datasets: list[str], states: dict[str, list[str]]) -> Text:
+    """Return a row a model and two or three characters a dataset, whose numbers are explained below."""
+    from rich.text import Text
+
+    width = max(map(len, (*states, "model"))) + 1
+    cell = len(str(len(datasets))) + 1
+    out = Text()
+    out.append(f"\n{'model':<{width}}" + "".join(f"{i:>{cell}}" for i in range(1, len(datasets) + 1)) + "\n", "bold")
+    for model, row in states.items():
+        out.append(f"{model:<{width}}")
+        for name in row:
+            mark, style = MARKS[name]
+            out.append(f"{mark:>{cell}}", style)
+        out.append("\n")
+    used = [name for name in MARKS if any(name in row for row in states.values())]
+    out.append("\n" + "   ".join(f"{MARKS[name][0]} {name}" for name in used) + "\n", "dim")
+    for index, dataset in enumerate(datasets, 1):
+        out.append(f"{index:>{cell + 1}}  {dataset}\n", "dim")
+    return out

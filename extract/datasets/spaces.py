@@ -24,7 +24,12 @@ def own_space(names: Sequence[str], name: str = "") -> ClassSpace:
         Name of the space, if it has one.
     """
     unnamed = ClassSpace("unnamed", tuple(names))
-    return ClassSpace(name or f"{len(names)}-classes-{unnamed.digest[:8]}", unnamed.names)
+    return ClassSpace(name or content_name(unnamed), unnamed.names)
+
+
+def content_name(space: ClassSpace) -> str:
+    """Return the id that a space has where nobody named it: the number of its classes and their digest."""
+    return f"{len(space)}-classes-{space.digest[:8]}"
 
 
 def space_for(

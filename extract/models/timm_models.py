@@ -20,6 +20,7 @@ from timm.models import load_state_dict as read_state_dict
 
 from cache_schema.errors import UserError, nearest
 from extract.class_spaces import IMAGENET_1K, ClassSpace
+from extract.datasets.spaces import space_for
 from extract.model_list import ModelSpec
 from extract.models import heads, timm_weights
 from extract.models.base import (
@@ -120,6 +121,17 @@ def _n_classes(spec: ModelSpec, source: Source, weights: Path | None) -> int:
     return int(source.config.get("num_classes", 1000))
 
 
+def _class_space(spec: ModelSpec, n_classes: int) -> str:
+    """Return the id of the class space that the head answers in, empty where nobody says."""
+    stated = spec.options.get("classes", "")
+    if not stated.endswith(".txt"):
+        return stated or (IMAGENET_1K if n_classes == 1000 else "")
+    space = space_for(stated, (), where=spec.where)
+    if len(space) != n_classes:
+        raise UserError(f"{spec.where}: {stated} names {len(space)} classes, {spec.id} answers in {n_classes}")
+    return space.id
+
+
 def prepare(spec: ModelSpec) -> Prepared:
     """Return what is known of a timm model without building it; see `extract.models.prepare`."""
     source = source_of(spec)
@@ -144,7 +156,7 @@ def prepare(spec: ModelSpec) -> Prepared:
         spec,
         tag=str(source.config.get("tag") or "") if published else "",
         input_size=preprocessing.geometry.output_size[0],
-        class_space=spec.options.get("classes") or (IMAGENET_1K if n_classes == 1000 else ""),
+        class_space=_class_space(spec, n_classes),
         preprocessing=preprocessing.to_record(),
         weights_digest=digest,
         licence=source.config.get("license") if published else None,

@@ -356,3 +356,34 @@ def test_the_zoo_covers_the_study_s_groups() -> None:
     names = [name for recipe in FULL.recipes for name in recipe.models()]
     assert len(names) == len(set(names)) >= 14
     assert {r.source for r in FULL.recipes if r.group == "clip-zero-shot"} == {"mini-wit", "mini-laion"}
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_a_build_is_seen_with_and_without_a_terminal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, terminal: bool
+) -> None:
+    import io
+
+    from rich.console import Console
+
+    from extract.miniature import progress
+
+    def pretend(out: Path, *, quick: bool, jobs: int | None, progress: Callable[[Step], None]) -> None:
+        progress(Step("data/val", 24, 24, 0.0))  # kept from before
+        if not quick:
+            for done in (10, 30):
+                progress(Step("model/vit", done, 30, done / 10))
+
+    monkeypatch.setattr(progress, "build", pretend)
+    monkeypatch.setattr(progress, "LINE_EVERY", 0.0)
+    text = io.StringIO()
+    console = Console(file=text, force_terminal=terminal, width=120)
+    progress.build_shown(tmp_path, console)
+    assert "model/vit" in text.getvalue()
+    assert "10 images/s" in text.getvalue()
+    assert "1 datasets and training runs" in text.getvalue()
+    assert "data/val" not in text.getvalue()
+    if not terminal:
+        text.truncate(0)
+        progress.build_shown(tmp_path, console, quick=True)
+        assert not text.getvalue().strip("\0")

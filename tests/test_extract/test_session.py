@@ -129,8 +129,39 @@ def test_what_fails_is_told_and_the_rest_goes_on(study: Path, run_extract, monke
     cache = cache_schema.open_cache(study / "cache")
     assert {store.model.id for store in cache.stores("predictions")} == {"test_vit", "test_efficientnet"}
     status = run_extract("status", "cache", cwd=study, code=1)
-    assert "sealed" in status.stdout
-    assert "torn" in status.stdout
+    assert "3 models x 2 datasets: 4 sealed, 2 failed, 0 missing" in status.stdout
+    rows = {line.split()[0]: line.split()[1:] for line in status.stdout.splitlines() if line[:1] not in ("", " ")}
+    assert rows["test_vit"] == rows["test_efficientnet"] == ["●", "●"]
+    assert rows["torn"] == ["✗", "✗"]
+    assert "failed torn" in status.stdout
+
+
+def test_own_classes_are_named_by_a_dataset_or_a_file(study: Path, run_extract) -> None:
+    model = "timm:test_vit allow_random=yes num_classes=3 input_size=64 id="
+    (study / "names.txt").write_text("cat\ndog\nfox\n")
+    (study / "other.txt").write_text("fox\ndog\ncat\n")
+    lines = ["nothing", "dataset classes=mine", "file classes=names.txt", "other classes=other.txt"]
+    (study / "own.txt").write_text("\n".join(model + line for line in lines))
+    folder = (study / "datasets.toml").read_text().split('"')[1]
+    words = ["--model-list", "own.txt", "--dataset", f"mine={folder}", "--cache", "cache", "--workers", 0]
+    done = run_extract(*words, cwd=study)
+    assert "2 done" in done.stderr
+    assert {store.model.id for store in cache_schema.open_cache(study / "cache").stores("predictions")} == {
+        "dataset", "file",
+    }  # fmt: skip
+    assert "if these are its classes in this order, add classes=mine to its line" in done.stderr
+    assert "skipped other on mine: it classifies into 3-classes-" in done.stderr
+    (study / "own.txt").write_text(f"{model}x num_classes=4 classes=names.txt".replace("num_classes=3 ", ""))
+    assert "names 3 classes, x answers in 4" in run_extract(*words, cwd=study, code=2).stderr
+
+
+def test_models_skipped_for_one_reason_share_a_line(study: Path, run_extract) -> None:
+    lines = [f"timm:test_vit allow_random=yes seed={i} id=m{i}" for i in range(5)]
+    (study / "many.txt").write_text("\n".join(lines))
+    done = run_extract("--model-list", "many.txt", "--cache", "cache", "--workers", 0, cwd=study)
+    skipped = [line for line in done.stderr.splitlines() if line.startswith("skipped")]
+    assert len(skipped) == 1 + 1  # one a dataset
+    assert skipped[0].startswith("skipped 5 models (m0, m1 ...) on pets: it classifies into imagenet-1k")
 
 
 @pytest.mark.parametrize(
