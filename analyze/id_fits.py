@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,9 @@ from analyze.temperature import TemperatureFit, fit_temperature_store
 from analyze.vector_scaling import VectorFit, fit_vector_scaling_store
 from cache_schema.errors import CloserlookError
 from cache_schema.records import DatasetCard
+
+if TYPE_CHECKING:
+    from analyze.detectors.base import Fitted
 
 USES_FIT = frozenset({"calibration", "detection", "conformal"})
 
@@ -30,11 +33,11 @@ class IdFit:
         Its id.
     rows
         (n,) rows that were fitted on; None where the set could not be divided.
-    card
-        Its card.
-    temperature, quantiles, vector
+    card, n_columns
+        Its card, and the columns of its logits.
+    temperature, quantiles, vector, klm
         The fits; None where there is none.
-    no_rows, no_temperature, no_quantiles, no_vector
+    no_rows, no_temperature, no_quantiles, no_vector, no_klm
         Why there is none.
     """
 
@@ -48,6 +51,9 @@ class IdFit:
     no_quantiles: str = ""
     vector: VectorFit | None = None
     no_vector: str = ""
+    klm: Fitted | None = None
+    no_klm: str = ""
+    n_columns: int | None = None
 
     def facts(self, settings: Settings) -> dict[str, Any]:
         """Return where the temperature comes from, JSON-ready."""
@@ -77,6 +83,7 @@ def fit_id_set(source: Source, settings: Settings, suites: set[str], threads: in
             no_temperature=reason,
             no_quantiles=reason,
             no_vector=reason,
+            no_klm=reason,
         )
     if source.is_summary:
         return IdFit(source.dataset, source.store.dataset, rows)
@@ -110,10 +117,21 @@ def fit_id_set(source: Source, settings: Settings, suites: set[str], threads: in
             no_vector = ""
         except CloserlookError as error:
             no_vector = str(error)
+    klm, no_klm = None, ""
+    if "klm" in settings["ood"]["scores"] and "detection" in suites:
+        from analyze.typical_softmax import fit_kl_matching_store
+
+        try:
+            klm = fit_kl_matching_store(source.store, rows)
+        except CloserlookError as error:
+            no_klm = str(error)
     return IdFit(
         source.dataset,
         source.store.dataset,
         rows,
+        n_columns=source.store.n_classes,
+        klm=klm,
+        no_klm=no_klm,
         temperature=temperature,
         quantiles=quantiles,
         vector=vector,

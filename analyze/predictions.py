@@ -24,6 +24,7 @@ from analyze.views import ClassView, view_statistics
 from cache_schema.errors import UserError
 
 if TYPE_CHECKING:
+    from analyze.detectors.base import Fitted
     from cache_schema.store import Block, PredictionStore
 
 BLOCK_ROWS = 4096
@@ -51,6 +52,8 @@ class SummaryOptions:
         Fitted quantiles, to count the classes of conformal sets; None leaves them out.
     vector, vector_facts
         Fitted vector scaling of the ``vector_`` columns, None to leave them out; where it was fitted.
+    klm
+        KL-matching fitted on the classes of the view; None leaves its score out.
     image_keys
         Also hash the file names, to join annotations or other models later.
     """
@@ -64,6 +67,7 @@ class SummaryOptions:
     conformal: SetQuantiles | None = None
     vector: VectorFit | None = None
     vector_facts: Mapping[str, Any] | None = None
+    klm: Fitted | None = None
     image_keys: bool = False
 
 
@@ -157,6 +161,7 @@ def summarize(
         ranks[list(plan).index("scaled")] = np.full(len(store), -1, np.int32)
     tables = _tables(view, options, labels, valid, held_out)
     sets = None if options.conformal is None else SetStatistics(len(store), options.conformal)
+    klm = np.full(len(store), np.nan, np.float32)
     vector = None if options.vector is None else VectorStatistics(len(store), options.vector)
     for block in prefetched(store, rows):
         here = slice(block.start, block.stop)
@@ -178,6 +183,8 @@ def summarize(
             )
         except UserError as error:
             raise UserError(f"{what}: {error}") from error
+        if options.klm is not None:
+            klm[here] = options.klm.score(logits=view.reduce(block.logits))
         for name, table in tables.items():
             if name != VECTOR_AGGREGATE:
                 table.add(view, block.logits, places[here], here, threads)
@@ -197,6 +204,8 @@ def summarize(
         columns |= {"label_mass": sets.label_mass, "label_count": sets.label_count, "set_sizes": sets.sizes.T}
     if vector is not None:
         columns |= vector.columns()
+    if options.klm is not None:
+        columns["klm"] = klm
     if options.image_keys:
         columns["image_key"] = image_keys(store.image_ids)
     columns |= {METADATA + name: values for name, values in store.metadata.items()}
