@@ -21,6 +21,7 @@ METRIC_TITLES = {
     "invalid_images": "Unreadable images",
     "mean_class_accuracy": "Mean per-class accuracy",
     "worst_class_accuracy": "Worst-class accuracy",
+    "worst_class": "Index of the worst class",
     "ece": "ECE",
     "mce": "MCE",
     "nll": "NLL",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -14,7 +15,7 @@ from analyze.suites.base import Case, Number, attempt, without
 from analyze.summaries import Summary
 from cache_schema.errors import UserError
 
-METRICS = ("top1", "top5", "mean_class_accuracy", "worst_class_accuracy", "invalid_images")
+METRICS = ("top1", "top5", "mean_class_accuracy", "worst_class_accuracy", "worst_class", "invalid_images")
 
 
 def run(case: Case) -> Iterator[Number]:
@@ -29,7 +30,10 @@ def run(case: Case) -> Iterator[Number]:
     for k in (1, 5):
         yield attempt(f"top{k}", partial(top_k, case, rows, k), options=options)
     yield attempt("mean_class_accuracy", lambda: mean_class_accuracy(rows))
-    yield attempt("worst_class_accuracy", lambda: worst_class_accuracy(case, rows))
+    try:
+        yield from worst_class(case, rows)
+    except UserError as error:
+        yield from without(("worst_class_accuracy", "worst_class"), str(error))
 
 
 def proportion(case: Case, metric: str, hits: int, n: int) -> Number:
@@ -73,27 +77,18 @@ def mean_class_accuracy(rows: Summary) -> Number:
     )
 
 
-def worst_class_accuracy(case: Case, rows: Summary) -> Number:
-    """Return the lowest accuracy of a class with enough images; the class is named in the options'
-    ``class``.
-    """
+def worst_class(case: Case, rows: Summary) -> Iterator[Number]:
+    """Yield the lowest accuracy of a class with enough images, and the index of that class in the class space."""
     seen, hits, counts = _by_class(rows)
     enough = counts >= case.settings["accuracy"]["worst_class_least"]
     if not enough.any():
         raise UserError(f"no class has {case.settings['accuracy']['worst_class_least']} images")
     share = np.where(enough, hits / counts, np.inf)
     at = int(share.argmin())
-    number = proportion(case, "worst_class_accuracy", int(hits[at]), int(counts[at]))
-    names = rows.dataset.class_names
-    place = int(seen[at])
-    return Number(
-        metric=number.metric,
-        value=number.value,
-        low=number.low,
-        high=number.high,
-        n=number.n,
-        options={
-            "class": names[place] if place < len(names) else place,
-            **case.settings.changed("accuracy", "interval", "confidence_level", "worst_class_least"),
-        },
+    options = case.settings.changed("accuracy", "interval", "confidence_level", "worst_class_least")
+    yield replace(
+        proportion(case, "worst_class_accuracy", int(hits[at]), int(counts[at])),
+        options=options,
     )
+    least = {key: value for key, value in options.items() if key == "worst_class_least"}
+    yield Number(metric="worst_class", value=float(seen[at]), n=int(counts[at]), options=least)

@@ -23,7 +23,7 @@ from cache_schema.errors import UserError, nearest
 SUITES: Mapping[str, Suite] = {
     suite.name: suite
     for suite in (
-        Suite("accuracy", 1, "dataset", ("accuracy",), accuracy.METRICS, accuracy.run),
+        Suite("accuracy", 2, "dataset", ("accuracy",), accuracy.METRICS, accuracy.run),
         Suite(
             "calibration",
             1,
@@ -52,6 +52,8 @@ SUITES: Mapping[str, Suite] = {
 
 _LOWER = ("risk_at_coverage", "ece_mass", "conformal_size", "invalid_images")
 _UNDIRECTED = ("temperature", "vector_scale", "conformal_coverage", "shape_share", "texture_share")
+_NAMES = ("worst_class",)
+"""Numbers that name something."""
 
 
 def direction(metric: str) -> str:
@@ -60,7 +62,7 @@ def direction(metric: str) -> str:
         return METRICS[metric].direction
     if metric.startswith(_LOWER):
         return "lower"
-    return "none" if metric.startswith(_UNDIRECTED) else "higher"
+    return "none" if metric.startswith(_UNDIRECTED) or metric in _NAMES else "higher"
 
 
 def chosen_suites(only: list[str] | None) -> tuple[list[Suite], set[str]]:
