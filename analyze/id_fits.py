@@ -9,18 +9,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analyze.conformal_sets import SetQuantiles, fit_quantiles
+from analyze.label_sets import NO_LIKELIHOOD, OWN
 from analyze.settings import Settings
 from analyze.sources import Source
 from analyze.split import fit_rows
 from analyze.temperature import TemperatureFit, fit_temperature_store
 from analyze.vector_scaling import VectorFit, fit_vector_scaling_store
-from cache_schema.errors import CloserlookError
+from cache_schema.errors import CloserlookError, UserError
 from cache_schema.records import DatasetCard
 
 if TYPE_CHECKING:
     from analyze.detectors.base import Fitted
 
-USES_FIT = frozenset({"calibration", "detection", "conformal"})
+USES_FIT = frozenset({"calibration", "detection", "conformal", "factors"})
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,8 @@ def fit_id_set(source: Source, settings: Settings, suites: set[str], threads: in
     labels = source.store.column("label") if source.is_summary else source.store.labels
     valid = source.store.column("valid") if source.is_summary else source.store.valid
     try:
+        if _several_labels(source):
+            raise UserError(NO_LIKELIHOOD)
         rows = fit_rows(labels, usable=np.asarray(valid), **settings["split"])
     except CloserlookError as error:
         reason = str(error)
@@ -88,7 +91,7 @@ def fit_id_set(source: Source, settings: Settings, suites: set[str], threads: in
     if source.is_summary:
         return IdFit(source.dataset, source.store.dataset, rows)
     temperature, no_temperature = None, "no temperature is asked for"
-    if "temperature" in settings["calibrators"]["methods"] and suites & {"calibration", "detection"}:
+    if "temperature" in settings["calibrators"]["methods"] and suites & {"calibration", "detection", "factors"}:
         low, high = settings["calibrators"]["bounds"]
         try:
             temperature = fit_temperature_store(source.store, rows, bounds=(low, high), threads=threads)
@@ -139,6 +142,12 @@ def fit_id_set(source: Source, settings: Settings, suites: set[str], threads: in
         no_quantiles=no_quantiles,
         no_vector=no_vector,
     )
+
+
+def _several_labels(source: Source) -> bool:
+    if source.is_summary:
+        return bool(source.store.record.get("facts", {}).get("several_labels"))
+    return OWN in source.store.metadata
 
 
 def id_set_of(card: DatasetCard, id_sets: list[str]) -> str:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analyze import _kernels as kernels
+from analyze import label_sets
 from analyze._kernels import RowStatistics
 from analyze.annotations import image_keys
 from analyze.classwise import ClasswiseTable
@@ -159,7 +160,7 @@ def summarize(
     ranks: dict[int, NDArray[np.int32]] = {}
     if view.groups is not None and view.rule == "mean" and "scaled" in plan:
         ranks[list(plan).index("scaled")] = np.full(len(store), -1, np.int32)
-    tables = _tables(view, options, labels, valid, held_out)
+    tables = {} if label_sets.OWN in store.metadata else _tables(view, options, labels, valid, held_out)
     sets = None if options.conformal is None else SetStatistics(len(store), options.conformal)
     klm = np.full(len(store), np.nan, np.float32)
     vector = None if options.vector is None else VectorStatistics(len(store), options.vector)
@@ -200,6 +201,11 @@ def summarize(
     columns = _columns(view, out, plan, labels, valid, options.gen is not None)
     for rank in ranks.values():
         columns["scaled_label_rank"] = rank
+    several = label_sets.OWN in store.metadata
+    if several:
+        sets_of = label_sets.parse(store.metadata[label_sets.OWN], label_sets.OWN)
+        columns["label_rank"] = label_sets.rank_of_set(columns["top"], columns["label_rank"], sets_of)
+        columns = {k: v for k, v in columns.items() if not k.endswith("label_log_probability")}
     if sets is not None:
         columns |= {"label_mass": sets.label_mass, "label_count": sets.label_count, "set_sizes": sets.sizes.T}
     if vector is not None:
@@ -219,6 +225,7 @@ def summarize(
         "vector": dict(options.vector_facts or {}) or None,
         "logits_kind": store.logits_kind,
         "head": store.record.get("prompt_set", "") or "",
+        "several_labels": several,
         "aggregates": {name: table.errors() for name, table in tables.items()},
     }
     return Summary(

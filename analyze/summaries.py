@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from analyze.label_sets import NO_LIKELIHOOD
 from cache_schema.errors import UserError, nearest
 from cache_schema.records import DatasetCard, ModelCard
 
@@ -164,6 +165,8 @@ def _why_missing(summary: Summary, name: str) -> str:
     if name.startswith("scaled_"):
         reason = summary.facts.get("no_temperature", "")
         return f"no temperature: {reason}" if reason else "needs a temperature fitted on the in-distribution set"
+    if name.endswith("label_log_probability") and summary.facts.get("several_labels"):
+        return NO_LIKELIHOOD
     if name == "klm":
         told = summary.facts.get("no_klm")
         return str(told or "needs the big stores: this summary holds no KL-matching ([ood] scores)")

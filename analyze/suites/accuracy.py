@@ -11,11 +11,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analyze.intervals import proportion_interval
+from analyze.label_sets import parse
 from analyze.suites.base import Case, Number, attempt, without
 from analyze.summaries import Summary
 from cache_schema.errors import UserError
 
-METRICS = ("top1", "top5", "mean_class_accuracy", "worst_class_accuracy", "worst_class", "invalid_images")
+METRICS = (
+    "top1",
+    "top5",
+    "mean_class_accuracy",
+    "worst_class_accuracy",
+    "worst_class",
+    "multi_label_accuracy",
+    "invalid_images",
+)
 
 
 def run(case: Case) -> Iterator[Number]:
@@ -34,6 +43,7 @@ def run(case: Case) -> Iterator[Number]:
         yield from worst_class(case, rows)
     except UserError as error:
         yield from without(("worst_class_accuracy", "worst_class"), str(error))
+    yield from _multi_label(case)
 
 
 def proportion(case: Case, metric: str, hits: int, n: int) -> Number:
@@ -58,6 +68,31 @@ def _by_class(rows: Summary) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
     hits = np.bincount(labels, weights=rows["label_rank"] == 0)
     seen = np.flatnonzero(counts)
     return seen, hits[seen], counts[seen]
+
+
+def _multi_label(case: Case) -> Iterator[Number]:
+    """Accuracy against several acceptable labels an image: ImageNet-val's ReaL labels, or a dataset's own."""
+    names = case.settings["accuracy"]["label_sets"]
+    present = [name for name in names if name in case.summary.metadata]
+    if not present and case.summary.dataset.role == "id":
+        columns = " or ".join(repr(name) for name in names)
+        reason = f"dataset {case.summary.dataset.id} has no metadata column {columns} of acceptable labels"
+        yield Number(metric="multi_label_accuracy", reason=reason)
+    for name in present:
+        options = {"labels": name} | case.settings.changed("accuracy", "interval", "confidence_level")
+        yield attempt("multi_label_accuracy", partial(multi_label_accuracy, case, name), options=options)
+
+
+def multi_label_accuracy(case: Case, column: str) -> Number:
+    """Return the share of images whose prediction is acceptable, among those that have an acceptable label."""
+    rows = case.summary.rows(case.summary["valid"])
+    sets = parse(rows.metadata[column], column)
+    told = np.array([len(labels) > 0 for labels in sets], np.bool_)
+    if not told.any():
+        raise UserError(f"no image has a label in the metadata column {column!r}")
+    pairs = zip(rows.prediction.tolist(), sets, strict=True)
+    hits = sum(prediction in labels for prediction, labels in pairs)
+    return proportion(case, "multi_label_accuracy", hits, int(told.sum()))
 
 
 def mean_class_accuracy(rows: Summary) -> Number:

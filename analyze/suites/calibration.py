@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from analyze import metrics
 from analyze._walk_kernels import ks_replicates
 from analyze.confidence_maps import fit_confidence_map
+from analyze.label_sets import NO_LIKELIHOOD
 from analyze.replicates import ece_replicates, mean_replicates, smooth_replicates
 from analyze.suites.accuracy import proportion
 from analyze.suites.base import Case, Number, attempt, bounded, without
@@ -181,9 +182,11 @@ def _classwise(case: Case, aggregate: str, **variant: Any) -> Number:
     options = {**variant.pop("options", {}), **case.settings.changed("calibration", "classwise_bins")}
     if found is None:
         bins = case.settings["calibration"]["classwise_bins"]
-        reason = (
-            "left out: classwise_bins = 0" if not bins else "needs all probabilities: compute it from the big store"
-        )
+        reason = "needs all probabilities: compute it from the big store"
+        if not bins:
+            reason = "left out: classwise_bins = 0"
+        elif case.summary.facts.get("several_labels"):
+            reason = NO_LIKELIHOOD
         return Number(metric="classwise_ece", reason=reason, options=options, **variant)
     return Number(
         metric="classwise_ece",

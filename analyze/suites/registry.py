@@ -23,7 +23,7 @@ from cache_schema.errors import UserError, nearest
 SUITES: Mapping[str, Suite] = {
     suite.name: suite
     for suite in (
-        Suite("accuracy", 2, "dataset", ("accuracy",), accuracy.METRICS, accuracy.run),
+        Suite("accuracy", 3, "dataset", ("accuracy",), accuracy.METRICS, accuracy.run),
         Suite(
             "calibration",
             1,
@@ -34,7 +34,15 @@ SUITES: Mapping[str, Suite] = {
             uses=("id",),
         ),
         Suite("selective", 1, "dataset", ("selective",), selective.METRICS, selective.run),
-        Suite("factors", 1, "dataset", ("factors", "accuracy", "calibration"), factors.METRICS, factors.run),
+        Suite(
+            "factors",
+            2,
+            "dataset",
+            ("factors", "accuracy", "calibration", "calibrators", "split"),
+            factors.METRICS,
+            factors.run,
+            uses=("id",),
+        ),
         Suite("shape-bias", 1, "dataset", ("shape_bias", "accuracy"), shape_bias.METRICS, shape_bias.run),
         Suite(
             "conformal",

@@ -12,9 +12,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analyze.intervals import BootstrapWeights, bootstrap_interval
+from analyze.settings import Settings
 
 BUDGET = 400 << 20
 """Bytes of weights that are kept; a dataset of 50,000 images at 1,000 replicates takes 50 MB."""
+
+
+def resampling_of(settings: Settings) -> Resampling | None:
+    """Return the bootstrap that the settings ask for, None for no replicates."""
+    boot = settings["bootstrap"]
+    if boot["replicates"] <= 0:
+        return None
+    return Resampling(boot["replicates"], boot["seed"], boot["confidence_level"])
 
 
 class Resampling:
