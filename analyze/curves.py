@@ -170,6 +170,7 @@ def _risk_rows(case: Case) -> Iterator[dict[str, Any]]:
             "curve": "risk_coverage",
             "dataset": case.summary.dataset.id,
             "series": "confidence",
+            "label": case.summary.dataset.role,
             "x": float(found.coverage[at]),
             "y": float(found.risk[at]),
         }
