@@ -72,7 +72,7 @@ def build_cases(
     fits = {s.dataset: fit_id_set(s, settings, suites, threads) for s in inside} if suites & USES_FIT else {}
     for source in sources:
         try:
-            case = _case(source, inside, fits, settings, suites, threads)
+            case = _case(source, inside, fits, settings, suites, threads, resampling)
             built.cases[source.dataset] = replace(case, resampling=resampling)
         except (CloserlookError, OSError) as error:
             built.problems[source.dataset] = str(error)
@@ -90,6 +90,7 @@ def _case(
     settings: Settings,
     suites: set[str],
     threads: int,
+    resampling: Any,
 ) -> Case:
     on = id_set_of(source.store.dataset, sorted(fits))
     fit = fits.get(on)
@@ -101,7 +102,7 @@ def _case(
         summary = summarize(
             source.store,
             view=_ood_view(source, inside) if source.role == "ood" else None,
-            options=summary_options(settings, fit, suites, source),
+            options=summary_options(settings, fit, suites, source, resampling),
             held_out=held_out if rows is not None else None,
             threads=threads,
         )
@@ -132,7 +133,9 @@ def _case(
     )
 
 
-def summary_options(settings: Settings, fit: IdFit | None, suites: set[str], source: Source) -> SummaryOptions:
+def summary_options(
+    settings: Settings, fit: IdFit | None, suites: set[str], source: Source, resampling: Any = None
+) -> SummaryOptions:
     """Return what a summary must hold for the suites, under the fits of the ID set."""
     ood = settings["ood"]
     role, card = source.role, source.store.dataset
@@ -151,6 +154,7 @@ def summary_options(settings: Settings, fit: IdFit | None, suites: set[str], sou
         klm=fit.klm if fit is not None and role in ("id", "ood") and not _why_no_klm(fit, source) else None,
         vector=vector,
         vector_facts=_vector_facts(vector, fit, card) if vector is not None and fit is not None else None,
+        resampling=resampling if settings["bootstrap"]["classwise"] else None,
         image_keys=bool(suites & JOINED),
     )
 

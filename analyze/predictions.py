@@ -26,6 +26,7 @@ from cache_schema.errors import UserError
 
 if TYPE_CHECKING:
     from analyze.detectors.base import Fitted
+    from analyze.suites.resampling import Resampling
     from cache_schema.store import Block, PredictionStore
 
 BLOCK_ROWS = 4096
@@ -55,6 +56,8 @@ class SummaryOptions:
         Fitted vector scaling of the ``vector_`` columns, None to leave them out; where it was fitted.
     klm
         KL-matching fitted on the classes of the view; None leaves its score out.
+    resampling
+        Bootstrap of the classwise error, None for no interval.
     image_keys
         Also hash the file names, to join annotations or other models later.
     """
@@ -69,6 +72,7 @@ class SummaryOptions:
     vector: VectorFit | None = None
     vector_facts: Mapping[str, Any] | None = None
     klm: Fitted | None = None
+    resampling: Resampling | None = None
     image_keys: bool = False
 
 
@@ -160,7 +164,9 @@ def summarize(
     ranks: dict[int, NDArray[np.int32]] = {}
     if view.groups is not None and view.rule == "mean" and "scaled" in plan:
         ranks[list(plan).index("scaled")] = np.full(len(store), -1, np.int32)
-    tables = {} if label_sets.OWN in store.metadata else _tables(view, options, labels, valid, held_out)
+    tables = {}
+    if label_sets.OWN not in store.metadata:
+        tables = _tables(view, store.dataset.id, options, labels, valid, held_out)
     sets = None if options.conformal is None else SetStatistics(len(store), options.conformal)
     klm = np.full(len(store), np.nan, np.float32)
     vector = None if options.vector is None else VectorStatistics(len(store), options.vector)
@@ -268,6 +274,7 @@ def _temperatures(store: PredictionStore, options: SummaryOptions) -> dict[str, 
 
 def _tables(
     view: ClassView,
+    dataset: str,
     options: SummaryOptions,
     labels: NDArray[np.int32],
     valid: NDArray[np.bool_],
@@ -276,14 +283,19 @@ def _tables(
     labelled = valid & (labels >= 0)
     if options.classwise_bins <= 0 or not labelled.any():
         return {}
-    tables = {"classwise": ClasswiseTable(view.n_classes, options.classwise_bins, 1.0, labelled)}
+    tested = labelled if held_out is None else labelled & held_out
+
+    def table(rows: NDArray[np.bool_], temperature: float = 1.0) -> ClasswiseTable:
+        how = {"resampling": options.resampling, "dataset": dataset}
+        return ClasswiseTable(view.n_classes, options.classwise_bins, temperature, rows, **how)
+
+    tables = {"classwise": table(labelled)}
     if held_out is not None:
-        tables["classwise_held_out"] = ClasswiseTable(view.n_classes, options.classwise_bins, 1.0, labelled & held_out)
-    rows = labelled if held_out is None else labelled & held_out
+        tables["classwise_held_out"] = table(tested)
     if options.vector is not None:
-        tables[VECTOR_AGGREGATE] = ClasswiseTable(view.n_classes, options.classwise_bins, 1.0, rows)
+        tables[VECTOR_AGGREGATE] = table(tested)
     if options.temperature is not None:
-        tables["classwise_scaled"] = ClasswiseTable(view.n_classes, options.classwise_bins, options.temperature, rows)
+        tables["classwise_scaled"] = table(tested, options.temperature)
     return tables
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -191,10 +191,17 @@ def _classwise(case: Case, aggregate: str, **variant: Any) -> Number:
     return Number(
         metric="classwise_ece",
         value=float(found["classwise_ece"]),
+        **_interval(case, found),
         n=int(found["n"]),
         options=options,
         **variant,
     )
+
+
+def _interval(case: Case, found: Mapping[str, Any]) -> dict[str, float]:
+    """Return the interval that was made beside the error, if it is of the bootstrap that is asked for."""
+    same = case.resampling is not None and found.get("bootstrap") == case.resampling.options
+    return {"low": found["low"], "high": found["high"]} if same else {}
 
 
 def _split_options(case: Case) -> dict[str, Any]:

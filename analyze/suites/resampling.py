@@ -7,6 +7,7 @@ from __future__ import annotations
 import threading
 import zlib
 from collections import OrderedDict
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,6 +44,11 @@ class Resampling:
         self.level = level
         self._kept: OrderedDict[tuple[str, int], NDArray[np.uint8]] = OrderedDict()
         self._lock = threading.Lock()
+
+    @property
+    def options(self) -> list[Any]:
+        """Replicates, seed and level: what an interval depends on, JSON-ready."""
+        return [self.replicates, self.seed, self.level]
 
     def weights(self, dataset: str, n: int) -> NDArray[np.uint8]:
         """Return the weights of n rows of a dataset, (n, replicates) uint8.
