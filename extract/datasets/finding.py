@@ -85,13 +85,26 @@ def find(root: Path, *, progress: Callable[[str], None] = lambda name: None) -> 
         raise UserError(f"{root} is not a folder")
     places: dict[str, list[Path]] = defaultdict(list)
     for folder in _folders(root):
-        places[plain(folder.name)].append(folder)
+        places[_known_as(folder.name)].append(folder)
     findings = []
     for recipe in all_recipes().values():
         progress(recipe.name)
         named = [place for name in (recipe.name, *recipe.folders) for place in places[plain(name)]]
         findings.append(_first_that_fits(recipe, list(dict.fromkeys(named))))
     return findings
+
+
+def _known_as(name: str) -> str:
+    """Return a folder's name levelled out, without what the hub's cache and collections of shards put around it.
+
+    Examples
+    --------
+    >>> _known_as("datasets--timm--imagenet-1k-wds"), _known_as("wds_imagenet-a")
+    ('imagenet 1k', 'imagenet a')
+    """
+    if name.startswith("datasets--"):
+        name = name.rpartition("--")[2]
+    return plain(name.removeprefix("wds_").removesuffix("-wds"))
 
 
 def _folders(root: Path) -> list[Path]:
