@@ -7,7 +7,9 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from cache_schema.errors import UserError, nearest
+from extract.datasets.base import NoSuchLayout
 
+_USUAL = {"train", "val", "validation", "test"}
 _WORD = re.compile(r"[^a-z0-9]+")
 
 
@@ -38,7 +40,11 @@ def choose_split(known: Collection[str], asked: str, preferred: Sequence[str], w
         what = "fits several" if fitting else "is not there"
         raise UserError(f"{where}: split = {asked!r} {what} of the splits {there}{nearest(asked, known)}")
     if len(known) == 1:
-        return next(iter(known))
+        only = next(iter(known))
+        words = set(_WORD.split(only.lower()))
+        if preferred and words & _USUAL and not words & set(preferred):
+            raise NoSuchLayout(f"{where} holds the split {only!r} alone; {' or '.join(preferred)} is wanted")
+        return only
     for word in preferred:
         fitting = [name for name in known if word in _WORD.split(name.lower())]
         if len(fitting) == 1:

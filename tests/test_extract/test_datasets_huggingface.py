@@ -199,7 +199,7 @@ def test_labels_that_are_text(tmp_path: Path) -> None:
 
 def test_imagenet_val_in_tables_goes_by_file_name(tmp_path: Path) -> None:
     files = [f"ILSVRC2012_val_{number:08}_{WNIDS[5]}.JPEG" for number in (3, 1, 2)]
-    found = listed(_hub_cache(table([5, 5, 5], list(WNIDS), files), tmp_path), "imagenet-val")
+    found = listed(_hub_cache(table([5, 5, 5], list(WNIDS), files), tmp_path), "imagenet-val", split="test")
     assert found.image_ids == tuple(f"ILSVRC2012_val_{number:08}.JPEG" for number in (1, 2, 3))
     assert [found.open(row).getpixel((0, 0))[0] for row in range(3)] == [1, 2, 0]  # type: ignore[index]
     assert found.metadata["place"].tolist() == ["p1", "p2", "p0"]

@@ -12,13 +12,21 @@ from numpy.typing import NDArray
 
 from cache_schema.errors import UserError
 from extract.class_spaces import IMAGENET_1K, ClassSpace, class_space
-from extract.datasets.base import NO_LABEL, Dataset, ImageSource
+from extract.datasets.base import NO_LABEL, Dataset, ImageSource, NoSuchLayout
 from extract.datasets.folder import Rows, read_class_folders, read_flat
 from extract.datasets.labels import looks_like_wnid
 from extract.datasets.listing import holds_images, list_images, subfolders
 from extract.datasets.packed import packed_kind, read_packed
 from extract.datasets.resolve import build, folder_column
 from extract.datasets.specs import DatasetSpec
+
+
+class CountMismatch(UserError):
+    """A copy that is not whole, or more than that; ``count`` is what is there."""
+
+    def __init__(self, message: str, count: int) -> None:
+        super().__init__(message)
+        self.count = count
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,9 +122,10 @@ def apply(recipe: Recipe, spec: DatasetSpec) -> Dataset:
     found = _read(recipe, spec, where)
     count = len(found.rows.paths)
     if recipe.expected and count not in recipe.expected and not spec.allow_count_mismatch:
-        raise UserError(
+        raise CountMismatch(
             f"{where}: {count:,} images below {found.root}, but {recipe.name} has {counts(recipe)}"
-            f" ({recipe.basis or 'by general knowledge'}); allow_count_mismatch = true goes on with what is there"
+            f" ({recipe.basis or 'by general knowledge'}); allow_count_mismatch = true goes on with what is there",
+            count,
         )
     class_map = spec.class_map if spec.class_map is not None else found.class_map
     mask = spec.class_mask
@@ -216,7 +225,7 @@ def class_folders(*inside: str, labels: str = "auto") -> Reader:
         root = next((c for c in candidates(path, inside) if has_class_folders(c)), None)
         if root is None:
             places = ", ".join(("the folder itself", *inside))
-            raise UserError(
+            raise NoSuchLayout(
                 f"{spec.where or path}: no folders named by WordNet id or class index in {path}"
                 f" (looked in {places}); set path = to the folder that holds them"
             )
