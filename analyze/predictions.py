@@ -286,8 +286,8 @@ def _tables(
     tested = labelled if held_out is None else labelled & held_out
 
     def table(rows: NDArray[np.bool_], temperature: float = 1.0) -> ClasswiseTable:
-        how = {"resampling": options.resampling, "dataset": dataset}
-        return ClasswiseTable(view.n_classes, options.classwise_bins, temperature, rows, **how)
+        bins, resampling = options.classwise_bins, options.resampling
+        return ClasswiseTable(view.n_classes, bins, temperature, rows, resampling=resampling, dataset=dataset)
 
     tables = {"classwise": table(labelled)}
     if held_out is not None:

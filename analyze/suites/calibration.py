@@ -188,20 +188,22 @@ def _classwise(case: Case, aggregate: str, **variant: Any) -> Number:
         elif case.summary.facts.get("several_labels"):
             reason = NO_LIKELIHOOD
         return Number(metric="classwise_ece", reason=reason, options=options, **variant)
+    low, high = _interval(case, found)
     return Number(
         metric="classwise_ece",
         value=float(found["classwise_ece"]),
-        **_interval(case, found),
+        low=low,
+        high=high,
         n=int(found["n"]),
         options=options,
         **variant,
     )
 
 
-def _interval(case: Case, found: Mapping[str, Any]) -> dict[str, float]:
+def _interval(case: Case, found: Mapping[str, Any]) -> tuple[float | None, float | None]:
     """Return the interval that was made beside the error, if it is of the bootstrap that is asked for."""
     same = case.resampling is not None and found.get("bootstrap") == case.resampling.options
-    return {"low": found["low"], "high": found["high"]} if same else {}
+    return (found["low"], found["high"]) if same else (None, None)
 
 
 def _split_options(case: Case) -> dict[str, Any]:
