@@ -27,6 +27,10 @@ METRICS = (
 )
 
 
+IMAGENET = "imagenet-1k"
+"""Class space whose ID set is asked for ReaL labels: where it has none, a row says so."""
+
+
 def run(case: Case) -> Iterator[Number]:
     """Yield the accuracies of a case."""
     summary = case.summary
@@ -74,7 +78,8 @@ def _multi_label(case: Case) -> Iterator[Number]:
     """Accuracy against several acceptable labels an image: ImageNet-val's ReaL labels, or a dataset's own."""
     names = case.settings["accuracy"]["label_sets"]
     present = [name for name in names if name in case.summary.metadata]
-    if not present and case.summary.dataset.role == "id":
+    card = case.summary.dataset
+    if not present and card.role == "id" and card.class_space == IMAGENET:
         columns = " or ".join(repr(name) for name in names)
         reason = f"dataset {case.summary.dataset.id} has no metadata column {columns} of acceptable labels"
         yield Number(metric="multi_label_accuracy", reason=reason)

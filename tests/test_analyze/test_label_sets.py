@@ -71,8 +71,11 @@ def test_real_accuracy_is_a_row_beside_top1(cache):
     assert table.filter(pl.col("dataset") == "plain", pl.col("metric") == "multi_label_accuracy").is_empty()
 
 
-def test_an_id_set_without_such_a_column_says_so(toy_store, tmp_path):
-    toy_store(cache=tmp_path / "c")
+def test_imagenet_without_such_a_column_says_so(toy_store, tmp_path):
+    toy_store(cache=tmp_path / "c", card={"class_space": "imagenet-1k"})
+    toy_store(cache=tmp_path / "own")
+    own = evaluate(cache_schema.open_cache(tmp_path / "own"), only=["accuracy"]).table
+    assert "multi_label_accuracy" not in set(own["metric"])
     found = one(evaluate(cache_schema.open_cache(tmp_path / "c")).table, "val", "multi_label_accuracy")
     assert "no metadata column 'real_labels' or 'label_set'" in found["reason"]
 
