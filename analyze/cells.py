@@ -55,6 +55,14 @@ class Cells:
     def __contains__(self, key: str) -> bool:
         return key in self._rows or key in self._frames
 
+    def keys(self) -> frozenset[str]:
+        """Return the keys of all cells."""
+        return frozenset(self._rows) | frozenset(self._frames)
+
+    def computed(self) -> dict[str, list[ResultRow]]:
+        """Return the cells that were put here, not read, by key."""
+        return dict(self._rows)
+
     def put(self, key: str, rows: Sequence[ResultRow]) -> None:
         """Keep the rows of a cell."""
         self._rows[key] = list(rows)

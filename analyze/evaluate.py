@@ -20,7 +20,7 @@ from analyze.settings import Settings, canonical, study_defaults
 from analyze.sources import Source, sources_of
 from analyze.suites.base import Number, Suite
 from analyze.suites.registry import chosen_suites, direction
-from analyze.suites.resampling import Resampling, resampling_of
+from analyze.suites.resampling import Resampling
 from analyze.summaries import SUMMARY_VERSION
 from cache_schema.errors import CloserlookError, UserError, nearest
 
@@ -81,6 +81,7 @@ def evaluate(
     cells: Cells | None = None,
     sources: Sequence[Source] | None = None,
     jobs: int | None = None,
+    threads: int | None = None,
     progress: Callable[[str, int, int], None] = lambda _model, _done, _all: None,
 ) -> Evaluation:
     """Compute every number of a cache.
@@ -101,6 +102,8 @@ def evaluate(
         What to compute from; the cache's own stores when None (other heads' logits, say).
     jobs
         Models at a time; the number of cores when None. The numbers do not depend on it.
+    threads
+        Of each model; the cores shared out among the models when None. The numbers do not depend on it.
     progress
         Called with (model, models done, models in all) after each model.
 
@@ -118,9 +121,12 @@ def evaluate(
         name: [s for s in sources if s.model == name and s.dataset in chosen_datasets] for name in chosen_models
     }
     jobs = max(1, min(jobs or os.cpu_count() or 1, len(by_model)))
-    threads = max(1, (os.cpu_count() or 1) // jobs)
+    threads = threads or max(1, (os.cpu_count() or 1) // jobs)
     result = Evaluation(pl.DataFrame())
-    resampling = resampling_of(settings)
+    boot = settings["bootstrap"]
+    resampling = (
+        Resampling(boot["replicates"], boot["seed"], boot["confidence_level"]) if boot["replicates"] > 0 else None
+    )
     keys: dict[str, list[str]] = {}
     lock = threading.Lock()
 

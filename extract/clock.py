@@ -22,10 +22,13 @@ class Clock:
         The loop waited for the next batch.
     decode
         Decoding took, summed over processes; 0 where pixels were kept.
+    processes
+        That decode; 0 where the loop decodes by itself.
     transfer
         Batches were handed to the device.
     forward
-        The models ran; on a GPU the device's own time, which is known a little later.
+        The models ran; on a GPU the device's own time from a batch's first kernel to the end of the copy of its
+        outputs, which is known a little later.
     write
         Stores were written, in a thread beside the loop; waiting for a core or the disk counts too.
     write_cpu
@@ -51,14 +54,21 @@ class Clock:
     images: int = 0
     forwarded: int = 0
     batches: int = 0
+    processes: int = 0
 
     def record(self) -> dict[str, float | int]:
-        """Return shares and rate, JSON-ready."""
+        """Return rate and shares of the whole time, JSON-ready.
+
+        ``device_share`` is how long the device was busy; ``decode_share`` how long a decoding process was, on
+        average.
+        """
         wall = max(self.wall, 1e-9)
         return {
             "images": self.images,
             "seconds": round(self.wall, 3),
             "images_per_second": round(self.images / wall, 2),
+            "device_share": round(self.forward / wall, 4),
+            "decode_share": round(self.decode / max(self.processes, 1) / wall, 4),
             **{
                 f"{name}_share": round(getattr(self, name) / wall, 4)
                 for name in ("decode_wait", "transfer", "forward", "write", "write_cpu", "write_wait")
@@ -72,9 +82,10 @@ def finished_line(clock: Clock) -> str:
     bound = max(waits, key=lambda name: waits[name])
     shares = clock.record()
     return (
-        f"{shares['images_per_second']:.0f} images/s, bound by {bound}"
-        f" (waiting for images {shares['decode_wait_share']:.0%}, models {shares['forward_share']:.0%},"
-        f" waiting for the writer {shares['write_wait_share']:.0%})"
+        f"{shares['images_per_second']:,.0f} images/s, bound by {bound} (device busy {shares['device_share']:.0%},"
+        f" decoding {shares['decode_share']:.0%}, transfer {shares['transfer_share']:.0%}, writing"
+        f" {shares['write_share']:.0%}; waited {shares['decode_wait_share']:.0%} for images,"
+        f" {shares['write_wait_share']:.0%} for the writer)"
     )
 
 

@@ -15,6 +15,10 @@ class CacheUnwritableError(CacheError):
     """Nothing more can be written to the cache, by this model or any other."""
 
 
+class DeviceLostError(CloserlookError):
+    """The device answers every call with an error; only a new process can use it again."""
+
+
 def raise_if_full(cache: Path, error: BaseException) -> None:
     """Raise `CacheUnwritableError` where an error says that the disk is full or may not be written to."""
     if isinstance(error, OSError) and error.errno in _FULL:

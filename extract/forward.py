@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from extract.clock import MEASURED_BATCHES, MEASURED_SECONDS, Clock
 from extract.decode import PixelBatch
 from extract.models.base import LoadedModel
+from extract.models.memory import free_cached, is_out_of_memory
+from extract.models.pixels import true_float32
 
 QUEUED_BYTES = 128 << 20
 """Outputs that may wait for the writer, over all models of a pass: enough to outlast a slow moment of the disk."""
@@ -53,8 +55,9 @@ class TextHead:
 
     def __call__(self, features: torch.Tensor) -> torch.Tensor:
         """Return logits (B, C) float32 of unnormalised embeddings (B, D)."""
-        unit = torch.nn.functional.normalize(features.float(), dim=-1)
-        return self.scale * (unit @ self.weight.T) + self.bias
+        with true_float32(features.device):
+            unit = torch.nn.functional.normalize(features.float(), dim=-1)
+            return self.scale * (unit @ self.weight.T) + self.bias
 
 
 @dataclass(eq=False)
@@ -187,7 +190,7 @@ def forward_halving(runner: Runner, pixels: torch.Tensor) -> tuple[torch.Tensor,
 
     Raises
     ------
-    torch.OutOfMemoryError
+    torch.OutOfMemoryError, RuntimeError
         Even one image does not fit.
     """
     rows = pixels.shape[0]
@@ -196,17 +199,15 @@ def forward_halving(runner: Runner, pixels: torch.Tensor) -> tuple[torch.Tensor,
         step, padded = min(most, rows), most if runner.compiled_rows else 0
         try:
             parts = [_forward(runner, pixels[i : i + step], padded) for i in range(0, rows, step)]
-        except (torch.OutOfMemoryError, MemoryError):
-            if (padded or step) == 1:
+            if len(parts) == 1:
+                return parts[0]
+            logits = [part[1] for part in parts if part[1] is not None]
+            return torch.cat([part[0] for part in parts]), torch.cat(logits) if logits else None
+        except Exception as error:
+            if (padded or step) == 1 or not is_out_of_memory(error):
                 raise
-            runner.largest = (padded or step) // 2
-            if pixels.is_cuda:
-                torch.cuda.empty_cache()
-            continue
-        if len(parts) == 1:
-            return parts[0]
-        logits = [part[1] for part in parts if part[1] is not None]
-        return torch.cat([part[0] for part in parts]), torch.cat(logits) if logits else None
+        free_cached(pixels.device)
+        runner.largest = (padded or step) // 2
 
 
 def _to_host(tensor: torch.Tensor) -> torch.Tensor:
@@ -217,28 +218,49 @@ def _to_host(tensor: torch.Tensor) -> torch.Tensor:
     return host.copy_(tensor.detach().float(), non_blocking=True)
 
 
+class _Slot:
+    """A batch's place in pinned memory and on the device."""
+
+    def __init__(self, shape: tuple[int, ...], device: torch.device) -> None:
+        self.host = torch.empty(shape, dtype=torch.uint8, pin_memory=True)
+        self.there = torch.empty(shape, dtype=torch.uint8, device=device)
+        self.copied, self.used = torch.cuda.Event(), torch.cuda.Event()
+
+
 class _Transfer:
-    """Moves uint8 batches to the device through pinned memory, so that copying overlaps with computing."""
+    """Moves uint8 batches to the device through pinned memory, on a stream of its own beside the computing.
+
+    There are two places for a batch: while the models read one, the next batch is copied into the other. None is
+    written again before the models are done with it, so this process never runs far ahead of the device.
+    """
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
-        self.staging: list[torch.Tensor] = []
-        self.events: list[torch.cuda.Event] = []
+        self.slots: list[_Slot] = []
         self.turn = 0
+        self.stream = torch.cuda.Stream(device) if device.type == "cuda" else None
 
     def __call__(self, pixels: NDArray[np.uint8]) -> torch.Tensor:
-        if self.device.type != "cuda":
+        """Return (B, 3, H, W) on the device, valid until two more batches were asked for."""
+        if self.stream is None:
             return torch.from_numpy(pixels.copy()).permute(0, 3, 1, 2)
-        if not self.staging or self.staging[0].shape[1:] != pixels.shape[1:] or len(self.staging[0]) < len(pixels):
-            self.staging = [torch.empty(pixels.shape, dtype=torch.uint8, pin_memory=True) for _ in range(2)]
-            self.events = [torch.cuda.Event() for _ in range(2)]
-        host, event = self.staging[self.turn][: len(pixels)], self.events[self.turn]
+        if not self.slots or self.slots[0].host.shape[1:] != pixels.shape[1:] or len(self.slots[0].host) < len(pixels):
+            self.slots = [_Slot(pixels.shape, self.device) for _ in range(2)]
         self.turn ^= 1
-        event.synchronize()  # the copy that last used this staging buffer must be over
-        host.numpy()[...] = pixels
-        moved = host.to(self.device, non_blocking=True)
-        event.record()
-        return moved.permute(0, 3, 1, 2)
+        slot, rows = self.slots[self.turn], len(pixels)
+        slot.copied.synchronize()
+        slot.host[:rows].numpy()[...] = pixels
+        with torch.cuda.stream(self.stream):
+            self.stream.wait_event(slot.used)
+            slot.there[:rows].copy_(slot.host[:rows], non_blocking=True)
+            slot.copied.record(self.stream)
+        torch.cuda.current_stream(self.device).wait_event(slot.copied)
+        return slot.there[:rows].permute(0, 3, 1, 2)
+
+    def done(self) -> None:
+        """Say that everything which reads the last batch has been handed to the device."""
+        if self.stream is not None:
+            self.slots[self.turn].used.record(torch.cuda.current_stream(self.device))
 
 
 def run_pass(
@@ -248,6 +270,7 @@ def run_pass(
     *,
     on_batch: Callable[[int], None] = lambda rows: None,
     on_rates: Callable[[Clock], None] = lambda clock: None,
+    processes: int = 0,
 ) -> tuple[Clock, list[tuple[int, str]]]:
     """Feed every batch to every model whose part has not failed.
 
@@ -263,6 +286,8 @@ def run_pass(
         Called with the number of rows after each batch.
     on_rates
         Called once, when enough has been measured to say what bounds the pass.
+    processes
+        That decode; 0 where the batches are decoded in this one.
 
     Returns
     -------
@@ -270,7 +295,7 @@ def run_pass(
     problems : list of (row, reason)
         Images that could not be read.
     """
-    clock = Clock()
+    clock = Clock(processes=processes)
     problems: list[tuple[int, str]] = []
     transfer = _Transfer(device)
     writer = _Writer(clock)
@@ -287,6 +312,7 @@ def run_pass(
             for runner in runners:
                 if runner.error is None:
                     _run_batch(runner, pixels, batch, writer, clock)
+            transfer.done()
             clock.images += batch.stop - batch.start
             on_batch(batch.stop - batch.start)
             if all(runner.error is not None for runner in runners):

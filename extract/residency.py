@@ -7,6 +7,7 @@ import os
 import torch
 
 from extract.models.base import LoadedModel
+from extract.models.memory import free_cached, is_out_of_memory
 from extract.options import RunOptions
 
 CPU_SHARE = 0.25
@@ -17,35 +18,32 @@ class Residency:
     """Counts what loaded models take and says whether one more has room.
 
     On a GPU each loaded model runs one batch of zeros, whose peak memory is kept free beside the weights of the next
-    model, taken to be as large as the largest so far. A model that does not fit after all halves its batch.
+    model. A model that does not fit after all halves its batch.
     """
 
     def __init__(self, device: torch.device, options: RunOptions) -> None:
         self.device, self.options = device, options
         self.count = 0
         self.weights = 0
-        self.largest = 0
         self.peak = 0
 
     def add(self, model: LoadedModel) -> None:
         """Take account of a model that has just been loaded."""
-        size = model.weight_bytes()
         self.count += 1
-        self.weights += size
-        self.largest = max(self.largest, size)
+        self.weights += model.weight_bytes()
         if self.device.type == "cuda":
             self.peak = max(self.peak, self._probe(model))
 
-    def has_room(self) -> bool:
-        """Tell whether another model may be loaded beside these."""
+    def has_room(self, size: int) -> bool:
+        """Tell whether another model, whose weights take ``size`` bytes, may be loaded beside these."""
         if self.options.resident:
             return self.count < self.options.resident
         if self.device.type == "cuda":
             free, _ = torch.cuda.mem_get_info(self.device)
             cached = torch.cuda.memory_reserved(self.device) - torch.cuda.memory_allocated(self.device)
-            return free + cached > self.largest + 1.2 * self.peak
+            return free + cached > size + 1.2 * self.peak
         total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-        return self.weights + self.largest < CPU_SHARE * total
+        return self.weights + size < CPU_SHARE * total
 
     def _probe(self, model: LoadedModel) -> int:
         height, width = model.preprocessing.geometry.output_size
@@ -58,7 +56,9 @@ class Residency:
                 with torch.inference_mode():
                     model.forward(pixels)
                 break
-            except torch.OutOfMemoryError:
-                torch.cuda.empty_cache()
-                rows //= 2
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+            free_cached(self.device)
+            rows //= 2
         return torch.cuda.max_memory_allocated(self.device) - before

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import time
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from cache_schema.cluster import connected
 from cache_schema.errors import CloserlookError, UserError, nearest
 from extract.datasets import DatasetSpec, read_datasets_toml, resolve, spec_from_table
 from extract.datasets.base import Dataset
@@ -44,12 +46,13 @@ def run_session(args: argparse.Namespace) -> int:
     """
     console = Console(stderr=True)
     begun = time.monotonic()
-    plan, options, failed = _plan(args, console)
-    if args.dry_run:
-        _print_plan(plan, options, console)
-        _print_failures(failed, console)
-        return int(bool(failed))
-    reporter = _run(plan, options, args, console)
+    with connected(args.address) if args.engine == "ray" else contextlib.nullcontext():
+        plan, options, failed = _plan(args, console)
+        if args.dry_run:
+            _print_plan(plan, options, console)
+            _print_failures(failed, console)
+            return int(bool(failed))
+        reporter = _run(plan, options, args, console)
     return _summary(plan, reporter, failed, options, console, time.monotonic() - begun)
 
 
@@ -225,15 +228,10 @@ def _resolve(specs: Sequence[DatasetSpec], failed: list[tuple[str, str, str]]) -
 def _options(args: argparse.Namespace) -> RunOptions:
     from extract.prompts import prompt_set
 
-    device = resolve_device(args.device)
+    device, decoders = _device(args)
     kind = device.partition(":")[0]
     batch_size = BATCH_SIZES.get(kind, 32) if args.batch_size == "auto" else _number("--batch-size", args.batch_size, 1)
-    if args.workers == "auto":
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        # On the CPU the models need the cores themselves.
-        workers = max(cores - 1, 1) if kind != "cpu" else max(cores // 2, 1)
-    else:
-        workers = _number("--workers", args.workers, 0)
+    workers = decoders if args.workers == "auto" else _number("--workers", args.workers, 0)
     precision = args.precision
     if precision == "auto":
         precision = "fp32" if kind == "cpu" else "bf16"
@@ -251,6 +249,19 @@ def _options(args: argparse.Namespace) -> RunOptions:
         compile=args.compile,
         resident=args.resident,
     )
+
+
+def _device(args: argparse.Namespace) -> tuple[str, int]:
+    """Return the device, and how many processes decode for it where nobody says."""
+    if args.engine == "ray":
+        from extract.engines.ray_cluster import cluster_device
+
+        return cluster_device(args.device, args.address)
+    device = resolve_device(args.device)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if device == "cpu":  # the models need cores themselves
+        return device, max(cores // 2, 1)
+    return device, max(cores // max(len(_devices(args, device)), 1) - 1, 1)
 
 
 def _number(option: str, text: str, least: int) -> int:
@@ -276,9 +287,9 @@ def resolve_device(name: str) -> str:
     return f"cuda:{index or 0}"
 
 
-def _devices(args: argparse.Namespace, options: RunOptions) -> list[str]:
-    if not args.devices:
-        return [options.device]
+def _devices(args: argparse.Namespace, device: str) -> list[str]:
+    if not args.devices or args.engine == "ray":
+        return [device]
     if args.devices == "all":
         import torch
 
@@ -292,7 +303,7 @@ def _run(plan: Plan, options: RunOptions, args: argparse.Namespace, console: Con
     from extract.faults import check_writable
     from extract.progress import Reporter
 
-    shard, devices = shard_of(args.shard), _devices(args, options)
+    shard, devices = shard_of(args.shard), _devices(args, options.device)
     spread = len(devices) > 1 or shard[1] > 1 or args.engine != "local"
     units = plan.units(shard=shard, largest=SPREAD_MODELS if spread else 0)
     rows = sum(len(job.dataset) for unit in units for job in unit.jobs)

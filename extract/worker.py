@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from importlib import import_module
 from typing import Any
 
@@ -15,40 +15,27 @@ import torch
 import cache_schema
 from cache_schema import failures
 from cache_schema.backends import BACKENDS
-from cache_schema.errors import StoreExistsError
+from cache_schema.errors import CloserlookError, StoreExistsError
 from extract import provenance
 from extract.class_spaces import ClassSpace
 from extract.clock import Clock, finished_line, first_line
 from extract.datasets.base import Dataset
 from extract.decode import DatasetChangedError, Decoder, changed_since
 from extract.events import Event, Listener
-from extract.faults import raise_if_full, reason_of
+from extract.faults import DeviceLostError, raise_if_full, reason_of
 from extract.forward import Runner, TextHead, run_pass
 from extract.models import build
-from extract.models.base import CompileError, Head, LoadedModel, Prepared
+from extract.models.base import Head, Prepared
 from extract.options import RunOptions
 from extract.pixel_cache import PixelSource
 from extract.plan import HeadJob, Job, Unit, head_identity, is_sealed, is_zero_shot, job_identity
 from extract.prefetch import Prefetcher
 from extract.prompts import PromptSet
-from extract.residency import Residency
 from extract.sinks import ReferenceSink, StoreSink
+from extract.waves import Member, waves
 
 SEALERS = 4
 """Stores that are sealed at a time; most of it is waiting for the disk to say that it has them."""
-
-
-@dataclass(eq=False)
-class _Member:
-    """A loaded model and its heads by (class space digest, prompt set)."""
-
-    prepared: Prepared
-    model: LoadedModel
-    heads: dict[tuple[str, str], Head] = field(default_factory=dict)
-
-    @property
-    def id(self) -> str:
-        return self.prepared.card.id
 
 
 class Worker:
@@ -67,6 +54,8 @@ class Worker:
         self.device = torch.device(options.device)
         if self.device.type == "cuda":
             torch.cuda.set_device(self.device)
+            # Whatever of a body autocast leaves in float32 stays float32.
+            torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
         self.decoder = Decoder(options.workers, 0)
         self.pixels = PixelSource(self.decoder, options)
         self.models = Prefetcher(build, most_models=options.resident)
@@ -96,48 +85,12 @@ class Worker:
             self.models.want(following.models)
         # Takes a moment, in which decoders and models get ready.
         import_module(BACKENDS[self.options.backend].partition(":")[0])
-        for wave in self._waves(unit):
+        failed = lambda prepared, error: self._fail_model(unit, prepared, error)  # noqa: E731
+        for wave in waves(unit.models, self.models, self.options, self.tell, failed):
             self._wave(unit, wave)
 
-    def _waves(self, unit: Unit) -> Iterator[list[_Member]]:
-        """Load models until the device is full; yield them; go on with the rest."""
-        residency = Residency(self.device, self.options)
-        wave: list[_Member] = []
-        for prepared in unit.models:
-            if wave and not residency.has_room():
-                yield wave
-                self._release(wave)
-                wave = []
-                residency = Residency(self.device, self.options)
-            self.tell(Event("loading", prepared.card.id))
-            try:
-                model = self.models.take(prepared).on(self.options.device, self.options.precision)
-                if self.options.compile:
-                    self._compile(model)
-                residency.add(model)
-            except Exception as error:  # noqa: BLE001  # a model that cannot be loaded must not stop the others
-                self._fail_model(unit, prepared, error)
-                continue
-            wave.append(_Member(prepared, model))
-        if wave:
-            yield wave
-            self._release(wave)
-
-    def _release(self, wave: Sequence[_Member]) -> None:
-        for member in wave:
-            member.model.release()
-        if self.options.compile:
-            # What was compiled for these models would count against the next ones.
-            torch.compiler.reset()
-
-    def _compile(self, model: LoadedModel) -> None:
-        try:
-            model.compile(self.options.batch_size)
-        except CompileError as error:
-            self.tell(Event("note", model.card.id, text=f"{model.card.id} runs without being compiled: {error}"))
-
-    def _wave(self, unit: Unit, wave: list[_Member]) -> None:
-        jobs: dict[str, list[tuple[_Member, Job]]] = {}
+    def _wave(self, unit: Unit, wave: list[Member]) -> None:
+        jobs: dict[str, list[tuple[Member, Job]]] = {}
         for member in wave:
             digest = member.model.card.weights_digest
             mine = [job for job in unit.jobs if job.model is member.prepared]
@@ -162,7 +115,7 @@ class Worker:
 
     # -- heads ---------------------------------------------------------------------------------------------------
 
-    def _zero_shot_heads(self, member: _Member, jobs: Sequence[Job], heads: Sequence[HeadJob]) -> None:
+    def _zero_shot_heads(self, member: Member, jobs: Sequence[Job], heads: Sequence[HeadJob]) -> None:
         if not is_zero_shot(member.prepared):
             return
         wanted: dict[tuple[str, str], tuple[ClassSpace, PromptSet, bool]] = {}
@@ -179,7 +132,7 @@ class Worker:
             if write:
                 self._write_head(member, space, prompts, member.heads[key])
 
-    def _own_heads(self, member: _Member, heads: Sequence[HeadJob]) -> None:
+    def _own_heads(self, member: Member, heads: Sequence[HeadJob]) -> None:
         for head in heads:
             try:
                 self._write_head(member, head.class_space, None, member.model.head(head.class_space, None))
@@ -187,7 +140,7 @@ class Worker:
                 self._raise_if_full(error)
                 self._fail(member.id, "", error)
 
-    def _write_head(self, member: _Member, space: ClassSpace, prompts: PromptSet | None, head: Head) -> None:
+    def _write_head(self, member: Member, space: ClassSpace, prompts: PromptSet | None, head: Head) -> None:
         identity = head_identity(member.prepared, member.model.card.weights_digest, space, prompts)
         try:
             cache_schema.write_head(
@@ -208,14 +161,14 @@ class Worker:
                 n_templates=head.n_templates or None,
                 identity=identity,
                 backend=self.options.backend,
-                record=self._record(),
+                record=self._record(member.model.precision),
             )
         except StoreExistsError:
             return  # another worker was quicker; a head of that identity is that head
 
     # -- one dataset ---------------------------------------------------------------------------------------------
 
-    def _dataset(self, members: Sequence[tuple[_Member, Job]]) -> None:
+    def _dataset(self, members: Sequence[tuple[Member, Job]]) -> None:
         dataset, geometry = members[0][1].dataset, members[0][1].preprocessing.geometry
         runners = [self._runner(member, job) for member, job in members]
         names = ", ".join(member.id for member, _ in members)
@@ -232,7 +185,9 @@ class Worker:
                 self.device,
                 on_batch=lambda rows: self.tell(Event("rows", names, dataset.card.id, rows * len(runners))),
                 on_rates=rates,
+                processes=self.options.workers,
             )
+            self._check_device(runners)
             if all(runner.error is not None for runner in runners):
                 clock.images = 0
             elif change := changed_since(dataset):
@@ -240,7 +195,7 @@ class Worker:
         except BaseException as error:
             for runner in runners:
                 runner.sink.abort()
-            if not isinstance(error, DatasetChangedError | OSError):
+            if not isinstance(error, Exception) or isinstance(error, CloserlookError):
                 raise
             self._raise_if_full(error)
             for member, _ in members:
@@ -268,10 +223,24 @@ class Worker:
             first = f"{dataset.image_ids[problems[0][0]]}: {problems[0][1]}"
             self.tell(Event("failed", "", dataset.card.id, text=f"{len(problems)} images cannot be read ({first})"))
 
-    def _runner(self, member: _Member, job: Job) -> Runner:
+    def _check_device(self, runners: Sequence[Runner]) -> None:
+        """Raise `DeviceLostError` where a model's failure has left the device unusable for every other."""
+        errors = [runner.error for runner in runners if runner.error is not None]
+        if not errors or self.device.type != "cuda":
+            return
+        try:
+            torch.cuda.synchronize(self.device)
+        except RuntimeError as error:
+            reason = reason_of(errors[0])
+            raise DeviceLostError(
+                f"{self.options.device} does not work any more after an error ({reason}); what is sealed is safe, run"
+                " the same command again"
+            ) from error
+
+    def _runner(self, member: Member, job: Job) -> Runner:
         card = member.model.card
         space = job.dataset.class_space
-        text_head, record = None, self._record()
+        text_head, record = None, self._record(member.model.precision)
         if job.prompts is not None and space is not None:
             head = member.heads[space.digest, job.prompts.name]
             text_head = TextHead(
@@ -294,7 +263,7 @@ class Worker:
         sink = sink_type(self.options, card, job.dataset, job.identity, record)
         return Runner(member.model, sink, text_head, compiled_rows=compiled_rows)
 
-    def _finish(self, member: _Member, job: Job, runner: Runner, record: dict[str, Any]) -> None:
+    def _finish(self, member: Member, job: Job, runner: Runner, record: dict[str, Any]) -> None:
         dataset = job.dataset
         try:
             if runner.error is not None:
@@ -314,7 +283,7 @@ class Worker:
         failures.clear_failure(self.options.cache, member.id, "")
         self.tell(Event("done", member.id, dataset.card.id))
 
-    def _texts(self, member: _Member, job: Job, dataset: Dataset) -> None:
+    def _texts(self, member: Member, job: Job, dataset: Dataset) -> None:
         assert dataset.captions is not None
         texts = [text for captions in dataset.captions for text in captions]
         image_index = np.repeat(np.arange(len(dataset)), [len(captions) for captions in dataset.captions])
@@ -328,21 +297,25 @@ class Worker:
                 image_index=image_index.astype(np.int32),
                 identity=job.identity,
                 backend=self.options.backend,
-                record=self._record(),
+                record=self._record("fp32"),
             )
         except StoreExistsError:
             return
 
     # -- records -------------------------------------------------------------------------------------------------
 
-    def _record(self) -> dict[str, Any]:
+    def _record(self, precision: str) -> dict[str, Any]:
         name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "CPU"
-        return provenance.describe_run(
+        described = provenance.describe_run(
             device=self.options.device,
             device_name=name,
-            precision=self.options.precision,
+            precision=precision,
             batch_size=self.options.batch_size,
         )
+        if self.device.type == "cuda":
+            backends = torch.backends
+            described["tf32"] = {"matmul": backends.cuda.matmul.allow_tf32, "cudnn": backends.cudnn.allow_tf32}
+        return described
 
     def _fail(self, model: str, dataset: str, error: BaseException) -> None:
         reason = reason_of(error)

@@ -8,10 +8,9 @@ its reason. Exit code 1 where a model failed as a whole.
 from __future__ import annotations
 
 import argparse
+import functools
 import time
 from pathlib import Path
-
-from analyze.argument_types import at_least
 
 SAVE_SECONDS = 20.0
 """A run that is killed loses at most this much work, and the model it was at."""
@@ -26,9 +25,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--models", metavar="PATTERNS", help="models, comma-separated, * and ? allowed")
     parser.add_argument("--datasets", metavar="PATTERNS", help="datasets, comma-separated, * and ? allowed")
     parser.add_argument("--config", type=Path, metavar="TOML", help="options in place of the study's defaults")
-    parser.add_argument("--bootstrap", type=at_least(0), metavar="N", help="bootstrap intervals from N replicates")
-    parser.add_argument("--seed", type=at_least(0), help="seed of the bootstrap")
-    parser.add_argument("--jobs", type=at_least(1), help="models at a time (default: number of cores)")
+    parser.add_argument("--bootstrap", type=int, metavar="N", help="bootstrap intervals from N replicates")
+    parser.add_argument("--seed", type=int, help="seed of the bootstrap")
+    parser.add_argument("--jobs", type=int, help="models at a time (default: number of cores)")
+    parser.add_argument(
+        "--engine", choices=("local", "ray"), default="local", help="ray spreads the models over a cluster (extra ray)"
+    )
+    parser.add_argument("--address", default="", metavar="ADDRESS", help="of the Ray cluster (default: the local one)")
     parser.add_argument("--fresh", action="store_true", help="compute everything again")
 
 
@@ -47,6 +50,7 @@ def run(args: argparse.Namespace) -> int:
     from analyze.progress import model_progress
     from analyze.results import merge_results
     from analyze.settings import read_settings, read_study
+    from analyze.spread import evaluate_on_cluster
     from cache_schema.errors import UserError
 
     console = Console(stderr=True)
@@ -83,7 +87,10 @@ def run(args: argparse.Namespace) -> int:
                     cells.save()
                     saved = time.monotonic()
 
-            result = evaluate(
+            run_all = evaluate
+            if args.engine == "ray":
+                run_all = functools.partial(evaluate_on_cluster, address=args.address)
+            result = run_all(
                 cache,
                 settings=settings,
                 only=words(args.only),

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
+import os
 import queue
 import signal
+import threading
+from collections import deque
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from itertools import zip_longest
-from typing import Any
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
 
 from cache_schema.errors import CloserlookError
 from extract.events import Event, Listener
+from extract.faults import DeviceLostError
 from extract.options import RunOptions
 from extract.plan import Unit
+
+RETRIES = 1
+"""How often a unit is begun again after the process that was at it died; sealed stores of it are not made again."""
 
 
 def run_units(
@@ -30,7 +39,7 @@ def run_units(
     if len(devices) <= 1 or len(units) <= 1:
         _run_here(units, replace(options, device=devices[0] if devices else options.device), listener)
     else:
-        _run_processes(units, options, listener, devices)
+        _Processes(units, options, listener, devices).run()
 
 
 def _run_here(units: Sequence[Unit], options: RunOptions, listener: Listener) -> None:
@@ -44,67 +53,166 @@ def _run_here(units: Sequence[Unit], options: RunOptions, listener: Listener) ->
         worker.close()
 
 
-def _device_process(options: RunOptions, todo: Any, events: Any) -> None:
+def see_only(device: str) -> str:
+    """Hide all other GPUs from this process, which must not have used one yet; return what the device is called now.
+
+    Whatever a library does to its default device then happens on the right one.
+    """
+    kind, _, index = device.partition(":")
+    if kind != "cuda":
+        return device
+    visible = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
+    os.environ["CUDA_VISIBLE_DEVICES"] = visible[int(index)] if visible else index
+    return "cuda:0"
+
+
+def _device_process(options: RunOptions, todo: Connection, told: Connection) -> None:
+    """Run the units that come in until None comes or the parent is gone; tell events, and None after each unit."""
     # Ctrl-C goes to the whole group; the parent ends these processes in order.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    options = replace(options, device=see_only(options.device))
     from extract.worker import Worker
 
-    worker = Worker(options, events.put)
+    inbox: queue.SimpleQueue[Unit | None] = queue.SimpleQueue()
+
+    def read() -> None:
+        # In a thread: the parent must never wait for this process to be ready for a unit.
+        unit: Unit | None = None
+        while True:
+            try:
+                unit = todo.recv()
+            except (EOFError, OSError):
+                unit = None
+            inbox.put(unit)
+            if unit is None:
+                return
+
+    threading.Thread(target=read, name="units", daemon=True).start()
+    lock = threading.Lock()
+
+    def tell(event: Event | CloserlookError | None) -> None:
+        with lock, contextlib.suppress(OSError):
+            told.send(event)
+
+    worker = Worker(options, tell)
     try:
-        item = todo.get()
-        while item is not None:
-            unit, may_reserve = item
-            # While much is left, the next piece is taken early, so that its models are read during this one.
-            following = todo.get() if may_reserve else None
-            worker.run(unit, following[0] if following else None)
-            item = following if may_reserve else todo.get()
+        waiting: deque[Unit | None] = deque()
+        while True:
+            if not waiting:
+                waiting.append(inbox.get())
+            with contextlib.suppress(queue.Empty):
+                while True:
+                    waiting.append(inbox.get_nowait())
+            unit = waiting.popleft()
+            if unit is None:
+                return
+            worker.run(unit, waiting[0] if waiting else None)
+            tell(None)
+    except DeviceLostError:
+        raise SystemExit(1) from None  # a new process may have better luck
     except CloserlookError as error:
-        events.put(error)
+        tell(error)
     finally:
         worker.close()
-        events.put(None)
 
 
-def _run_processes(units: Sequence[Unit], options: RunOptions, listener: Listener, devices: Sequence[str]) -> None:
-    context = multiprocessing.get_context("spawn")
-    todo, events = context.Queue(), context.Queue()
-    for index, unit in enumerate(units):
-        todo.put((unit, index + 2 * len(devices) < len(units)))
-    for _ in devices:
-        todo.put(None)
-    processes = [
-        context.Process(target=_device_process, args=(replace(options, device=device), todo, events), name=device)
-        for device in devices
-    ]
-    for process in processes:
+@dataclass(eq=False)
+class _Device:
+    """A process and the units that it was given and has not finished, the present one first."""
+
+    name: str
+    process: SpawnProcess
+    todo: Connection
+    told: Connection
+    given: deque[Unit] = field(default_factory=deque)
+
+
+class _Processes:
+    """Gives units out, and again where the process that was at one died.
+
+    Every process has pipes of its own: one that is killed in the middle of a word leaves no lock held that others need.
+    """
+
+    def __init__(
+        self, units: Sequence[Unit], options: RunOptions, listener: Listener, devices: Sequence[str]
+    ) -> None:
+        self.options, self.listener = options, listener
+        self.left = deque(units)
+        self.deaths: dict[int, int] = {}
+        self.context = multiprocessing.get_context("spawn")
+        self.devices = [self._start(name) for name in devices]
+
+    def _start(self, name: str) -> _Device:
+        units_out, todo = self.context.Pipe(duplex=False)
+        told, events_in = self.context.Pipe(duplex=False)
+        options = replace(self.options, device=name)
+        process = self.context.Process(target=_device_process, args=(options, units_out, events_in), name=name)
         process.start()
-    running = len(processes)
-    try:
-        while running:
-            try:
-                event = events.get(timeout=1.0)
-            except queue.Empty:
-                running = _still_running(processes, running, listener)
-                continue
-            if event is None:
-                running -= 1
-            elif isinstance(event, BaseException):
-                raise event
+        units_out.close()
+        events_in.close()
+        return _Device(name, process, todo, told)
+
+    def run(self) -> None:
+        """Run until every unit is finished or given up."""
+        try:
+            self._give()
+            while any(device.given for device in self.devices):
+                for ready in wait([device.told for device in self.devices], timeout=1.0):
+                    self._hear(next(device for device in self.devices if device.told is ready))
+            for device in self.devices:
+                with contextlib.suppress(OSError):
+                    device.todo.send(None)
+        except BaseException:
+            for device in self.devices:
+                device.process.terminate()
+            raise
+        finally:
+            for device in self.devices:
+                device.process.join()
+
+    def _hear(self, device: _Device) -> None:
+        try:
+            told = device.told.recv()
+        except (EOFError, OSError):
+            self._bury(device)
+            return
+        if told is None:
+            device.given.popleft()
+            self._give()
+        elif isinstance(told, BaseException):
+            raise told
+        else:
+            self.listener(told)
+
+    def _give(self) -> None:
+        """Give every idle device a unit; while much is left, also the next, so that its models are read meanwhile."""
+        for device in self.devices:
+            if not device.given and self.left:
+                self._send(device)
+        for device in self.devices:
+            if len(device.given) == 1 and len(self.left) > len(self.devices):
+                self._send(device)
+
+    def _send(self, device: _Device) -> None:
+        unit = self.left.popleft()
+        device.given.append(unit)
+        with contextlib.suppress(OSError):  # of a process that has just died, which is found by its other pipe
+            device.todo.send(unit)
+
+    def _bury(self, device: _Device) -> None:
+        """Replace a process that died without a word, and give its units out again."""
+        device.process.join()
+        code = device.process.exitcode
+        if device.given:
+            present = device.given.popleft()
+            self.left.extendleft(reversed(device.given))
+            deaths = self.deaths[id(present)] = self.deaths.get(id(present), 0) + 1
+            if deaths <= RETRIES:
+                self.left.appendleft(present)
+                self.listener(Event("note", text=f"the process of {device.name} died (exit code {code}): once more"))
             else:
-                listener(event)
-    finally:
-        for process in processes:
-            if running:
-                process.terminate()
-            process.join()
-
-
-def _still_running(processes: Sequence[multiprocessing.process.BaseProcess], running: int, listener: Listener) -> int:
-    """Return how many processes live; tell of those that died without a word (their units are done by the next run)."""
-    alive = sum(process.is_alive() for process in processes)
-    if alive < running:
-        for process in processes:
-            if process.exitcode not in (None, 0):
-                text = f"the process of {process.name} died (exit code {process.exitcode}); the next run does its work"
-                listener(Event("failed", "", "", text=text))
-    return alive
+                reason = f"the process of {device.name} died {deaths} times at it (exit code {code})"
+                for job in present.jobs:
+                    self.listener(Event("failed", job.model.card.id, job.dataset.card.id, text=reason))
+        self.devices[self.devices.index(device)] = self._start(device.name)
+        self._give()

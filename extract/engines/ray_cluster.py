@@ -1,24 +1,28 @@
-"""A Ray cluster: units as tasks with a GPU each; lost workers and nodes cost a retry, never data."""
+"""A Ray cluster: units as jobs with a GPU and memory each; lost workers and nodes cost a retry, never data."""
 
 from __future__ import annotations
 
 import contextlib
-import logging
 import queue
+import socket
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-import ray
-from ray.util.queue import Queue
-
+from cache_schema import cluster
 from cache_schema.errors import CloserlookError, UserError
+from extract.decode import SLOTS_PER_WORKER
 from extract.events import Event, Listener
 from extract.options import RunOptions
 from extract.plan import Unit
 
-RETRIES = 3
-"""How often a unit whose worker or node was lost is started again; sealed stores of it are not made again."""
+_PASSING = ("loading", "pass", "rows", "rates")
+"""Events that only show how a job goes on; the others are also brought home by the job itself."""
+
+BASE_MEMORY = 2 << 30
+DECODER_MEMORY = 300 << 20
+UNKNOWN_WEIGHTS = 2 << 30
+"""Bytes of a process that runs models, of one that decodes, and of weights that are not on this machine yet."""
 
 
 def run_units(
@@ -29,74 +33,127 @@ def run_units(
     Parameters
     ----------
     address
-        Of the cluster (``auto``, ``HOST:PORT``, ``ray://HOST:PORT``); empty starts one on this machine.
+        Of the cluster (``auto``, ``HOST:PORT``, ``ray://HOST:PORT``); empty takes the one that runs on this machine,
+        else starts one.
+
+    Raises
+    ------
+    UserError
+        There is no such cluster, or none of its nodes has what a unit needs.
 
     Notes
     -----
     The cache must be a file system that every node sees. No lock is held on it: a store is staged and published by one
     process, and of two that race for the same store one loses its time.
     """
-    started_here = not ray.is_initialized()
-    if started_here:
-        try:
-            ray.init(address=address or None, logging_level=logging.ERROR, log_to_driver=False)
-        except (ConnectionError, ValueError, RuntimeError) as error:
-            raise UserError(f"no Ray cluster at {address or 'this machine'}: {str(error).splitlines()[0]}") from error
-    try:
+    with cluster.connected(address):
         _run(units, options, listener, gpu=any(device.startswith("cuda") for device in devices))
-    finally:
-        if started_here:
-            ray.shutdown()
+
+
+def cluster_device(name: str, address: str) -> tuple[str, int]:
+    """Return what ``--device`` means on a cluster, and how many processes decode for one device.
+
+    This machine, which may be a login node, is not asked.
+
+    Raises
+    ------
+    UserError
+        The cluster has no such device.
+    """
+    with cluster.connected(address):
+        there = cluster.nodes()
+    with_gpu = [node for node in there if node.get("GPU", 0) >= 1]
+    if name not in ("auto", "cpu", "cuda"):
+        raise UserError(f"--device takes auto, cpu or cuda with --engine ray, which deals them out; not {name!r}")
+    if name == "cuda" and not with_gpu:
+        raise UserError("--device cuda: no node of the Ray cluster has a GPU")
+    if with_gpu and name != "cpu":
+        cores = min(int(node.get("CPU", 0) // node["GPU"]) for node in with_gpu)
+        return "cuda:0", max(cores - 1, 0)
+    # On the CPU the models need cores themselves; every node can take a job.
+    return "cpu", min((int(node.get("CPU", 0)) for node in there), default=0) // 2
+
+
+def needs_of(unit: Unit, options: RunOptions, *, gpu: bool) -> cluster.Needs:
+    """Return what a unit takes of a node: a core for the models and one for each decoding process, a GPU, memory.
+
+    Memory is an upper estimate from the sizes of weight files and batches: on a GPU the host holds one model and the
+    next, on the CPU all that are resident and the next.
+    """
+    height, width = unit.geometry.output_size
+    batch = options.batch_size * height * width * 3
+    weights = sorted(
+        (model.weights.stat().st_size if model.weights is not None else UNKNOWN_WEIGHTS for model in unit.models),
+        reverse=True,
+    )
+    resident = 1 if gpu else options.resident or len(weights)
+    memory = BASE_MEMORY + options.workers * (DECODER_MEMORY + SLOTS_PER_WORKER * batch) + sum(weights[: resident + 1])
+    return cluster.Needs(cpus=1 + options.workers, gpus=int(gpu), memory=memory)
 
 
 def _run(units: Sequence[Unit], options: RunOptions, listener: Listener, *, gpu: bool) -> None:
-    events = Queue(actor_options={"num_cpus": 0})
     options = replace(options, cache=options.cache.absolute())
-    task = ray.remote(_unit_task).options(
-        num_gpus=1 if gpu else 0, num_cpus=1 + options.workers, max_retries=RETRIES, retry_exceptions=False
-    )
-    pending = {task.remote(unit, options, events, gpu): unit for unit in units}
-    while pending:
-        ready, _ = ray.wait(list(pending), num_returns=1, timeout=0.5)
-        _drain(events, listener)
-        for reference in ready:
-            unit = pending.pop(reference)
-            try:
-                ray.get(reference)
-            except ray.exceptions.RayTaskError as error:
-                if isinstance(error.cause, CloserlookError):
-                    raise error.cause from None
-                _tell_lost(unit, listener, str(error.cause).splitlines()[0])
-            except ray.exceptions.RayError as error:
-                _tell_lost(unit, listener, f"its worker was lost {RETRIES + 1} times ({type(error).__name__})")
-    _drain(events, listener)
-    events.shutdown(force=True)
+    events = _events()
+    calls = [(unit, options, events, gpu) for unit in units]
+    needs = [needs_of(unit, options, gpu=gpu) for unit in units]
+    results = cluster.run_calls(_unit_task, calls, needs, idle=lambda: _drain(events, listener))
+    with contextlib.closing(results):  # type: ignore[type-var]
+        for index, result in results:
+            if isinstance(result, CloserlookError):
+                raise result
+            if isinstance(result, BaseException):
+                reason = (str(result).strip().splitlines() or [type(result).__name__])[0]
+                for job in units[index].jobs:
+                    listener(Event("failed", job.model.card.id, job.dataset.card.id, text=reason))
+            else:
+                _drain(events, listener)
+                for event in result:
+                    listener(event)
+    with contextlib.suppress(Exception):
+        events.shutdown(force=True)
+
+
+def _events() -> Any:
+    """Return a queue for progress, on this node if that can be: another may be lost."""
+    import ray
+    from ray.util.queue import Queue
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    here = NodeAffinitySchedulingStrategy(node_id=ray.get_runtime_context().get_node_id(), soft=True)
+    return Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here})
 
 
 def _drain(events: Any, listener: Listener) -> None:
-    with contextlib.suppress(queue.Empty, ray.exceptions.RayError):
+    # Progress is a courtesy: a lost queue ends it, not the run.
+    with contextlib.suppress(queue.Empty, Exception):
         while True:
             listener(events.get_nowait())
 
 
-def _tell_lost(unit: Unit, listener: Listener, reason: str) -> None:
-    for job in unit.jobs:
-        listener(Event("failed", job.model.card.id, job.dataset.card.id, text=reason))
-
-
-def _unit_task(unit: Unit, options: RunOptions, events: Any, gpu: bool) -> None:
-    """Run one unit in a worker process of the cluster."""
+def _unit_task(unit: Unit, options: RunOptions, events: Any, gpu: bool) -> list[Event]:
+    """Run one unit in a worker process of the cluster; return what became of it."""
     from cache_schema.staging import clean_stale
+    from extract.faults import check_writable
     from extract.worker import Worker
 
+    kept: list[Event] = []
+
     def tell(event: Event) -> None:
-        # Progress is a courtesy: the work goes on when the node that shows it is gone.
+        if event.kind not in _PASSING:
+            kept.append(event)
+            return
         with contextlib.suppress(Exception):
             events.put(event)
 
+    check_writable(options.cache)
     clean_stale(options.cache)
     worker = Worker(replace(options, device="cuda:0" if gpu else "cpu"), tell)
     try:
         worker.run(unit)
+    except CloserlookError as error:
+        raise type(error)(f"{error} (on {socket.gethostname()})") from None
     finally:
         worker.close()
+    return kept
+
+

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from extract.models.base import CompileError, LoadedModel
+from extract.models.memory import free_cached, is_out_of_memory
 
 MOST_COMPILED = 1024
 """Versions of one function that torch keeps; its own limits are meant for one model, here many of a class may be
@@ -26,11 +27,11 @@ def compile_tower(model: LoadedModel, rows: int, backend: str) -> None:
             try:
                 model.forward(torch.zeros((rows, 3, height, width), dtype=torch.uint8, device=model.device))
                 break
-            except torch.OutOfMemoryError:
-                if rows == 1:
+            except Exception as error:
+                if rows == 1 or not is_out_of_memory(error):
                     raise
-                torch.cuda.empty_cache()
-                rows //= 2
+            free_cached(model.device)
+            rows //= 2
     except Exception as error:
         # torch raises whatever its compiler, the C++ compiler or a model's own code does.
         model._tower = plain

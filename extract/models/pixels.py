@@ -29,7 +29,8 @@ class Normalizer:
             )
         if pixels.shape[1] != 3:
             pixels = pixels.permute(0, 3, 1, 2)
-        scaled = pixels.contiguous().to(torch.float32).div_(255)
+        # Batches come with the channels last, as GPUs like them; on the CPU the layout is the libraries' own.
+        scaled = (pixels if pixels.is_cuda else pixels.contiguous()).to(torch.float32).div_(255)
         return scaled.sub_(self._mean).div_(self._std)
 
 

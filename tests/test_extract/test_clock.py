@@ -74,5 +74,8 @@ def test_a_pass_tells_its_rates_once_and_accounts_for_its_time(monkeypatch: pyte
 
 
 def test_a_finished_pass_names_what_it_waited_for() -> None:
-    line = finished_line(Clock(decode_wait=6.0, forward=3.0, write_wait=0.5, wall=10.0, images=500))
-    assert line.startswith("50 images/s, bound by decoding (waiting for images 60%, models 30%")
+    clock = Clock(6.0, decode=18.0, forward=3.0, write=0.4, write_wait=0.5, wall=10.0, images=500, processes=2)
+    assert finished_line(clock) == (
+        "50 images/s, bound by decoding (device busy 30%, decoding 90%, transfer 0%, writing 4%;"
+        " waited 60% for images, 5% for the writer)"
+    )

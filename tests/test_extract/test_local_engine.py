@@ -1,0 +1,88 @@
+"""Several devices of one machine: a process each, the same stores, also where a process dies in the middle."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+import cache_schema
+from cache_schema.staging import stages
+from extract.engines.local import see_only
+
+MODELS = "\n".join(
+    f"timm:test_resnet allow_random=yes seed={i} num_classes=3 classes=pets input_size={size} crop_pct=1.0 id=m{i}"
+    for i, size in enumerate((64, 48, 56, 40, 72))
+)
+
+
+def digests(cache: Path) -> dict[tuple[str, str, str], object]:
+    found = {}
+    for store in cache_schema.open_cache(cache).stores():
+        name = f"{store.class_space}/{store.prompt_set}" if store.kind == "head" else store.dataset.id
+        found[store.kind, store.model.id, name] = store.header["seal"]["arrays"]
+    return found
+
+
+@pytest.fixture
+def study(tmp_path: Path, pets: Path, run_extract) -> Path:
+    (tmp_path / "models.txt").write_text(MODELS)
+    (tmp_path / "datasets.toml").write_text(f'[pets]\npath = "{pets}"\nclass_space = "pets"\n')
+    run_extract("--model-list", "models.txt", "--cache", "one", "--batch-size", 4, "--workers", 0, cwd=tmp_path)
+    return tmp_path
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_stores_of_one(study: Path, run_extract) -> None:
+    words = ("--model-list", "models.txt", "--cache", "two", "--batch-size", 4, "--workers", 0, "--devices", "cpu,cpu")
+    done = run_extract(*words, cwd=study)
+    assert "5 done, 0 sealed before, 0 skipped, 0 failed" in done.stderr
+    assert digests(study / "two") == digests(study / "one")
+    assert "0 done, 5 sealed before" in run_extract(*words, cwd=study).stderr
+
+
+@pytest.mark.slow
+def test_a_process_that_dies_is_replaced_and_its_work_done(study: Path, run_extract) -> None:
+    killed: list[int] = []
+
+    def harm() -> None:
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline and not killed:
+            for stage in stages(study / "two") if (study / "two").is_dir() else ():
+                pid = int(json.loads((stage / "owner.json").read_text())["pid"])
+                os.kill(pid, signal.SIGKILL)
+                killed.append(pid)
+                break
+            time.sleep(0.005)
+
+    thread = threading.Thread(target=harm)
+    thread.start()
+    words = ("--model-list", "models.txt", "--cache", "two", "--batch-size", 4, "--workers", 0, "--devices", "cpu,cpu")
+    done = run_extract(*words, cwd=study)
+    thread.join()
+    assert killed
+    assert killed[0] != os.getpid()
+    assert "died (exit code -9): once more" in done.stderr
+    assert digests(study / "two") == digests(study / "one")
+
+
+@pytest.mark.parametrize(
+    ("visible", "device", "name", "left"),
+    [
+        (None, "cuda:2", "cuda:0", "2"),
+        ("4,5,6", "cuda:1", "cuda:0", "5"),
+        ("GPU-a,GPU-b", "cuda:0", "cuda:0", "GPU-a"),
+        ("4,5", "cpu", "cpu", "4,5"),
+    ],
+)
+def test_a_process_sees_its_own_device_alone(monkeypatch, visible, device: str, name: str, left: str) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert see_only(device) == name
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == left
