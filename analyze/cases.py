@@ -72,7 +72,7 @@ def build_cases(
     fits = {s.dataset: fit_id_set(s, settings, suites, threads) for s in inside} if suites & USES_FIT else {}
     for source in sources:
         try:
-            case = _case(source, inside, fits, settings, suites, threads)
+            case = _case(source, inside, fits, settings, suites, threads, resampling)
             built.cases[source.dataset] = replace(case, resampling=resampling)
         except (CloserlookError, OSError) as error:
             built.problems[source.dataset] = str(error)
@@ -90,6 +90,7 @@ def _case(
     settings: Settings,
     suites: set[str],
     threads: int,
+    resampling: Any,
 ) -> Case:
     on = id_set_of(source.store.dataset, sorted(fits))
     fit = fits.get(on)
@@ -101,15 +102,20 @@ def _case(
         summary = summarize(
             source.store,
             view=_ood_view(source, inside) if source.role == "ood" else None,
-            options=summary_options(settings, fit, suites, source),
+            options=summary_options(settings, fit, suites, source, resampling),
             held_out=held_out if rows is not None else None,
             threads=threads,
         )
     no_fit = "no in-distribution set to fit on" if fit is None else fit.no_rows
+    if len(fits) > 1 and fit is None:
+        no_fit = f"several in-distribution sets ({', '.join(sorted(fits))}), and none that this one is a shift of"
     no_temperature = no_fit or (fit.no_temperature if fit is not None else "")
     if summary.facts.get("temperature") is None and not no_temperature:
         told = summary.facts.get("no_temperature", "")
         no_temperature = str(told or "the summary holds no temperature: compute it from the big stores")
+    if not summary.has("klm") and "klm" in settings["ood"]["scores"] and not summary.facts.get("no_klm"):
+        reason = no_fit if fit is None else _why_no_klm(fit, source)
+        summary = replace(summary, facts={**summary.facts, "no_klm": reason})
     no_vector = no_fit
     if summary.facts.get("vector") is None and fit is not None and not no_fit:
         told = summary.facts.get("no_vector", "") or fit.no_vector
@@ -127,7 +133,9 @@ def _case(
     )
 
 
-def summary_options(settings: Settings, fit: IdFit | None, suites: set[str], source: Source) -> SummaryOptions:
+def summary_options(
+    settings: Settings, fit: IdFit | None, suites: set[str], source: Source, resampling: Any = None
+) -> SummaryOptions:
     """Return what a summary must hold for the suites, under the fits of the ID set."""
     ood = settings["ood"]
     role, card = source.role, source.store.dataset
@@ -143,10 +151,18 @@ def summary_options(settings: Settings, fit: IdFit | None, suites: set[str], sou
         gen=(ood["gen_m"], ood["gen_gamma"]) if "detection" in suites and role in ("id", "ood") else None,
         classwise_bins=settings["calibration"]["classwise_bins"] if "calibration" in suites else 0,
         conformal=fit.quantiles if fit is not None else None,
+        klm=fit.klm if fit is not None and role in ("id", "ood") and not _why_no_klm(fit, source) else None,
         vector=vector,
         vector_facts=_vector_facts(vector, fit, card) if vector is not None and fit is not None else None,
+        resampling=resampling if settings["bootstrap"]["classwise"] else None,
         image_keys=bool(suites & JOINED),
     )
+
+
+def _why_no_klm(fit: IdFit, source: Source) -> str:
+    if fit.klm is not None and fit.n_columns != source.store.n_classes:
+        return f"KL-matching was fitted on {fit.dataset}, whose classes are others than those of {source.dataset}"
+    return fit.no_klm
 
 
 def _vector_facts(vector: VectorFit, fit: IdFit, card: DatasetCard) -> dict[str, Any]:
@@ -178,6 +194,9 @@ def _loaded(store: Any, settings: Settings) -> Summary:
         facts["temperature"] = None
         columns = {name: values for name, values in columns.items() if not name.startswith("scaled_")}
         facts["aggregates"] = {k: v for k, v in facts.get("aggregates", {}).items() if k == "classwise"}
+    if "klm" in columns and other_split:
+        facts["no_klm"] = f"the summary's was fitted on another split, {split}: summarize again"
+        del columns["klm"]
     if facts.get("vector") is not None and other_split:
         facts["no_vector"] = f"the summary's was fitted on another split, {split}: summarize again"
         facts["vector"] = None

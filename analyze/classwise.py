@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 
 from analyze._fit_kernels import UNIT, classwise_rows
 from analyze._kernels import as_rows, spread_rows
+from analyze.classwise_replicates import ClasswiseReplicates
+from analyze.suites.resampling import Resampling
 from analyze.views import ClassView
 
 
@@ -25,12 +27,28 @@ class ClasswiseTable:
         Probabilities are softmax(logits / temperature).
     rows
         (n,) rows of the store that count.
+    resampling, dataset
+        Bootstrap whose weights of the dataset's rows give the error an interval; None for none.
     """
 
-    def __init__(self, n_classes: int, n_bins: int, temperature: float, rows: NDArray[np.bool_]) -> None:
+    def __init__(
+        self,
+        n_classes: int,
+        n_bins: int,
+        temperature: float,
+        rows: NDArray[np.bool_],
+        *,
+        resampling: Resampling | None = None,
+        dataset: str = "",
+    ) -> None:
         self.n_bins = n_bins
         self.temperature = float(temperature)
         self.rows = rows
+        self._resampling = resampling
+        self._replicates: ClasswiseReplicates | None = None
+        n = int(rows.sum())
+        if resampling is not None and n > 1:
+            self._replicates = ClasswiseReplicates(n_classes, n_bins, resampling.weights(dataset, n))
         self.totals = np.zeros(n_classes, np.int64)
         self.sums = np.zeros((n_classes, n_bins), np.int64)
         self.hits = np.zeros((n_classes, n_bins), np.int64)
@@ -55,12 +73,19 @@ class ClasswiseTable:
             return -1
 
         spread_rows(work, len(use), threads)
+        if self._replicates is not None:
+            chosen = logits[use]
+            wide = (chosen.view(np.float16) if chosen.dtype == np.uint16 else chosen).astype(np.float64) * beta
+            wide -= wide.max(axis=1, keepdims=True)
+            np.exp(wide, out=wide)
+            wide /= wide.sum(axis=1, keepdims=True)
+            self._replicates.add(wide, places[use])
         for totals, sums, hits in found:
             self.totals += totals
             self.sums += sums
             self.hits += hits
 
-    def errors(self) -> dict[str, float]:
+    def errors(self) -> dict[str, Any]:
         """Return the classwise errors.
 
         Returns
@@ -68,7 +93,8 @@ class ClasswiseTable:
         dict
             ``classwise_ece``: mean over classes of the binary ECE of that class's probability over all
             rows (the
-            convention of Kull et al. and SCE); ``n``: rows.
+            convention of Kull et al. and SCE); ``n``: rows; ``low``, ``high`` and ``bootstrap`` (replicates, seed,
+            level), where there is one.
         """
         n = int(self.rows.sum())
         # Probabilities of the first bin were only added to the total. Several may round apart: never below
@@ -76,4 +102,9 @@ class ClasswiseTable:
         sums = self.sums.copy()
         sums[:, 0] = np.maximum(self.totals - sums[:, 1:].sum(axis=1), 0)
         gaps = np.abs(sums / UNIT - self.hits)
-        return {"classwise_ece": float(gaps.sum(axis=1).mean() / n), "n": float(n)}
+        found: dict[str, Any] = {"classwise_ece": float(gaps.sum(axis=1).mean() / n), "n": float(n)}
+        if self._replicates is not None and self._resampling is not None:
+            drawn = self._replicates.errors()
+            low, high = self._resampling.interval(found["classwise_ece"], drawn, low=0.0, high=1.0, basic=True)
+            found |= {"low": low, "high": high, "bootstrap": self._resampling.options}
+        return found

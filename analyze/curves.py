@@ -17,7 +17,8 @@ from analyze.evaluate import choose
 from analyze.settings import Settings, study_defaults
 from analyze.sources import sources_of
 from analyze.suites.base import Case, ModelCase
-from analyze.suites.detection import default_score, score_of
+from analyze.suites.detection import default_score, scored_rows
+from analyze.suites.scores import score_of
 from cache_schema.errors import CloserlookError, UserError
 
 CURVE_SCHEMA: dict[str, pl.DataType] = {
@@ -169,6 +170,7 @@ def _risk_rows(case: Case) -> Iterator[dict[str, Any]]:
             "curve": "risk_coverage",
             "dataset": case.summary.dataset.id,
             "series": "confidence",
+            "label": case.summary.dataset.role,
             "x": float(found.coverage[at]),
             "y": float(found.risk[at]),
         }
@@ -183,7 +185,7 @@ def _thinned(x: NDArray[np.float64]) -> NDArray[np.int64]:
 def _ood_rows(inside: Case, outside: list[Case], kinds: Sequence[str]) -> Iterator[dict[str, Any]]:
     score = default_score(inside)
     try:
-        own = score_of(score, inside.summary)[inside.summary["valid"]].astype(np.float64)
+        own = score_of(score, inside.summary)[scored_rows(inside, score)].astype(np.float64)
     except ValueError:
         return
     others: dict[str, NDArray[np.float64]] = {}

@@ -20,7 +20,7 @@ from analyze.settings import Settings, canonical, study_defaults
 from analyze.sources import Source, sources_of
 from analyze.suites.base import Number, Suite
 from analyze.suites.registry import chosen_suites, direction
-from analyze.suites.resampling import Resampling
+from analyze.suites.resampling import Resampling, resampling_of
 from analyze.summaries import SUMMARY_VERSION
 from cache_schema.errors import CloserlookError, UserError, nearest
 
@@ -123,10 +123,7 @@ def evaluate(
     jobs = max(1, min(jobs or os.cpu_count() or 1, len(by_model)))
     threads = threads or max(1, (os.cpu_count() or 1) // jobs)
     result = Evaluation(pl.DataFrame())
-    boot = settings["bootstrap"]
-    resampling = (
-        Resampling(boot["replicates"], boot["seed"], boot["confidence_level"]) if boot["replicates"] > 0 else None
-    )
+    resampling = resampling_of(settings)
     keys: dict[str, list[str]] = {}
     lock = threading.Lock()
 

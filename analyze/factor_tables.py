@@ -16,6 +16,7 @@ from analyze.settings import Settings
 from analyze.sources import LABELLED, sources_of
 from analyze.suites import factors
 from analyze.suites.registry import SUITES
+from analyze.suites.resampling import resampling_of
 from cache_schema.errors import CloserlookError, UserError
 
 if TYPE_CHECKING:
@@ -59,11 +60,13 @@ def evaluate_factors(
         wanted = {s.dataset for s in sources if s.role == "id"}
     chosen = choose({s.model for s in sources}, models, "model")
     result = Evaluation(pl.DataFrame())
+    resampling = resampling_of(settings)
     rows = []
     for done, name in enumerate(chosen, 1):
         own = [s for s in sources if s.model == name and s.dataset in wanted]
         try:
-            built = build_cases(own, settings, {"factors", "annotations"}) if own else None
+            suites = {"factors", "annotations"}
+            built = build_cases(own, settings, suites, resampling=resampling) if own else None
         except CloserlookError as error:
             result.failures[name] = str(error)
             built = None

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from analyze.conformal_sets import SetQuantiles, fit_quantiles
+from analyze.label_sets import NO_LIKELIHOOD, OWN
 from analyze.settings import Settings
 from analyze.sources import Source
 from analyze.split import fit_rows
 from analyze.temperature import TemperatureFit, fit_temperature_store
 from analyze.vector_scaling import VectorFit, fit_vector_scaling_store
-from cache_schema.errors import CloserlookError
+from cache_schema.errors import CloserlookError, UserError
 from cache_schema.records import DatasetCard
 
-USES_FIT = frozenset({"calibration", "detection", "conformal"})
+if TYPE_CHECKING:
+    from analyze.detectors.base import Fitted
+
+USES_FIT = frozenset({"calibration", "detection", "conformal", "factors"})
 
 
 @dataclass(frozen=True)
@@ -30,11 +34,11 @@ class IdFit:
         Its id.
     rows
         (n,) rows that were fitted on; None where the set could not be divided.
-    card
-        Its card.
-    temperature, quantiles, vector
+    card, n_columns
+        Its card, and the columns of its logits.
+    temperature, quantiles, vector, klm
         The fits; None where there is none.
-    no_rows, no_temperature, no_quantiles, no_vector
+    no_rows, no_temperature, no_quantiles, no_vector, no_klm
         Why there is none.
     """
 
@@ -48,6 +52,9 @@ class IdFit:
     no_quantiles: str = ""
     vector: VectorFit | None = None
     no_vector: str = ""
+    klm: Fitted | None = None
+    no_klm: str = ""
+    n_columns: int | None = None
 
     def facts(self, settings: Settings) -> dict[str, Any]:
         """Return where the temperature comes from, JSON-ready."""
@@ -67,6 +74,8 @@ def fit_id_set(source: Source, settings: Settings, suites: set[str], threads: in
     labels = source.store.column("label") if source.is_summary else source.store.labels
     valid = source.store.column("valid") if source.is_summary else source.store.valid
     try:
+        if _several_labels(source):
+            raise UserError(NO_LIKELIHOOD)
         rows = fit_rows(labels, usable=np.asarray(valid), **settings["split"])
     except CloserlookError as error:
         reason = str(error)
@@ -77,11 +86,12 @@ def fit_id_set(source: Source, settings: Settings, suites: set[str], threads: in
             no_temperature=reason,
             no_quantiles=reason,
             no_vector=reason,
+            no_klm=reason,
         )
     if source.is_summary:
         return IdFit(source.dataset, source.store.dataset, rows)
     temperature, no_temperature = None, "no temperature is asked for"
-    if "temperature" in settings["calibrators"]["methods"] and suites & {"calibration", "detection"}:
+    if "temperature" in settings["calibrators"]["methods"] and suites & {"calibration", "detection", "factors"}:
         low, high = settings["calibrators"]["bounds"]
         try:
             temperature = fit_temperature_store(source.store, rows, bounds=(low, high), threads=threads)
@@ -110,10 +120,21 @@ def fit_id_set(source: Source, settings: Settings, suites: set[str], threads: in
             no_vector = ""
         except CloserlookError as error:
             no_vector = str(error)
+    klm, no_klm = None, ""
+    if "klm" in settings["ood"]["scores"] and "detection" in suites:
+        from analyze.typical_softmax import fit_kl_matching_store
+
+        try:
+            klm = fit_kl_matching_store(source.store, rows)
+        except CloserlookError as error:
+            no_klm = str(error)
     return IdFit(
         source.dataset,
         source.store.dataset,
         rows,
+        n_columns=source.store.n_classes,
+        klm=klm,
+        no_klm=no_klm,
         temperature=temperature,
         quantiles=quantiles,
         vector=vector,
@@ -121,6 +142,12 @@ def fit_id_set(source: Source, settings: Settings, suites: set[str], threads: in
         no_quantiles=no_quantiles,
         no_vector=no_vector,
     )
+
+
+def _several_labels(source: Source) -> bool:
+    if source.is_summary:
+        return bool(source.store.record.get("facts", {}).get("several_labels"))
+    return OWN in source.store.metadata
 
 
 def id_set_of(card: DatasetCard, id_sets: list[str]) -> str:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analyze import _kernels as kernels
+from analyze import label_sets
 from analyze._kernels import RowStatistics
 from analyze.annotations import image_keys
 from analyze.classwise import ClasswiseTable
@@ -24,6 +25,8 @@ from analyze.views import ClassView, view_statistics
 from cache_schema.errors import UserError
 
 if TYPE_CHECKING:
+    from analyze.detectors.base import Fitted
+    from analyze.suites.resampling import Resampling
     from cache_schema.store import Block, PredictionStore
 
 BLOCK_ROWS = 4096
@@ -51,6 +54,10 @@ class SummaryOptions:
         Fitted quantiles, to count the classes of conformal sets; None leaves them out.
     vector, vector_facts
         Fitted vector scaling of the ``vector_`` columns, None to leave them out; where it was fitted.
+    klm
+        KL-matching fitted on the classes of the view; None leaves its score out.
+    resampling
+        Bootstrap of the classwise error, None for no interval.
     image_keys
         Also hash the file names, to join annotations or other models later.
     """
@@ -64,6 +71,8 @@ class SummaryOptions:
     conformal: SetQuantiles | None = None
     vector: VectorFit | None = None
     vector_facts: Mapping[str, Any] | None = None
+    klm: Fitted | None = None
+    resampling: Resampling | None = None
     image_keys: bool = False
 
 
@@ -155,8 +164,11 @@ def summarize(
     ranks: dict[int, NDArray[np.int32]] = {}
     if view.groups is not None and view.rule == "mean" and "scaled" in plan:
         ranks[list(plan).index("scaled")] = np.full(len(store), -1, np.int32)
-    tables = _tables(view, options, labels, valid, held_out)
+    tables = {}
+    if label_sets.OWN not in store.metadata:
+        tables = _tables(view, store.dataset.id, options, labels, valid, held_out)
     sets = None if options.conformal is None else SetStatistics(len(store), options.conformal)
+    klm = np.full(len(store), np.nan, np.float32)
     vector = None if options.vector is None else VectorStatistics(len(store), options.vector)
     for block in prefetched(store, rows):
         here = slice(block.start, block.stop)
@@ -178,6 +190,8 @@ def summarize(
             )
         except UserError as error:
             raise UserError(f"{what}: {error}") from error
+        if options.klm is not None:
+            klm[here] = options.klm.score(logits=view.reduce(block.logits))
         for name, table in tables.items():
             if name != VECTOR_AGGREGATE:
                 table.add(view, block.logits, places[here], here, threads)
@@ -193,10 +207,17 @@ def summarize(
     columns = _columns(view, out, plan, labels, valid, options.gen is not None)
     for rank in ranks.values():
         columns["scaled_label_rank"] = rank
+    several = label_sets.OWN in store.metadata
+    if several:
+        sets_of = label_sets.parse(store.metadata[label_sets.OWN], label_sets.OWN)
+        columns["label_rank"] = label_sets.rank_of_set(columns["top"], columns["label_rank"], sets_of)
+        columns = {k: v for k, v in columns.items() if not k.endswith("label_log_probability")}
     if sets is not None:
         columns |= {"label_mass": sets.label_mass, "label_count": sets.label_count, "set_sizes": sets.sizes.T}
     if vector is not None:
         columns |= vector.columns()
+    if options.klm is not None:
+        columns["klm"] = klm
     if options.image_keys:
         columns["image_key"] = image_keys(store.image_ids)
     columns |= {METADATA + name: values for name, values in store.metadata.items()}
@@ -210,6 +231,7 @@ def summarize(
         "vector": dict(options.vector_facts or {}) or None,
         "logits_kind": store.logits_kind,
         "head": store.record.get("prompt_set", "") or "",
+        "several_labels": several,
         "aggregates": {name: table.errors() for name, table in tables.items()},
     }
     return Summary(
@@ -252,6 +274,7 @@ def _temperatures(store: PredictionStore, options: SummaryOptions) -> dict[str, 
 
 def _tables(
     view: ClassView,
+    dataset: str,
     options: SummaryOptions,
     labels: NDArray[np.int32],
     valid: NDArray[np.bool_],
@@ -260,14 +283,19 @@ def _tables(
     labelled = valid & (labels >= 0)
     if options.classwise_bins <= 0 or not labelled.any():
         return {}
-    tables = {"classwise": ClasswiseTable(view.n_classes, options.classwise_bins, 1.0, labelled)}
+    tested = labelled if held_out is None else labelled & held_out
+
+    def table(rows: NDArray[np.bool_], temperature: float = 1.0) -> ClasswiseTable:
+        bins, resampling = options.classwise_bins, options.resampling
+        return ClasswiseTable(view.n_classes, bins, temperature, rows, resampling=resampling, dataset=dataset)
+
+    tables = {"classwise": table(labelled)}
     if held_out is not None:
-        tables["classwise_held_out"] = ClasswiseTable(view.n_classes, options.classwise_bins, 1.0, labelled & held_out)
-    rows = labelled if held_out is None else labelled & held_out
+        tables["classwise_held_out"] = table(tested)
     if options.vector is not None:
-        tables[VECTOR_AGGREGATE] = ClasswiseTable(view.n_classes, options.classwise_bins, 1.0, rows)
+        tables[VECTOR_AGGREGATE] = table(tested)
     if options.temperature is not None:
-        tables["classwise_scaled"] = ClasswiseTable(view.n_classes, options.classwise_bins, options.temperature, rows)
+        tables["classwise_scaled"] = table(tested, options.temperature)
     return tables
 
 

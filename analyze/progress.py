@@ -30,7 +30,7 @@ def model_progress(console: Console) -> Iterator[Callable[[str, int, int], None]
         TextColumn("left"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console, transient=True) as bar:
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("models", total=None)
 
         def advance(model: str, done: int, total: int) -> None:

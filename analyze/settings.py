@@ -13,6 +13,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from analyze.settings_rules import check_option
 from cache_schema.errors import UserError, nearest
 
 
@@ -117,6 +118,7 @@ def override(settings: Settings, told: Mapping[str, Any], where: str) -> Setting
             if name not in merged[section]:
                 raise UserError(f"{where}: [{section}] has no option {name!r}{nearest(name, merged[section])}")
             merged[section][name] = _as(value, present, f"{where}: [{section}] {name}")
+            check_option(section, name, merged[section][name], where)
     return Settings(merged)
 
 

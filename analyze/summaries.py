@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from analyze.label_sets import NO_LIKELIHOOD
 from cache_schema.errors import UserError, nearest
 from cache_schema.records import DatasetCard, ModelCard
 
@@ -41,6 +42,7 @@ COLUMNS: Mapping[str, ColumnSpec] = {
     "log_sum_exp": ColumnSpec("float32", "log of the sum of exp(logits): minus the energy at T = 1"),
     "energy": ColumnSpec("float32", "T log sum exp(logits / T) at the recorded T, where that is not 1"),
     "gen": ColumnSpec("float32", "sum of (p (1 - p))^gamma over the M largest p"),
+    "klm": ColumnSpec("float32", "minus the divergence from the nearest class's mean softmax, where one was fitted"),
     "mcm": ColumnSpec("float32", "largest probability of softmax(cosine / tau); zero-shot models only"),
     "label_mass": ColumnSpec("float32", "probability of the classes at least as probable as the label"),
     "label_count": ColumnSpec("int16", "how many classes are at least as probable as the label"),
@@ -163,6 +165,11 @@ def _why_missing(summary: Summary, name: str) -> str:
     if name.startswith("scaled_"):
         reason = summary.facts.get("no_temperature", "")
         return f"no temperature: {reason}" if reason else "needs a temperature fitted on the in-distribution set"
+    if name.endswith("label_log_probability") and summary.facts.get("several_labels"):
+        return NO_LIKELIHOOD
+    if name == "klm":
+        told = summary.facts.get("no_klm")
+        return str(told or "needs the big stores: this summary holds no KL-matching ([ood] scores)")
     if name.startswith("vector_"):
         return "needs the big stores: this summary holds no vector scaling ([calibrators] methods)"
     if name == "image_key":

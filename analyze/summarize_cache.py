@@ -15,6 +15,7 @@ from analyze.cells import cell_key
 from analyze.evaluate import choose
 from analyze.settings import Settings
 from analyze.sources import Source, sources_of
+from analyze.suites.resampling import Resampling, resampling_of
 from analyze.summaries import SUMMARY_VERSION, Summary, write
 from cache_schema.errors import CloserlookError
 
@@ -56,7 +57,8 @@ def summarize_cache(
     to
         Folder of the cache that the summaries are written to.
     settings
-        Options: the split, temperatures, GEN and conformal sets that the summaries hold.
+        Options: the split, temperatures, GEN and conformal sets that the summaries hold; with a bootstrap also the
+        interval of the classwise error, which needs all probabilities.
     models
         Ids or patterns; all when None.
     backend
@@ -71,11 +73,13 @@ def summarize_cache(
     present = _present(Path(to))
     done = Summarized()
     lock = threading.Lock()
+    resampling = resampling_of(settings)
     jobs = max(1, min(jobs or os.cpu_count() or 1, max(len(chosen), 1)))
     threads = max(1, (os.cpu_count() or 1) // jobs)
 
     def work(model: str) -> None:
-        _one_model([s for s in sources if s.model == model], to, settings, backend, threads, present, done, lock)
+        own = [s for s in sources if s.model == model]
+        _one_model(own, to, settings, backend, threads, resampling, present, done, lock)
 
     with ThreadPoolExecutor(jobs) as pool:
         pending = {pool.submit(work, name): name for name in chosen}
@@ -110,7 +114,7 @@ def _present(folder: Path) -> dict[tuple[str, str, str], str]:
 
 def _key(sources: Sequence[Source], source: Source, settings: Settings) -> str:
     inside = [s.digest for s in sources if s.role == "id"]
-    sections = ("split", "calibrators", "calibration", "ood", "conformal")
+    sections = ("split", "calibrators", "calibration", "ood", "conformal", "bootstrap")
     return cell_key(
         summary=SUMMARY_VERSION,
         inputs=[source.digest, source.card_key, inside],
@@ -124,6 +128,7 @@ def _one_model(
     settings: Settings,
     backend: str,
     threads: int,
+    resampling: Resampling | None,
     present: dict[tuple[str, str, str], str],
     done: Summarized,
     lock: threading.Lock,
@@ -136,7 +141,7 @@ def _one_model(
         with lock:
             done.unchanged += len(keys)
         return
-    built = build_cases(sources, settings, SUITES, threads=threads)
+    built = build_cases(sources, settings, SUITES, threads=threads, resampling=resampling)
     wanted: list[tuple[Summary, str]] = [(case.summary, keys[name]) for name, case in built.cases.items()]
     for (inside, other), summary in built.subsets.items():
         if isinstance(summary, Summary):

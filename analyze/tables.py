@@ -9,6 +9,7 @@ from typing import Any
 
 import polars as pl
 
+from analyze.reading_order import ORDER, in_reading_order
 from analyze.results import CARD_COLUMNS
 from analyze.selection import NAME_COLUMNS, check_column, varying
 from analyze.titles import FRACTIONS, metric_title, score_title
@@ -201,6 +202,7 @@ def build_tables(
     """
     if results.is_empty():
         raise UserError("the result table has no rows")
+    results = in_reading_order(results)
     rows, columns = list(rows), list(columns)
     if set(rows) & set(columns):
         raise UserError(f"{', '.join(sorted(set(rows) & set(columns)))} cannot label both rows and columns")
@@ -255,7 +257,7 @@ def _one_page(
     sort: str,
 ) -> Table:
     part = part.with_columns(pl.col(c).cast(pl.String).fill_null("") for c in (*rows, *key))
-    labels = part.select(rows).unique(maintain_order=True).rows()
+    labels = part.sort(ORDER).select(rows).unique(maintain_order=True).rows()
     heads = _columns(part, page, key, n_asked, percent)
     if group_rows:
         check_column(group_rows)
@@ -304,13 +306,19 @@ def _notes(part: pl.DataFrame, key: list[str]) -> tuple[str, ...]:
         kinds: dict[str, list[str]] = {}
         for _, cells in part.group_by(key, maintain_order=True):
             counts = cells[column].value_counts(sort=True)
+            if column == "head" and len(counts.filter(pl.col(column) != "")) < 2:
+                continue  # classifiers beside zero-shot models of one prompt set: what anybody expects
             if len(counts) > 1:
                 said = ", ".join(f"{value or 'none'} in {count}" for value, count in counts.rows())
                 kinds.setdefault(said, []).append(str(cells["metric"][0]))
         for said, metrics in kinds.items():
-            names = ", ".join(dict.fromkeys(metrics))
+            names = _listed(list(dict.fromkeys(metrics)))
             notes.append(f"{names}: {column} is {said} rows")
     return tuple(notes)
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(names) if len(names) <= 4 else f"{', '.join(names[:3])} and {len(names) - 3} more"
 
 
 def _columns(

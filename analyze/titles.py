@@ -21,6 +21,9 @@ METRIC_TITLES = {
     "invalid_images": "Unreadable images",
     "mean_class_accuracy": "Mean per-class accuracy",
     "worst_class_accuracy": "Worst-class accuracy",
+    "worst_class": "Index of the worst class",
+    "multi_label_accuracy": "ReaL accuracy",
+    "vector_scale": "Mean scale of vector scaling",
     "ece": "ECE",
     "mce": "MCE",
     "nll": "NLL",
@@ -83,6 +86,8 @@ FRACTIONS = frozenset(
         "top5",
         "mean_class_accuracy",
         "worst_class_accuracy",
+        "multi_label_accuracy",
+        "worst_factor_accuracy",
         "ece",
         "mce",
         "smece",
@@ -114,7 +119,17 @@ FRACTIONS = frozenset(
 )
 """Metrics in 0..1 that papers print as percent."""
 
-PROPORTIONS = frozenset({"top1", "top5", "mean_class_accuracy", "worst_class_accuracy", "factor_accuracy"})
+PROPORTIONS = frozenset(
+    {
+        "top1",
+        "top5",
+        "mean_class_accuracy",
+        "worst_class_accuracy",
+        "multi_label_accuracy",
+        "factor_accuracy",
+        "worst_factor_accuracy",
+    }
+)
 """Metrics that are shares of images: the ones a probit or logit axis is meant for."""
 
 

@@ -30,7 +30,7 @@ __all__ = [
 
 Pair = tuple[Quantity, Quantity]
 
-NOT_TRENDS = ("invalid_images",)
+NOT_TRENDS = ("invalid_images", "worst_class")
 """Rows that count what could not be read."""
 
 MIN_MODELS = 3

@@ -221,11 +221,11 @@ def _mismatch(model: Prepared, dataset: Dataset) -> str:
     if space is None or model.card.class_space == space.id:
         return ""
     theirs = f"the dataset's {len(space)} classes are {space.id}{_few_names(space)}"
-    if model.card.class_space:
-        return f"it classifies into {model.card.class_space}, {theirs}"
     outputs = int(model.card.extra.get("n_classes") or 0)
-    mend = f"; if these are its classes in this order, add classes={dataset.card.id} to its line"
-    return f"its line does not say what its {outputs} outputs are, {theirs}{mend if outputs == len(space) else ''}"
+    own = model.card.class_space
+    said = f"it classifies into {own}" if own else f"its line does not say what its {outputs} outputs are"
+    mend = f"; if these are its classes in this order, put classes={dataset.card.id} into its line"
+    return f"{said}, {theirs}{mend if outputs == len(space) else ''}"
 
 
 def _few_names(space: ClassSpace) -> str:

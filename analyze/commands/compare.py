@@ -9,15 +9,19 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from analyze.argument_types import at_least
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
     parser.add_argument("cache", help="folder of the cache")
     parser.add_argument("models", nargs="+", metavar="MODEL", help="two ids, or more")
     parser.add_argument("--datasets", metavar="PATTERNS", help="datasets, comma-separated, * and ? allowed")
-    parser.add_argument("--bootstrap", type=int, default=1000, metavar="N", help="resamples (default 1000)")
-    parser.add_argument("--permutations", type=int, default=10_000, metavar="N", help="sign flips (default 10000)")
-    parser.add_argument("--seed", type=int, default=0, help="seed of both (default 0)")
+    parser.add_argument("--bootstrap", type=at_least(1), default=1000, metavar="N", help="resamples (default 1000)")
+    parser.add_argument(
+        "--permutations", type=at_least(1), default=10_000, metavar="N", help="sign flips (default 10000)"
+    )
+    parser.add_argument("--seed", type=at_least(0), default=0, help="seed of both (default 0)")
     parser.add_argument("--no-ensemble", action="store_true", help="do not read the logits for the ensemble")
     parser.add_argument("--config", type=Path, metavar="TOML", help="options in place of the study's defaults")
 

@@ -1,5 +1,7 @@
 """Accuracy, error ratio and calibration by visual factor, for every model of a cache.
 
+Every number has its interval: of 40 images it is wide, and decides nothing where it holds the model's overall number.
+Calibration is told before and after the temperature that the in-distribution set gives.
 Annotations are joined by file name: ImageNet-X (the installed package's files; pip install 'closerlook[imagenet-x]'),
 a folder of its layout, or one JSONL file. Without --annotations the dataset's own metadata columns are used.
 """
@@ -8,6 +10,8 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+
+from analyze.argument_types import at_least
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -20,6 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--columns", metavar="NAMES", help="metadata columns to group by, comma-separated")
     parser.add_argument("--models", metavar="PATTERNS", help="models, comma-separated, * and ? allowed")
     parser.add_argument("--datasets", metavar="PATTERNS", help="datasets (default: the in-distribution sets)")
+    parser.add_argument("--bootstrap", type=at_least(0), metavar="N", help="intervals of the ECE too")
     parser.add_argument("--config", type=Path, metavar="TOML", help="options in place of the study's defaults")
     parser.add_argument("-o", "--output", type=Path, help="result table (Parquet)")
 
@@ -47,6 +52,8 @@ def run(args: argparse.Namespace) -> int:
     if args.columns:
         changes["columns"] = words(args.columns)
     settings = settings.updated("factors", **changes)
+    if args.bootstrap is not None:
+        settings = settings.updated("bootstrap", replicates=args.bootstrap)
     annotations = None
     if args.annotations:
         annotations = read_annotations(args.annotations, labels=settings["factors"]["labels"])

@@ -12,6 +12,8 @@ import functools
 import time
 from pathlib import Path
 
+from analyze.argument_types import at_least
+
 SAVE_SECONDS = 20.0
 """A run that is killed loses at most this much work, and the model it was at."""
 
@@ -25,9 +27,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--models", metavar="PATTERNS", help="models, comma-separated, * and ? allowed")
     parser.add_argument("--datasets", metavar="PATTERNS", help="datasets, comma-separated, * and ? allowed")
     parser.add_argument("--config", type=Path, metavar="TOML", help="options in place of the study's defaults")
-    parser.add_argument("--bootstrap", type=int, metavar="N", help="bootstrap intervals from N replicates")
-    parser.add_argument("--seed", type=int, help="seed of the bootstrap")
-    parser.add_argument("--jobs", type=int, help="models at a time (default: number of cores)")
+    parser.add_argument("--bootstrap", type=at_least(0), metavar="N", help="bootstrap intervals from N replicates")
+    parser.add_argument("--seed", type=at_least(0), help="seed of the bootstrap")
+    parser.add_argument("--jobs", type=at_least(1), help="models at a time (default: number of cores)")
     parser.add_argument(
         "--engine", choices=("local", "ray"), default="local", help="ray spreads the models over a cluster (extra ray)"
     )

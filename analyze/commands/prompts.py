@@ -9,6 +9,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from analyze.argument_types import at_least
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
@@ -22,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--models", metavar="PATTERNS", help="models, comma-separated, * and ? allowed")
     parser.add_argument("--datasets", metavar="PATTERNS", help="datasets, comma-separated, * and ? allowed")
     parser.add_argument("--config", type=Path, metavar="TOML", help="options in place of the study's defaults")
-    parser.add_argument("--bootstrap", type=int, metavar="N", help="bootstrap intervals from N replicates")
+    parser.add_argument("--bootstrap", type=at_least(0), metavar="N", help="bootstrap intervals from N replicates")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from analyze.argument_types import at_least
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
@@ -17,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--models", metavar="PATTERNS", help="models, comma-separated, * and ? allowed")
     parser.add_argument("--config", type=Path, metavar="TOML", help="options in place of the study's defaults")
     parser.add_argument("--store", choices=("zarr", "hdf5"), default="zarr", help="format of the summaries")
-    parser.add_argument("--jobs", type=int, help="models at a time (default: number of cores)")
+    parser.add_argument("--jobs", type=at_least(1), help="models at a time (default: number of cores)")
 
 
 def run(args: argparse.Namespace) -> int:

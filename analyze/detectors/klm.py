@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from analyze.detectors.base import Detector, Inputs, Learnt, Needs
+from analyze.detectors.base import Detector, Fitted, Inputs, Learnt, Needs
 from analyze.detectors.logit_scores import negative_entropy
 from analyze.detectors.products import Right, multiply
 from analyze.detectors.rows import TILE, Rows
@@ -32,26 +32,33 @@ class KLMatching(Detector):
     def _fit(self, inputs: Inputs) -> Learnt:
         rows = inputs.validation
         if rows is not None and rows.logits is not None:
-            sums, counts = _softmax_sums(np.asarray(rows.logits))
-            fitted_on = "validation"
-        else:
-            reference = inputs.the_reference()
-            sums, counts, fitted_on = reference.softmax_sum, reference.predicted_count, "reference"
-        seen = np.flatnonzero(counts)
-        typical = sums[seen] / counts[seen, None]
-        with np.errstate(divide="ignore"):
-            logarithms = np.maximum(np.log(typical), LOG_ZERO)
-        columns = Right.of(logarithms.T.astype(np.float32))
+            return _learnt(*softmax_sums(np.asarray(rows.logits)), "validation")
+        reference = inputs.the_reference()
+        return _learnt(reference.softmax_sum, reference.predicted_count, "reference")
 
-        def rule(rows: Rows) -> Any:
-            return np.minimum(multiply(rows.probabilities, columns).max(axis=1) - negative_entropy(rows), np.float32(0))
-
-        unseen = len(counts) - len(seen)
-        notes = (f"{unseen} classes that nothing is predicted as are left out",) if unseen else ()
-        return Learnt(rule, fitted_on, notes)
+    @classmethod
+    def of_sums(cls, sums: NDArray[np.float64], counts: NDArray[np.int64]) -> Fitted:
+        """Return the detector of validation rows that were summed block by block by ``softmax_sums``."""
+        learnt = _learnt(sums, counts, "validation")
+        return Fitted(cls.name, {}, cls.needs, learnt.fitted_on, learnt.notes, _rule=learnt.rule)
 
 
-def _softmax_sums(logits: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+def _learnt(sums: NDArray[np.float64], counts: NDArray[np.int64], fitted_on: str) -> Learnt:
+    seen = np.flatnonzero(counts)
+    typical = sums[seen] / counts[seen, None]
+    with np.errstate(divide="ignore"):
+        logarithms = np.maximum(np.log(typical), LOG_ZERO)
+    columns = Right.of(logarithms.T.astype(np.float32))
+
+    def rule(rows: Rows) -> Any:
+        return np.minimum(multiply(rows.probabilities, columns).max(axis=1) - negative_entropy(rows), np.float32(0))
+
+    unseen = len(counts) - len(seen)
+    notes = (f"{unseen} classes that nothing is predicted as are left out",) if unseen else ()
+    return Learnt(rule, fitted_on, notes)
+
+
+def softmax_sums(logits: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Sum the softmax of rows by predicted class, (C, C) float64, and count them, (C,)."""
     n_classes = logits.shape[1]
     sums = np.zeros((n_classes, n_classes))

@@ -18,7 +18,7 @@ class FigureSpec(NamedTuple):
     title
         What it shows.
     columns
-        Panels side by side; 0 lays all out in one row.
+        Panels side by side at most; 0 begins a row at each new name of the vertical axis.
     aspect
         Height of a panel over its width.
     needs
@@ -26,7 +26,7 @@ class FigureSpec(NamedTuple):
     least
         Inches a panel is wide at least: narrower pages lay fewer panels side by side.
     legend
-        Whether groups and sources are explained above the panels.
+        What is explained beside the panels: ``groups`` (and sources), ``series`` (single lines), or guides alone.
     """
 
     module: str
@@ -34,25 +34,27 @@ class FigureSpec(NamedTuple):
     columns: int
     aspect: float = 0.95
     needs: str = "results"
-    legend: bool = True
+    legend: str = "groups"
     least: float = 1.05
 
 
 FIGURES: Mapping[str, FigureSpec] = {
     "factor_accuracy": FigureSpec("factor_accuracy", "factor accuracy against accuracy", 5),
     "shape_bias": FigureSpec("shape_bias", "shape bias by group, and against accuracy", 2, 0.72, least=2.4),
-    "ood": FigureSpec("ood", "AUROC and FPR@95 against accuracy", 5),
-    "calibration": FigureSpec("calibration", "ECE and NLL against accuracy, before and after temperature scaling", 4),
-    "calibration_transfer": FigureSpec("calibration", "calibration under shift against calibration without", 3),
+    "ood": FigureSpec("ood", "AUROC and FPR@95 against accuracy", 0),
+    "calibration": FigureSpec("calibration", "ECE and NLL against accuracy, before and after temperature scaling", 0),
+    "calibration_transfer": FigureSpec("calibration", "calibration under shift against calibration without", 0),
     "prompts": FigureSpec("prompts", "number of prompt templates", 4, 1.0),
-    "correlation_matrix": FigureSpec("matrices", "all metrics against one another over models", 1, 0.85, legend=False),
-    "factor_heatmap": FigureSpec("matrices", "visual factors by model", 1, 0.95, legend=False),
+    "correlation_matrix": FigureSpec("matrices", "all metrics against one another over models", 1, 0.85, legend=""),
+    "factor_heatmap": FigureSpec("matrices", "visual factors by model", 1, 0.95),
     "ranks": FigureSpec("ranks", "average ranks with the critical difference", 1, 0.8),
     "corruptions": FigureSpec("corruptions", "accuracy by severity of corruption", 4),
-    "reliability": FigureSpec("curves", "reliability diagrams", 4, 1.0, "curves", legend=False),
-    "risk_coverage": FigureSpec("curves", "risk against coverage", 2, 0.8, "curves", legend=False, least=1.6),
-    "roc": FigureSpec("curves", "ROC curves of OOD detection", 3, 0.95, "curves", legend=False),
-    "score_histograms": FigureSpec("curves", "OOD scores, ID against OOD", 3, 0.75, "curves", legend=False),
-    "error_consistency": FigureSpec("matrices", "errors that models share", 1, 0.9, "curves", legend=False),
+    "reliability": FigureSpec("curves", "reliability diagrams", 4, 1.0, "curves", legend=""),
+    "risk_coverage": FigureSpec("curves", "risk against coverage", 4, 0.9, "curves", legend="series"),
+    "roc": FigureSpec("curves", "ROC curves of OOD detection", 4, 0.95, "curves", legend="series"),
+    "score_histograms": FigureSpec(
+        "curves", "OOD scores, ID against OOD", 3, 0.75, "curves", legend="series", least=1.5
+    ),
+    "error_consistency": FigureSpec("matrices", "errors that models share", 1, 0.9, "curves", legend=""),
 }
 """Name on the command line -> figure."""

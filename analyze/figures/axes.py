@@ -12,12 +12,13 @@ import polars as pl
 from numpy.typing import NDArray
 from scipy.special import expit, logit, ndtr, ndtri
 
-from analyze.figures.labels import LABEL, settle_labels
-from analyze.figures.style import LINE_STYLES, group_colour, source_markers
+from analyze.figures.labels import INTERVAL, LABEL, settle_labels
+from analyze.figures.style import DIAGONAL, LINE_STYLES, MARKER_EDGES, group_colour, source_markers
 from analyze.scales import CLIP
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.image import AxesImage
 
 NICE_PROPORTIONS = (
     0.001,
@@ -38,6 +39,9 @@ NICE_PROPORTIONS = (
     0.99,
     0.999,
 )
+
+MOST_TICKS = 5
+"""Steps of a linear axis at most; a narrow panel takes fewer."""
 
 Floats = NDArray[np.float64]
 
@@ -67,7 +71,7 @@ def set_scale(ax: Axes, axis: str, scale: str, values: Floats) -> None:
     else:
         pad = 0.06 * max(high - low, 1e-6)
         getattr(ax, f"set_{axis}lim")(low - pad, high + pad)
-        getattr(ax, f"{axis}axis").get_major_locator().set_params(nbins=5)
+        getattr(ax, f"{axis}axis").get_major_locator().set_params(nbins=MOST_TICKS)
 
 
 def set_ticks(ax: Axes, axis: str, limits: tuple[float, float], forward: Callable[[Floats], Floats]) -> None:
@@ -106,7 +110,7 @@ def draw_points(data: pl.DataFrame, ax: Axes, *, intervals: bool = True, size: f
                 low, high = part[f"{axis}_low"].to_numpy(), part[f"{axis}_high"].to_numpy()
                 has = np.isfinite(low) & np.isfinite(high)
                 draw = ax.vlines if axis == "y" else ax.hlines
-                draw(
+                crosses = draw(
                     part[other].to_numpy()[has],
                     low[has],
                     high[has],
@@ -115,8 +119,16 @@ def draw_points(data: pl.DataFrame, ax: Axes, *, intervals: bool = True, size: f
                     alpha=0.45,
                     zorder=2,
                 )
+                crosses.set_gid(INTERVAL)
         collection = ax.scatter(
-            x, y, s=size, c=colour, marker=markers[str(source)], edgecolors="white", linewidths=0.35, zorder=3
+            x,
+            y,
+            s=size,
+            c=colour,
+            marker=markers[str(source)],
+            edgecolors=MARKER_EDGES.get(str(group), "white"),
+            linewidths=0.35,
+            zorder=3,
         )
         collection.set_gid(f"points:{group}:{source}")
 
@@ -129,7 +141,8 @@ def draw_lines(data: pl.DataFrame, ax: Axes, *, band: bool = True) -> None:
         (line,) = ax.plot(part["x"], part["y"], color=colour, linestyle=LINE_STYLES.get(group, "-"), zorder=2.5)
         line.set_gid(f"line:{series}")
         if band and part["y_low"].is_not_null().all() and part["y_low"].is_not_nan().all():
-            ax.fill_between(part["x"], part["y_low"], part["y_high"], color=colour, alpha=0.12, linewidth=0, zorder=1)
+            shade = ax.fill_between(part["x"], part["y_low"], part["y_high"], color=colour, alpha=0.12, linewidth=0)
+            shade.set(zorder=1, gid="band")
 
 
 def draw_diagonal(ax: Axes) -> None:
@@ -138,7 +151,7 @@ def draw_diagonal(ax: Axes) -> None:
     low, high = max(limits[0][0], limits[1][0]), min(limits[0][1], limits[1][1])
     if low < high:
         at = np.linspace(low, high, 60)
-        ax.plot(at, at, color="#000000", linestyle=(0, (4, 2)), linewidth=0.8, zorder=1.5, gid="diagonal")
+        ax.plot(at, at, **DIAGONAL, zorder=1.5, gid="diagonal")
     ax.set_xlim(limits[0])
     ax.set_ylim(limits[1])
 
@@ -162,15 +175,27 @@ def draw_labels(data: pl.DataFrame, ax: Axes) -> None:
         settle_labels(ax)
 
 
+def _extent(points: pl.DataFrame, axis: str) -> Floats:
+    """Return the points' range with their intervals, as far as these do not reach out by more than a quarter of it."""
+    own: Floats = points[axis].to_numpy().astype(np.float64)
+    own = own[np.isfinite(own)]
+    if not len(own):
+        return own
+    spread = float(np.ptp(own)) or 1.0
+    ends = points.select(pl.col(f"{axis}_low", f"{axis}_high").fill_nan(None)).to_numpy().astype(np.float64).ravel()
+    ends = ends[np.isfinite(ends)]
+    return np.concatenate([own, np.clip(ends, own.min() - 0.25 * spread, own.max() + 0.25 * spread)])
+
+
 def scatter(data: pl.DataFrame, ax: Axes, *, diagonal: bool = False, intervals: bool = True) -> Axes:
     """Draw one panel of points and lines on the scales that the frame names."""
     shown = data.filter(pl.col("kind") == "point")
     if shown.is_empty():
         return ax
     for axis in "xy":
-        set_scale(ax, axis, data[f"{axis}_scale"][0], shown[axis].to_numpy())
+        set_scale(ax, axis, data[f"{axis}_scale"][0], _extent(shown, axis) if intervals else shown[axis].to_numpy())
     draw_lines(data, ax)
-    draw_points(data, ax, intervals=intervals)
+    draw_points(data, ax, intervals=intervals, size=16.0 * float(np.clip(60 / len(shown), 0.4, 1)))
     for axis in "xy":
         ends = np.sort(np.asarray(getattr(ax, f"get_{axis}lim")()))
         getattr(ax, f"set_{axis}lim")(*ends)
@@ -210,22 +235,32 @@ def heat_cells(
     ax.tick_params(length=0)
     for side in ax.spines.values():
         side.set_visible(False)
-    if len(columns) <= text_limit and len(rows) <= 3 * text_limit:
-        for i in range(len(rows)):
-            for j in range(len(columns)):
-                if np.isfinite(matrix[i, j]):
-                    red, green, blue, _ = image.cmap(image.norm(matrix[i, j]))
-                    dark = 0.3 * red + 0.59 * green + 0.11 * blue < 0.5
-                    ax.text(
-                        j,
-                        i,
-                        f"{round(matrix[i, j], digits) + 0.0:.{digits}f}",
-                        ha="center",
-                        va="center",
-                        fontsize=5,
-                        color="white" if dark else "#222222",
-                    )
+    numbered = len(columns) <= text_limit and len(rows) <= 3 * text_limit
+    for i, j in np.argwhere(np.isfinite(matrix)) if numbered else ():
+        ax.text(
+            j,
+            i,
+            f"{round(matrix[i, j], digits) + 0.0:.{digits}f}",
+            ha="center",
+            va="center",
+            fontsize=5,
+            color=_ink(image, matrix[i, j]),
+            gid="number",
+        )
+    below = np.argwhere(matrix < 0) if limits[0] < 0 else np.empty((0, 2), dtype=int)
+    if len(below):
+        # A grey print shows both ends of a diverging map dark: where no number says which, a dash does.
+        inks = [_ink(image, matrix[i, j]) for i, j in below]
+        dashes = ax.scatter(below[:, 1], below[:, 0], marker="_", s=9, c=inks, linewidths=0.5, zorder=3)
+        dashes.set_gid("negative")
+        dashes.set_visible(not numbered)
     bar = ax.figure.colorbar(image, ax=ax, fraction=0.03, pad=0.02)
     bar.outline.set_visible(False)
     bar.ax.tick_params(length=0)
     return ax
+
+
+def _ink(image: AxesImage, value: float) -> str:
+    """Return the colour of writing that can be read on a cell."""
+    red, green, blue, _ = image.to_rgba(np.array([value]))[0]
+    return "white" if 0.3 * red + 0.59 * green + 0.11 * blue < 0.5 else "#222222"

@@ -96,9 +96,9 @@ def prepare_calibration_transfer(results: pl.DataFrame) -> pl.DataFrame:
                         results,
                         x,
                         y,
-                        panel=f"{dataset_title(dataset)}, {said.split()[0]}",
+                        panel=f"{dataset_title(dataset)}: {said.split()[0]}",
                         x_title=f"{dataset_title(ground)} ECE",
-                        y_title="ECE under shift",
+                        y_title=f"ECE under shift, {said.split()[0]}",
                         fit_groups=FIT_GROUPS,
                     )
                 )

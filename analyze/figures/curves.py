@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from analyze.figures.frames import conform_frame, need
-from analyze.figures.style import group_colour
+from analyze.figures.style import AFTER_LINE, DIAGONAL, TPR_95, group_colour, series_look
 from analyze.titles import dataset_title, score_title
 
 if TYPE_CHECKING:
@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
 MAX_PANELS = 16
 AFTER = "after temperature scaling"
-LINE_COLOURS = ("#0B5FA5", "#D9622B", "#008C72", "#222222", "#B0569A", "#EFA931", "#7A7A7A", "#4DB3E6")
-LINE_DASHES = ("-", (0, (5, 1.5)), (0, (1, 1)), (0, (3, 1, 1, 1)), (0, (7, 2, 1, 2)), (0, (2, 2)))
 
 
 def _panels(curves: pl.DataFrame, curve: str, what: str) -> pl.DataFrame:
@@ -64,7 +62,7 @@ def draw_reliability(data: pl.DataFrame, ax: Axes) -> Axes:
     first = data.filter(pl.col("series") != AFTER)
     colour = group_colour(str(data["group"][0]))
     bars = first.filter(pl.col("y").is_not_null())
-    ax.plot([0, 1], [0, 1], color="#000000", linestyle=(0, (4, 2)), linewidth=0.8, zorder=1.5, gid="diagonal")
+    ax.plot([0, 1], [0, 1], **DIAGONAL, zorder=1.5, gid="diagonal")
     ax.bar(
         bars["x_low"],
         bars["y"],
@@ -80,18 +78,7 @@ def draw_reliability(data: pl.DataFrame, ax: Axes) -> Axes:
     ax.scatter(bars["x"], bars["y"], s=6, c=colour, zorder=3, gid="before")
     after = data.filter(pl.col("series") == AFTER, pl.col("y").is_not_null())
     if len(after):
-        ax.plot(
-            after["x"],
-            after["y"],
-            color="#111111",
-            linewidth=0.7,
-            marker="o",
-            markersize=2.3,
-            markerfacecolor="white",
-            markeredgewidth=0.7,
-            zorder=2.8,
-            gid="after",
-        )
+        ax.plot(after["x"], after["y"], **AFTER_LINE, zorder=2.8, gid="after")
     share = first["label"].cast(pl.Float64)
     below = ax.inset_axes((0.0, -0.0, 1.0, 0.16))
     below.bar(
@@ -116,19 +103,17 @@ def draw_reliability(data: pl.DataFrame, ax: Axes) -> Axes:
 
 
 def _lines(data: pl.DataFrame, ax: Axes) -> None:
-    for index, ((series,), part) in enumerate(data.group_by("series", maintain_order=True)):
-        ax.plot(
-            part["x"],
-            part["y"],
-            color=LINE_COLOURS[index % len(LINE_COLOURS)],
-            linestyle=LINE_DASHES[index % len(LINE_DASHES)],
-            label=str(series),
-            gid=f"line:{series}",
-        )
-    ax.legend(loc="best", handlelength=2.2)
+    for (place, series), part in data.group_by("label", "series", maintain_order=True):
+        colour, dashes = series_look(int(str(place)))
+        ax.plot(part["x"], part["y"], color=colour, linestyle=dashes, gid=f"line:{series}")
     ax.set_title(data["panel"][0])
     ax.set_xlabel(data["x_title"][0])
     ax.set_ylabel(data["y_title"][0])
+
+
+def _places(series: pl.Expr) -> pl.Expr:
+    """Return the place of each series among all of the figure, as text: a series looks the same in every panel."""
+    return (series.rank("dense") - 1).cast(pl.String)
 
 
 def _line_frame(rows: pl.DataFrame, panel: pl.Expr, x_title: str, y_title: str) -> pl.DataFrame:
@@ -137,6 +122,7 @@ def _line_frame(rows: pl.DataFrame, panel: pl.Expr, x_title: str, y_title: str) 
             panel.alias("panel"),
             pl.lit("line").alias("kind"),
             "series",
+            _places(pl.col("series")).alias("label"),
             "model",
             "group",
             "source",
@@ -149,13 +135,14 @@ def _line_frame(rows: pl.DataFrame, panel: pl.Expr, x_title: str, y_title: str) 
 
 
 def prepare_risk_coverage(curves: pl.DataFrame) -> pl.DataFrame:
-    """Return a panel for each set with a risk-coverage curve for each model."""
+    """Return a panel for each set, in-distribution ones first, with a risk-coverage curve for each model."""
     rows = _panels(curves, "risk_coverage", "risk-coverage curves").with_columns(pl.col("model").alias("series"))
+    rows = rows.sort(pl.col("label") != "id", maintain_order=True)
     return _line_frame(
         rows,
         pl.col("dataset").map_elements(dataset_title, return_dtype=pl.String),
         "Coverage",
-        "Risk (error of the answered)",
+        "Error of the answered",
     )
 
 
@@ -181,8 +168,8 @@ def prepare_roc(curves: pl.DataFrame) -> pl.DataFrame:
 
 def draw_roc(data: pl.DataFrame, ax: Axes) -> Axes:
     """Draw one OOD set's ROC curves; in-distribution images are the positive class."""
-    ax.plot([0, 1], [0, 1], color="#999999", linewidth=0.6, linestyle=(0, (4, 2)), gid="diagonal")
-    ax.axhline(0.95, color="#999999", linewidth=0.5, linestyle=":", gid="tpr-95")
+    ax.plot([0, 1], [0, 1], **DIAGONAL, gid="diagonal")
+    ax.axhline(0.95, **TPR_95, gid="tpr-95")
     _lines(data, ax)
     ax.set_xlim(0, 1)
     ax.set_ylim(0, 1.005)
@@ -193,11 +180,13 @@ def prepare_score_histograms(curves: pl.DataFrame) -> pl.DataFrame:
     """Return a panel for each model and score: densities of the score on the ID set and on each OOD set."""
     rows = _panels(curves, "score_histogram", "score histograms: they need an OOD set")
     panel = pl.col("model") + " · " + pl.col("label").map_elements(score_title, return_dtype=pl.String)
+    names = rows["series"].unique(maintain_order=True).to_list()
     return conform_frame(
         rows.select(
             panel.alias("panel"),
             pl.lit("bar").alias("kind"),
-            "series",
+            pl.col("series").map_elements(dataset_title, return_dtype=pl.String),
+            pl.col("series").replace_strict({name: str(i) for i, name in enumerate(names)}).alias("place"),
             "model",
             "group",
             "source",
@@ -206,26 +195,25 @@ def prepare_score_histograms(curves: pl.DataFrame) -> pl.DataFrame:
             "y",
             pl.col("label").alias("x_title"),
             pl.lit("Density").alias("y_title"),
-        )
+        ).rename({"place": "label"})
     )
 
 
 def draw_score_histograms(data: pl.DataFrame, ax: Axes) -> Axes:
     """Draw the ID set's scores filled and each OOD set's as an outline; right is more in-distribution."""
-    for index, ((series,), part) in enumerate(data.group_by("series", maintain_order=True)):
-        edges = [*part["x_low"], part["x_high"][-1]]
-        colour = LINE_COLOURS[index % len(LINE_COLOURS)]
+    for (place,), part in data.group_by("label", maintain_order=True):
+        colour, dashes = series_look(int(str(place)))
+        filled = place == "0"
         ax.stairs(
             part["y"],
-            edges,
-            fill=index == 0,
+            [*part["x_low"], part["x_high"][-1]],
+            fill=filled,
             color=colour,
-            alpha=0.35 if index == 0 else 1.0,
-            linestyle=LINE_DASHES[index % len(LINE_DASHES)],
+            alpha=0.35 if filled else 1.0,
+            linestyle=dashes,
             linewidth=1.0,
-            label=dataset_title(str(series)),
+            gid="filled" if filled else f"outline:{part['series'][0]}",
         )
-    ax.legend(loc="best", handlelength=2.2)
     ax.set_yticks([])
     ax.set_title(data["panel"][0])
     ax.set_xlabel(f"Score ({score_title(data['x_title'][0])})")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 LABEL = "label"
 """``gid`` of the annotations that may be moved."""
+INTERVAL = "interval"
+"""``gid`` of the lines that names keep clear of where they can."""
 
 DISTANCES = (2.0, 5.0, 9.0, 14.0, 20.0, 28.0, 38.0)
 """Tried distances between a point and its name, in typographic points."""
@@ -31,6 +33,7 @@ def settle_labels(ax: Axes) -> None:
     if not notes:
         return
     from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.collections import LineCollection
 
     scale = ax.figure.dpi / 72  # pixels of one typographic point
     canvas = ax.figure.canvas
@@ -43,12 +46,16 @@ def settle_labels(ax: Axes) -> None:
             for x, y in ax.transData.transform(np.asarray(collection.get_offsets())):
                 reach = MARKER * scale
                 taken.append((x - reach, y - reach, x + reach, y + reach))
+    whiskers = [c for c in ax.collections if c.get_gid() == INTERVAL and isinstance(c, LineCollection)]
+    crosses = [_box(ax, ends) for lines in whiskers for ends in lines.get_segments()]
     for note in notes:
         note.set_visible(True)
         at_x, at_y = (float(v) for v in ax.transData.transform(note.xy))
         at = (at_x, at_y)
         width, height = _text_extent(note, renderer)
-        place = _free_place(at, width, height, scale, taken, (frame.x0, frame.y0, frame.x1, frame.y1))
+        inside = (frame.x0, frame.y0, frame.x1, frame.y1)
+        place = _free_place(at, width, height, scale, taken + crosses, inside)
+        place = place or _free_place(at, width, height, scale, taken, inside)
         if place is None:
             note.set_visible(False)
             continue
@@ -58,10 +65,16 @@ def settle_labels(ax: Axes) -> None:
         note.set_position(((left - at[0]) / scale, (low - at[1]) / scale))
         gap_x = max(left - at_x, 0.0, at_x - left - width)
         gap_y = max(low - at_y, 0.0, at_y - low - height)
-        near = np.hypot(gap_x, gap_y) < 9 * scale
+        near = np.hypot(gap_x, gap_y) < 5 * scale
         if note.arrow_patch is not None:
             note.arrow_patch.set_visible(not near)
         taken.append((left, low, left + width, low + height))
+
+
+def _box(ax: Axes, ends: np.ndarray[Any, Any]) -> Box:
+    """Return the box around a line's two ends, in pixels; a line that is upright or level gets some width."""
+    (x0, y0), (x1, y1) = ax.transData.transform(ends)
+    return min(x0, x1) - 0.5, min(y0, y1) - 0.5, max(x0, x1) + 0.5, max(y0, y1) + 0.5
 
 
 def _text_extent(note: Annotation, renderer: object) -> tuple[float, float]:

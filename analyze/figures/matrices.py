@@ -11,6 +11,7 @@ import polars as pl
 
 from analyze.figures.axes import heat_cells
 from analyze.figures.frames import conform_frame, datasets_of, need, shifts_of
+from analyze.figures.style import group_colour
 from analyze.quantities import Quantity, id_dataset_of
 from analyze.titles import dataset_title, factor_title, metric_title
 from analyze.trends import correlation_matrix
@@ -121,10 +122,18 @@ def prepare_factor_heatmap(results: pl.DataFrame) -> pl.DataFrame:
 
 
 def draw_factor_heatmap(data: pl.DataFrame, ax: Axes) -> Axes:
-    """Draw models down and factors across; red is worse than the model's average image."""
+    """Draw models down, a strip of their groups' colours beside them, and factors across; red is worse than average."""
     widest = float(np.nanmax(np.abs(data["y"].to_numpy()))) or 1.0
     ax = heat_cells(data, ax, colours="RdBu", limits=(-widest, widest))
     ax.set_title(data["panel"][0])
+    groups = data.unique("series", maintain_order=True)["group"].to_list()
+    for at, group in enumerate(groups):
+        strip = ax.axvspan(-0.016, -0.005, color=group_colour(group), linewidth=0, clip_on=False, gid="group")
+        strip.set_transform(ax.transAxes)
+        strip.set_bounds(-0.016, 1 - (at + 1) / len(groups), 0.011, 1 / len(groups))
+        if at and groups[at - 1] != group:
+            ax.axhline(at - 0.5, color="white", linewidth=1.8)
+    ax.tick_params(axis="y", pad=3 + 0.016 * ax.get_window_extent().width * 72 / ax.figure.dpi)
     return ax
 
 

@@ -5,20 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import polars as pl
 
 from analyze.figures import FIGURES, FigureSpec
+from analyze.figures.fitting import fit_cells, fit_ticks, fit_titles
 from analyze.figures.labels import settle_labels
-from analyze.figures.style import figure_style, group_handles, source_handles, width_in_inches
+from analyze.figures.style import figure_style, width_in_inches
 from cache_schema.errors import UserError, nearest
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-    from matplotlib.lines import Line2D
 
+Place = Literal["outside upper center", "outside lower center"]
 FORMATS = ("pdf", "svg", "png")
 MAX_HEIGHT = 11.0
 MAX_PANEL_HEIGHT = 2.3
@@ -71,33 +73,43 @@ def compose(name: str, data: pl.DataFrame, *, width: str | float = "neurips") ->
 
     spec = figure_spec(name)
     draw = functions(name)[1]
-    panels = data["panel"].unique(maintain_order=True).to_list()
     inches = width_in_inches(width)
-    columns = min(spec.columns or len(panels), len(panels))
-    while columns > 1 and inches / columns < spec.least:
-        columns = -(-columns // 2)
-    rows = -(-len(panels) // columns)
-    height = panel_height(data, spec, inches / columns)
+    rows = layout(data, spec, inches)
+    columns = max(map(len, rows))
+    height = min(len(rows) * panel_height(data, spec, inches / columns), MAX_HEIGHT * max(1, len(rows) / 6))
     with figure_style():
-        legends = legend_rows(data, inches) if spec.legend else ()
-        over = sum(0.15 * -(-len(handles) // ncols) + 0.12 for handles, ncols, _ in legends)
-        page = Figure(figsize=(inches, min(rows * height, MAX_HEIGHT * max(1, rows / 6)) + over))
+        page = Figure(figsize=(inches, height))
         FigureCanvasAgg(page)
         page.set_layout_engine("constrained", w_pad=0.03, h_pad=0.03, wspace=0.02, hspace=0.03)
-        grid = page.subplots(rows, columns, squeeze=False)
-        for index, ax in enumerate(grid.ravel()):
-            if index >= len(panels):
-                ax.axis("off")
-                continue
-            draw(data.filter(pl.col("panel") == panels[index]), ax)
-            tidy(ax, index, columns, len(panels), grid)
-        for handles, ncols, place in legends:
-            page.legend(handles=handles, loc=place, ncols=ncols)
-        page.canvas.draw()
-        page.set_layout_engine("none")
-        for ax in grid.ravel():
-            settle_labels(ax)
+        grid = page.subplots(len(rows), columns, squeeze=False)
+        for row, axes in zip(rows, grid, strict=True):
+            for index, ax in enumerate(axes):
+                if index < len(row):
+                    draw(data.filter(pl.col("panel") == row[index]), ax)
+                else:
+                    ax.axis("off")
+        tidy(grid, rows)
+        for handles, place in legends(data, spec, gids_of(page)):
+            rows_of_legend = add_legend(page, handles, place)
+            height += 0.15 * rows_of_legend + 0.1
+        page.set_size_inches(inches, height)
+        settle(page, grid)
     return page
+
+
+def layout(data: pl.DataFrame, spec: FigureSpec, inches: float) -> list[list[str]]:
+    """Return the panels row by row: as many side by side as the page has room for, with few places left empty.
+
+    Where the figure has a row for each name of the vertical axis (``columns`` 0), none is continued in another's row.
+    """
+    panels = data.select("panel", "y_title").unique("panel", maintain_order=True)
+    parts = [panels["panel"].to_list()]
+    if not spec.columns:
+        parts = [part["panel"].to_list() for _, part in panels.group_by("y_title", maintain_order=True)]
+    longest = max(map(len, parts))
+    most = max(1, min(spec.columns or longest, longest, int(inches / spec.least + 1e-9)))
+    columns = min(range(most, (most - 1) // 2, -1), key=lambda c: sum(-len(part) % c for part in parts))
+    return [part[at : at + columns] for part in parts for at in range(0, len(part), columns)]
 
 
 def panel_height(data: pl.DataFrame, spec: FigureSpec, width: float) -> float:
@@ -110,30 +122,67 @@ def panel_height(data: pl.DataFrame, spec: FigureSpec, width: float) -> float:
     return min(max(width * spec.aspect, 1.15), MAX_PANEL_HEIGHT)
 
 
-def tidy(ax: Axes, index: int, columns: int, n: int, grid: Any) -> None:
+def tidy(grid: Any, rows: list[list[str]]) -> None:
     """Leave out axis names that the neighbour to the left or below says already."""
-    row, column = divmod(index, columns)
-    if (column and grid[row, column - 1].get_ylabel() == ax.get_ylabel() != "") or (
-        column and row * columns < n and grid[row, 0].get_ylabel() == ax.get_ylabel() != ""
-    ):
-        ax.set_ylabel("")
-    if row and grid[row - 1, column].get_xlabel() == ax.get_xlabel():
-        grid[row - 1, column].set_xlabel("")
+    for r, row in enumerate(rows):
+        names = [grid[r, c].get_ylabel() for c in range(len(row))]
+        for c in range(1, len(row)):
+            if names[c] == names[0] != "":
+                grid[r, c].set_ylabel("")
+        for c in range(len(row)):
+            below = [grid[k, c].get_xlabel() for k in range(r + 1, len(rows)) if c < len(rows[k])]
+            if below and below[0] == grid[r, c].get_xlabel():
+                grid[r, c].set_xlabel("")
 
 
-def legend_rows(data: pl.DataFrame, inches: float) -> list[tuple[list[Line2D], int, Any]]:
-    """Return the legends: colours above the panels, markers below them, each with as many columns as fit."""
-    points = data.filter(pl.col("kind") == "point")
-    found: list[tuple[list[Line2D], int, Any]] = []
-    for handles, place in (
-        (group_handles(points["group"].unique().to_list()), "outside upper center"),
-        (source_handles(points["source"].unique().to_list()), "outside lower center"),
-    ):
-        if len(handles) > 1:
-            longest = max(len(str(handle.get_label())) for handle in handles)
-            fitting = max(1, int(inches / (0.045 * longest + 0.3)))
-            found.append((handles, min(fitting, len(handles)), place))
-    return found
+def legends(data: pl.DataFrame, spec: FigureSpec, gids: set[str]) -> list[tuple[list[Artist], Place]]:
+    """Return entries and place of the legends: groups above the panels; sources, series and guides below them."""
+    from analyze.figures.legends import group_handles, key_handles, series_handles, source_handles
+
+    above: list[Artist] = []
+    below: list[Artist] = []
+    if spec.legend == "groups":
+        shown = data.filter(pl.col("kind").is_in(["point", "cell"]), pl.col("group") != "")
+        lines = data.filter(pl.col("kind") == "line")
+        above += group_handles(shown["group"].unique().to_list(), set(lines["group"]))
+        below += source_handles(shown.filter(pl.col("kind") == "point")["source"].unique().to_list())
+        above, below = (handles if len(handles) > 1 else [] for handles in (above, below))
+    elif spec.legend == "series":
+        names = data.unique("label").sort(pl.col("label").cast(pl.Int64))["series"].to_list()
+        below += series_handles(names, first_filled="filled" in gids)
+    below += key_handles(gids)
+    placed: tuple[tuple[list[Artist], Place], ...] = ((above, "outside upper center"), (below, "outside lower center"))
+    return [(handles, place) for handles, place in placed if handles]
+
+
+def add_legend(page: Figure, handles: list[Artist], place: Place) -> int:
+    """Put a legend on the page in as many columns as it has room for; returns its rows."""
+    dashed = any(str(getattr(handle, "get_linestyle", str)()) not in ("", "None") for handle in handles)
+    for columns in range(len(handles), 0, -1):
+        rows = -(-len(handles) // columns)
+        if -(-len(handles) // rows) < columns:
+            continue
+        legend = page.legend(handles=handles, loc=place, ncols=columns, handlelength=2.4 if dashed else 1.4)
+        if columns == 1 or legend.get_window_extent().width <= page.bbox.width:
+            return rows
+        legend.remove()
+    return 0
+
+
+def gids_of(page: Figure) -> set[str]:
+    """Return the names that the page's artists carry."""
+    return {str(artist.get_gid()) for artist in page.findobj() if artist.get_gid()}
+
+
+def settle(page: Figure, grid: Any) -> None:
+    """Lay the page out, make its text fit the room that was left, and put names beside points."""
+    page.canvas.draw()
+    for fit in (fit_cells, fit_ticks, fit_titles):
+        if fit(page, grid):
+            page.canvas.draw()
+    page.set_layout_engine("none")
+    for ax in grid.ravel():
+        settle_labels(ax)
 
 
 def save(

@@ -10,6 +10,7 @@ from analyze.figures.axes import draw_points
 from analyze.figures.frames import conform_frame, need, shifts_of
 from analyze.quantities import Quantity, id_dataset_of, joined
 from analyze.ranks import rank_test
+from analyze.titles import metric_title
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -49,8 +50,8 @@ def prepare_ranks(results: pl.DataFrame, *, metric: str = "top1") -> pl.DataFram
     )
     return conform_frame(
         pl.concat([points, bar], how="diagonal").with_columns(
-            pl.lit(f"Average rank over {found.n_datasets} sets").alias("panel"),
-            pl.lit("Average rank (1 = best); shaded: within the critical difference of the best").alias("x_title"),
+            pl.lit(f"{metric_title(metric)}: average rank over {found.n_datasets} sets").alias("panel"),
+            pl.lit("Average rank (1 = best)").alias("x_title"),
         )
     )
 
@@ -65,7 +66,8 @@ def draw_ranks(data: pl.DataFrame, ax: Axes) -> Axes:
     draw_points(points, ax, intervals=False)
     ax.set_yticks(points["y"], points["label"], fontsize=5.5)
     ax.set_ylim(len(points) - 0.4, -0.6)
-    ax.set_xlim(0.5, max(float(bar["x_high"][0]), float(points["x"].max())) + 0.5)  # type: ignore[arg-type]
+    # The band may reach far beyond the last model, and then says that none can be told from the best.
+    ax.set_xlim(0.5, 1.04 * float(points["x"].max()) + 0.5)  # type: ignore[arg-type]
     ax.grid(visible=False, axis="y")
     ax.set_xlabel(data["x_title"][0])
     ax.set_title(data["panel"][0])

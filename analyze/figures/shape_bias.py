@@ -78,7 +78,7 @@ def draw_shape_bias(data: pl.DataFrame, ax: Axes) -> Axes:
         return scatter(data, ax)
     bars = data.filter(pl.col("kind") == "bar")
     draw_points(data, ax)
-    ax.hlines(bars["y"], bars["x"] - 0.38, bars["x"] + 0.38, colors="#111111", linewidth=1.2, zorder=2.2)
+    ax.hlines(bars["y"], bars["x"] - 0.38, bars["x"] + 0.38, colors="#111111", linewidth=1.2, zorder=2.2, gid="median")
     ax.set_xticks(bars["x"], bars["label"], rotation=28, ha="right", rotation_mode="anchor")
     ax.grid(visible=False, axis="x")
     ax.set_title(data["panel"][0])

@@ -5,30 +5,35 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any, TypeAlias
 from zlib import crc32
 
 from cache_schema.errors import UserError, nearest
-from cache_schema.records import GROUPS, UNKNOWN
+from cache_schema.records import UNKNOWN
 
-if TYPE_CHECKING:
-    from matplotlib.lines import Line2D
+Marker: TypeAlias = Any
+"""A marker of matplotlib: a letter, or (points, 1, turn) for a star. Its stubs list letters one by one."""
+Dashes: TypeAlias = Any
+"""A line style of matplotlib: ``-``, or (offset, (on, off, ...))."""
 
 STYLE_FILE = Path(__file__).with_name("closerlook.mplstyle")
 
 GROUP_COLOURS: Mapping[str, str] = {
-    # Told apart with red-green and blue-yellow blindness, and by lightness alone in a grey print.
-    "supervised-in1k": "#222222",
-    "clip-zero-shot": "#0B5FA5",
-    "more-data": "#008C72",
-    "clip-ft-in1k": "#D9622B",
-    "clip-ft-in12k": "#EFA931",
-    "contrastive": "#EBB5DA",
+    # Told apart with red-green and blue-yellow blindness, and by lightness alone in a grey print: L* 10, 35, 51 ... 85.
+    "supervised-in1k": "#1C1C1C",
+    "clip-zero-shot": "#0B529A",
+    "more-data": "#0A8A70",
+    "clip-ft-in1k": "#E2703A",
+    "clip-ft-in12k": "#F2B340",
+    "contrastive": "#F0CBE6",
     UNKNOWN: "#9A9A9A",
 }
 """Group of models -> colour."""
 
-SOURCE_MARKERS: Mapping[str, str] = {
+MARKER_EDGES: Mapping[str, str] = {"contrastive": "#A57F9C"}
+"""Group of models -> colour around its markers, where white would let a light one fade into the page."""
+
+SOURCE_MARKERS: Mapping[str, Marker] = {
     "wit": "o",
     "laion-80m": "v",
     "laion-400m": "s",
@@ -37,21 +42,22 @@ SOURCE_MARKERS: Mapping[str, str] = {
     "laion-5b": "X",
     "laion": "s",
     "datacomp": "h",
-    "commonpool": "H",
+    "commonpool": "d",
     "metaclip": "p",
     "dfn": "*",
-    "webli": "8",
+    "webli": (4, 1, 0),
     "imagenet-1k": "^",
+    "train": "^",
     "imagenet-12k": ">",
     "imagenet-21k": "<",
     UNKNOWN: "o",
 }
 """Training source, or the start of its name -> marker."""
 
-SPARE_MARKERS = ("v", "d", "p", "X", "^", "h", "8", "P", "<", ">")
-"""Markers of sources that are not in the table."""
+SPARE_MARKERS: tuple[Marker, ...] = ("v", "d", "p", "X", "h", "P", "<", ">", "*", (4, 1, 0), (4, 1, 45))
+"""Markers of sources that are not in the table; nearly round ones would pass for a dot in print."""
 
-LINE_STYLES: Mapping[str, str | tuple[int, tuple[float, ...]]] = {
+LINE_STYLES: Mapping[str, Dashes] = {
     "supervised-in1k": "-",
     "clip-zero-shot": (0, (5, 1.5)),
     "clip-ft-in1k": (0, (3, 1, 1, 1)),
@@ -60,6 +66,29 @@ LINE_STYLES: Mapping[str, str | tuple[int, tuple[float, ...]]] = {
     "contrastive": (0, (2, 2)),
 }
 """Group of models -> dashes of its fit."""
+
+SERIES_COLOURS = ("#0B529A", "#E2703A", "#0A8A70", "#1C1C1C", "#B0569A", "#F2B340", "#7A7A7A", "#4DB3E6")
+SERIES_DASHES: tuple[Dashes, ...] = (
+    "-",
+    (0, (5, 1.5)),
+    (0, (1, 1)),
+    (0, (3, 1, 1, 1)),
+    (0, (7, 2, 1, 2)),
+    (0, (2, 2)),
+)
+"""Looks of lines that stand for single models or sets."""
+
+DIAGONAL: Mapping[str, Any] = {"color": "#777777", "linestyle": (0, (1.2, 1.6)), "linewidth": 0.9}
+TPR_95: Mapping[str, Any] = {"color": "#777777", "linestyle": (0, (6, 2)), "linewidth": 0.5}
+AFTER_LINE: Mapping[str, Any] = {
+    "color": "#111111",
+    "linewidth": 0.7,
+    "marker": "o",
+    "markersize": 2.3,
+    "markerfacecolor": "white",
+    "markeredgewidth": 0.7,
+}
+"""Guides that figures share with their legends."""
 
 CONFERENCE_WIDTHS: Mapping[str, float] = {
     "neurips": 5.5,
@@ -118,7 +147,7 @@ def group_colour(group: str) -> str:
     return GROUP_COLOURS.get(group, GROUP_COLOURS[UNKNOWN])
 
 
-def source_markers(sources: Sequence[str]) -> dict[str, str]:
+def source_markers(sources: Sequence[str]) -> dict[str, Marker]:
     """Return a marker for each source: the table's, by name, start or a part of the name, else one drawn by the name.
 
     A source has the same marker in every figure, whatever else is in it; two unknown sources may share one.
@@ -126,7 +155,7 @@ def source_markers(sources: Sequence[str]) -> dict[str, str]:
     return {source: _marker(source) for source in sorted(set(sources))}
 
 
-def _marker(source: str) -> str:
+def _marker(source: str) -> Marker:
     known = [name for name in SOURCE_MARKERS if source == name or source.startswith(f"{name}-")]
     known = known or [name for name in SOURCE_MARKERS if name in source.split("-")]
     if known:
@@ -134,42 +163,6 @@ def _marker(source: str) -> str:
     return SPARE_MARKERS[crc32(source.encode()) % len(SPARE_MARKERS)]
 
 
-def group_handles(groups: Sequence[str]) -> list[Line2D]:
-    """Return legend entries of groups, in the study's order: coloured dots."""
-    from matplotlib.lines import Line2D
-
-    order = [group for group in GROUPS if group in groups] + sorted(set(groups) - set(GROUPS))
-    return [
-        Line2D(
-            [],
-            [],
-            linestyle="",
-            marker="o",
-            markersize=4.5,
-            markerfacecolor=group_colour(group),
-            markeredgecolor="white",
-            markeredgewidth=0.4,
-            label=GROUPS.get(group, group),
-        )
-        for group in order
-    ]
-
-
-def source_handles(sources: Sequence[str]) -> list[Line2D]:
-    """Return legend entries of training sources: grey markers."""
-    from matplotlib.lines import Line2D
-
-    return [
-        Line2D(
-            [],
-            [],
-            linestyle="",
-            marker=marker,
-            markersize=4.2,
-            markerfacecolor="none",
-            markeredgecolor="#555555",
-            markeredgewidth=0.8,
-            label=source,
-        )
-        for source, marker in sorted(source_markers(sources).items())
-    ]
+def series_look(index: int) -> tuple[str, Dashes]:
+    """Return colour and dashes of the index-th line of a figure; both run round, and meet again after 24 lines."""
+    return SERIES_COLOURS[index % len(SERIES_COLOURS)], SERIES_DASHES[index % len(SERIES_DASHES)]

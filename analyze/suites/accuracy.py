@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -10,11 +11,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analyze.intervals import proportion_interval
+from analyze.label_sets import parse
 from analyze.suites.base import Case, Number, attempt, without
 from analyze.summaries import Summary
 from cache_schema.errors import UserError
 
-METRICS = ("top1", "top5", "mean_class_accuracy", "worst_class_accuracy", "invalid_images")
+METRICS = (
+    "top1",
+    "top5",
+    "mean_class_accuracy",
+    "worst_class_accuracy",
+    "worst_class",
+    "multi_label_accuracy",
+    "invalid_images",
+)
+
+
+IMAGENET = "imagenet-1k"
+"""Class space whose ID set is asked for ReaL labels: where it has none, a row says so."""
 
 
 def run(case: Case) -> Iterator[Number]:
@@ -29,7 +43,11 @@ def run(case: Case) -> Iterator[Number]:
     for k in (1, 5):
         yield attempt(f"top{k}", partial(top_k, case, rows, k), options=options)
     yield attempt("mean_class_accuracy", lambda: mean_class_accuracy(rows))
-    yield attempt("worst_class_accuracy", lambda: worst_class_accuracy(case, rows))
+    try:
+        yield from worst_class(case, rows)
+    except UserError as error:
+        yield from without(("worst_class_accuracy", "worst_class"), str(error))
+    yield from _multi_label(case)
 
 
 def proportion(case: Case, metric: str, hits: int, n: int) -> Number:
@@ -56,6 +74,32 @@ def _by_class(rows: Summary) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
     return seen, hits[seen], counts[seen]
 
 
+def _multi_label(case: Case) -> Iterator[Number]:
+    """Accuracy against several acceptable labels an image: ImageNet-val's ReaL labels, or a dataset's own."""
+    names = case.settings["accuracy"]["label_sets"]
+    present = [name for name in names if name in case.summary.metadata]
+    card = case.summary.dataset
+    if not present and card.role == "id" and card.class_space == IMAGENET:
+        columns = " or ".join(repr(name) for name in names)
+        reason = f"dataset {case.summary.dataset.id} has no metadata column {columns} of acceptable labels"
+        yield Number(metric="multi_label_accuracy", reason=reason)
+    for name in present:
+        options = {"labels": name} | case.settings.changed("accuracy", "interval", "confidence_level")
+        yield attempt("multi_label_accuracy", partial(multi_label_accuracy, case, name), options=options)
+
+
+def multi_label_accuracy(case: Case, column: str) -> Number:
+    """Return the share of images whose prediction is acceptable, among those that have an acceptable label."""
+    rows = case.summary.rows(case.summary["valid"])
+    sets = parse(rows.metadata[column], column)
+    told = np.array([len(labels) > 0 for labels in sets], np.bool_)
+    if not told.any():
+        raise UserError(f"no image has a label in the metadata column {column!r}")
+    pairs = zip(rows.prediction.tolist(), sets, strict=True)
+    hits = sum(prediction in labels for prediction, labels in pairs)
+    return proportion(case, "multi_label_accuracy", hits, int(told.sum()))
+
+
 def mean_class_accuracy(rows: Summary) -> Number:
     """Return the unweighted mean over classes that occur of the accuracy within the class."""
     _, hits, counts = _by_class(rows)
@@ -73,27 +117,18 @@ def mean_class_accuracy(rows: Summary) -> Number:
     )
 
 
-def worst_class_accuracy(case: Case, rows: Summary) -> Number:
-    """Return the lowest accuracy of a class with enough images; the class is named in the options'
-    ``class``.
-    """
+def worst_class(case: Case, rows: Summary) -> Iterator[Number]:
+    """Yield the lowest accuracy of a class with enough images, and the index of that class in the class space."""
     seen, hits, counts = _by_class(rows)
     enough = counts >= case.settings["accuracy"]["worst_class_least"]
     if not enough.any():
         raise UserError(f"no class has {case.settings['accuracy']['worst_class_least']} images")
     share = np.where(enough, hits / counts, np.inf)
     at = int(share.argmin())
-    number = proportion(case, "worst_class_accuracy", int(hits[at]), int(counts[at]))
-    names = rows.dataset.class_names
-    place = int(seen[at])
-    return Number(
-        metric=number.metric,
-        value=number.value,
-        low=number.low,
-        high=number.high,
-        n=number.n,
-        options={
-            "class": names[place] if place < len(names) else place,
-            **case.settings.changed("accuracy", "interval", "confidence_level", "worst_class_least"),
-        },
+    options = case.settings.changed("accuracy", "interval", "confidence_level", "worst_class_least")
+    yield replace(
+        proportion(case, "worst_class_accuracy", int(hits[at]), int(counts[at])),
+        options=options,
     )
+    least = {key: value for key, value in options.items() if key == "worst_class_least"}
+    yield Number(metric="worst_class", value=float(seen[at]), n=int(counts[at]), options=least)

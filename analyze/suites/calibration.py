@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from analyze import metrics
 from analyze._walk_kernels import ks_replicates
 from analyze.confidence_maps import fit_confidence_map
+from analyze.label_sets import NO_LIKELIHOOD
 from analyze.replicates import ece_replicates, mean_replicates, smooth_replicates
 from analyze.suites.accuracy import proportion
 from analyze.suites.base import Case, Number, attempt, bounded, without
@@ -181,17 +182,28 @@ def _classwise(case: Case, aggregate: str, **variant: Any) -> Number:
     options = {**variant.pop("options", {}), **case.settings.changed("calibration", "classwise_bins")}
     if found is None:
         bins = case.settings["calibration"]["classwise_bins"]
-        reason = (
-            "left out: classwise_bins = 0" if not bins else "needs all probabilities: compute it from the big store"
-        )
+        reason = "needs all probabilities: compute it from the big store"
+        if not bins:
+            reason = "left out: classwise_bins = 0"
+        elif case.summary.facts.get("several_labels"):
+            reason = NO_LIKELIHOOD
         return Number(metric="classwise_ece", reason=reason, options=options, **variant)
+    low, high = _interval(case, found)
     return Number(
         metric="classwise_ece",
         value=float(found["classwise_ece"]),
+        low=low,
+        high=high,
         n=int(found["n"]),
         options=options,
         **variant,
     )
+
+
+def _interval(case: Case, found: Mapping[str, Any]) -> tuple[float | None, float | None]:
+    """Return the interval that was made beside the error, if it is of the bootstrap that is asked for."""
+    same = case.resampling is not None and found.get("bootstrap") == case.resampling.options
+    return (found["low"], found["high"]) if same else (None, None)
 
 
 def _split_options(case: Case) -> dict[str, Any]:

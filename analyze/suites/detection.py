@@ -13,47 +13,10 @@ from analyze import metrics
 from analyze._pair_kernels import detection_numbers
 from analyze.replicates import detection_replicates
 from analyze.suites.base import Case, ModelCase, Number, attempt, without
-from analyze.summaries import Summary
-from cache_schema.errors import UserError, nearest
+from analyze.suites.scores import score_of, spec_of
+from cache_schema.errors import UserError
 
 METRICS = ("auroc", "fpr95_id", "fpr95_ood", "aupr_in", "aupr_out")
-SCORES = ("msp", "mls", "energy", "entropy", "variance", "gen", "margin", "tempscale", "mcm")
-
-
-def score_of(name: str, rows: Summary) -> NDArray[Any]:
-    """Return a score of every row, higher = more in-distribution.
-
-    Parameters
-    ----------
-    name
-        One of ``SCORES``. ``variance`` is that of the C probabilities, ``entropy`` and ``gen`` are negated,
-        ``tempscale`` is the confidence at the fitted temperature, ``mcm`` that on unscaled cosines.
-    rows
-        Statistics.
-    """
-    if name in ("mls", "energy") and rows.facts.get("logits_kind", "logits") != "logits":
-        raise UserError(f"{name} needs logits; the store holds {rows.facts['logits_kind'].replace('_', '-')}")
-    if name == "msp":
-        return rows["confidence"]
-    if name == "mls":
-        return rows["max_logit"]
-    if name == "energy":
-        return rows["energy"] if rows.facts.get("energy_temperature", 1.0) != 1.0 else rows["log_sum_exp"]
-    if name == "entropy":
-        return -rows["entropy"]
-    if name == "variance":
-        # sum p^2 / C - 1 / C^2: an increasing function of the sum of squares.
-        return (rows["sum_squares"].astype(np.float64) - 1.0 / rows.n_classes) / rows.n_classes
-    if name == "gen":
-        return -rows["gen"]
-    if name == "margin":
-        return rows["margin"]
-    if name == "tempscale":
-        return rows["scaled_confidence"]
-    if name == "mcm":
-        return rows["mcm"]
-    raise UserError(f"no score {name!r}{nearest(name, SCORES)}; there are {', '.join(SCORES)}")
-
 
 def default_score(case: Case) -> str:
     """Return the study's score of a model: MCM for zero-shot CLIP, MSP for linear heads (both are
@@ -66,9 +29,19 @@ def default_score(case: Case) -> str:
 
 def score_options(case: Case, name: str) -> dict[str, Any]:
     """Return the options of a score that are not the study's default."""
-    own = {"mcm": ("mcm_tau",), "energy": ("energy_temperature",), "gen": ("gen_m", "gen_gamma")}.get(name, ())
+    own = spec_of(name).options
     options = case.settings.changed("ood", *own) if own else {}
+    if name == "klm":
+        # Rows of other commands are of detectors that were fitted elsewhere.
+        options["fit"] = f"validation:{case.calibrated_on}:{case.settings['split']['fraction']:g}"
+        options |= case.settings.changed("split", "seed", "stratified")
     return {**options, **case.settings.changed("ood", "class_masks")}
+
+
+def scored_rows(case: Case, name: str) -> NDArray[np.bool_]:
+    """Return the rows that a score is taken of, (n,): rows that it was fitted on are no test."""
+    valid = case.summary["valid"]
+    return valid & case.held_out if "validation" in spec_of(name).needs else valid
 
 
 def run(model: ModelCase) -> Iterator[Number]:
@@ -82,9 +55,7 @@ def run(model: ModelCase) -> Iterator[Number]:
 
 
 def _one_score(model: ModelCase, inside: Case, outside: list[Case], name: str) -> Iterator[Number]:
-    if name not in SCORES:
-        raise UserError(f"no score {name!r}{nearest(name, SCORES)}; there are {', '.join(SCORES)}")
-    if name == "mcm" and inside.summary.model.logit_scale is None:
+    if "logit scale" in spec_of(name).needs and inside.summary.model.logit_scale is None:
         return  # not a missing number: the score is for zero-shot models
     variant: dict[str, Any] = {"id_dataset": inside.summary.dataset.id, "score": name}
     options = score_options(inside, name)
@@ -115,11 +86,10 @@ def _scores(model: ModelCase, inside: Case, outside: Case, name: str) -> tuple[N
         subset = model.subsets.get((summary.dataset.id, card.id), f"no summary on the classes of {card.id}")
         if isinstance(subset, str):
             raise UserError(subset)
+        if "validation" in spec_of(name).needs:
+            raise UserError(f"{name} was fitted on all classes of {summary.dataset.id}, not on those of {card.id}")
         summary = subset
-    used = summary["valid"]
-    if name == "tempscale":
-        # The rows that the temperature was fitted on are no test.
-        used = used & inside.held_out
+    used = scored_rows(replace(inside, summary=summary), name)
     return score_of(name, summary)[used], score_of(name, outside.summary)[outside.summary["valid"]]
 
 

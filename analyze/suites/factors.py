@@ -4,9 +4,9 @@ value.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -14,13 +14,17 @@ from numpy.typing import NDArray
 
 from analyze import metrics
 from analyze.annotations import Annotations, aligned, of_metadata
+from analyze.metrics import METRICS as METRIC_RANGES
 from analyze.metrics.factors import factor_results, worst_factor
+from analyze.replicates import ece_replicates
 from analyze.suites.accuracy import proportion
-from analyze.suites.base import Case, Number, attempt, without
+from analyze.suites.base import Case, Number, attempt, bounded, without
+from analyze.suites.calibration import brier_each
 from analyze.summaries import Summary
 from cache_schema.errors import UserError
 
 METRICS = ("factor_accuracy", "error_ratio", "worst_factor_accuracy")
+CALIBRATION = ("ece", "calibration_gap", "nll", "brier")
 ROLES = ("id", "shift")
 
 
@@ -74,14 +78,15 @@ def by_annotations(case: Case, annotations: Annotations, rows: NDArray[np.int64]
     told = {name for name in options["factors"] if name in annotations.members} or set(annotations.members)
     members = {name: values[use] for name, values in annotations.members.items() if name in told}
     summary = case.summary.rows(rows[use])
+    held_out = case.held_out[rows[use]]
     variant = case.settings.changed("factors", "labels", "keep_prototypes")
     if not len(summary):
         yield from without(METRICS, "no annotated image has a label and could be read", options=variant)
         return
-    yield from _numbers(case, summary, summary["label_rank"] == 0, members, {"options": variant})
+    yield from _numbers(case, summary, summary["label_rank"] == 0, members, {"options": variant}, held_out)
     for name, right in _other_notions(summary, annotations):
         told_too = {"options": {**variant, "correct": name}}
-        yield from _numbers(case, summary, right, members, told_too, calibration=False)
+        yield from _numbers(case, summary, right, members, told_too, None)
 
 
 def by_column(case: Case, column: str, values: NDArray[Any]) -> Iterator[Number]:
@@ -96,7 +101,8 @@ def by_column(case: Case, column: str, values: NDArray[Any]) -> Iterator[Number]
         return
     members = {f"{column}={value}": kept == value for value in distinct}
     if members:
-        yield from _numbers(case, summary, summary["label_rank"] == 0, members, {}, overall=False)
+        held_out = case.held_out[use]
+        yield from _numbers(case, summary, summary["label_rank"] == 0, members, {}, held_out, column=column)
 
 
 def _other_notions(summary: Summary, annotations: Annotations) -> Iterator[tuple[str, NDArray[np.bool_]]]:
@@ -116,11 +122,12 @@ def _numbers(
     correct: NDArray[np.bool_],
     members: Mapping[str, NDArray[np.bool_]],
     variant: dict[str, Any],
+    held_out: NDArray[np.bool_] | None,
     *,
-    overall: bool = True,
-    calibration: bool = True,
+    column: str = "",
 ) -> Iterator[Number]:
-    if overall:
+    """Yield the numbers of each factor, and the worst; calibration where the rows held out are told."""
+    if not column:
         yield _with(proportion(case, "top1", int(correct.sum()), correct.size), variant | {"subset": "annotated"})
     level = case.settings["accuracy"]["confidence_level"]
     results = factor_results(correct, members, level=level)
@@ -129,17 +136,82 @@ def _numbers(
         hits = round(result.accuracy * result.n)
         yield _with(proportion(case, "factor_accuracy", hits, result.n), here)
         yield attempt("error_ratio", partial(_ratio, correct, result), n=result.n, **here)
-        if calibration:
-            rows = members[result.factor]
-            confidences = np.minimum(summary["confidence"][rows].astype(np.float64), 1.0)
-            n_bins = case.settings["calibration"]["bins"]
-            ece = partial(metrics.expected_calibration_error, confidences, correct[rows], n_bins=n_bins)
-            yield attempt("ece", ece, n=result.n, **here)
-    if overall and results:
+        if held_out is not None:
+            yield from _calibration(case, summary, members[result.factor], held_out, here)
+    if results:
         worst = worst_factor(results)
         number = proportion(case, "worst_factor_accuracy", round(worst.accuracy * worst.n), worst.n)
-        options = {**variant.get("options", {}), "factor": worst.factor}
+        options = {**variant.get("options", {}), "factor": worst.factor} | ({"column": column} if column else {})
         yield _with(number, variant | {"options": options})
+
+
+def _calibration(
+    case: Case, summary: Summary, member: NDArray[np.bool_], held_out: NDArray[np.bool_], here: dict[str, Any]
+) -> Iterator[Number]:
+    """Calibration on a factor's images, and after the temperature on those that it was not fitted on."""
+    yield from _of_probabilities(case, summary, member, "", here)
+    tested = member & held_out
+    if case.is_fit_set:
+        # The same rows as the calibrated numbers, so that before and after can be compared.
+        yield from _of_probabilities(case, summary, tested, "", {**here, "subset": "held-out"})
+    if "temperature" not in case.settings["calibrators"]["methods"]:
+        return
+    split = case.settings.changed("split")
+    options = {**here.get("options", {}), **split}
+    scaled = {**here, "calibrator": "temperature", "id_dataset": case.calibrated_on, "options": options}
+    if case.summary.facts.get("temperature") is None:
+        yield from without(CALIBRATION, case.no_temperature or "no temperature was fitted", **scaled)
+    else:
+        yield from _of_probabilities(case, summary, tested, "scaled_", scaled)
+
+
+def _of_probabilities(
+    case: Case, summary: Summary, member: NDArray[np.bool_], prefix: str, here: dict[str, Any]
+) -> Iterator[Number]:
+    rows = summary.rows(member)
+    n = len(rows)
+    if n == 0:
+        yield from without(CALIBRATION, "every image of the factor was fitted on", **here)
+        return
+    bins = case.settings.changed("calibration", "bins")
+    with_bins = {**here, "options": {**here.get("options", {}), **bins}}
+    rank = f"{prefix}label_rank"
+    try:
+        confidences = np.minimum(rows[f"{prefix}confidence"].astype(np.float64), 1.0)
+    except ValueError as error:
+        yield from without(CALIBRATION, str(error), **here)
+        return
+    correct = rows[rank if rows.has(rank) else "label_rank"] == 0
+    n_bins = case.settings["calibration"]["bins"]
+    ece = partial(metrics.expected_calibration_error, confidences, correct, n_bins=n_bins)
+    drawn = partial(ece_replicates, confidences, correct, n_bins=n_bins)
+    yield bounded(attempt("ece", ece, n=n, **with_bins), case, drawn, n, low=0.0, high=1.0, basic=True)
+    columns: dict[str, Callable[[], NDArray[Any]]] = {
+        "calibration_gap": lambda: confidences - correct,
+        "nll": lambda: -rows[f"{prefix}label_log_probability"].astype(np.float64),
+        "brier": lambda: brier_each(rows[f"{prefix}sum_squares"], rows[f"{prefix}label_log_probability"]),
+    }
+    for metric, column in columns.items():
+        yield attempt(metric, partial(_mean, case, metric, column), **here)
+
+
+def _mean(case: Case, metric: str, column: Callable[[], NDArray[Any]]) -> Number:
+    """Mean of a column of images with Student's interval: wide where few images decide nothing."""
+    values = column()
+    mean, n = float(values.mean(dtype=np.float64)), values.size
+    if n < 2 or not np.isfinite(mean):
+        return Number(metric=metric, value=mean, n=n)
+    low, high = METRIC_RANGES[metric].low, METRIC_RANGES[metric].high
+    reach = student(case.settings["accuracy"]["confidence_level"], n - 1) * float(values.std(ddof=1)) / np.sqrt(n)
+    return Number(metric=metric, value=mean, low=max(low, mean - reach), high=min(high, mean + reach), n=n)
+
+
+@cache
+def student(level: float, freedom: int) -> float:
+    """Return how many standard errors a two-sided Student interval reaches to each side."""
+    from scipy.special import stdtrit
+
+    return float(stdtrit(freedom, 0.5 + level / 2))
 
 
 def _ratio(correct: NDArray[np.bool_], result: Any) -> Number:

@@ -7,14 +7,24 @@ from __future__ import annotations
 import threading
 import zlib
 from collections import OrderedDict
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from analyze.intervals import BootstrapWeights, bootstrap_interval
+from analyze.settings import Settings
 
 BUDGET = 400 << 20
 """Bytes of weights that are kept; a dataset of 50,000 images at 1,000 replicates takes 50 MB."""
+
+
+def resampling_of(settings: Settings) -> Resampling | None:
+    """Return the bootstrap that the settings ask for, None for no replicates."""
+    boot = settings["bootstrap"]
+    if boot["replicates"] <= 0:
+        return None
+    return Resampling(boot["replicates"], boot["seed"], boot["confidence_level"])
 
 
 class Resampling:
@@ -34,6 +44,11 @@ class Resampling:
         self.level = level
         self._kept: OrderedDict[tuple[str, int], NDArray[np.uint8]] = OrderedDict()
         self._lock = threading.Lock()
+
+    @property
+    def options(self) -> list[Any]:
+        """Replicates, seed and level: what an interval depends on, JSON-ready."""
+        return [self.replicates, self.seed, self.level]
 
     def weights(self, dataset: str, n: int) -> NDArray[np.uint8]:
         """Return the weights of n rows of a dataset, (n, replicates) uint8.

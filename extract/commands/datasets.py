@@ -6,15 +6,10 @@ Without options it checks datasets.toml, or, where there is none, lists the data
 from __future__ import annotations
 
 import argparse
-import os
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from rich.console import Console
-    from rich.table import Table
-
     from extract.datasets.finding import Finding
 
 
@@ -46,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
         _print_known()
         return 0
     findings = _findings(args.root, args.datasets or default)
-    _print(findings, listing=args.root is not None)
+    _print(findings, args.root)
     if args.write is not None:
         _write(args.write, findings)
     return 1 if any(finding.problem for finding in findings) else 0
@@ -66,33 +61,46 @@ def _findings(root: Path | None, file: Path) -> list[Finding]:
         return check(specs, progress=lambda name: status.update(f"listing {name}"))
 
 
-def _print(findings: list[Finding], *, listing: bool) -> None:
-    from rich.markup import escape
-
+def _print(findings: list[Finding], root: Path | None) -> None:
+    from extract.commands.listing import Column, Row, print_rows, wide_console
     from extract.datasets.recipes.base import counts
 
-    table = _table("dataset", "role", "found", "count", "expected", "problem and mend")
+    columns = [Column("dataset"), Column("role"), Column("count", right=True), Column("expected", right=True)]
+    columns += [Column("found"), Column("problem and mend", prose=True)]
+    rows, absent = [], []
     for finding in findings:
-        if listing and finding.path is None:
-            continue
         dataset = finding.dataset
-        found = dataset.root if dataset is not None else finding.path
+        place = dataset.root if dataset is not None else finding.path
+        if place is None and root is not None:
+            absent.append(finding.name)
+            continue
+        count = len(dataset) if dataset is not None else finding.count
         remarks = finding.problem or "; ".join(dataset.problems if dataset is not None else ())
-        table.add_row(
-            escape(finding.name),
-            dataset.card.role if dataset is not None else "",
-            escape(str(found)),
-            f"{len(dataset):,}" if dataset is not None else "",
+        cells = [
+            finding.name,
+            dataset.card.role if dataset is not None else finding.recipe.role if finding.recipe is not None else "",
+            f"{count:,}" if count is not None else "",
             counts(finding.recipe) if finding.recipe is not None else "",
-            escape(remarks),
-            style="red" if finding.problem else "yellow" if remarks else None,
-        )
-    console = _console()
-    if table.row_count:
-        console.print(table)
-    absent = [finding.name for finding in findings if listing and finding.path is None]
+            _relative(place, root),
+            remarks,
+        ]
+        rows.append(Row(cells, "red" if finding.problem else "yellow" if remarks else ""))
+    console = wide_console(160)
+    if rows:
+        print_rows(console, columns, rows)
+    whole = sum(finding.dataset is not None for finding in findings)
+    bad = sum(bool(finding.problem) for finding in findings)
+    told = f"{whole} found whole" + (f", {bad} with a problem" if bad else "")
+    told += f", below {root}." if root is not None else "."
+    console.print(told, highlight=False, markup=False, soft_wrap=True)
     if absent:
-        console.print(f"Not found: {escape(', '.join(_short(absent)))}.", soft_wrap=True)
+        console.print(f"Not found: {', '.join(_short(absent))}.", highlight=False, markup=False)
+
+
+def _relative(place: Path | None, root: Path | None) -> str:
+    if place is None:
+        return ""
+    return str(place.relative_to(root)) if root is not None and place.is_relative_to(root) else str(place)
 
 
 def _short(names: list[str]) -> list[str]:
@@ -103,40 +111,24 @@ def _short(names: list[str]) -> list[str]:
 
 
 def _print_known() -> None:
-    from rich.markup import escape
-
+    from extract.commands.listing import Column, Row, print_rows, wide_console
     from extract.datasets.recipes import all_recipes
     from extract.datasets.recipes.base import counts
 
-    table = _table("dataset", "role", "what it is", "expected", "note")
+    columns = [Column("dataset"), Column("role"), Column("expected", right=True), Column("what it is", prose=True)]
+    rows = []
     for recipe in all_recipes().values():
-        if recipe.name.startswith("imagenet-c-") and not recipe.name.startswith("imagenet-c-gaussian_noise-"):
-            continue
-        table.add_row(recipe.name, recipe.role, recipe.title, counts(recipe), escape(recipe.note))
-    console = _console()
-    console.print(table)
-    console.print("ImageNet-C: 19 corruptions in 5 severities each, as for gaussian_noise.")
-    console.print("No datasets.toml here; 'extract datasets --root DIR --write datasets.toml' makes one.")
-
-
-def _console() -> Console:
-    """Return a console that does not squeeze a table into 80 columns when it is piped."""
-    from rich.console import Console
-
-    return Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 160)
-
-
-def _table(*columns: str) -> Table:
-    from rich import box
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE_HEAD)
-    for column in columns:
-        right = column in ("count", "expected")
-        table.add_column(
-            column, justify="right" if right else "left", overflow="fold", no_wrap=column == "dataset"
-        )
-    return table
+        name, note = recipe.name, f": {recipe.note}" if recipe.note else ""
+        if name.startswith("imagenet-c-"):
+            if name != "imagenet-c-gaussian_noise-1":
+                continue
+            name, note = "imagenet-c-CORRUPTION-SEVERITY", ": 19 corruptions in 5 severities each" + note
+        title = recipe.title.replace(" gaussian noise, severity 1", "")
+        rows.append(Row([name, recipe.role, counts(recipe), title + note]))
+    console = wide_console(160)
+    print_rows(console, columns, rows)
+    told = "No datasets.toml here; 'extract datasets --root DIR --write datasets.toml' makes one."
+    console.print(told, highlight=False, soft_wrap=True)
 
 
 def _write(path: Path, findings: list[Finding]) -> None:

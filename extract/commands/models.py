@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import argparse
 import fnmatch
-import os
-import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from extract.zoo.catalogue import Entry
+
+
+_SHOWN_SOURCES = 20
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -52,7 +51,9 @@ def run(args: argparse.Namespace) -> int:
     if not wanted:
         pattern = args.pattern or "*"
         hint = nearest(pattern, [entry.name for entry in everything])
-        raise UserError(f"no model matches {pattern!r} in that group and source{hint}")
+        limits = [f"{key} {value}" for key, value in (("group", args.group), ("source", args.source)) if value]
+        among = f" in {' and '.join(limits)}" if limits else ""
+        raise UserError(f"no model matches {pattern!r}{among}{hint}")
     _print(wanted, count=not args.no_parameters)
     return 0
 
@@ -89,45 +90,31 @@ def _of_list(everything: list[Entry], name: str) -> list[Entry]:
     return out
 
 
-def _console() -> Console:
-    """Return a console that does not squeeze a table into 80 columns when it is piped."""
-    from rich.console import Console
-
-    return Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 180)
-
-
 def _print(wanted: list[Entry], *, count: bool) -> None:
-    from rich import box
-    from rich.table import Table
-
+    from extract.commands.listing import Column, Row, print_rows, wide_console
     from extract.zoo.catalogue import NON_COMMERCIAL, OPEN
 
     sizes = _parameters(wanted) if count else [None] * len(wanted)
-    table = Table(box=box.SIMPLE_HEAD)
-    for column in ("model", "group", "family", "source", "parameters", "input", "licence"):
-        right = column in ("parameters", "input")
-        table.add_column(column, justify="right" if right else "left", no_wrap=column == "model")
+    columns = [Column("model"), Column("group"), Column("family"), Column("source")]
+    columns += [Column("parameters", right=True), Column("input", right=True), Column("licence")]
+    rows = []
     for entry, parameters in zip(wanted, sizes, strict=True):
         closed = entry.licence in NON_COMMERCIAL
         own_terms = not closed and entry.licence not in OPEN and entry.licence != "unknown"
-        table.add_row(
+        cells = [
             f"{entry.library}:{entry.name}",
             str(entry.card["group"]),
             str(entry.card["family"]),
             str(entry.card["source"]),
             f"{parameters / 1e6:,.1f} M" if parameters else "",
             str(entry.input_size or ""),
-            f"{entry.licence} (non-commercial)"
-            if closed
-            else f"{entry.licence} (own terms)"
-            if own_terms
-            else entry.licence,
-            style="yellow" if closed else None,
-        )
-    console = _console()
-    console.print(table)
+            entry.licence + (" (non-commercial)" if closed else " (own terms)" if own_terms else ""),
+        ]
+        rows.append(Row(cells, "yellow" if closed else ""))
+    console = wide_console(180)
+    print_rows(console, columns, rows)
     closed_count = sum(entry.licence in NON_COMMERCIAL for entry in wanted)
-    console.print(f"{len(wanted):,} models, {closed_count:,} of them not for commercial use.")
+    console.print(f"{len(wanted):,} models, {closed_count:,} of them not for commercial use.", highlight=False)
 
 
 def _parameters(wanted: list[Entry]) -> list[int | None]:
@@ -144,20 +131,22 @@ def _parameters(wanted: list[Entry]) -> list[int | None]:
 def _print_overview(everything: list[Entry]) -> None:
     from collections import Counter
 
-    from rich import box
-    from rich.table import Table
-
     from cache_schema.records import GROUPS
+    from extract.commands.listing import Column, Row, print_rows, wide_console
     from extract.zoo.lists import LISTS, named_list
 
-    console = _console()
-    lists = Table("list", "models", box=box.SIMPLE_HEAD)
-    for name in LISTS:
-        lists.add_row(f"@{name}", f"{len(named_list(name)):,}")
-    console.print(lists)
+    console = wide_console(180)
+    lists = [Row([f"@{name}", f"{len(named_list(name)):,}"]) for name in LISTS]
+    print_rows(console, [Column("list"), Column("models", right=True)], lists)
     counted = Counter((entry.card["group"], entry.library) for entry in everything)
-    groups = Table("group", "what it is", "timm", "open_clip", box=box.SIMPLE_HEAD)
-    for group, title in GROUPS.items():
-        groups.add_row(group, title, f"{counted[group, 'timm']:,}", f"{counted[group, 'open_clip']:,}")
-    console.print(groups)
-    console.print("'extract models PATTERN', '@LIST', --group and --source list the models themselves.")
+    groups = [
+        Row([group, *(f"{counted[group, library]:,}" for library in ("timm", "open_clip")), title])
+        for group, title in GROUPS.items()
+    ]
+    columns = [Column("group"), Column("timm", right=True), Column("open_clip", right=True)]
+    console.print()
+    print_rows(console, [*columns, Column("what it is", prose=True)], groups)
+    sources = Counter(entry.card["source"] for entry in everything)
+    most = ", ".join(f"{name} ({n:,})" for name, n in sources.most_common(_SHOWN_SOURCES))
+    console.print(f"\nSources: {most} and {len(sources) - _SHOWN_SOURCES} more.", highlight=False)
+    console.print("'extract models PATTERN', '@LIST', --group and --source list the models themselves.", soft_wrap=True)

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from cache_schema.errors import UserError
 from cache_schema.records import DatasetCard
 from extract.class_spaces import ClassSpace
 from extract.datasets.images import UnreadableImage, decode_rgb
@@ -19,6 +20,10 @@ from extract.datasets.images import UnreadableImage, decode_rgb
 NO_LABEL = -1
 MISSING = -1
 """The size of a file that is named but is not there."""
+
+
+class NoSuchLayout(UserError):
+    """A folder holds nothing of a dataset, whatever its name says."""
 
 
 class ImageSource(Protocol):

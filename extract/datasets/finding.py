@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cache_schema.errors import UserError
-from extract.datasets.base import Dataset
+from extract.datasets.base import Dataset, NoSuchLayout
 from extract.datasets.labels import plain
 from extract.datasets.recipes import Recipe, all_recipes, apply
+from extract.datasets.recipes.base import CountMismatch
 from extract.datasets.resolve import resolve
 from extract.datasets.specs import DatasetSpec
 
@@ -36,6 +37,8 @@ class Finding:
         The dataset, if it could be resolved.
     problem
         Why it could not, with the mend; empty otherwise.
+    count
+        Number of its images, where it could be listed and is not the expected one.
     """
 
     name: str
@@ -43,6 +46,7 @@ class Finding:
     path: Path | None
     dataset: Dataset | None
     problem: str = ""
+    count: int | None = None
 
 
 def check(specs: Iterable[DatasetSpec], *, progress: Callable[[str], None] = lambda name: None) -> list[Finding]:
@@ -57,7 +61,7 @@ def check(specs: Iterable[DatasetSpec], *, progress: Callable[[str], None] = lam
             recipe = recipe_for(spec)
             findings.append(Finding(spec.name, recipe, spec.path, resolve(spec)))
         except UserError as error:
-            findings.append(Finding(spec.name, recipe, spec.path, None, str(error)))
+            findings.append(Finding(spec.name, recipe, spec.path, None, _said(error, spec), _count(error)))
     return findings
 
 
@@ -85,13 +89,26 @@ def find(root: Path, *, progress: Callable[[str], None] = lambda name: None) -> 
         raise UserError(f"{root} is not a folder")
     places: dict[str, list[Path]] = defaultdict(list)
     for folder in _folders(root):
-        places[plain(folder.name)].append(folder)
+        places[_known_as(folder.name)].append(folder)
     findings = []
     for recipe in all_recipes().values():
         progress(recipe.name)
         named = [place for name in (recipe.name, *recipe.folders) for place in places[plain(name)]]
         findings.append(_first_that_fits(recipe, list(dict.fromkeys(named))))
     return findings
+
+
+def _known_as(name: str) -> str:
+    """Return a folder's name levelled out, without what the hub's cache and collections of shards put around it.
+
+    Examples
+    --------
+    >>> _known_as("datasets--timm--imagenet-1k-wds"), _known_as("wds_imagenet-a")
+    ('imagenet 1k', 'imagenet a')
+    """
+    if name.startswith("datasets--"):
+        name = name.rpartition("--")[2]
+    return plain(name.removeprefix("wds_").removesuffix("-wds"))
 
 
 def _folders(root: Path) -> list[Path]:
@@ -113,14 +130,28 @@ def _children(folder: Path) -> list[Path]:
 
 
 def _first_that_fits(recipe: Recipe, places: list[Path]) -> Finding:
-    problem, where = "", None
+    best = Finding(recipe.name, recipe, None, None)
     for place in places:
+        spec = DatasetSpec(name=recipe.name, path=place)
         try:
-            dataset = apply(recipe, DatasetSpec(name=recipe.name, path=place))
+            return Finding(recipe.name, recipe, place, apply(recipe, spec))
+        except NoSuchLayout as error:
+            # A folder that other sets are called after as well, and holds those.
+            if _known_as(place.name) != plain(recipe.name):
+                continue
+            found = Finding(recipe.name, recipe, place, None, _said(error, spec))
         except UserError as error:
-            # A wrong count says more than a layout that is not this dataset's at all.
-            if not problem or " images below " in str(error):
-                problem, where = str(error), place
-            continue
-        return Finding(recipe.name, recipe, place, dataset)
-    return Finding(recipe.name, recipe, where, None, problem)
+            found = Finding(recipe.name, recipe, place, None, _said(error, spec), _count(error))
+        # A wrong count says more than a layout that is not this dataset's at all.
+        if best.path is None or (best.count is None and found.count is not None):
+            best = found
+    return best
+
+
+def _said(error: UserError, spec: DatasetSpec) -> str:
+    """Return what an error says, without the name of the table that stands before it anyway."""
+    return str(error).removeprefix(f"{spec.where or f'dataset {spec.name}'}: ")
+
+
+def _count(error: UserError) -> int | None:
+    return error.count if isinstance(error, CountMismatch) else None

@@ -38,6 +38,11 @@ def list_images(root: Path) -> list[Listed]:
     return sorted(_walk(root, "", frozenset({os.path.realpath(root)})))
 
 
+def holds_images(root: Path) -> bool:
+    """Tell whether there is any image file below ``root``; looks no further than the first."""
+    return root.is_dir() and next(_walk(root, "", frozenset({os.path.realpath(root)})), None) is not None
+
+
 def _walk(folder: Path | str, prefix: str, above: frozenset[str]) -> Iterator[Listed]:
     try:
         entries = list(os.scandir(folder))

@@ -1,4 +1,4 @@
-"""Manifests: a CSV, TSV or Parquet table of images, with labels, captions and anything else known about
+"""Manifests: a CSV, TSV, JSON-lines or Parquet table of images, with labels, captions and anything else known about
 each.
 """
 
@@ -19,7 +19,10 @@ from extract.datasets.folder import Rows
 from extract.datasets.labels import label_map
 from extract.datasets.listing import safe_relative
 
-PATH, LABEL, CAPTION = "path", "label", "caption"
+PATH, LABEL = "path", "label"
+FILE_NAME = "file_name"
+"""What the path is called in a Hugging Face image folder's ``metadata.csv``; taken where there is no ``path``."""
+METADATA = tuple(f"metadata.{suffix}" for suffix in ("csv", "jsonl", "parquet"))
 
 
 def _csv(path: Path) -> pl.DataFrame:
@@ -30,9 +33,14 @@ def _tsv(path: Path) -> pl.DataFrame:
     return pl.read_csv(path, separator="\t", infer_schema_length=None)
 
 
+def _jsonl(path: Path) -> pl.DataFrame:
+    return pl.read_ndjson(path, infer_schema_length=None)
+
+
 _READERS: Mapping[str, Callable[[Path], pl.DataFrame]] = {
     ".csv": _csv,
     ".tsv": _tsv,
+    ".jsonl": _jsonl,
     ".parquet": pl.read_parquet,
 }
 
@@ -47,7 +55,7 @@ class Manifest(NamedTuple):
 
 
 def read_table(path: Path) -> pl.DataFrame:
-    """Read a CSV, TSV or Parquet file; raises `UserError` with the reason if it cannot be read."""
+    """Read a CSV, TSV, JSON-lines or Parquet file; raises `UserError` with the reason if it cannot be read."""
     reader = _READERS.get(path.suffix.lower())
     if reader is None:
         raise UserError(f"{path}: a manifest ends in {', '.join(_READERS)}")
@@ -100,6 +108,8 @@ def read_manifest(
         at all.
     """
     table = read_table(path)
+    if FILE_NAME in table.columns and PATH not in table.columns:
+        table = table.rename({FILE_NAME: PATH})
     for column in (PATH, *([captions] if captions else [])):
         if column not in table.columns:
             there = ", ".join(table.columns)
@@ -128,6 +138,14 @@ def read_manifest(
     rows = Rows(tuple(table.get_column(PATH)), _labels(table, space, labels, path), sizes)
     extra = [column for column in table.columns if column not in (PATH, LABEL, captions)]
     return Manifest(rows, {column: as_column(table.get_column(column)) for column in extra}, texts, problems)
+
+
+def folder_manifest(root: Path) -> Path | None:
+    """Return the ``metadata.csv`` (``.jsonl``, ``.parquet``) of an image folder, if it names its files."""
+    for name in METADATA:
+        if (root / name).is_file() and FILE_NAME in read_table(root / name).columns:
+            return root / name
+    return None
 
 
 def as_column(values: pl.Series) -> NDArray[np.generic]:

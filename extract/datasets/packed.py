@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cache_schema.errors import UserError
-from extract.class_spaces import ClassSpace
+from extract.class_spaces import IMAGENET_1K, ClassSpace, class_space
 from extract.datasets.base import NO_LABEL, ImageSource
 from extract.datasets.folder import Rows
-from extract.datasets.labels import label_map
+from extract.datasets.labels import by_index, by_name, by_wnid, label_map, plain
 from extract.datasets.spaces import own_space, space_for
 from extract.datasets.specs import DatasetSpec
+
+_SUFFIX_OF = {".parquet": "huggingface", ".arrow": "huggingface", ".tar": "webdataset"}
+_DEPTH = 3
+_MANY = 300
+"""A folder with more entries of folders than this holds classes, not shards."""
 
 
 class Packed(NamedTuple):
@@ -27,7 +34,28 @@ class Packed(NamedTuple):
     layout: str
 
 
-def read_packed(spec: DatasetSpec, space: ClassSpace | None = None) -> Packed:
+def packed_kind(folder: Path) -> str:
+    """Return the reader that a folder's shards or tables need, or an empty string where it holds neither.
+
+    Only names are looked at, three levels deep. Tables go before shards.
+    """
+    level, found = [folder], set[str]()
+    for _ in range(_DEPTH + 1):
+        below: list[Path] = []
+        for place in level:
+            try:
+                with os.scandir(place) as entries:
+                    listed = list(entries)
+            except OSError:
+                continue
+            found |= {Path(entry.name).suffix for entry in listed} & set(_SUFFIX_OF)
+            folders = [Path(entry.path) for entry in listed if entry.is_dir() and not entry.name.startswith(".")]
+            below += folders if len(folders) <= _MANY else []
+        level = below
+    return next((reader for suffix, reader in _SUFFIX_OF.items() if suffix in found), "")
+
+
+def read_packed(spec: DatasetSpec, space: ClassSpace | None = None, splits: Sequence[str] = ()) -> Packed:
     """Read a dataset of ``reader = "webdataset"`` or ``"huggingface"``.
 
     Parameters
@@ -36,6 +64,8 @@ def read_packed(spec: DatasetSpec, space: ClassSpace | None = None) -> Packed:
         Says where it lies, the split, and how labels are read.
     space
         Class space, if it is known before; the spec's otherwise.
+    splits
+        Words looked for among several splits, if the spec names none.
 
     Raises
     ------
@@ -46,26 +76,95 @@ def read_packed(spec: DatasetSpec, space: ClassSpace | None = None) -> Packed:
     if spec.manifest is not None or spec.captions:
         raise UserError(f"{where}: a manifest goes with files; reader = {spec.reader!r} brings its own labels")
     if spec.reader == "webdataset":
-        from extract.datasets.shards import read_shards
+        return _shards(spec, space, splits, where)
+    from extract.datasets.huggingface import read_huggingface
 
-        shards = read_shards(spec.path, spec.split)
-        texts = {text for text in shards.label_texts if text not in ("", "-1")}
-        if space is None and (spec.classes or (texts and spec.labels != "none")):
-            space = space_for(spec.classes, texts, class_space_name=spec.class_space, where=where)
-        return Packed(shards.rows(space, spec.labels, where), space, shards.source, {}, "webdataset shards")
-    from extract.datasets.parquet import read_parquet_folder
-
-    table = read_parquet_folder(spec.path, spec.split)
-    known = table.labels[table.labels != NO_LABEL]
-    if space is None and not spec.classes and table.class_names and spec.labels != "none":
-        space = own_space(table.class_names, spec.class_space)
-    elif space is None and (spec.classes or (known.size and spec.labels != "none")):
-        numbers = {str(number) for number in np.unique(known).tolist()}
-        space = space_for(spec.classes, numbers, class_space_name=spec.class_space, where=where)
-    labels = table.labels
-    if space is None or spec.labels == "none":
-        labels = np.full_like(labels, NO_LABEL)
-    else:
-        label_map({str(number) for number in np.unique(known).tolist()}, space, "index", where=where)
+    table = read_huggingface(spec.path, spec.split, splits)
+    space, labels = _labelled(spec, table.labels, table.class_names, space, where)
     rows = Rows(table.names, labels, table.sizes)
-    return Packed(rows, space, table.source, table.metadata, "Parquet files")
+    layout = f"{'Arrow' if type(table.source).__name__ == 'ArrowSource' else 'Parquet'} files"
+    return Packed(rows, space, table.source, table.metadata, layout)
+
+
+def _shards(spec: DatasetSpec, space: ClassSpace | None, splits: Sequence[str], where: str) -> Packed:
+    from extract.datasets.shards import read_shards
+
+    shards = read_shards(spec.path, spec.split, splits)
+    texts = {text for text in shards.label_texts if text not in ("", "-1")}
+    layout = "webdataset shards"
+    if shards.class_names and spec.labels in ("auto", "index") and all(text.isdecimal() for text in texts):
+        numbers = np.asarray([int(text) if text.isdecimal() else NO_LABEL for text in shards.label_texts], np.int32)
+        space, labels = _labelled(spec, numbers, shards.class_names, space, where)
+        return Packed(Rows(shards.names, labels, shards.source.size), space, shards.source, {}, layout)
+    if space is None and (spec.classes or (texts and spec.labels != "none")):
+        space = space_for(spec.classes, texts, class_space_name=spec.class_space, where=where)
+    return Packed(shards.rows(space, spec.labels, where), space, shards.source, {}, layout)
+
+
+def _labelled(
+    spec: DatasetSpec, numbers: NDArray[np.int32], names: tuple[str, ...], space: ClassSpace | None, where: str
+) -> tuple[ClassSpace | None, NDArray[np.int32]]:
+    """Return the class space, and label numbers (n,) that count ``names`` (if the dataset tells them) in it."""
+    none = np.full_like(numbers, NO_LABEL)
+    known = np.unique(numbers[numbers != NO_LABEL])
+    if spec.labels == "none" or not known.size:
+        return (space_for(spec.classes, (), where=where) if space is None and spec.classes else space), none
+    if names and not 0 <= int(known[0]) <= int(known[-1]) < len(names):
+        raise UserError(f"{where}: label {int(known[-1])} is beyond the {len(names)} classes that it names")
+    if space is None and names and spec.classes in ("", "folders"):
+        space = _space_of(names, spec)
+    elif space is None:
+        texts = {str(number) for number in known.tolist()}
+        space = space_for(spec.classes, texts, class_space_name=spec.class_space, where=where)
+    index = _index_of(names, space, spec.labels, where)
+    if index is not None:
+        return space, np.where(numbers == NO_LABEL, NO_LABEL, index[numbers]).astype(np.int32)
+    label_map({str(number) for number in known.tolist()}, space, "index", where=where)
+    return space, numbers
+
+
+def _space_of(names: tuple[str, ...], spec: DatasetSpec) -> ClassSpace:
+    """Return ImageNet-1k if all of the names are its classes (all of its indices, if they are numbers); else their
+    own.
+    """
+    imagenet = class_space(IMAGENET_1K)
+    readings = [by_wnid, by_name, *([by_index] if len(names) == len(imagenet) else [])]
+    if spec.classes == "" and any(len(read(names, imagenet)) == len(names) for read in readings):
+        return imagenet
+    return own_space(names, spec.class_space)
+
+
+def _index_of(names: tuple[str, ...], space: ClassSpace, kind: str, where: str) -> NDArray[np.int32] | None:
+    """Return the class of each of the dataset's own class numbers, by its name; None: numbers are classes already.
+
+    A set made from class folders numbers them by rank: 200 WordNet ids from 0 to 199, or ImageNetV2's folders as
+    0, 1, 10, 100 ... Such numbers mean nothing but their names.
+    """
+    if not names or kind == "index" or names == space.names:
+        return None
+    try:
+        found = label_map(names, space, kind, where=where)
+    except UserError:
+        if kind != "auto":
+            raise
+        if _in_the_same_order(names, space):
+            return None
+        raise UserError(
+            f"{where}: its labels count {len(names):,} classes of its own ({names[0]!r}, {names[-1]!r} ...), which are"
+            f' not those of {space.id}; labels = "index" takes the numbers for its indices'
+        ) from None
+    return np.asarray([found[name] for name in names], dtype=np.int32)
+
+
+def _in_the_same_order(names: tuple[str, ...], space: ClassSpace) -> bool:
+    """Tell whether names that are spelled otherwise ("tench, Tinca tinca") are the space's classes in its order.
+
+    As many names as classes; of their first synonyms a quarter at least are classes, and nearly all of those stand
+    at their own index.
+    """
+    if len(names) != len(space):
+        return False
+    first = [plain(name.partition(",")[0]) for name in names]
+    index = by_name(first, space)
+    matched = [index[name] == number for number, name in enumerate(first) if name in index]
+    return len(matched) >= len(names) / 4 and sum(matched) >= 0.95 * len(matched)

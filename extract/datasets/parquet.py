@@ -1,10 +1,8 @@
-"""Hugging Face data sets kept as Parquet files: images as bytes in a column, labels as numbers beside
-them.
-"""
+"""Images kept as bytes in a column of Parquet files."""
 
 from __future__ import annotations
 
-import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,13 +12,10 @@ import polars as pl
 from numpy.typing import NDArray
 
 from cache_schema.errors import UserError
-from extract.datasets.base import NO_LABEL
-from extract.datasets.folder import Rows
 from extract.datasets.images import UnreadableImage
 from extract.datasets.manifest import as_column
+from extract.datasets.tables import FILE_NAME, Table, class_names, label_numbers, need_pyarrow, pick_columns
 
-_IMAGE_COLUMNS = ("image", "img", "jpg", "png", "webp", "picture")
-_LABEL_COLUMNS = ("label", "labels", "cls", "fine_label")
 _BLOCK = 64
 """Rows read at once; images are read in row order, so the next ones are mostly there already."""
 
@@ -65,90 +60,64 @@ class ParquetSource:
         return data
 
 
-@dataclass(frozen=True)
-class Table:
-    """What the files hold, one row an image."""
-
-    names: tuple[str, ...]
-    labels: NDArray[np.int32]
-    class_names: tuple[str, ...]
-    sizes: NDArray[np.int64]
-    metadata: dict[str, NDArray[np.generic]]
-    source: ParquetSource
-
-    @property
-    def rows(self) -> Rows:
-        """Names, label numbers as they stand in the files, and sizes."""
-        return Rows(self.names, self.labels, self.sizes)
-
-
-def read_parquet_folder(folder: Path, split: str = "") -> Table:
-    """List the rows of a folder of Parquet files, in order of file name and row.
-
-    A row's name is ``FILE/ROW``; its size is that of its file, since the files' bytes are not read.
-
-    Parameters
-    ----------
-    folder
-        Holds ``<split>-00000-of-00001.parquet`` or the like, itself or below (``data/``).
-    split
-        Take the files whose names begin with it.
+def read_parquet_files(folder: Path, files: Sequence[Path]) -> Table:
+    """List the rows of Parquet files; the images' bytes are not read, so a row's size is that of its file.
 
     Raises
     ------
     UserError
-        No such files, several splits and none chosen, or no column of images.
+        A file cannot be read, the files have different columns, or none of images.
     """
-    files = [file for file in sorted(folder.rglob("*.parquet")) if file.name.startswith(split)]
-    if not files:
-        raise UserError(_no_files(folder, split))
-    splits = sorted({file.name.partition("-")[0].removesuffix(".parquet") for file in files})
-    if not split and len(splits) > 1:
-        raise UserError(f"{folder} holds several splits; say which: split = {' or '.join(map(repr, splits))}")
-    schema = pl.scan_parquet(files[0]).collect_schema()
-    image = next((name for name in _IMAGE_COLUMNS if name in schema), None)
-    if image is None:
-        raise UserError(
-            f"{files[0]}: no column of images among {', '.join(schema)}; one of {', '.join(_IMAGE_COLUMNS)}"
-        )
-    label = next((name for name in _LABEL_COLUMNS if name in schema and schema[name].is_integer()), None)
-    plain = [name for name, kind in schema.items() if name != image and not kind.is_nested() and kind != pl.Binary]
-    heights = [pl.scan_parquet(file).select(pl.len()).collect().item() for file in files]
-    table = pl.concat([pl.scan_parquet(file).select(plain).collect() for file in files])
+    pa = need_pyarrow()
+    from pyarrow import parquet
+
+    try:
+        schema = parquet.read_schema(files[0])
+        kinds = {f.name: f.type for f in schema}
+        texts_or_numbers = [n for n, kind in kinds.items() if pa.types.is_integer(kind) or _is_text(pa, kind)]
+        plain = [n for n, kind in kinds.items() if not pa.types.is_nested(kind) and not _is_binary(pa, kind)]
+        columns = pick_columns(list(kinds), texts_or_numbers, plain, files[0])
+        path = f"{columns.image}.path" if _has_path(pa, kinds[columns.image]) else None
+        wanted = [*columns.plain, *([columns.label] if columns.label else []), *([path] if path else [])]
+        heights = [parquet.read_metadata(file).num_rows for file in files]
+        read = pa.concat_tables([_columns(parquet, file, wanted) for file in files])
+    except (pa.ArrowException, OSError) as error:
+        raise UserError(f"{folder}: its Parquet files cannot be read: {str(error).splitlines()[0]}") from None
+    table: pl.DataFrame = pl.from_arrow(read) if wanted else pl.DataFrame()  # type: ignore[assignment]
     file_of = np.repeat(np.arange(len(files), dtype=np.int32), heights)
     row_of = np.concatenate([np.arange(height, dtype=np.int64) for height in heights])
-    labels = np.full(len(row_of), NO_LABEL, dtype=np.int32)
-    if label is not None:
-        labels = table.get_column(label).fill_null(NO_LABEL).cast(pl.Int32).to_numpy().copy()
     relative = [file.relative_to(folder).with_suffix("").as_posix() for file in files]
-    names = tuple(f"{relative[f]}/{row:08}" for f, row in zip(file_of, row_of, strict=True))
-    sizes = np.asarray([file.stat().st_size for file in files], dtype=np.int64)[file_of]
+    labels, classes = label_numbers(
+        table.get_column(columns.label) if columns.label else None,
+        len(row_of),
+        class_names({**(schema.metadata or {}), **(parquet.read_metadata(files[0]).metadata or {})}, columns.label),
+    )
+    metadata = {name: as_column(table.get_column(name)) for name in columns.plain}
+    if path:
+        metadata.setdefault(FILE_NAME, as_column(table.get_column(columns.image).struct.field("path")))
     return Table(
-        names,
+        tuple(f"{relative[f]}/{row:08}" for f, row in zip(file_of, row_of, strict=True)),
         labels,
-        _class_names(files[0], label),
-        sizes,
-        {name: as_column(table.get_column(name)) for name in plain if name != label},
-        ParquetSource(tuple(files), image, file_of, row_of),
+        classes,
+        np.asarray([file.stat().st_size for file in files], dtype=np.int64)[file_of],
+        metadata,
+        ParquetSource(tuple(files), columns.image, file_of, row_of),
     )
 
 
-def _no_files(folder: Path, split: str) -> str:
-    if not folder.is_dir():
-        return f"{folder} is not a folder"
-    if next(folder.rglob("*.arrow"), None) is not None:
-        return f"{folder} holds Arrow files; write them as Parquet once: datasets.load_from_disk(...).to_parquet(...)"
-    wanted = f" whose name begins with {split!r}" if split else ""
-    return f"{folder} holds no .parquet file{wanted}"
+def _columns(parquet: Any, file: Path, wanted: Sequence[str]) -> Any:
+    # Not read_table, which does not read one field of a column alone.
+    with parquet.ParquetFile(file) as opened:
+        return opened.read(columns=list(wanted))
 
 
-def _class_names(file: Path, label: str | None) -> tuple[str, ...]:
-    """Return the label names that Hugging Face keeps in the file's own metadata, if it does."""
-    if label is None:
-        return ()
-    try:
-        features = json.loads(pl.read_parquet_metadata(file)["huggingface"])["info"]["features"]
-        names = features[label]["names"]
-    except (KeyError, TypeError, ValueError, AttributeError):  # AttributeError: polars before 1.28
-        return ()
-    return tuple(map(str, names))
+def _is_text(pa: Any, kind: Any) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
+def _is_binary(pa: Any, kind: Any) -> bool:
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+
+
+def _has_path(pa: Any, kind: Any) -> bool:
+    return bool(pa.types.is_struct(kind) and kind.get_field_index("path") >= 0)

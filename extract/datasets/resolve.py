@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,9 @@ from cache_schema.records import UNKNOWN, DatasetCard
 from extract.class_spaces import ClassSpace
 from extract.datasets.base import NO_LABEL, ChosenRows, Dataset, ImageSource, manifest_digest
 from extract.datasets.folder import Rows, class_folder_names, read_class_folders, read_flat
-from extract.datasets.listing import list_images
-from extract.datasets.packed import read_packed
+from extract.datasets.labels import label_map
+from extract.datasets.listing import holds_images, list_images
+from extract.datasets.packed import packed_kind, read_packed
 from extract.datasets.spaces import member_indices, space_for
 from extract.datasets.specs import DatasetSpec
 
@@ -38,6 +40,7 @@ def resolve(spec: DatasetSpec) -> Dataset:
     recipe = recipe_for(spec)
     if recipe is not None:
         return apply(recipe, spec)
+    spec = with_reader(spec)
     if spec.reader != "files":
         packed = read_packed(spec)
         return build(
@@ -50,10 +53,21 @@ def resolve(spec: DatasetSpec) -> Dataset:
         )
     if spec.manifest is not None:
         return _from_manifest(spec, spec.manifest)
-    return _from_folder(spec)
+    from extract.datasets.manifest import folder_manifest  # polars is not for decoding processes to import
+
+    metadata = folder_manifest(spec.path)
+    return _from_folder(spec) if metadata is None else _from_manifest(spec, metadata, folders_tell=True)
 
 
-def _from_manifest(spec: DatasetSpec, manifest: Path) -> Dataset:
+def with_reader(spec: DatasetSpec) -> DatasetSpec:
+    """Return the spec with ``reader = "auto"`` decided: files where there are any, else what the folder holds."""
+    if spec.reader != "auto":
+        return spec
+    kind = "" if spec.manifest is not None or holds_images(spec.path) else packed_kind(spec.path)
+    return replace(spec, reader=kind or "files")
+
+
+def _from_manifest(spec: DatasetSpec, manifest: Path, *, folders_tell: bool = False) -> Dataset:
     space = None
     if spec.labels != "none":
         space = _manifest_space(spec, manifest)
@@ -69,7 +83,20 @@ def _from_manifest(spec: DatasetSpec, manifest: Path) -> Dataset:
         captions=spec.captions or None,
         follow_links=spec.follow_links,
     )
-    return build(spec, read.rows, space, metadata=read.metadata, captions=read.captions, problems=read.problems)
+    rows = read.rows
+    if folders_tell and space is None and spec.labels != "none" and spec.role != "ood":
+        space, rows = _labelled_by_folder(spec, rows)
+    return build(spec, rows, space, metadata=read.metadata, captions=read.captions, problems=read.problems)
+
+
+def _labelled_by_folder(spec: DatasetSpec, rows: Rows) -> tuple[ClassSpace | None, Rows]:
+    """Give rows without labels those of their folders, if all of them lie in some."""
+    tops = [path.partition("/")[0] if "/" in path else "" for path in rows.paths]
+    if not all(tops):
+        return None, rows
+    space = _space(spec, sorted(set(tops)))
+    index = label_map(set(tops), space, spec.labels, where=spec.where or str(spec.path))
+    return space, Rows(rows.paths, np.asarray([index[top] for top in tops], dtype=np.int32), rows.sizes)
 
 
 def _manifest_space(spec: DatasetSpec, manifest: Path) -> ClassSpace | None:

@@ -14,7 +14,7 @@ from cache_schema.errors import UserError, nearest
 from cache_schema.records import ROLES
 from extract.datasets.labels import LABEL_KINDS
 
-READERS = ("files", "webdataset", "huggingface")
+READERS = ("auto", "files", "webdataset", "huggingface")
 MAP_RULES = ("max", "restrict", "mean")
 
 
@@ -68,8 +68,8 @@ class DatasetSpec:
     border_crop, already_cropped
         See `extract.datasets.base.Dataset`.
     reader, split
-        ``files``; ``webdataset`` (tar shards) or ``huggingface`` (a data set saved as a folder), and the
-        split in it.
+        ``auto``: files where there are any, else what the folder holds; ``files``; ``webdataset`` (tar shards);
+        ``huggingface`` (Parquet files of a hub repository, Arrow files of ``datasets``). And the split in it.
     licence
         Of the images.
     where
@@ -96,7 +96,7 @@ class DatasetSpec:
     allow_count_mismatch: bool = False
     border_crop: int | None = None
     already_cropped: int | None = None
-    reader: str = "files"
+    reader: str = "auto"
     split: str = ""
     licence: str = ""
     where: str = ""

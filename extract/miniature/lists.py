@@ -22,7 +22,8 @@ _HEADER = """\
 #
 # Weights of your own: the architecture, the file, and for a classifier what its classes are:
 #
-#     timm:resnet50 checkpoint=mine.safetensors id=my-resnet num_classes=1000 classes=imagenet-1k
+#     timm:resnet50 checkpoint=mine.safetensors id=my-resnet               # 1,000 outputs are ImageNet's
+#     timm:resnet50 checkpoint=pets.safetensors id=my-pets classes=pets    # those of '--dataset pets=FOLDER'
 #     open_clip:ViT-B-32 checkpoint=mine.pt id=my-clip source=laion-2b samples_seen=34e9
 #     open_clip:my-clip config=my-clip.json checkpoint=my-clip.safetensors
 #

@@ -31,9 +31,8 @@ def build_shown(out: Path, console: Console, *, quick: bool = False, jobs: int |
     show = _Bars(console) if console.is_terminal else _Lines(console, out)
     with show:
         build(out, quick=quick, jobs=jobs, progress=show)
-    if show.made:
-        seconds = time.monotonic() - begun
-        told = f"built the miniature study in {seconds:.0f} s: {show.made} datasets and training runs in {out}/"
+    if show.begun:
+        told = f"built the miniature study in {time.monotonic() - begun:.0f} s: it lies in {out}/"
         console.print(escape(told), highlight=False, soft_wrap=True)
 
 
@@ -42,13 +41,8 @@ class _Lines:
 
     def __init__(self, console: Console, out: Path) -> None:
         self.console, self.out = console, out
-        self.finished: set[str] = set()
+        self.begun: set[str] = set()
         self.last = 0.0
-
-    @property
-    def made(self) -> int:
-        """Tasks that were not there before."""
-        return len(self.finished)
 
     def __enter__(self) -> _Lines:
         return self
@@ -59,8 +53,7 @@ class _Lines:
     def __call__(self, step: Step) -> None:
         if step.seconds <= 0 and step.done == step.total:
             return  # kept from before
-        if step.done == step.total:
-            self.finished.add(step.task)
+        self.begun.add(step.task)
         now = time.monotonic()
         if self.last and now - self.last < LINE_EVERY:
             return
@@ -68,7 +61,7 @@ class _Lines:
             told = f"building the miniature study in {self.out}/, once: a few minutes on two cores"
         else:
             rate = step.done / max(step.seconds, 1e-9)
-            told = f"miniature: {len(self.finished)} pieces made, now {step.task} at {rate:,.0f} images/s"
+            told = f"miniature: {step.task} at {rate:,.0f} images/s, {step.done:,} of {step.total:,}"
         self.last = now
         self.console.print(escape(told), highlight=False, soft_wrap=True)
 
@@ -87,12 +80,7 @@ class _Bars:
             transient=True,
         )
         self.rows: dict[str, TaskID] = {}
-        self.finished: set[str] = set()
-
-    @property
-    def made(self) -> int:
-        """Tasks that were not there before."""
-        return len(self.finished)
+        self.begun: set[str] = set()
 
     def __enter__(self) -> _Bars:
         self.bars.start()
@@ -104,9 +92,8 @@ class _Bars:
     def __call__(self, step: Step) -> None:
         if step.seconds <= 0 and step.done == step.total:
             return  # kept from before: nothing to watch
+        self.begun.add(step.task)
         if step.task not in self.rows:
             self.rows[step.task] = self.bars.add_task(step.task, total=step.total, rate="")
         rate = f"{step.done / max(step.seconds, 1e-9):,.0f} images/s"
         self.bars.update(self.rows[step.task], completed=step.done, rate=rate)
-        if step.done == step.total:
-            self.finished.add(step.task)

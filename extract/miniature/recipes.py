@@ -115,8 +115,8 @@ _WIT_VIT = _clip(
     "test_vit",
     "vit",
     "mini-wit",
-    20_000,
-    {"wit-vit-5k": 0.25, "wit-vit-10k": 0.5, "wit-vit-20k": 1.0},
+    32_000,
+    {"wit-vit-8k": 0.25, "wit-vit-16k": 0.5, "wit-vit-32k": 1.0},
     settings=_VIT,
 )
 _LAION_VIT = _clip(
@@ -124,8 +124,8 @@ _LAION_VIT = _clip(
     "test_vit",
     "vit",
     "mini-laion",
-    28_000,
-    {"laion-vit-7k": 0.25, "laion-vit-14k": 0.5, "laion-vit-28k": 1.0},
+    60_000,
+    {"laion-vit-20k": 1 / 3, "laion-vit-40k": 2 / 3, "laion-vit-60k": 1.0},
     settings=_VIT,
 )
 _WIT_CNN = _clip(
@@ -140,7 +140,7 @@ RECIPES: tuple[Recipe, ...] = (
     _LAION_VIT,
     _WIT_CNN,
     _LAION_CNN,
-    _clip("laion-sigmoid", "vit-native", "vit", "mini-laion", 12_000, {}, settings={"sigmoid": True, "lr": 1e-3}),
+    _clip("laion-sigmoid", "vit-native", "vit", "mini-laion", 16_000, {}, settings={"sigmoid": True, "lr": 1e-3}),
     _supervised("resnet", "test_resnet", "cnn", 12_000, 48, settings=_FAST),
     _supervised("efficientnet", "test_efficientnet", "cnn", 14_000, 48, settings=_FAST),
     _supervised("convnext", "test_convnext", "cnn", 12_000, 48, settings={"smoothing": 0.1}),

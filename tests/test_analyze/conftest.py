@@ -218,7 +218,7 @@ def toy_store(tmp_path):
                 logit_scale=scale,
                 group="clip-zero-shot" if scale else "supervised-in1k",
             ),
-            dataset=DatasetCard(id=dataset, role=role, class_space="toy", n_classes=n_classes, **card),
+            dataset=DatasetCard(**{"id": dataset, "role": role, "class_space": "toy", "n_classes": n_classes} | card),
             logits=np.asarray(logits, np.float32),
             labels=None if role == "ood" else np.asarray(labels),
             image_ids=[f"{dataset}/{i:06d}.jpg" for i in range(n)],

@@ -342,3 +342,21 @@ def test_settings_are_checked(tmp_path):
         read_settings(tmp_path / "none.toml")
     with pytest.raises(UserError, match="must be a section"):
         override(study_defaults(), {"split": 3}, "here")
+
+
+def test_the_worst_class_is_a_number_of_its_own(tmp_path) -> None:
+    """A name among the options would make another column of every model."""
+    labels = np.repeat(np.arange(3, dtype=np.int32), 10)
+    logits = np.eye(3, dtype=np.float32)[labels]
+    logits[10:17] = np.eye(3, dtype=np.float32)[0]  # class 1: three of ten right
+    cache_schema.write_store(
+        tmp_path, model=cache_schema.ModelCard(id="m"),
+        dataset=cache_schema.DatasetCard(id="d", role="id", n_classes=3),
+        logits=logits, labels=labels, image_ids=[str(i) for i in range(30)],
+    )  # fmt: skip
+    table = evaluate(cache_schema.open_cache(tmp_path), only=["accuracy"]).table
+    found = {row["metric"]: row for row in table.iter_rows(named=True)}
+    assert found["worst_class_accuracy"]["value"] == pytest.approx(0.3)
+    assert (found["worst_class"]["value"], found["worst_class"]["n"]) == (1.0, 10)
+    assert found["worst_class"]["direction"] == "none"
+    assert found["worst_class_accuracy"]["options"] == ""

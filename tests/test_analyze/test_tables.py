@@ -326,3 +326,24 @@ def test_bad_options_exit_with_2(
     source = write_results(small, tmp_path / "r.parquet")
     assert main(["table", str(source), *words]) == 2
     assert len(capsys.readouterr().err.strip().splitlines()) == 1
+
+
+def test_what_a_reader_looks_for_comes_first() -> None:
+    names = ("invalid_images", "mean_class_accuracy", "nll", "top1")
+    frame = to_frame(
+        [row(m, n, 0.5, dataset=d, role=r) for d, r in (("a-far", "ood"), ("b-shift", "shift"), ("c-val", "id"))
+         for m in ("z", "y") for n in names]
+    )  # fmt: skip
+    tables = build_tables(frame)
+    assert [table.page["dataset"] for table in tables] == ["c-val", "b-shift", "a-far"]
+    assert [column.name for column in tables[0].columns] == ["top1", "nll", "mean_class_accuracy", "invalid_images"]
+    assert tables[0].rows == (("z",), ("y",))  # models stay as the table has them
+    (wide,) = build_tables(select(frame, {"metric": "top1"}), columns=["dataset"])
+    assert [column.name for column in wide.columns] == ["c-val", "b-shift", "a-far"]
+
+
+def test_one_prompt_set_beside_classifiers_needs_no_note() -> None:
+    mixed = [row("clip", "top1", 0.5, head="openai-80"), row("net", "top1", 0.6)]
+    assert build_tables(to_frame(mixed))[0].notes == ()
+    two = [*mixed, row("clip2", "top1", 0.4, head="photo-1")]
+    assert "head is" in build_tables(to_frame(two))[0].notes[0]

@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+import io
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from cache_schema.errors import UserError
 from extract.class_spaces import class_space
-from extract.datasets import read_datasets_toml
+from extract.datasets import DatasetSpec, read_datasets_toml, resolve
 from extract.datasets.finding import find
 from extract.datasets.maps import class_map
 
 WNIDS = class_space("imagenet-1k").wnids or ()
+
+
+def write_tar(path: Path, members: dict[str, bytes]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w") as tar:
+        for name, data in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
 
 
 @pytest.fixture
@@ -37,6 +49,7 @@ def test_root_finds_checks_and_writes(shelf: Path, tmp_path: Path, run_extract: 
     assert "1,280" in done.stdout
     assert "7,500" in done.stdout
     assert "allow_count_mismatch" in done.stdout
+    assert "1 found whole, 2 with a problem" in done.stdout
     assert "Not found: imagenet-val" in done.stdout
     assert "imagenet-c-* (95)" in done.stdout
     (spec,) = read_datasets_toml(out)
@@ -76,6 +89,49 @@ def test_without_anything_the_known_ones_are_listed(tmp_path: Path, run_extract:
     done = run_extract("datasets", cwd=tmp_path)
     for word in ("imagenet-val", "50,000", "objectnet", "18,574 or 18,514", "--root DIR"):
         assert word in done.stdout
+
+
+@pytest.mark.parametrize("width", [40, 80, 120, 200])
+def test_no_word_is_cut_off_at_any_width(
+    shelf: Path, run_extract: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, width: int
+) -> None:
+    words = ["imagenet-a", "7,500", "ImageNet_A", "shape/Cue_Conflict", "allow_count_mismatch", "with a problem"]
+    monkeypatch.setenv("COLUMNS", str(width))
+    lines = run_extract("datasets", "--root", shelf, code=1).stdout.splitlines()
+    text = "\n".join(lines)
+    assert all(word in text for word in words)
+    assert "…" not in text
+    known = run_extract("datasets", cwd=shelf).stdout
+    assert all(len(line) <= width for line in known.splitlines()[:-1])
+
+
+def test_sets_in_one_folder_that_are_not_there_are_no_problems(
+    tmp_path: Path, run_extract: Callable[..., Any]
+) -> None:
+    """ImageNet's folder without a training set, ImageNet-C with one corruption of nineteen."""
+    for place in ("ImageNet/val", "ImageNet-C/fog/1"):
+        (tmp_path / place / WNIDS[0]).mkdir(parents=True)
+        (tmp_path / place / WNIDS[0] / "ILSVRC2012_val_00000001.JPEG").touch()
+    done = run_extract("datasets", "--root", tmp_path, code=1)
+    assert "Not found: imagenet-train" in done.stdout
+    assert "imagenet-c-* (94)" in done.stdout
+    assert "imagenet-c-fog-1" in done.stdout
+    assert "3 with a problem" in done.stdout  # imagenet-val, imagenet-real, imagenet-c-fog-1
+
+
+def test_packed_copies_are_found_by_the_names_that_they_bear(tmp_path: Path) -> None:
+    write_tar(tmp_path / "wds_imagenet-a" / "test" / "0.tar", {"a.jpg": b"x", "a.cls": b"6"})
+    place = tmp_path / "hub" / "datasets--somebody--imagenet-1k-wds" / "snapshots" / "abc"
+    write_tar(place / "imagenet1k-validation-00.tar", {"a.jpg": b"x", "a.cls": b"6"})
+    (place.parent.parent / "refs").mkdir()
+    (place.parent.parent / "refs" / "main").write_text("abc")
+    findings = {finding.name: finding for finding in find(tmp_path)}
+    for name in ("imagenet-a", "imagenet-val"):
+        assert "1 images" in findings[name].problem
+        assert findings[name].count == 1
+    assert findings["imagenet-train"].path is None
+    with pytest.raises(UserError, match="holds the split 'imagenet1k-validation' alone; train is wanted"):
+        resolve(DatasetSpec(name="imagenet-train", path=place, allow_count_mismatch=True))
 
 
 @pytest.mark.parametrize(

@@ -381,7 +381,7 @@ def test_a_build_is_seen_with_and_without_a_terminal(
     progress.build_shown(tmp_path, console)
     assert "model/vit" in text.getvalue()
     assert "10 images/s" in text.getvalue()
-    assert "1 datasets and training runs" in text.getvalue()
+    assert "built the miniature study" in text.getvalue()
     assert "data/val" not in text.getvalue()
     if not terminal:
         text.truncate(0)

@@ -149,7 +149,7 @@ def test_own_classes_are_named_by_a_dataset_or_a_file(study: Path, run_extract) 
     assert {store.model.id for store in cache_schema.open_cache(study / "cache").stores("predictions")} == {
         "dataset", "file",
     }  # fmt: skip
-    assert "if these are its classes in this order, add classes=mine to its line" in done.stderr
+    assert "if these are its classes in this order, put classes=mine into its line" in done.stderr
     assert "skipped other on mine: it classifies into 3-classes-" in done.stderr
     (study / "own.txt").write_text(f"{model}x num_classes=4 classes=names.txt".replace("num_classes=3 ", ""))
     assert "names 3 classes, x answers in 4" in run_extract(*words, cwd=study, code=2).stderr

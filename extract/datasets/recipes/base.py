@@ -12,13 +12,21 @@ from numpy.typing import NDArray
 
 from cache_schema.errors import UserError
 from extract.class_spaces import IMAGENET_1K, ClassSpace, class_space
-from extract.datasets.base import Dataset, ImageSource
+from extract.datasets.base import NO_LABEL, Dataset, ImageSource, NoSuchLayout
 from extract.datasets.folder import Rows, read_class_folders, read_flat
 from extract.datasets.labels import looks_like_wnid
-from extract.datasets.listing import list_images, subfolders
-from extract.datasets.packed import read_packed
+from extract.datasets.listing import holds_images, list_images, subfolders
+from extract.datasets.packed import packed_kind, read_packed
 from extract.datasets.resolve import build, folder_column
 from extract.datasets.specs import DatasetSpec
+
+
+class CountMismatch(UserError):
+    """A copy that is not whole, or more than that; ``count`` is what is there."""
+
+    def __init__(self, message: str, count: int) -> None:
+        super().__init__(message)
+        self.count = count
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +46,10 @@ class Found:
 
 
 Reader = Callable[[Path, DatasetSpec], Found]
+
+TEST_SPLITS = ("test", "validation", "val")
+ANY_SPLIT = (*TEST_SPLITS, "train")
+"""Of sets that have one split, which copies call ``train`` as a tool's default."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +78,13 @@ class Recipe:
         Default of ``class_map_rule``.
     packable
         Whether shards and tables hold enough to read it: labels alone, no names of folders or frames.
+    splits
+        Words that name its split in shards and tables, best first.
+    repack
+        Makes rows found in shards or tables those of the files, where names are needed.
+    basis
+        What the expected numbers rest on: counted in the set's own files, stated by its owners, or stated by others
+        who use it. Numbers that nobody's statement was found for would say so.
     note
         One line on a trap or a choice.
     """
@@ -84,6 +103,9 @@ class Recipe:
     mask: Callable[[], tuple[int, ...]] | None = None
     map_rule: str = "max"
     packable: bool = True
+    splits: tuple[str, ...] = TEST_SPLITS
+    repack: Callable[[Found, DatasetSpec], Found] | None = None
+    basis: str = ""
     note: str = ""
 
 
@@ -97,12 +119,13 @@ def apply(recipe: Recipe, spec: DatasetSpec) -> Dataset:
         allow that.
     """
     where = spec.where or f"dataset {spec.name}"
-    found = recipe.read(spec.path, spec) if spec.reader == "files" else _unpack(recipe, spec, where)
+    found = _read(recipe, spec, where)
     count = len(found.rows.paths)
     if recipe.expected and count not in recipe.expected and not spec.allow_count_mismatch:
-        raise UserError(
-            f"{where}: {count:,} images below {found.root}, but {recipe.name} has {counts(recipe)};"
-            " allow_count_mismatch = true goes on with what is there"
+        raise CountMismatch(
+            f"{where}: {count:,} images below {found.root}, but {recipe.name} has {counts(recipe)}"
+            f" ({recipe.basis or 'by general knowledge'}); allow_count_mismatch = true goes on with what is there",
+            count,
         )
     class_map = spec.class_map if spec.class_map is not None else found.class_map
     mask = spec.class_mask
@@ -134,19 +157,38 @@ def apply(recipe: Recipe, spec: DatasetSpec) -> Dataset:
     )
 
 
+def _read(recipe: Recipe, spec: DatasetSpec, where: str) -> Found:
+    """Read files as the recipe knows them, or shards and tables where the folder holds those instead."""
+    if spec.reader not in ("auto", "files"):
+        return _unpack(recipe, spec, where)
+    try:
+        return recipe.read(spec.path, spec)
+    except UserError:
+        kind = packed_kind(spec.path) if spec.reader == "auto" else ""
+        if not kind or not recipe.packable:
+            raise
+        # Archives beside the unpacked images are no layout of their own.
+        if holds_images(spec.path):
+            raise
+    return _unpack(recipe, replace(spec, reader=kind), where)
+
+
 def _unpack(recipe: Recipe, spec: DatasetSpec, where: str) -> Found:
     """Read shards or tables: labels are indices, WordNet ids or names of ImageNet's classes."""
     if not recipe.packable:
         raise UserError(f"{where}: {recipe.name} is read from files, since its labels hang on their names")
-    unlabelled_spec = replace(spec, labels="none") if recipe.role == "ood" else spec
-    packed = read_packed(unlabelled_spec, class_space(IMAGENET_1K))
-    return Found(
+    is_ood = recipe.role == "ood"
+    packed = read_packed(replace(spec, labels="none") if is_ood else spec, class_space(IMAGENET_1K), recipe.splits)
+    if not is_ood and (packed.rows.labels == NO_LABEL).all():
+        raise UserError(f"{where}: the {packed.layout} in {spec.path} hold no labels; unpack them to class folders")
+    found = Found(
         root=spec.path,
         rows=packed.rows,
         layout=packed.layout,
         metadata=packed.metadata,
         source=packed.source,
     )
+    return recipe.repack(found, spec) if recipe.repack is not None else found
 
 
 def counts(recipe: Recipe) -> str:
@@ -183,7 +225,7 @@ def class_folders(*inside: str, labels: str = "auto") -> Reader:
         root = next((c for c in candidates(path, inside) if has_class_folders(c)), None)
         if root is None:
             places = ", ".join(("the folder itself", *inside))
-            raise UserError(
+            raise NoSuchLayout(
                 f"{spec.where or path}: no folders named by WordNet id or class index in {path}"
                 f" (looked in {places}); set path = to the folder that holds them"
             )

@@ -80,6 +80,7 @@ RECIPES = (
         expected=(5_000,),
         read=_karpathy("dataset_coco.json", "images"),
         packable=False,
+        basis="the size that the split is known by: COCO 5k test",
         note='split = "val" takes the other one',
     ),
     Recipe(
@@ -90,5 +91,6 @@ RECIPES = (
         expected=(1_000,),
         read=_karpathy("dataset_flickr30k.json", "images", "flickr30k-images", "flickr30k_images"),
         packable=False,
+        basis="the size that the split is known by: Flickr 1k test",
     ),
 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -9,12 +11,14 @@ import numpy as np
 
 from cache_schema.errors import UserError
 from extract.class_spaces import IMAGENET_1K, class_space
+from extract.datasets.base import ChosenRows
 from extract.datasets.folder import Rows, read_class_folders
 from extract.datasets.listing import list_images
 from extract.datasets.maps import real_labels
 from extract.datasets.recipes.base import Found, Recipe, candidates, class_folders, has_class_folders
 from extract.datasets.recipes.val_labels import file_number, find_labels
 from extract.datasets.specs import DatasetSpec
+from extract.datasets.tables import FILE_NAME
 
 VAL = "imagenet-val"
 _VAL_PLACES = (
@@ -46,31 +50,64 @@ def read_val(path: Path, spec: DatasetSpec) -> Found:
         labels = np.asarray([label_of[Path(item.path).stem] for item in flat], dtype=np.int32)
         sizes = np.asarray([item.size for item in flat], dtype=np.int64)
         rows, layout = Rows(tuple(item.path for item in flat), labels, sizes), f"flat, labels from {source}"
-    names = [path.rpartition("/")[2] for path in rows.paths]
-    order = sorted(range(len(names)), key=names.__getitem__)
-    rows = Rows(tuple(rows.paths[i] for i in order), rows.labels[order], rows.sizes[order])
+    return _by_file_name(
+        Found(root=root, rows=rows, layout=layout), [path.rpartition("/")[2] for path in rows.paths]
+    )
+
+
+def _by_file_name(found: Found, names: Sequence[str]) -> Found:
+    """Return the rows ordered and called by file name, with their ReaL labels."""
+    order = np.asarray(sorted(range(len(names)), key=names.__getitem__), dtype=np.intp)
     keys = tuple(names[i] for i in order)
     double = next((a for a, b in pairwise(keys) if a == b), None)
     if double is not None:
-        raise UserError(f"{root}: the file name {double!r} occurs in two folders; ImageNet-val's names are unique")
-    return Found(root=root, rows=rows, layout=layout, keys=keys, metadata={"real_labels": _real_column(keys)})
+        raise UserError(f"{found.root}: the file name {double!r} occurs twice; ImageNet-val's names are unique")
+    rows = Rows(tuple(found.rows.paths[i] for i in order), found.rows.labels[order], found.rows.sizes[order])
+    columns = {name: column[order] for name, column in found.metadata.items()}
+    return replace(
+        found,
+        rows=rows,
+        keys=keys,
+        metadata={**columns, "real_labels": _real_column(keys)},
+        source=ChosenRows(found.source, order) if found.source is not None else None,
+    )
+
+
+def repack_val(found: Found, spec: DatasetSpec) -> Found:
+    """Return rows of shards or tables under the file names of ImageNet-val, if all of them tell their number.
+
+    The number stands in the name of a shard's member, or in the name that a table keeps beside the image. Rows without
+    it keep the names ``FILE/ROW``: ReaL labels and ImageNet-X, which go by the number, are then not to be had.
+    """
+    told = found.metadata.get(FILE_NAME, np.asarray(found.rows.paths, dtype=object))
+    numbers = [file_number(str(name)) for name in told]
+    if None in numbers:
+        return found
+    metadata = {name: column for name, column in found.metadata.items() if name != FILE_NAME}
+    return _by_file_name(replace(found, metadata=metadata), [f"ILSVRC2012_val_{number:08}.JPEG" for number in numbers])
 
 
 def read_real(path: Path, spec: DatasetSpec) -> Found:
     """Read those images of ImageNet-val that have ReaL labels; the label is the first, ``label_set`` has
     all.
     """
-    val = read_val(path, spec)
-    assert val.keys is not None
-    texts = val.metadata["real_labels"]
+    return _with_real_labels(read_val(path, spec), spec)
+
+
+def _with_real_labels(val: Found, spec: DatasetSpec) -> Found:
+    if val.keys is None:
+        val = repack_val(val, spec)
+    texts = val.metadata.get("real_labels", np.asarray([], dtype=object))
     keep = np.flatnonzero(texts != "")
     if not keep.size:
         raise UserError(f"{val.root}: no file is named ILSVRC2012_val_<number>, by which ReaL labels are looked up")
     first = np.asarray([int(str(texts[i]).split()[0]) for i in keep], dtype=np.int32)
     rows = Rows(tuple(val.rows.paths[i] for i in keep), first, val.rows.sizes[keep])
     metadata = {"label_set": texts[keep], "val_label": val.rows.labels[keep].astype(np.int64)}
+    assert val.keys is not None
     keys = tuple(val.keys[i] for i in keep)
-    return Found(root=val.root, rows=rows, layout=val.layout, keys=keys, metadata=metadata)
+    source = ChosenRows(val.source, keep) if val.source is not None else None
+    return Found(root=val.root, rows=rows, layout=val.layout, keys=keys, metadata=metadata, source=source)
 
 
 def _names(folder: Path) -> list[str]:
@@ -104,6 +141,9 @@ RECIPES = (
         ),
         expected=(50_000,),
         read=read_val,
+        splits=("validation", "val"),
+        repack=repack_val,
+        basis="stated by ImageNet's owners",
         note="flat copies need a label file; rows are keyed by file name",
     ),
     Recipe(
@@ -121,7 +161,9 @@ RECIPES = (
         ),
         expected=(46_837,),
         read=read_real,
-        packable=False,
+        splits=("validation", "val"),
+        repack=_with_real_labels,
+        basis="counted in the list of ReaL labels that timm ships",
         note="right = any label of label_set; the 3,163 images without ReaL labels are left out",
     ),
     Recipe(
@@ -131,6 +173,8 @@ RECIPES = (
         folders=("imagenet-train", "ILSVRC2012_img_train", "imagenet", "ILSVRC2012", "imagenet-1k", "ILSVRC"),
         expected=(1_281_167,),
         read=class_folders("train", "ILSVRC2012_img_train", "ILSVRC/Data/CLS-LOC/train", "Data/CLS-LOC/train"),
+        splits=("train",),
+        basis="stated by ImageNet's owners",
         note="streamed whole; per_class = 50 images a class are kept as a bank",
     ),
 )

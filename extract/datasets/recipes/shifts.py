@@ -7,7 +7,7 @@ from __future__ import annotations
 from functools import partial
 
 from extract.datasets.maps import index_list
-from extract.datasets.recipes.base import Recipe, class_folders
+from extract.datasets.recipes.base import ANY_SPLIT, Recipe, class_folders
 from extract.datasets.recipes.imagenet import VAL
 
 # ImageNetV2's own lettering.
@@ -35,6 +35,7 @@ def _v2(letter: str, variant: str) -> Recipe:
         expected=(10_000,),
         read=class_folders(*names, *(f"*/{name}" for name in names)),
         shift_of=VAL,
+        basis="stated by its owners",
         licence="mit",
         note="numeric folders are class indices",
     )
@@ -51,6 +52,7 @@ def _corruption(group: str, corruption: str, severity: int) -> Recipe:
         read=class_folders(place, f"{group}/{place}", f"*/{place}"),
         shift_of=VAL,
         already_cropped=_C_SIDE,
+        basis="each is made from all of ImageNet-val",
         licence="cc-by-4.0",
         note="224 x 224 already: 224 models take it as it is",
     )
@@ -66,6 +68,8 @@ RECIPES = (
         expected=(7_500,),
         read=class_folders("imagenet-a"),
         shift_of=VAL,
+        splits=ANY_SPLIT,
+        basis="counted by the ImageNet testbed",
         licence="mit",
         mask=partial(index_list, "a"),
         note="logits restricted to its 200 classes",
@@ -78,6 +82,8 @@ RECIPES = (
         expected=(30_000,),
         read=class_folders("imagenet-r"),
         shift_of=VAL,
+        splits=ANY_SPLIT,
+        basis="counted by the ImageNet testbed",
         licence="mit",
         mask=partial(index_list, "r"),
         note="logits restricted to its 200 classes",
@@ -90,6 +96,8 @@ RECIPES = (
         expected=(50_889,),
         read=class_folders("sketch", "imagenet-sketch", "data/sketch"),
         shift_of=VAL,
+        splits=ANY_SPLIT,
+        basis="counted by others; the ImageNet testbed's table rounds it to 50,000",
         note="about 51 a class, not 50",
     ),
     Recipe(
@@ -100,6 +108,7 @@ RECIPES = (
         expected=(50_000,),
         read=class_folders("val", "stylized-imagenet/val"),
         shift_of=VAL,
+        basis="made from all of ImageNet-val, as the ImageNet testbed counts it",
         note="made by each user: no two copies need be equal",
     ),
     Recipe(
@@ -110,6 +119,7 @@ RECIPES = (
         expected=(50_000,),
         read=class_folders("imagenet-cartoon", "val"),
         shift_of=VAL,
+        basis="made from all of ImageNet-val",
         licence="cc-by-4.0",
         note="made from ImageNet-val: not independent of it",
     ),
@@ -121,6 +131,7 @@ RECIPES = (
         expected=(50_000,),
         read=class_folders("imagenet-drawing", "val"),
         shift_of=VAL,
+        basis="made from all of ImageNet-val",
         licence="cc-by-4.0",
         note="made from ImageNet-val: not independent of it",
     ),
