@@ -72,7 +72,11 @@ def fit_id_set(source: Source, settings: Settings, suites: set[str], threads: in
     Of a summary only the split is made: its fits were made with it.
     """
     labels = source.store.column("label") if source.is_summary else source.store.labels
-    valid = source.store.column("valid") if source.is_summary else source.store.valid
+    if source.is_summary:  # an imported table has rows of images that could be read, and no column to say so
+        has = "valid" in source.store.columns()
+        valid = source.store.column("valid") if has else np.ones(len(labels), np.bool_)
+    else:
+        valid = source.store.valid
     try:
         if _several_labels(source):
             raise UserError(NO_LIKELIHOOD)
