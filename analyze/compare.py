@@ -13,13 +13,14 @@ from analyze import metrics
 from analyze.cases import build_cases
 from analyze.evaluate import choose
 from analyze.intervals import PairedDifference, paired_difference
+from analyze.label_sets import NO_LIKELIHOOD, OWN
 from analyze.predictions import BLOCK_ROWS
 from analyze.settings import Settings
 from analyze.sources import LABELLED, Source, sources_of
 from analyze.suites.calibration import brier_each
 from analyze.summaries import Summary
 from analyze.views import ClassView
-from cache_schema.errors import CloserlookError, UserError, nearest
+from cache_schema.errors import CloserlookError, UserError
 
 if TYPE_CHECKING:
     from cache_schema.cache import Cache
@@ -76,7 +77,7 @@ def compare_models(
     cache
         An open cache.
     models
-        Two or more ids.
+        Ids or patterns of two models or more, in the order of the result.
     settings
         Options.
     datasets
@@ -93,11 +94,9 @@ def compare_models(
     """
     sources = [s for s in sources_of(cache) if s.role in LABELLED]
     known = {s.model for s in sources}
-    for name in models:
-        if name not in known:
-            raise UserError(f"no model {name!r} in this cache{nearest(name, known)}")
-    if len(models) < 2 or len(set(models)) != len(models):
-        raise UserError("name two different models or more to compare")
+    models = list(dict.fromkeys(name for word in models for name in choose(known, [word], "model")))
+    if len(models) < 2:
+        raise UserError(f"name two different models or more to compare; only {models[0]} is chosen")
     wanted = choose({s.dataset for s in sources}, datasets, "dataset")
     found: list[Comparison] = []
     problems: dict[str, str] = {}
@@ -192,6 +191,8 @@ def ensemble_numbers(sources: Sequence[Source], use: NDArray[np.bool_]) -> dict[
     """
     if any(source.is_summary for source in sources):
         raise UserError("an ensemble needs all probabilities: the big stores")
+    if OWN in sources[0].store.metadata:
+        raise UserError(NO_LIKELIHOOD)
     stores = [source.store for source in sources]
     views = [ClassView.of(store.dataset, store.n_classes) for store in stores]
     if len({view.n_classes for view in views}) != 1:
@@ -202,8 +203,11 @@ def ensemble_numbers(sources: Sequence[Source], use: NDArray[np.bool_]) -> dict[
     correct = np.zeros(n, np.bool_)
     for start in range(0, n, BLOCK_ROWS):
         here = slice(start, min(start + BLOCK_ROWS, n))
-        members = (_probabilities(s, v, here) for s, v in zip(stores, views, strict=True))
-        mean = np.mean(list(members), axis=0)
+        # One member at a time: memory does not grow with their number.
+        mean = _probabilities(stores[0], views[0], here)
+        for store, view in zip(stores[1:], views[1:], strict=True):
+            mean += _probabilities(store, view, here)
+        mean /= len(stores)
         rows = np.arange(mean.shape[0])
         prediction = mean.argmax(axis=1)
         confidence[here] = mean[rows, prediction]

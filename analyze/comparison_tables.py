@@ -1,14 +1,19 @@
-"""Comparisons of models as printable tables."""
+"""Comparisons of models as printable tables, and as a file."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from analyze.compare import Comparison
+from cache_schema.errors import UserError
 
 if TYPE_CHECKING:
+    import polars as pl
     from rich.table import Table
+
+WRITERS = (".csv", ".parquet")
 
 
 def comparison_tables(comparisons: Sequence[Comparison]) -> Iterator[Table]:
@@ -18,6 +23,57 @@ def comparison_tables(comparisons: Sequence[Comparison]) -> Iterator[Table]:
     yield _numbers(comparisons)
     if len(comparisons[0].models) > 2:
         yield _pairs(comparisons)
+
+
+def check_output(path: Path) -> None:
+    """Refuse a file whose ending tells no format."""
+    if path.suffix not in WRITERS:
+        raise UserError(f"{path}: comparisons are written as {' or '.join(WRITERS)}")
+
+
+def write_comparisons(comparisons: Sequence[Comparison], path: Path) -> None:
+    """Write every number of comparisons, as CSV or Parquet by the file's ending."""
+    check_output(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    frame = comparison_frame(comparisons)
+    if path.suffix == ".csv":
+        frame.write_csv(path)
+    else:
+        frame.write_parquet(path)
+
+
+def comparison_frame(comparisons: Sequence[Comparison]) -> pl.DataFrame:
+    """Return the numbers of comparisons, one a row.
+
+    Returns
+    -------
+    polars.DataFrame
+        Columns ``dataset metric model other value low high p_value n``. A model's own number has no ``other``; a
+        pair's (``agreement``, ``error_consistency``, ``difference of METRIC``) has; the ensemble's model is
+        ``mean probability``.
+    """
+    import polars as pl
+
+    rows: list[dict[str, object]] = []
+    for found in comparisons:
+        base = {"dataset": found.dataset, "n": found.n}
+        for metric, values in found.values.items():
+            own = zip(found.models, values, strict=True)
+            rows += [{**base, "metric": metric, "model": model, "value": value} for model, value in own]
+        for metric, value in found.ensemble.items():
+            rows.append({**base, "metric": metric, "model": "mean probability", "value": value})
+        for i, model in enumerate(found.models):
+            for j, other in enumerate(found.models[:i]):
+                pair = {**base, "model": other, "other": model}
+                rows.append({**pair, "metric": "agreement", "value": float(found.agreement[i, j])})
+                rows.append({**pair, "metric": "error_consistency", "value": float(found.consistency[i, j])})
+        for metric, difference in found.differences.items():
+            told = {"value": difference.difference, "low": difference.low, "high": difference.high}
+            pair = {**base, "model": found.models[0], "other": found.models[1], "p_value": difference.p_value}
+            rows.append({**pair, "metric": f"difference of {metric}", **told})
+    texts = dict.fromkeys(("dataset", "metric", "model", "other"), pl.String())
+    numbers = dict.fromkeys(("value", "low", "high", "p_value"), pl.Float64())
+    return pl.DataFrame(rows, schema={**texts, **numbers, "n": pl.Int64()})
 
 
 def _numbers(comparisons: Sequence[Comparison]) -> Table:

@@ -95,7 +95,7 @@ def evaluate(
     only
         Suites or metrics; everything when None.
     models, datasets
-        Ids or patterns.
+        Ids or patterns. The in-distribution sets are read for what is fitted on them even where they are not asked for.
     cells
         Rows of earlier runs: what has not changed is taken from there, and new rows are put there.
     sources
@@ -118,7 +118,8 @@ def evaluate(
     chosen_datasets = set(choose({s.dataset for s in sources}, datasets, "dataset"))
     cells = cells if cells is not None else Cells(None)
     by_model = {
-        name: [s for s in sources if s.model == name and s.dataset in chosen_datasets] for name in chosen_models
+        name: [s for s in sources if s.model == name and (s.dataset in chosen_datasets or s.role == "id")]
+        for name in chosen_models
     }
     jobs = max(1, min(jobs or os.cpu_count() or 1, len(by_model)))
     threads = threads or max(1, (os.cpu_count() or 1) // jobs)
@@ -128,7 +129,8 @@ def evaluate(
     lock = threading.Lock()
 
     def work(name: str) -> None:
-        model_keys, computed = _one_model(by_model[name], suites, settings, cells, threads, lock, resampling)
+        own = by_model[name]
+        model_keys, computed = _one_model(own, chosen_datasets, suites, settings, cells, threads, lock, resampling)
         with lock:
             keys[name] = model_keys
             result.computed += computed
@@ -152,6 +154,9 @@ def evaluate(
             raise
     result.keys = [key for name in chosen_models for key in keys.get(name, [])]
     table = cells.table(result.keys)
+    if datasets:
+        # Means over sets have no dataset of their own.
+        table = table.filter(pl.col("dataset").is_in(sorted(chosen_datasets)) | (pl.col("dataset") == ""))
     if wanted:
         table = table.filter(pl.col("metric").is_in(sorted(wanted)))
     result.table = table
@@ -160,6 +165,7 @@ def evaluate(
 
 def _one_model(
     sources: list[Source],
+    chosen: set[str],
     suites: Sequence[Suite],
     settings: Settings,
     cells: Cells,
@@ -168,7 +174,7 @@ def _one_model(
     resampling: Resampling | None,
 ) -> tuple[list[str], int]:
     """Make sure that every cell of a model is there; its keys, and how many had to be computed."""
-    plan = [entry for suite in suites for entry in _plan(suite, sources, settings)]
+    plan = [entry for suite in suites for entry in _plan(suite, sources, chosen, settings)]
     missing = [(key, suite, dataset) for key, suite, dataset in plan if key not in cells]
     if missing:
         roles = {role for _, suite, _ in missing for role in suite.uses}
@@ -190,11 +196,15 @@ def _one_model(
     return [key for key, _, _ in plan], len(missing)
 
 
-def _plan(suite: Suite, sources: list[Source], settings: Settings) -> Iterable[tuple[str, Suite, str]]:
+def _plan(
+    suite: Suite, sources: list[Source], chosen: set[str], settings: Settings
+) -> Iterable[tuple[str, Suite, str]]:
     """Yield key, suite and dataset of each cell of a suite; a key holds everything that its numbers depend
     on.
     """
-    own = [s.dataset for s in sources if s.role in suite.roles] if suite.level == "dataset" else [""]
+    own = [""]
+    if suite.level == "dataset":
+        own = [s.dataset for s in sources if s.role in suite.roles and s.dataset in chosen]
     for dataset in own:
         inputs = [s for s in sources if s.dataset == dataset or s.role in suite.uses]
         if not inputs:

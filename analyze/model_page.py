@@ -139,10 +139,32 @@ def _factors(results: pl.DataFrame) -> Table | None:
         pl.col("value").is_not_null(),
         ~pl.col("options").str.contains('"correct"'),
     )
-    table = _table("accuracy by factor", "factor", "dataset", "images", "accuracy %")
+    title = "by factor (error ratio: 1 is no harder than the whole; dim: its interval holds 1)"
+    table = _table(title, "factor", "dataset", "images", "accuracy %", "error ratio", "ECE %", "gap %", "NLL")
     for row in rows.iter_rows(named=True):
-        table.add_row(row["factor"], row["dataset"], f"{row['n']:,}", _percent(row, interval=True))
+        own = results.filter(pl.col("dataset") == row["dataset"], pl.col("options") == row["options"])
+        more = {m: _one(own, metric=m, factor=row["factor"]) for m in ("error_ratio", "ece", "calibration_gap", "nll")}
+        table.add_row(
+            row["factor"],
+            row["dataset"],
+            f"{row['n']:,}",
+            _percent(row, interval=True),
+            _ratio(more["error_ratio"]),
+            _percent(more["ece"]),
+            _percent(more["calibration_gap"]),
+            _plain(more["nll"]),
+        )
     return table
+
+
+def _ratio(row: dict[str, Any] | None) -> str:
+    if row is None:
+        return "-"
+    text = f"{row['value']:.2f}"
+    if row["low"] is None:
+        return text
+    text += f" \\[{row['low']:.2f}, {row['high']:.2f}]"
+    return f"[dim]{text}[/dim]" if row["low"] <= 1.0 <= row["high"] else text
 
 
 def _shape(results: pl.DataFrame) -> Table | None:

@@ -1,7 +1,10 @@
 """Compare models on the same images: paired differences, agreement, error consistency, and what an ensemble scores.
 
-With two models each difference has a bootstrap interval and a permutation p-value; with more, the agreement of every
-pair is shown.
+    analyze compare CACHE resnet50.a1_in1k my-clip            differences with intervals and p-values
+    analyze compare CACHE 'laion-*' resnet50.a1_in1k          any number of models: every pair, and their ensemble
+
+The ensemble is the mean of the chosen models' probabilities. With two models each difference has a bootstrap interval
+and a permutation p-value; with more, the agreement and the error consistency of every pair are shown.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ from analyze.argument_types import at_least
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
     parser.add_argument("cache", help="folder of the cache")
-    parser.add_argument("models", nargs="+", metavar="MODEL", help="two ids, or more")
+    parser.add_argument("models", nargs="+", metavar="MODEL", help="two models or more: ids, or patterns with * and ?")
     parser.add_argument("--datasets", metavar="PATTERNS", help="datasets, comma-separated, * and ? allowed")
     parser.add_argument("--bootstrap", type=at_least(1), default=1000, metavar="N", help="resamples (default 1000)")
     parser.add_argument(
@@ -23,6 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--seed", type=at_least(0), default=0, help="seed of both (default 0)")
     parser.add_argument("--no-ensemble", action="store_true", help="do not read the logits for the ensemble")
+    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="also write every number (.csv or .parquet)")
     parser.add_argument("--config", type=Path, metavar="TOML", help="options in place of the study's defaults")
 
 
@@ -33,9 +37,11 @@ def run(args: argparse.Namespace) -> int:
     import cache_schema
     from analyze.commands.metrics import words
     from analyze.compare import compare_models
-    from analyze.comparison_tables import comparison_tables
+    from analyze.comparison_tables import check_output, comparison_tables, write_comparisons
     from analyze.settings import read_settings
 
+    if args.output is not None:
+        check_output(args.output)
     found, problems = compare_models(
         cache_schema.open_cache(args.cache),
         args.models,
@@ -46,6 +52,8 @@ def run(args: argparse.Namespace) -> int:
         seed=args.seed,
         ensemble=not args.no_ensemble,
     )
+    if args.output is not None and found:
+        write_comparisons(found, args.output)
     console = Console()
     for table in comparison_tables(found):
         console.print(table)

@@ -32,11 +32,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
     from rich.console import Console
+    from rich.markup import escape
 
     import cache_schema
     from analyze.annotations import FACTORS, read_annotations
     from analyze.commands.metrics import words
-    from analyze.factor_tables import evaluate_factors, factor_table
+    from analyze.factor_pages import factor_table, reasons
+    from analyze.factor_tables import evaluate_factors
     from analyze.progress import model_progress
     from analyze.results import write_results
     from analyze.settings import read_settings
@@ -68,10 +70,14 @@ def run(args: argparse.Namespace) -> int:
             datasets=words(args.datasets),
             progress=progress,
         )
-    Console().print(factor_table(result.table))
+    printed = factor_table(result.table)
+    if printed is not None:
+        Console().print(printed)
+    for reason in reasons(result.table):
+        console.print(f"[red]no number[/red] {escape(reason)}", highlight=False, soft_wrap=True)
     if args.output:
         write_results(result.table, args.output)
         console.print(f"{len(result.table)} rows in {args.output}", highlight=False, soft_wrap=True)
     for model, reason in result.failures.items():
         console.print(f"[red]failed[/red] {model}: {reason}", highlight=False, soft_wrap=True)
-    return 1 if result.failures else 0
+    return 1 if result.failures or printed is None else 0

@@ -127,8 +127,8 @@ def _numbers(
     column: str = "",
 ) -> Iterator[Number]:
     """Yield the numbers of each factor, and the worst; calibration where the rows held out are told."""
-    if not column:
-        yield _with(proportion(case, "top1", int(correct.sum()), correct.size), variant | {"subset": "annotated"})
+    whole = {"subset": f"annotated:{column}" if column else "annotated"}
+    yield _with(proportion(case, "top1", int(correct.sum()), correct.size), variant | whole)
     level = case.settings["accuracy"]["confidence_level"]
     results = factor_results(correct, members, level=level)
     for result in results:

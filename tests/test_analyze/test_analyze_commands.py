@@ -98,7 +98,7 @@ def test_bad_words_are_answered_in_one_line(study, tmp_path, capsys):
 def test_show_prints_the_card_and_the_numbers(study, capsys):
     assert main(["show", str(study), "one"]) == 0
     text = capsys.readouterr().out
-    for words in ("supervised IN-1k", "accuracy and calibration", "OOD detection", "accuracy by factor", "shape bias"):
+    for words in ("supervised IN-1k", "accuracy and calibration", "OOD detection", "by factor", "shape bias"):
         assert words in text
 
 
@@ -224,6 +224,22 @@ def test_factors_of_a_plain_column(study, tmp_path):
     out = tmp_path / "f.parquet"
     assert main(["factors", str(study), "--columns", "texture", "--datasets", "cue", "-o", str(out)]) == 0
     assert "texture=cat" in set(read_results(out)["factor"])
+
+
+def test_factors_say_what_is_missing(study, tmp_path, capsys):
+    assert main(["factors", str(study), "--columns", "textur"]) == 2
+    assert "did you mean texture" in capsys.readouterr().err
+    path = tmp_path / "elsewhere.jsonl"
+    path.write_text('{"file_name": "other.jpg", "pose": 1}')
+    assert main(["factors", str(study), "--annotations", str(path), "--factor-labels", "multi"]) == 1
+    printed = capsys.readouterr()
+    assert "none of the 200 images is annotated" in printed.err
+    assert printed.out == ""
+    # One model is a table of factors with their intervals, and says when it is calibrated.
+    assert main(["factors", str(study), "--models", "one", "-o", str(tmp_path / "f.parquet")]) == 0
+    assert "overall" in capsys.readouterr().out
+    table = read_results(tmp_path / "f.parquet").filter(pl.col("metric") == "nll", pl.col("calibrator") != "")
+    assert table["value"].is_not_null().all()
 
 
 def test_factors_without_annotations_say_what_to_give(toy_store, tmp_path, capsys):

@@ -312,6 +312,16 @@ def test_without_an_id_set_calibrated_numbers_have_a_reason(toy_store, tmp_path)
     assert reasons.str.contains("no in-distribution set").all()
 
 
+def test_a_part_of_the_datasets_gives_the_same_numbers(small_cache, table):
+    """What is fitted on the ID set does not depend on whether its own numbers are asked for."""
+    keys = ["model", "dataset", "metric", "id_dataset", "score", "calibrator", "subset", "factor", "options"]
+    whole = table.filter(pl.col("dataset").is_in(["hard", "near-one"])).sort(keys)
+    part = evaluate(small_cache, datasets=["hard", "near-*"]).table
+    assert set(part["dataset"]) == {"hard", "near-one", "near-two", ""}
+    part = part.filter(pl.col("dataset").is_in(["hard", "near-one"])).sort(keys)
+    assert part.equals(whole)
+
+
 def test_unknown_names_get_the_nearest(small_cache):
     with pytest.raises(UserError, match="did you mean auroc"):
         evaluate(small_cache, only=["aurocc"])

@@ -1,0 +1,109 @@
+"""Accuracies by factor as a person reads them: a printable table, and what could not be had."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+FEW = 3
+"""Up to so many models and datasets the factors are the rows, with room for intervals."""
+
+_TITLE = "accuracy by factor in % (dim: its interval holds the overall accuracy)"
+
+
+def factor_table(table: pl.DataFrame) -> Table | None:
+    """Return the factor accuracies as a printable table, None where there is not one.
+
+    A number whose interval holds the model's overall accuracy is dim: so few images decide nothing.
+    """
+    plain = table.filter(~pl.col("options").str.contains('"correct"'))
+    accuracies = plain.filter(pl.col("metric") == "factor_accuracy", pl.col("value").is_not_null())
+    if accuracies.is_empty():
+        return None
+    parts = [
+        (str(model), str(dataset), part, _overall(plain, str(model), str(dataset)))
+        for (model, dataset), part in accuracies.group_by("model", "dataset", maintain_order=True)
+    ]
+    names = accuracies["factor"].unique(maintain_order=True).to_list()
+    return _by_factor(parts, names) if len(parts) <= FEW else _by_model(parts, names)
+
+
+def reasons(table: pl.DataFrame) -> Iterator[str]:
+    """Yield why numbers are missing, each reason once with the datasets and how many models it concerns."""
+    rows = table.filter(pl.col("reason") != "").group_by("dataset", "reason", maintain_order=True)
+    for dataset, reason, models in rows.agg(pl.col("model").n_unique()).iter_rows():
+        yield f"{dataset} ({models} model{'s' if models != 1 else ''}): {reason}"
+
+
+def _by_model(parts: list[tuple[str, str, pl.DataFrame, dict[str, float]]], names: list[str]) -> Table:
+    from rich.markup import escape
+    from rich.table import Table
+
+    printed = Table(title=_TITLE, title_justify="left")
+    printed.add_column("model")
+    printed.add_column("dataset")
+    printed.add_column("overall", justify="right")
+    counts: dict[str, int] = {}
+    for _, _, part, _ in parts:
+        for factor, n in part.select("factor", "n").iter_rows():
+            counts[factor] = max(counts.get(factor, 0), n)
+    for name in names:
+        printed.add_column(f"{escape(name)}\nn={counts[name]}", justify="right")
+    for model, dataset, part, overall in parts:
+        cells = {row["factor"]: _cell(row, overall) for row in part.iter_rows(named=True)}
+        shown = " / ".join(f"{100 * value:.1f}" for value in dict.fromkeys(overall.values()))
+        printed.add_row(escape(model), escape(dataset), shown, *[cells.get(name, "") for name in names])
+    return printed
+
+
+def _by_factor(parts: list[tuple[str, str, pl.DataFrame, dict[str, float]]], names: list[str]) -> Table:
+    from rich.markup import escape
+    from rich.table import Table
+
+    printed = Table(title=_TITLE, title_justify="left")
+    printed.add_column("factor")
+    for model, dataset, _, _ in parts:
+        printed.add_column("images", justify="right")
+        printed.add_column(f"{escape(model)}\n{escape(dataset)}", justify="right")
+    whole: list[str] = []
+    for _, _, _, overall in parts:
+        shown = " / ".join(f"{100 * value:.1f}" for value in dict.fromkeys(overall.values()))
+        whole += ["", shown]
+    printed.add_row("overall", *whole)
+    printed.add_section()
+    cells = [{row["factor"]: row for row in part.iter_rows(named=True)} for _, _, part, _ in parts]
+    for name in names:
+        line: list[str] = []
+        for found, (_, _, _, overall) in zip(cells, parts, strict=True):
+            row = found.get(name)
+            line += ["", ""] if row is None else [f"{row['n']:,}", _cell(row, overall, interval=True)]
+        printed.add_row(escape(name), *line)
+    return printed
+
+
+def _overall(table: pl.DataFrame, model: str, dataset: str) -> dict[str, float]:
+    """Accuracy over all images that the factors divide: by metadata column, the empty name for the visual factors."""
+    found = table.filter(
+        pl.col("model") == model,
+        pl.col("dataset") == dataset,
+        pl.col("metric") == "top1",
+        pl.col("subset").str.starts_with("annotated"),
+        pl.col("value").is_not_null(),
+    )
+    return {subset.partition(":")[2]: value for subset, value in found.select("subset", "value").iter_rows()}
+
+
+def _cell(row: dict[str, Any], overall: dict[str, float], *, interval: bool = False) -> str:
+    text = f"{100 * row['value']:.1f}"
+    if interval and row["low"] is not None:
+        text += f" \\[{100 * row['low']:.1f}, {100 * row['high']:.1f}]"
+    column = row["factor"].partition("=")[0] if "=" in row["factor"] else ""
+    whole = overall.get(column)
+    if whole is not None and row["low"] is not None and row["low"] <= whole <= row["high"]:
+        return f"[dim]{text}[/dim]"
+    return text
