@@ -11,14 +11,13 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import (
     BarColumn,
-    MofNCompleteColumn,
     Progress,
     ProgressColumn,
     Task,
     TextColumn,
-    TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.table import Column
 from rich.text import Text
 
 from extract.events import Event
@@ -64,15 +63,16 @@ class Reporter:
         self._models: set[str] = set()
         self._begun = self._last_line = time.monotonic()
         self._progress = Progress(
-            TextColumn("[bold]{task.description}"),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            _Rate(),
-            TimeElapsedColumn(),
+            # What is being done gives way on a narrow terminal; the numbers do not.
+            TextColumn("[bold]{task.description}", table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis")),
+            BarColumn(bar_width=16),
+            TextColumn("{task.percentage:>3.0f} %"),
+            _Rate(table_column=Column(no_wrap=True, justify="right")),
+            TimeRemainingColumn(table_column=Column(no_wrap=True)),
             TextColumn("left"),
-            TimeRemainingColumn(),
             console=self.console,
             transient=True,
+            expand=True,
             disable=not self.console.is_terminal,
         )
         self._task = self._progress.add_task("starting", total=max(total_rows, 1))
