@@ -53,17 +53,25 @@ LARGE = ("vit_base_patch32_clip_224", "resnet50", "vit_large_patch14_clip_224")
 WANTED = {"a": ">= 4x", "b": "<= 1.15x", "c": "< 5%", "d": "<= 0.40x", "e": "flat", "f": ">= 0.90", "g": ""}
 
 
-def photographs(root: Path, n: int) -> None:
-    """Write n JPEGs of 500 x 375 with the detail, and so the bytes and the decoding cost, of photographs."""
-    rng = np.random.default_rng(0)
+def photographs(root: Path, n: int, kept: Path) -> None:
+    """Link n JPEGs of 500 x 375 with the detail, and so the bytes and the decoding cost, of photographs."""
     (root / "all").mkdir(parents=True)
+    kept.mkdir(parents=True, exist_ok=True)
     for index in range(n):
-        layers = [
-            np.asarray(Image.fromarray(rng.integers(0, 256, (side, side, 3), np.uint8)).resize((500, 375)), np.float32)
-            for side in (4, 16, 64, 256)
-        ]
-        pixels = sum(weight * layer for weight, layer in zip((0.4, 0.2, 0.2, 0.2), layers, strict=True))
-        Image.fromarray(np.asarray(pixels, np.uint8)).save(root / "all" / f"{index:05}.jpg", quality=95)
+        name = f"{index:05}.jpg"
+        if not (kept / name).exists():
+            photograph(np.random.default_rng(index)).save(kept / name, quality=95)
+        (root / "all" / name).symlink_to((kept / name).absolute())
+
+
+def photograph(rng: np.random.Generator) -> Image.Image:
+    """Return a picture of coarse and fine detail."""
+    layers = [
+        np.asarray(Image.fromarray(rng.integers(0, 256, (side, side, 3), np.uint8)).resize((500, 375)), np.float32)
+        for side in (4, 16, 64, 256)
+    ]
+    pixels = sum(weight * layer for weight, layer in zip((0.4, 0.2, 0.2, 0.2), layers, strict=True))
+    return Image.fromarray(np.asarray(pixels, np.uint8))
 
 
 class Bench:
@@ -83,7 +91,7 @@ class Bench:
         self.size = 224 if args.gpu_models else args.size
         self.batch = 32 if args.device == "cpu" else 256
         self.precision = "fp32" if args.device == "cpu" else "bf16"
-        photographs(self.root, args.images)
+        photographs(self.root, args.images, args.photographs or folder / "kept")
         self.dataset = resolve(
             spec_from_table("photographs", {"path": str(self.root), "labels": "none", "classes": "imagenet-1k"}, folder)
         )
@@ -219,6 +227,8 @@ def seconds(run: Callable[[], object]) -> float:
 def memory_of(n: int, args: argparse.Namespace) -> int:
     """Return the peak memory of a process that runs a pass over n images, in KiB."""
     options = {"--memory-of": n, "--models": 2, "--size": args.size, "--workers": args.workers, "--device": args.device}
+    if args.photographs:
+        options["--photographs"] = args.photographs
     words = [str(word) for pair in options.items() for word in pair]
     return int(subprocess.check_output([sys.executable, __file__, *words], text=True).split()[-1])
 
@@ -233,6 +243,7 @@ def main() -> int:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--gpu-models", action="store_true", help="ViT-B/32, ResNet-50 and ViT-L/14 for small ones")
     parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--photographs", type=Path, help="make them in this folder and keep them")
     parser.add_argument("--json", type=Path, help="write every repeat's figures here")
     parser.add_argument("--memory-of", type=int, metavar="N", help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -245,7 +256,7 @@ def main() -> int:
             print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
             return 0
         runs = list(bench.repeats())
-    few, many = max(args.images // 2, 32), args.images * 2
+    few, many = max(args.images // 4, 32), args.images
     medians = {key: statistics.median(run[key] for run in runs) for key in runs[0]}
     medians["e"] = memory_of(many, args) / memory_of(few, args)
     if args.json:

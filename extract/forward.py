@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -21,6 +21,10 @@ from extract.models.pixels import true_float32
 
 QUEUED_BYTES = 128 << 20
 """Outputs that may wait for the writer, over all models of a pass: enough to outlast a slow moment of the disk."""
+
+
+WRITTEN_ROWS = 256
+"""Rows of a model that are written together."""
 
 
 class NotFiniteError(RuntimeError):
@@ -102,12 +106,17 @@ class _Output:
 
 @dataclass(eq=False)
 class _Writer:
-    """Appends outputs to their sinks in a thread of its own, so that compression and disk never hold up the device."""
+    """Appends outputs to their sinks in a thread of its own, so that compression and disk never hold up the device.
+
+    Small batches of one model are put together first: a few hundred rows cost little more than a few dozen.
+    """
 
     clock: Clock
     inbox: queue.SimpleQueue[_Output | None] = field(default_factory=queue.SimpleQueue)
     room: threading.Condition = field(default_factory=threading.Condition)
     waiting: int = 0
+    held: dict[int, list[_Output]] = field(default_factory=dict)
+    held_bytes: int = 0
 
     def __post_init__(self) -> None:
         self.thread = threading.Thread(target=self._loop, name="writer", daemon=True)
@@ -115,28 +124,41 @@ class _Writer:
 
     def _loop(self) -> None:
         while (output := self.inbox.get()) is not None:
-            try:
-                self._write(output)
-            except Exception as error:  # noqa: BLE001  # one model's failure must not stop the others
-                output.runner.error = error
-            with self.room:
-                self.waiting -= output.size
-                self.room.notify()
-            del output
+            if output.events is not None:
+                output.events[1].synchronize()
+                self.clock.forward += output.events[0].elapsed_time(output.events[1]) / 1000
+                self.clock.forwarded += len(output.valid)
+            mine = self.held.setdefault(id(output.runner), [])
+            mine.append(output)
+            self.held_bytes += output.size
+            if sum(len(held.valid) for held in mine) >= WRITTEN_ROWS:
+                self._write(mine)
+            elif self.held_bytes >= QUEUED_BYTES // 2:  # never so much that nothing more can come in
+                self._write_all()
+            del output, mine
+        self._write_all()
 
-    def _write(self, output: _Output) -> None:
-        if output.events is not None:
-            output.events[1].synchronize()
-            self.clock.forward += output.events[0].elapsed_time(output.events[1]) / 1000
-            self.clock.forwarded += len(output.valid)
-        if output.runner.error is not None:
-            return
+    def _write_all(self) -> None:
+        for outputs in self.held.values():
+            if outputs:
+                self._write(outputs)
+
+    def _write(self, outputs: list[_Output]) -> None:
+        """Append what is held of a model; the list is empty afterwards."""
+        runner, size = outputs[0].runner, sum(output.size for output in outputs)
         begun, on_core = time.perf_counter(), time.thread_time()
         try:
-            _append(output)
-        finally:
-            self.clock.write += time.perf_counter() - begun
-            self.clock.write_cpu += time.thread_time() - on_core
+            if runner.error is None:
+                _append(outputs)
+        except Exception as error:  # noqa: BLE001  # one model's failure must not stop the others
+            runner.error = error
+        outputs.clear()
+        self.clock.write += time.perf_counter() - begun
+        self.clock.write_cpu += time.thread_time() - on_core
+        self.held_bytes -= size
+        with self.room:
+            self.waiting -= size
+            self.room.notify()
 
     def put(self, output: _Output) -> None:
         begun = time.perf_counter()
@@ -153,19 +175,30 @@ class _Writer:
         self.clock.write_wait += time.perf_counter() - begun
 
 
-def _append(output: _Output) -> None:
-    features = output.features.numpy()
-    logits = None if output.logits is None else output.logits.numpy()
+def _append(outputs: Sequence[_Output]) -> None:
+    """Check and write rows of one model that follow one another."""
+    valid = _joined([output.valid for output in outputs])
+    features = _joined([output.features.numpy() for output in outputs])
+    rows = [output.logits.numpy() for output in outputs if output.logits is not None]
+    logits = _joined(rows) if rows else None
     for what, array in (("features", features), ("logits", logits)):
         if array is None:
             continue
-        bad = ~np.isfinite(array).all(axis=1) & output.valid
-        if bad.any():
-            row = output.start + int(np.flatnonzero(bad)[0])
-            raise NotFiniteError(f"the model gives NaN or infinite {what} from row {row} on ({bad.sum()} rows there)")
-        if not output.valid.all():
-            array[~output.valid] = np.nan
-    output.runner.sink.append(features, logits, output.valid)
+        # A NaN is its own largest number: one look at the extremes tells whether every row needs one.
+        if not (np.isfinite(array.max()) and np.isfinite(array.min())):
+            bad = ~np.isfinite(array).all(axis=1) & valid
+            if bad.any():
+                row = outputs[0].start + int(np.flatnonzero(bad)[0])
+                raise NotFiniteError(
+                    f"the model gives NaN or infinite {what} from row {row} on ({bad.sum()} of {len(bad)} rows there)"
+                )
+        if not valid.all():
+            array[~valid] = np.nan
+    outputs[0].runner.sink.append(features, logits, valid)
+
+
+def _joined(parts: list[NDArray[Any]]) -> NDArray[Any]:
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 def _forward(runner: Runner, pixels: torch.Tensor, padded: int = 0) -> tuple[torch.Tensor, torch.Tensor | None]:

@@ -12,7 +12,7 @@ from cache_schema.errors import UserError
 from extract.class_spaces import BUILT_IN, IMAGENET_1K, ClassSpace, class_space
 from extract.datasets.base import Dataset
 from extract.datasets.spaces import content_name
-from extract.forward_version import FORWARD_VERSION
+from extract.forward_version import FORWARD_VERSION, forward_version
 from extract.models.base import Prepared
 from extract.options import RunOptions
 from extract.preprocess import Geometry, Preprocessing
@@ -137,13 +137,14 @@ def job_identity(job: Job, weights_digest: str, options: RunOptions) -> str:
     if job.prompts is not None and job.dataset.class_space is not None:
         prompts = f"{job.prompts.digest}:{job.dataset.class_space.digest}"
     reference = data.role == "reference"
+    precision = job.model.spec.options.get("precision", options.precision)
     return identities.prediction_identity(
         library=card.library,
         name=_architecture(job.model),
         tag=card.tag,
         weights_digest=weights_digest,
         preprocessing=job.preprocessing.to_record(),
-        precision=job.model.spec.options.get("precision", options.precision),
+        precision=precision,
         dataset_id=data.id,
         dataset_digest=job.dataset.digest,
         class_space=data.class_space,
@@ -153,7 +154,7 @@ def job_identity(job: Job, weights_digest: str, options: RunOptions) -> str:
         # A bank of another size is another reference.
         logits_kind=f"reference:{data.extra.get('bank_per_class', 50)}" if reference else "logits",
         features_dtype=options.features_dtype,
-        forward_version=FORWARD_VERSION,
+        forward_version=forward_version(card.library, card.name, precision),
     )
 
 

@@ -4,13 +4,13 @@ set.
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,7 @@ from extract.models.base import (
 from extract.models.cards import model_card
 from extract.models.open_clip_configs import quick_gelu_mismatch
 from extract.models.pixels import Normalizer, body_precision, check_precision, true_float32
+from extract.models.projection import float32_projection
 from extract.models.text_cache import TextCache
 from extract.models.weights import checkpoint_file, explaining, file_digest, known_digest
 from extract.preprocess import from_open_clip
@@ -170,7 +171,10 @@ class OpenClipModel(LoadedModel):
                 f" {prepared.preprocessing.geometry.output_size}; leave input_size= away"
             )
         self.module: Any = module.eval().to(self.device)
-        self._tower = self.module.encode_image
+        if self.device.type == "cuda":
+            self.module.visual.to(memory_format=torch.channels_last)
+        # CoCa's own default is to normalise.
+        self._tower = functools.partial(self.module.encode_image, normalize=False)
         self.feature_width = int(source.model["embed_dim"])
         self.card = replace(
             prepared.card,
@@ -179,6 +183,9 @@ class OpenClipModel(LoadedModel):
             logit_scale=module.logit_scale.detach().exp().item(),
             logit_bias=None if module.logit_bias is None else module.logit_bias.detach().item(),
         )
+        self._project: Callable[[torch.Tensor], torch.Tensor] = torch.Tensor.float
+        if self.precision != "fp32":
+            self._project = float32_projection(self.module.visual)
         self._source = source
         self._normalize = Normalizer(prepared.preprocessing, self.device)
         tower = json.dumps(
@@ -191,10 +198,10 @@ class OpenClipModel(LoadedModel):
     def forward(self, pixels: torch.Tensor) -> Outputs:
         """Return the projected image embedding, not normalised; see `LoadedModel.forward`."""
         with body_precision(self.device, self.precision):
-            features: torch.Tensor = self._tower(self._normalize(pixels))
-        return Outputs(features.float(), None)
+            pooled: torch.Tensor = self._tower(self._normalize(pixels))
+        return Outputs(self._project(pooled), None)
 
-    @cached_property
+    @functools.cached_property
     def _tokenizer(self) -> Any:
         try:
             return configs.tokenizer_of(self._source)

@@ -23,6 +23,7 @@ from extract.model_list import ModelSpec, parse_line
 from extract.models import load, open_clip_configs, prepare, weights
 from extract.models.base import HeadUnavailable, LoadedModel, WeightsUnavailable
 from extract.models.open_clip_models import OpenClipModel
+from extract.models.projection import float32_projection
 from extract.prompts import PromptSet, prompt_set
 
 TEXT = {"context_length": 16, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1}
@@ -231,6 +232,41 @@ def test_precision_moves_the_image_tower_only(saved: Path) -> None:
     assert not torch.equal(a, b)
     torch.testing.assert_close(a, b, atol=0.1, rtol=0.1)
     np.testing.assert_array_equal(exact.head(PETS).weight, half.head(PETS).weight)
+
+
+RESNET = {"image_size": 32, "layers": [1, 1, 1, 1], "width": 8, "patch_size": None}
+TOWERS: dict[str, dict[str, Any]] = {
+    "own transformer": CONFIGS["clip"],
+    "timm's": CONFIGS["tower"],
+    "resnet": {"embed_dim": 24, "vision_cfg": RESNET, "text_cfg": TEXT},
+}
+
+
+@pytest.mark.parametrize("config", TOWERS.values(), ids=TOWERS)
+def test_the_projection_is_in_float32_whatever_the_tower_runs_in(config: dict[str, Any]) -> None:
+    tower = library_model(config).visual
+    size = config["vision_cfg"]["image_size"]
+    images = torch.randn(4, 3, size, size, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        exact = tower(images)
+        with torch.autocast("cpu", torch.bfloat16):
+            rounded = tower(images).float()
+        project = float32_projection(tower)
+        torch.testing.assert_close(project(tower(images)), exact, rtol=1e-5, atol=1e-6)
+        with torch.autocast("cpu", torch.bfloat16):
+            pooled = tower(images)
+        found = project(pooled)
+    assert torch.equal(rounded, rounded.bfloat16().float())
+    assert not torch.equal(found, found.bfloat16().float())
+    assert (found - exact).norm() < (rounded - exact).norm()
+
+
+def test_coca_embeddings_are_not_normalized_either() -> None:
+    (line,) = parse_line("open_clip:coca_ViT-B-32 allow_random=yes id=coca")
+    model = load(prepare(line))
+    pixels = torch.randint(0, 256, (2, 3, 224, 224), dtype=torch.uint8)
+    features = model.forward(pixels).features
+    assert not torch.allclose(features.norm(dim=1), torch.ones(2), atol=1e-3)
 
 
 def test_a_config_says_how_images_are_seen(saved: Path, tmp_path: Path) -> None:
