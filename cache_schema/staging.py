@@ -69,7 +69,7 @@ class Stage:
         self.folder = target.parent / f"{PREFIX}{host}-{os.getpid()}-{secrets.token_hex(4)}-{target.name}"
         self.folder.mkdir()
         self._lock = os.open(self.folder / LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o644)
-        _try_lock(self._lock)
+        try_lock(self._lock)
         os.write(self._lock, json.dumps({"host": host, "pid": os.getpid(), "boot": boot_id()}).encode())
         self.path = self.folder / target.name
 
@@ -166,7 +166,7 @@ def sync_file(path: Path) -> None:
         os.fsync(file.fileno())
 
 
-def _try_lock(handle: int) -> bool | None:
+def try_lock(handle: int) -> bool | None:
     """Take the lock: True taken, False somebody holds it, None where the file system has no locks."""
     if sys.platform == "win32":
         return None
@@ -213,7 +213,7 @@ def is_live(stage: Path, *, idle_hours: float = IDLE_HOURS) -> bool:
             except ValueError:
                 owner = {}
             if owner and owner.get("boot") == boot_id() != "":
-                taken = _try_lock(handle)
+                taken = try_lock(handle)
                 if taken is not None:
                     return not taken
                 return parts is not None and _runs(int(parts["pid"]))

@@ -299,6 +299,7 @@ def _devices(args: argparse.Namespace, device: str) -> list[str]:
 
 def _run(plan: Plan, options: RunOptions, args: argparse.Namespace, console: Console) -> Reporter:
     from cache_schema.staging import clean_stale
+    from extract.claims import clean_claims
     from extract.engines import engine
     from extract.faults import check_writable
     from extract.progress import Reporter
@@ -311,6 +312,7 @@ def _run(plan: Plan, options: RunOptions, args: argparse.Namespace, console: Con
     if units:
         check_writable(options.cache)
         clean_stale(options.cache)
+        clean_claims(options.cache)
         with reporter:
             engine(args.engine)(units, options, reporter, devices=devices, address=args.address)
     return reporter

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
@@ -17,6 +18,7 @@ from cache_schema import failures
 from cache_schema.backends import BACKENDS
 from cache_schema.errors import CloserlookError, StoreExistsError
 from extract import provenance
+from extract.claims import Claims
 from extract.class_spaces import ClassSpace
 from extract.clock import Clock, finished_line, first_line
 from extract.datasets.base import Dataset
@@ -34,6 +36,7 @@ from extract.prompts import PromptSet
 from extract.sinks import ReferenceSink, StoreSink
 from extract.waves import Member, waves
 
+POLL_SECONDS = 1.0
 SEALERS = 4
 """Stores that are sealed at a time; most of it is waiting for the disk to say that it has them."""
 
@@ -60,6 +63,7 @@ class Worker:
         self.pixels = PixelSource(self.decoder, options)
         self.models = Prefetcher(build, most_models=options.resident)
         self.sealers = ThreadPoolExecutor(SEALERS, "sealer")
+        self.claims = Claims(options.cache)
 
     def close(self) -> None:
         """End the decoding processes and the loading of models; stores that are complete are sealed still."""
@@ -103,12 +107,10 @@ class Worker:
                     self._fail(member.id, job.dataset.card.id, error)
                 continue
             for job in mine:
-                if is_sealed(job, self.options):
-                    self.tell(Event("done", member.id, job.dataset.card.id, text="sealed before"))
-                else:
-                    jobs.setdefault(job.dataset.card.id, []).append((member, job))
-        for members in jobs.values():
-            self._dataset(members)
+                jobs.setdefault(job.dataset.card.id, []).append((member, job))
+        # What another run is at comes last: mostly it is sealed by then.
+        for members in [self._claimed(members) for members in jobs.values()]:
+            self._others(members)
         for member in wave:
             if not is_zero_shot(member.prepared):
                 self._own_heads(member, [head for head in unit.heads if head.model is member.prepared])
@@ -166,6 +168,47 @@ class Worker:
         except StoreExistsError:
             return  # another worker was quicker; a head of that identity is that head
 
+    # -- side by side with other runs on the same cache ----------------------------------------------------------
+
+    def _claimed(self, members: Sequence[tuple[Member, Job]]) -> list[tuple[Member, Job]]:
+        """Run a dataset through the models that nobody else is at; return the others."""
+        free, taken = [], []
+        for member, job in members:
+            where = (member.id, job.dataset.card.id, job.identity)
+            if is_sealed(job, self.options):
+                self.tell(Event("done", *where[:2], text="sealed before"))
+            elif self.claims.take(*where):
+                free.append((member, job))
+            else:
+                taken.append((member, job))
+        try:
+            # Whoever had a claim may have finished between the two questions.
+            free = [(member, job) for member, job in free if not self._sealed_meanwhile(member, job)]
+            if free:
+                self._dataset(free)
+        finally:
+            self.claims.release()
+        return taken
+
+    def _others(self, members: Sequence[tuple[Member, Job]]) -> None:
+        """Wait until nobody else is at these; run what was not finished."""
+        told = False
+        while members:
+            owners = [self.claims.owner(member.id, job.dataset.card.id, job.identity) for member, job in members]
+            at_work = next((owner for owner in owners if owner), "")
+            if not at_work:
+                members = self._claimed(members)
+            elif not told:
+                told = True
+                self.tell(Event("note", text=f"{members[0][1].dataset.card.id}: waiting for {at_work}, which is at it"))
+            else:
+                time.sleep(POLL_SECONDS)
+
+    def _sealed_meanwhile(self, member: Member, job: Job) -> bool:
+        if sealed := is_sealed(job, self.options):
+            self.tell(Event("done", member.id, job.dataset.card.id, text="sealed before"))
+        return sealed
+
     # -- one dataset ---------------------------------------------------------------------------------------------
 
     def _dataset(self, members: Sequence[tuple[Member, Job]]) -> None:
@@ -173,6 +216,10 @@ class Worker:
         runners = [self._runner(member, job) for member, job in members]
         names = ", ".join(member.id for member, _ in members)
         self.tell(Event("pass", names, dataset.card.id))
+
+        def passed(rows: int) -> None:
+            self.claims.beat()
+            self.tell(Event("rows", names, dataset.card.id, rows * len(runners)))
 
         def rates(clock: Clock) -> None:
             if line := first_line(clock, len(dataset), len(runners), self.options.workers):
@@ -183,7 +230,7 @@ class Worker:
                 runners,
                 self.pixels.batches(dataset, geometry, self.options.batch_size),
                 self.device,
-                on_batch=lambda rows: self.tell(Event("rows", names, dataset.card.id, rows * len(runners))),
+                on_batch=passed,
                 on_rates=rates,
                 processes=self.options.workers,
             )

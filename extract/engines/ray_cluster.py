@@ -133,6 +133,7 @@ def _drain(events: Any, listener: Listener) -> None:
 def _unit_task(unit: Unit, options: RunOptions, events: Any, gpu: bool) -> list[Event]:
     """Run one unit in a worker process of the cluster; return what became of it."""
     from cache_schema.staging import clean_stale
+    from extract.claims import clean_claims
     from extract.faults import check_writable
     from extract.worker import Worker
 
@@ -147,6 +148,7 @@ def _unit_task(unit: Unit, options: RunOptions, events: Any, gpu: bool) -> list[
 
     check_writable(options.cache)
     clean_stale(options.cache)
+    clean_claims(options.cache)
     worker = Worker(replace(options, device="cuda:0" if gpu else "cpu"), tell)
     try:
         worker.run(unit)

@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 
 import cache_schema
 from cache_schema.validate import problems
+from extract.claims import Claims
 from extract.forward import Runner, forward_halving
 from extract.models.base import Outputs
 
@@ -40,15 +41,40 @@ def digests(cache: Path) -> dict[tuple[str, str, str], object]:
     return found
 
 
-def in_own_group(words: list[str], folder: str) -> None:
-    """Run the command as the leader of a process group, its output away."""
+def in_own_group(words: list[str], folder: str, log: str = os.devnull) -> None:
+    """Run the command as the leader of a process group, its output away; every pass that begins goes to a log."""
     os.setsid()
     os.chdir(folder)
     from extract.cli import main
+    from extract.progress import Reporter
 
+    told = Reporter.__call__
+
+    def note(self, event) -> None:
+        if event.kind == "pass":
+            with Path(log).open("a") as file:
+                file.write(f"{event.dataset}\t{event.model}\n")
+        told(self, event)
+
+    Reporter.__call__ = note
     with open(os.devnull, "w") as away, contextlib.redirect_stdout(away), contextlib.redirect_stderr(away):  # noqa: PTH123
         code = main(words)
     os._exit(code)
+
+
+def passes(log: Path) -> list[set[tuple[str, str]]]:
+    """Return the passes that began, each as (model, dataset) pairs."""
+    if not log.exists():
+        return []
+    lines = [line.split("\t") for line in log.read_text().splitlines()]
+    return [{(model, dataset) for model in models.split(", ")} for dataset, models in lines]
+
+
+def sealed(cache: Path) -> set[tuple[str, str]]:
+    if not cache.is_dir():
+        return set()
+    opened = cache_schema.open_cache(cache)
+    return {(s.model.id, s.dataset.id) for kind in ("predictions", "reference") for s in opened.stores(kind)}
 
 
 @pytest.fixture
@@ -78,8 +104,11 @@ def test_killed_at_any_moment_the_same_command_finishes_the_same_cache(study: Pa
     lasts = time.monotonic() - begun
     rng = np.random.default_rng(0)
     killed = 0
+    log = study / "passes.log"
     while killed < N_KILLS:
-        process = CONTEXT.Process(target=in_own_group, args=(words("killed"), str(study)))
+        before = sealed(study / "killed")
+        log.unlink(missing_ok=True)
+        process = CONTEXT.Process(target=in_own_group, args=(words("killed"), str(study), str(log)))
         process.start()
         process.join(float(rng.uniform(0, lasts)))
         if process.is_alive():
@@ -88,6 +117,10 @@ def test_killed_at_any_moment_the_same_command_finishes_the_same_cache(study: Pa
             process.kill()
             killed += 1
         process.join()
+        begun_passes, now = passes(log), sealed(study / "killed")
+        # What was sealed is never run again, and a kill costs the pass that it fell into, no other.
+        assert not [one for one in begun_passes if one & before]
+        assert sum(not one <= now for one in begun_passes) <= 1
         if (study / "killed").is_dir():
             for store in cache_schema.open_cache(study / "killed").stores():
                 assert problems(store.path) == []  # whatever is published is whole, after every kill
@@ -96,20 +129,61 @@ def test_killed_at_any_moment_the_same_command_finishes_the_same_cache(study: Pa
             shutil.rmtree(study / "killed")
     run_extract(*words("killed"), cwd=study)
     assert digests(study / "killed") == digests(study / "whole")
-    left = list((study / "killed").rglob(".staged-*"))
+    left = [*(study / "killed").rglob(".staged-*"), *(study / "killed").rglob(".claims")]
     assert left == []
 
 
 @pytest.mark.slow
 def test_two_runs_on_one_cache_lose_time_but_no_data(study: Path, run_extract) -> None:
     run_extract(*words("whole"), cwd=study)
-    runs = [CONTEXT.Process(target=in_own_group, args=(words("shared"), str(study))) for _ in range(2)]
+    log = study / "passes.log"
+    runs = [CONTEXT.Process(target=in_own_group, args=(words("shared"), str(study), str(log))) for _ in range(2)]
     for process in runs:
         process.start()
     for process in runs:
         process.join()
         assert process.exitcode == 0
     assert digests(study / "shared") == digests(study / "whole")
+    # They told each other what they were at, so nothing was run twice.
+    begun = [pair for one in passes(log) for pair in one]
+    assert sorted(begun) == sorted(sealed(study / "shared"))
+    assert not (study / "shared" / ".claims").exists()
+
+
+def test_claims_are_seen_by_others_renewed_and_forgotten(tmp_path: Path) -> None:
+    where = ("model", "pets", "0" * 64)
+    mine = Claims(tmp_path)
+    assert mine.take(*where)
+    assert mine.owner(*where) == ""
+    asking = CONTEXT.Process(target=claim_or_exit, args=(tmp_path, where, False))
+    asking.start()
+    asking.join()
+    assert asking.exitcode == 7  # it was told that somebody is at it
+    mine.release()
+    assert not (tmp_path / ".claims").exists()
+    # A process that dies with its claim held, on this machine: free at once.
+    dying = CONTEXT.Process(target=claim_or_exit, args=(tmp_path, where, True))
+    dying.start()
+    dying.join()
+    assert dying.exitcode == -signal.SIGKILL
+    (left,) = (tmp_path / ".claims").iterdir()
+    assert Claims(tmp_path).owner(*where) == ""
+    # The same of another machine: it counts until it has not been renewed for a while.
+    left.write_text('{"host": "elsewhere", "pid": 1, "boot": "another"}')
+    assert Claims(tmp_path).owner(*where) == "process 1 on elsewhere"
+    assert not Claims(tmp_path).take(*where)
+    os.utime(left, (time.time() - 1000, time.time() - 1000))
+    clean = Claims(tmp_path)
+    assert clean.take(*where)
+    clean.release()
+
+
+def claim_or_exit(cache: Path, where: tuple[str, str, str], die: bool) -> None:
+    claims = Claims(cache)
+    if not claims.take(*where):
+        os._exit(7 if claims.owner(*where).startswith("process ") else 8)
+    if die:
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 @contextlib.contextmanager

@@ -1,0 +1,128 @@
+"""What this process is at, said to others that run on the same cache, so that they begin elsewhere.
+
+A claim is advice: nobody needs one to write a store, and of two that write the same store one loses its time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import socket
+import time
+from pathlib import Path
+
+from cache_schema.naming import slug
+from cache_schema.staging import boot_id, try_lock
+
+FOLDER = ".claims"
+BEAT_SECONDS = 10.0
+STALE_SECONDS = 120.0
+"""A claim that was not renewed for so long is nobody's; on its own machine the end of its process tells at once."""
+
+
+class Claims:
+    """The claims of one process on one cache.
+
+    Parameters
+    ----------
+    cache
+        Folder of the stores; the claims lie in a hidden folder of it.
+    """
+
+    def __init__(self, cache: Path) -> None:
+        self._folder = cache / FOLDER
+        self._held: dict[str, int] = {}
+        self._beaten = time.monotonic()
+
+    def take(self, model: str, dataset: str, identity: str) -> bool:
+        """Claim a store; False where somebody else is at it. A cache that takes no claims counts as free."""
+        name = _name(model, dataset, identity)
+        path = self._folder / name
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            for _ in range(2):
+                # Written under another name first: a claim without its owner's name could not be judged.
+                draft = self._folder / f".{os.getpid()}.{secrets.token_hex(4)}"
+                handle = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644)
+                try:
+                    try_lock(handle)
+                    owner = {"host": socket.gethostname(), "pid": os.getpid(), "boot": boot_id()}
+                    os.write(handle, json.dumps(owner).encode())
+                    os.link(draft, path)
+                except FileExistsError:
+                    os.close(handle)
+                    if _is_live(path):
+                        return False
+                    path.unlink(missing_ok=True)
+                    continue
+                finally:
+                    draft.unlink(missing_ok=True)
+                self._held[name] = handle
+                return True
+        except OSError:
+            return True
+        return False
+
+    def owner(self, model: str, dataset: str, identity: str) -> str:
+        """Return who is at a store, as a few words; empty where nobody is, or this process."""
+        name = _name(model, dataset, identity)
+        path = self._folder / name
+        if name in self._held or not _is_live(path):
+            return ""
+        try:
+            told = json.loads(path.read_bytes())
+            return f"process {told['pid']} on {told['host']}"
+        except (OSError, ValueError, KeyError, TypeError):
+            return "another run"
+
+    def beat(self) -> None:
+        """Renew the claims, now and then; to be called often."""
+        if time.monotonic() - self._beaten < BEAT_SECONDS:
+            return
+        self._beaten = time.monotonic()
+        for name in self._held:
+            with contextlib.suppress(OSError):
+                os.utime(self._folder / name)
+
+    def release(self) -> None:
+        """Give up all claims."""
+        for name, handle in self._held.items():
+            with contextlib.suppress(OSError):
+                (self._folder / name).unlink()
+            os.close(handle)
+        self._held = {}
+        with contextlib.suppress(OSError):
+            self._folder.rmdir()
+
+
+def clean_claims(cache: Path) -> None:
+    """Remove the claims of runs that are over."""
+    with contextlib.suppress(OSError):
+        for path in (cache / FOLDER).iterdir():
+            if not _is_live(path):
+                path.unlink(missing_ok=True)
+        (cache / FOLDER).rmdir()
+
+
+def _name(model: str, dataset: str, identity: str) -> str:
+    return f"{slug(model)}--{slug(dataset)}-{identity[:16]}"
+
+
+def _is_live(path: Path) -> bool:
+    try:
+        handle = os.open(path, os.O_RDWR)
+    except OSError:
+        return False
+    try:
+        age = time.time() - os.fstat(handle).st_mtime
+        try:
+            owner = json.loads(os.read(handle, 4096) or b"{}")
+        except ValueError:
+            owner = {}
+        if owner.get("boot") == boot_id() != "" and try_lock(handle):
+            return False
+        return age < STALE_SECONDS
+    finally:
+        os.close(handle)
