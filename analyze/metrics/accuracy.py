@@ -15,7 +15,11 @@ _BLOCK = 1 << 20
 
 
 def top1_accuracy(correct: ArrayLike) -> float:
-    """Return the share of right rows, in [0, 1]. Higher is better."""
+    """Return the share of right rows, in [0, 1]. Higher is better.
+
+    Entries other than right and wrong are refused with the row named, and so are no rows. As scikit-learn's
+    ``accuracy_score``.
+    """
     right = _checks.correct(correct)
     return int(np.count_nonzero(right)) / right.size
 
@@ -42,6 +46,8 @@ def label_ranks(logits: ArrayLike, labels: ArrayLike) -> NDArray[np.int64]:
 
 def top_k_accuracy(logits: ArrayLike, labels: ArrayLike, *, k: int = 5) -> float:
     """Return the share of rows whose label is among the k highest logits. Higher is better; in [0, 1].
+
+    Source: Russakovsky et al., IJCV 2015 (ImageNet's top-5).
 
     Parameters
     ----------

@@ -134,7 +134,8 @@ def maximum_calibration_error(
 ) -> float:
     """Return the largest gap of any bin that holds rows (MCE), in [0, 1]. Lower is better.
 
-    One row in a bin decides it: on small sets prefer :func:`expected_calibration_error`. Options as there.
+    One row in a bin decides it: on small sets prefer :func:`expected_calibration_error`. Options and errors as there.
+    Source: Naeini, Cooper and Hauskrecht, AAAI 2015.
     """
     return expected_calibration_error(confidences, correct, n_bins=n_bins, binning=binning, norm="max")
 
@@ -142,6 +143,7 @@ def maximum_calibration_error(
 def signed_calibration_gap(confidences: ArrayLike, correct: ArrayLike) -> float:
     """Return mean confidence minus accuracy, in [-1, 1]: above zero is over-confident, below under-confident.
 
+    No side is better, zero is best. Errors as for :func:`expected_calibration_error`; after Guo et al., ICML 2017.
     Its size never exceeds the L1 ECE of any binning, and equals it where the gaps of all bins share one sign.
     """
     confidence = _checks.confidences(confidences)
@@ -154,7 +156,7 @@ def ks_calibration_error(confidences: ArrayLike, correct: ArrayLike) -> float:
 
     The largest size, over thresholds t, of the mean over all rows of (confidence - correct) with confidence
     <= t. Equal confidences enter together, so that the order of rows does not matter. Source: Gupta et al.,
-    "Calibration of neural networks using splines", ICLR 2021.
+    "Calibration of neural networks using splines", ICLR 2021. Errors as for :func:`expected_calibration_error`.
     """
     confidence = _checks.confidences(confidences)
     right = _checks.correct(correct, confidence.size)

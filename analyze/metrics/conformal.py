@@ -134,7 +134,9 @@ def fit_conformal(
         For NaN, inf or numbers outside [0, 1] (the row is named), labels that are no class, no rows, other
         lengths.
 
-    References ---------- Sadinle, Lei and Wasserman 2019 (LAC); Romano, Sesia and Candes 2020 (APS);
+    References
+    ----------
+    Sadinle, Lei and Wasserman 2019 (LAC); Romano, Sesia and Candes 2020 (APS);
     Angelopoulos et al. 2021 (RAPS).
     """
     _checks.choice("method", method, ("lac", "aps", "raps"))

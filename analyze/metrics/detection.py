@@ -34,6 +34,8 @@ def _sides(id_scores: ArrayLike, ood_scores: ArrayLike, positive: str) -> tuple[
 def auroc(id_scores: ArrayLike, ood_scores: ArrayLike) -> float:
     """Return the area under the ROC curve: P(id > ood) + P(id = ood) / 2. Higher is better.
 
+    Source: Hanley and McNeil, Radiology 1982; for OOD detection Hendrycks and Gimpel, ICLR 2017.
+
     Parameters
     ----------
     id_scores, ood_scores
@@ -72,6 +74,8 @@ def fpr_at_tpr(
     threshold: Literal["first", "nearest"] = "first",
 ) -> float:
     """Return the false-positive rate at a true-positive rate (FPR95 for 0.95). Lower is better.
+
+    Source: Liang, Li and Srikant (ODIN), ICLR 2018, for ``positive="id"``.
 
     Parameters
     ----------
@@ -130,6 +134,8 @@ def aupr(
     method: Literal["average_precision", "trapezoid"] = "average_precision",
 ) -> float:
     """Return the area under the precision-recall curve. Higher is better; chance is the share of positives.
+
+    Source: Davis and Goadrich, ICML 2006; for OOD detection Hendrycks and Gimpel, ICLR 2017.
 
     Parameters
     ----------

@@ -47,6 +47,8 @@ class FactorResult:
 def factor_accuracy(correct: ArrayLike, member: ArrayLike) -> float:
     """Return the share of right rows among those that have the factor. Higher is better; in [0, 1].
 
+    Source: ImageNet-X (Idrissi et al., ICLR 2023).
+
     Parameters
     ----------
     correct
@@ -67,7 +69,7 @@ def factor_accuracy(correct: ArrayLike, member: ArrayLike) -> float:
 
 
 def error_ratio(correct: ArrayLike, member: ArrayLike) -> float:
-    """Return (1 - factor accuracy) / (1 - accuracy over all rows given). Lower is better; 1 is no harder.
+    """Return (1 - factor accuracy) / (1 - accuracy over all rows given). Lower is better; 1 is no harder; in [0, inf).
 
     All rows given are the annotated images without prototypes, as in ImageNet-X (Idrissi et al., ICLR
     2023), not the whole validation set. Parameters and errors as for :func:`factor_accuracy`; also where

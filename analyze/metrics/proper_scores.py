@@ -17,7 +17,8 @@ _BLOCK = 1 << 20  # numbers widened to float64 at a time: memory stays flat howe
 def negative_log_likelihood(logits: ArrayLike, labels: ArrayLike) -> float:
     """Return the mean negative log-likelihood in nats: mean of lse(z) - z_label. Lower is better.
 
-    Computed from logits in log space in float64, so that no probability is clipped and none underflows.
+    Computed from logits in log space in float64, so that no probability is clipped and none underflows. Source: Good
+    1952 (the logarithmic score).
 
     Parameters
     ----------

@@ -63,7 +63,9 @@ def retrieval_recall(
     UserError
         Shapes do not go together, an index is out of range, or an embedding holds NaN or infinity.
 
-    Notes ----- Ties (equal captions of different images, say) are shared: the value is what random
+    Notes
+    -----
+    Ties (equal captions of different images, say) are shared: the value is what random
     tie-breaking gives on average. Memory is bounded by blocks of queries, whatever n and m are.
 
     References

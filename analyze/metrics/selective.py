@@ -66,6 +66,9 @@ def risk_coverage_curve(confidences: ArrayLike, correct: ArrayLike) -> RiskCover
 def aurc(confidences: ArrayLike, correct: ArrayLike, *, curve: Literal["trapezoid", "mean"] = "trapezoid") -> float:
     """Return the area under the risk-coverage curve. Lower is better.
 
+    Risk is the share of errors among the rows that are answered. Source: Geifman and El-Yaniv, NeurIPS 2017; the
+    handling of ties after Jaeger et al., ICLR 2023.
+
     Parameters
     ----------
     confidences
@@ -114,7 +117,7 @@ def e_aurc(confidences: ArrayLike, correct: ArrayLike, *, curve: Literal["trapez
     """Return AURC less that of a perfect ranking, r + (1 - r) ln(1 - r) for error rate r. Lower is better.
 
     Not below zero but by the approximation of the perfect value, at most about 1/n, and by straight lines
-    between points. Parameters as for :func:`aurc`. Source: Geifman, Uziel and El-Yaniv, ICLR 2019.
+    between points; in (-1, 1]. Parameters and errors as for :func:`aurc`. Source: Geifman, Uziel and El-Yaniv, ICLR 2019.
     """
     confidence, right = _column(confidences, correct)
     error = 1 - np.count_nonzero(right) / right.size
@@ -139,7 +142,14 @@ def augrc(confidences: ArrayLike, correct: ArrayLike) -> float:
     float
         In [0, 0.5].
 
-    References ---------- Traub et al., "Overcoming common flaws in the evaluation of selective
+    Raises
+    ------
+    UserError
+        For NaN or inf (the row is named), no rows, lengths that differ.
+
+    References
+    ----------
+    Traub et al., "Overcoming common flaws in the evaluation of selective
     classification systems", NeurIPS 2024.
 
     Examples
@@ -157,6 +167,8 @@ def augrc(confidences: ArrayLike, correct: ArrayLike) -> float:
 def correctness_auroc(confidences: ArrayLike, correct: ArrayLike) -> float:
     """Return P(confidence of a right row > that of a wrong one), ties half. Higher is better; in [0, 1].
 
+    Also called AUROC of misclassification detection (Hendrycks and Gimpel, ICLR 2017). Parameters as for :func:`aurc`.
+
     Raises
     ------
     UserError
@@ -170,6 +182,8 @@ def correctness_auroc(confidences: ArrayLike, correct: ArrayLike) -> float:
 
 def coverage_at_risk(confidences: ArrayLike, correct: ArrayLike, *, risk: float = 0.05, skip: int = 0) -> float:
     """Return the largest coverage whose risk is at most ``risk``; 0 where none is. Higher is better.
+
+    Errors as for :func:`aurc`. Source: Geifman and El-Yaniv, NeurIPS 2017 (selection with guaranteed risk).
 
     Parameters
     ----------
@@ -194,7 +208,11 @@ def coverage_at_risk(confidences: ArrayLike, correct: ArrayLike, *, risk: float 
 
 
 def risk_at_coverage(confidences: ArrayLike, correct: ArrayLike, *, coverage: float = 0.8) -> float:
-    """Return the risk at the first point of at least this coverage. Lower is better; in [0, 1]."""
+    """Return the risk at the first point of at least this coverage. Lower is better; in [0, 1].
+
+    Parameters and errors as for :func:`aurc`; a ``coverage`` outside [0, 1] is refused. Source: Geifman and El-Yaniv,
+    NeurIPS 2017.
+    """
     wanted = _checks.fraction("coverage", coverage)
     _, answered, errors = _groups(*_column(confidences, correct))
     point = int(np.searchsorted(answered / answered[-1], wanted, side="left"))
@@ -207,7 +225,7 @@ def selective_accuracy_constraint(
     """Return the largest coverage of at least this accuracy (SAC). Higher is better; in [0, 1].
 
     The first ``skip`` rows are left out, as in Galil, Dabbah and El-Yaniv, ICLR 2023. Zero where no point
-    meets it.
+    meets it. Parameters and errors as for :func:`aurc`.
     """
     accuracy = _checks.fraction("accuracy", accuracy)
     skip = _checks.whole_number("skip", skip, least=0)

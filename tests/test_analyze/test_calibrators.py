@@ -13,6 +13,7 @@ from sklearn.linear_model import LogisticRegression
 
 from analyze import calibrators
 from analyze.calibrators import fit_rows, fit_temperature, fit_temperature_store
+from analyze.metrics import auroc, top_k_accuracy
 from cache_schema.errors import UserError
 
 
@@ -67,6 +68,17 @@ def test_the_derivative_is_zero_at_the_fit_and_adding_to_a_row_changes_nothing(s
     shifted = logits + np.random.default_rng(seed).normal(0, 5, (300, 1))
     assert fit_temperature(shifted, labels).temperature == pytest.approx(fit.temperature, rel=1e-7)
     assert (fit.apply(logits).argmax(axis=1) == logits.argmax(axis=1)).all()
+
+
+@given(st.integers(0, 10_000), st.floats(0.05, 20.0))
+@settings(max_examples=25, deadline=None)
+def test_a_temperature_changes_neither_accuracy_nor_what_the_largest_logit_detects(seed, temperature):
+    logits, labels = miscalibrated(200, 5, 1.0, seed)
+    fit = calibrators.TemperatureFit(temperature, 0.0, 0.0, 200, 0.0, 0)
+    scaled = fit.apply(logits)
+    assert top_k_accuracy(scaled, labels, k=1) == top_k_accuracy(logits, labels, k=1)
+    inside, outside = logits[:120].max(axis=1), logits[120:].max(axis=1)
+    assert auroc(scaled[:120].max(axis=1), scaled[120:].max(axis=1)) == pytest.approx(auroc(inside, outside), abs=1e-4)
 
 
 def test_threads_change_no_bit():
