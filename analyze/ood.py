@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from cache_schema.cache import Cache
     from cache_schema.store import PredictionStore
 
-DETECTOR_VERSION = 1
+DETECTOR_VERSION = 2
 """Moves whenever a detector would give another score for the same stores."""
 
 Scores = dict[str, NDArray[np.float32]]

@@ -1,12 +1,16 @@
 """Post-hoc detectors side by side: this project, pytorch-ood, and a faithful naive version of OpenOOD's.
 
-    python benchmarks/detectors.py                          the sizes of the table in README.md (about 20 minutes)
+    python benchmarks/detectors.py [linear|bank|peers|all]      the sizes of the table in README.md
     python benchmarks/detectors.py --queries 4000 --bank 4000 --classes 100 --width 128     a quick look
 
-Every task runs in a process of its own on the same arrays; imports, loading and compilation are excluded. Slow peers
-are timed on the first rows and scaled, which the column "timed on" says. MB is the growth of peak memory over the
-loaded arrays. "same" is the largest difference to this project's scores on the rows that both scored, in units of
-their spread, after the constants that the peers are known to differ by.
+Every task runs in a process of its own on the same arrays; imports, loading and compilation are excluded. What is slow
+is timed on the first rows and scaled, which the column "timed on" says. MB is the growth of peak memory over the loaded
+arrays. "same" is the largest difference to this project's scores on the rows that both scored, in units of their
+spread, after the constants that the peers are known to differ by. A part adds to the figures that an earlier part left
+in ``--folder``; the marks are computed from what is there.
+
+``OPENBLAS_CORETYPE`` and ``OPENBLAS_L2_SIZE`` are taken out of the tasks' environment: they would choose the BLAS's
+kernel, and a slower one would lower the floor and the peers.
 """
 
 from __future__ import annotations
@@ -14,36 +18,37 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from detectors_peers import ROWS, naive, peak, pytorch_ood, timed
 
 LINEAR = ("mds", "rmds", "vim", "residual", "she", "nci", "fdbd", "gradnorm", "energy")
 """Detectors of features, head and sums whose only products are linear maps of the features, scored in one pass."""
 SHAPED = ("dice", "react", "ash_s", "scale", "klm", "pnml")
-OURS = (*LINEAR, *SHAPED, "gen", "openmax", "relation", "nnguide", "knn")
+"""Detectors with a product of their own: of other weights, other features, or the softmax (scale: none)."""
 KNN_OPTIONS: dict[str, dict[str, Any]] = {
     "knn": {},
     "knn, float16 bank": {"half": True},
     "knn, 128 components": {"pca": 128},
     "knn, 10 rows a class": {"per_class": 10},
 }
-PEERS: dict[str, int] = {
-    # rows timed: naive OpenOOD
-    "naive mds": 400, "naive rmds": 400, "naive klm": 24, "naive dice": 2000, "naive gradnorm": 100,
-    "naive relation": 400, "naive knn (faiss)": 5000, "naive nnguide (faiss)": 5000,
-    # rows timed: pytorch-ood
-    "pytorch-ood mds": 800, "pytorch-ood rmds": 800, "pytorch-ood klm": 60_000, "pytorch-ood dice": 500,
-    "pytorch-ood vim": 60_000, "pytorch-ood fdbd": 60_000, "pytorch-ood knn": 2000, "pytorch-ood nnguide": 2000,
-    "pytorch-ood pnml": 60_000, "pytorch-ood she": 60_000,
+PARTS: dict[str, list[str]] = {
+    "linear": [
+        "blas gemm", "own gemm", "linear", "linear and shaped", "mds + rmds", *LINEAR, *SHAPED, "gen", "openmax",
+    ],
+    "bank": ["blas gemm bank", "own gemm bank", *KNN_OPTIONS, "nnguide", "relation", "naive knn (faiss)",
+             "naive nnguide (faiss)", "naive relation", "pytorch-ood knn", "pytorch-ood nnguide"],
+    "peers": [name for name in ROWS if not any(bank in name for bank in ("knn", "nnguide", "relation"))],
 }  # fmt: skip
+OWN_ROWS = {"nnguide": 10_080, "relation": 5_040, "blas gemm bank": 8_064, "own gemm bank": 8_064}
+"""Rows that our slower tasks are timed on; all where they are not named."""
+BLAS_CHOICES = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
 
 
 def make(folder: Path, args: argparse.Namespace) -> None:
@@ -63,7 +68,6 @@ def make(folder: Path, args: argparse.Namespace) -> None:
     train, labels = draw(args.bank, 0.35)
     inside = draw(args.queries - args.queries // 6, 0.35)[0]
     query = np.concatenate([inside, draw(args.queries // 6, 0.2)[0]])
-    query = query[rng.permutation(len(query))] if args.shuffle else query
     for name, values in {"weight": weight, "bias": bias, "train": train, "labels": labels, "query": query}.items():
         np.save(folder / f"{name}.npy", values)
     for name, values in (("train_logits", train), ("logits", query)):
@@ -81,226 +85,65 @@ class Arrays:
         raise AttributeError(name)
 
 
-def peak() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-
-def timed(work: Callable[[], Any], repeats: int = 1) -> tuple[float, Any]:
-    best, value = float("inf"), None
-    for _ in range(repeats):
-        start = time.perf_counter()
-        value = work()
-        best = min(best, time.perf_counter() - start)
-    return best, value
-
-
-def ours(a: Arrays, names: list[str], options: dict[str, Any]) -> dict[str, Any]:
+def ours(a: Arrays, names: list[str], options: dict[str, Any], n: int) -> dict[str, Any]:
+    """Fit and score by this project: the first n rows, all detectors of a task in one pass."""
     from analyze.detectors import Reference, get, score_all
 
-    rows = min(1200, len(a.query))
     warm = Reference.from_arrays(a.train[:2000], a.train_logits[:2000], a.labels[:2000])
-    small = {"k": 5} if names[0] in ("knn", "nnguide") else {}
     for name in names:  # compile
-        fit = get(name, **({**options, **small} if name in ("knn", "nnguide") else {})).fit(
-            reference=warm, head=(a.weight, a.bias)
+        small = {**options, "k": 5} if name in ("knn", "nnguide") else options
+        get(name, **small).fit(reference=warm, head=(a.weight, a.bias)).score(
+            features=a.query[:1200], logits=a.logits[:1200]
         )
-        fit.score(features=a.query[:rows], logits=a.logits[:rows])
     base = peak()
     reading, reference = timed(lambda: Reference.from_arrays(a.train, a.train_logits, a.labels))
     fitting, fitted = timed(
-        lambda: [get(n, **options).fit(reference=reference, head=(a.weight, a.bias)) for n in names]
+        lambda: [get(name, **options).fit(reference=reference, head=(a.weight, a.bias)) for name in names]
     )
-    scoring, scores = timed(lambda: score_all(fitted, features=a.query, logits=a.logits), 2)
+    long = any(name in ("knn", "nnguide", "relation") for name in names)
+    scoring, scores = timed(lambda: score_all(fitted, features=a.query[:n], logits=a.logits[:n]), 1 if long else 3)
     return {"reference": reading, "fit": fitting, "score": scoring, "mb": peak() - base, "scores": scores[-1]}
 
 
-def floor(a: Arrays, what: str) -> dict[str, Any]:
-    """One pass of the plain product in blocks of 1,008 rows: by BLAS and by this project's kernel."""
+def floor(a: Arrays, task: str, n: int) -> dict[str, Any]:
+    """One pass of the plain product in blocks of 1,008 rows: by BLAS or by this project's kernel."""
     from analyze.detectors.products import Right, multiply
 
-    bank = what.endswith("bank")
+    bank = task.endswith("bank")
     right = a.train / np.linalg.norm(a.train, axis=1, keepdims=True) if bank else a.weight
-    n = min(len(a.query), 8064 if bank else len(a.query))
     columns = np.ascontiguousarray(right.T)
     prepared = Right.of(columns)
     multiply(a.query[:1008], prepared)
     base = peak()
+    own = task.startswith("own")
 
-    def blas() -> None:
+    def work() -> None:
         for i in range(0, n, 1008):
-            a.query[i : i + 1008] @ columns
+            block = a.query[i : i + 1008]
+            _ = multiply(block, prepared) if own else block @ columns
 
-    def own() -> None:
-        for i in range(0, n, 1008):
-            multiply(a.query[i : i + 1008], prepared)
-
-    seconds = timed(own if what.startswith("own") else blas, 3)[0]
-    return {"fit": 0.0, "score": seconds * len(a.query) / n, "rows": n, "mb": peak() - base}
-
-
-def naive(a: Arrays, name: str, n: int) -> dict[str, Any]:
-    """Return OpenOOD's algorithm, batch of 200 by batch of 200, on the first n rows."""
-    import torch
-    from scipy.special import logsumexp, softmax
-
-    f, z = a.query[:n], a.logits[:n]
-    base = peak()
-    fitting = 0.0
-    classes = range(len(a.weight))
-    if name in ("mds", "rmds"):
-
-        def learn() -> Any:
-            means = np.stack([a.train[a.labels == c].mean(axis=0) for c in classes])
-            centred = a.train - means[a.labels]
-            return means, np.linalg.inv(centred.T @ centred / len(centred)).astype("f4")
-
-        fitting, (means, precision) = timed(learn)
-        whole = a.train - a.train.mean(axis=0)
-        other = np.linalg.inv(whole.T @ whole / len(whole)).astype("f4")
-
-        def work() -> np.ndarray:
-            found = []
-            for i in range(0, n, 200):
-                x = torch.from_numpy(f[i : i + 200])
-                table = torch.zeros((len(x), len(means)))
-                for c in classes:
-                    gap = x - torch.from_numpy(means[c])
-                    table[:, c] = -torch.matmul(torch.matmul(gap, torch.from_numpy(precision)), gap.t()).diag()
-                best = table.max(dim=1).values.numpy()
-                if name == "rmds":
-                    gap = f[i : i + 200] - a.train.mean(axis=0)
-                    best = best + np.einsum("ij,jk,ik->i", gap, other, gap, optimize=True)
-                found.append(best)
-            return np.concatenate(found)
-    elif name == "klm":
-        from sklearn.metrics import pairwise_distances_argmin_min
-
-        p = softmax(a.train_logits, axis=1)
-        predicted = p.argmax(axis=1)
-        typical = np.stack([p[predicted == c].mean(axis=0) for c in np.unique(predicted)])
-
-        def work() -> np.ndarray:
-            def kl(x: np.ndarray, q: np.ndarray) -> float:
-                return float(np.sum(np.where(x != 0, x * np.log(x / q), 0)))
-
-            return -pairwise_distances_argmin_min(softmax(z, axis=1), typical, metric=kl)[1]
-    elif name == "dice":
-        contribution = a.train.mean(axis=0) * a.weight
-        masked = torch.from_numpy(np.where(contribution > np.percentile(contribution, 90), a.weight, 0).astype("f4"))
-
-        def work() -> np.ndarray:
-            found = []
-            for i in range(0, n, 200):
-                vote = torch.from_numpy(f[i : i + 200])[:, None, :] * masked
-                found.append(torch.logsumexp(vote.sum(2) + torch.from_numpy(a.bias), dim=1).numpy())
-            return np.concatenate(found)
-    elif name == "gradnorm":
-        layer = torch.nn.Linear(a.weight.shape[1], len(a.weight))
-        layer.weight.data, layer.bias.data = torch.from_numpy(a.weight.copy()), torch.from_numpy(a.bias.copy())
-
-        def work() -> np.ndarray:
-            found = []
-            for row in f:
-                layer.zero_grad()
-                loss = -torch.log_softmax(layer(torch.from_numpy(row)[None]), dim=1).sum()
-                loss.backward()
-                assert layer.weight.grad is not None
-                found.append(float(layer.weight.grad.abs().sum()))
-            return np.array(found)
-    elif name == "relation":
-        unit = torch.from_numpy(a.train / np.linalg.norm(a.train, axis=1, keepdims=True))
-        likely = torch.softmax(torch.from_numpy(a.train_logits), dim=1)
-
-        def work() -> np.ndarray:
-            found = []
-            for i in range(0, n, 50):
-                x = torch.nn.functional.normalize(torch.from_numpy(f[i : i + 50]), dim=1)
-                p = torch.softmax(torch.from_numpy(z[i : i + 50]), dim=1)
-                r = torch.clamp(x @ unit.T, min=0) * (p @ likely.T)
-                found.append((r * (r > 0.03)).sum(1).numpy())
-            return np.concatenate(found)
-    else:
-        import faiss
-
-        unit = a.train / np.linalg.norm(a.train, axis=1, keepdims=True)
-        x = f / np.linalg.norm(f, axis=1, keepdims=True)
-        if name.startswith("knn"):
-            index = faiss.IndexFlatL2(unit.shape[1])
-            index.add(unit)
-
-            def work() -> np.ndarray:
-                return np.concatenate(
-                    [-np.sqrt(np.maximum(index.search(x[i : i + 5000], 50)[0][:, -1], 0)) for i in range(0, n, 5000)]
-                )
-        else:
-            guided = unit * logsumexp(a.train_logits, axis=1)[:, None]
-
-            def work() -> np.ndarray:
-                found = []
-                for i in range(0, n, 200):
-                    index = faiss.IndexFlatIP(unit.shape[1])
-                    index.add(np.array(guided))
-                    near = index.search(x[i : i + 200], 100)[0].mean(axis=1)
-                    found.append(near * logsumexp(z[i : i + 200], axis=1))
-                return np.concatenate(found)
-
-    seconds, scores = timed(work)
-    return {"fit": fitting, "score": seconds * len(a.query) / n, "rows": n, "mb": peak() - base, "scores": scores}
-
-
-def pytorch_ood(a: Arrays, name: str, n: int) -> dict[str, Any]:
-    import torch
-    from pytorch_ood import detector as peers
-
-    w, b = torch.from_numpy(a.weight), torch.from_numpy(a.bias)
-    layer = torch.nn.Linear(w.shape[1], len(w)).requires_grad_(False)
-    layer.weight.copy_(w)
-    layer.bias.copy_(b)
-    made = {
-        "mds": lambda: peers.Mahalanobis(None), "rmds": lambda: peers.RMD(None), "klm": lambda: peers.KLMatching(None),
-        "dice": lambda: peers.DICE(None, w, b, 0.9), "vim": lambda: peers.ViM(None, min(256, w.shape[1] // 2), w, b),
-        "fdbd": lambda: peers.fDBD(None, layer), "knn": lambda: peers.KNN(None, k=50),
-        "nnguide": lambda: peers.NNGuide(None, layer, k=100), "pnml": lambda: peers.PNML(None, layer),
-        "she": lambda: peers.SHE(None, layer),
-    }[name]()  # fmt: skip
-    logits = name == "klm"
-    train = torch.from_numpy(a.train_logits if logits else a.train)
-    rows = torch.from_numpy((a.logits if logits else a.query)[:n])
-    labels = torch.from_numpy(a.labels)
-    base = peak()
-    fitting, _ = timed(lambda: (made.fit_logits if logits else made.fit_features)(train, labels))
-
-    def work() -> np.ndarray:
-        predict = made.predict_logits if logits else made.predict_features
-        return np.concatenate([-predict(rows[i : i + 250]).numpy() for i in range(0, n, 250)])
-
-    seconds, scores = timed(work)
-    return {"fit": fitting, "score": seconds * len(a.query) / n, "rows": n, "mb": peak() - base, "scores": scores}
+    return {"fit": 0.0, "score": timed(work, 3)[0], "mb": peak() - base}
 
 
 def run_task(folder: Path, task: str) -> dict[str, Any]:
+    """Run one task in this process; its scores go to the folder."""
     a = Arrays(folder)
-    n = min(PEERS.get(task, len(a.query)), len(a.query))
+    n = min({**OWN_ROWS, **ROWS}.get(task, len(a.query)), len(a.query))
     if task.startswith(("blas", "own")):
-        result = floor(a, task)
+        result = floor(a, task, n)
     elif task.startswith("naive "):
         result = naive(a, task[6:].split(" (")[0], n)
     elif task.startswith("pytorch-ood "):
         result = pytorch_ood(a, task[12:], n)
     elif task in KNN_OPTIONS:
-        result = ours(a, ["knn"], KNN_OPTIONS[task])
-    elif task == "linear":
-        result = ours(a, list(LINEAR), {})
-    elif task == "linear and shaped":
-        result = ours(a, [*LINEAR, *SHAPED], {})
-    elif task == "mds + rmds":
-        result = ours(a, ["mds", "rmds"], {})
+        result = ours(a, ["knn"], KNN_OPTIONS[task], n)
     else:
-        result = ours(a, [task], {})
+        together = {"linear": [*LINEAR], "linear and shaped": [*LINEAR, *SHAPED], "mds + rmds": ["mds", "rmds"]}
+        result = ours(a, together.get(task, [task]), {}, n)
     scores = result.pop("scores", None)
     if scores is not None:
         np.save(folder / f"scores-{task}.npy", np.asarray(scores, dtype=np.float64))
-    return result
+    return {**result, "rows": n, "score": result["score"] * len(a.query) / n}
 
 
 def difference(folder: Path, task: str) -> str:
@@ -309,65 +152,122 @@ def difference(folder: Path, task: str) -> str:
     theirs, mine = folder / f"scores-{task}.npy", folder / f"scores-{name}.npy"
     if not (theirs.exists() and mine.exists()):
         return ""
-    y = np.load(theirs)
-    x = np.load(mine)[: len(y)]
+    x, y = np.load(mine), np.load(theirs)
+    n = min(len(x), len(y))
+    x, y = x[:n], y[:n]
     slope, shift = np.polyfit(x, y, 1)
     return f"{np.abs(slope * x + shift - y).max() / (y.std() or 1):.1e}"
 
 
 def auroc(folder: Path, task: str, queries: int) -> str:
+    """Return the AUROC of a task that scored all queries."""
     from analyze import metrics
 
     scores = np.load(folder / f"scores-{task}.npy")
     cut = queries - queries // 6
-    return f"{metrics.auroc(scores[:cut], scores[cut:]):.4f}"
+    return f"{metrics.auroc(scores[:cut], scores[cut:]):.4f}" if len(scores) == queries else ""
+
+
+def marks(done: Mapping[str, Mapping[str, float]]) -> list[str]:
+    """Return the ratios that the marks ask for, of what has been measured."""
+    told = []
+
+    def ratio(text: str, over: list[str], under: str, mark: str) -> None:
+        if all(name in done for name in (*over, under)):
+            told.append(
+                f"{text}: {sum(done[name]['score'] for name in over) / done[under]['score']:.3g} times (mark {mark})"
+            )
+
+    for peer in ("naive", "pytorch-ood"):
+        ratio(f"MDS and RMDS, {peer} over ours together", [f"{peer} mds", f"{peer} rmds"], "mds + rmds", "100")
+        ratio(f"KL-matching, {peer} over ours", [f"{peer} klm"], "klm", "1,000")
+        ratio(f"DICE, {peer} over ours", [f"{peer} dice"], "dice", "50")
+    ratio(f"the {len(LINEAR)} linear detectors together, over one product by BLAS", ["linear"], "blas gemm", "3")
+    ratio("these and the shaped ones in one pass", ["linear and shaped"], "blas gemm", "none")
+    for name in SHAPED:
+        ratio(f"{name} alone", [name], "blas gemm", "none")
+    ratio("kNN-50 over the product with the bank by BLAS", ["knn"], "blas gemm bank", "1.2")
+    ratio("the same by faiss", ["naive knn (faiss)"], "blas gemm bank", "none")
+    ours_mb = {name: r["mb"] for name, r in done.items() if name not in ROWS and "gemm" not in name}
+    if ours_mb:
+        most = max(ours_mb, key=lambda name: ours_mb[name])
+        told.append(f"most memory of ours over the inputs: {ours_mb[most]:.0f} MB, {most} (mark 1,000)")
+    return told
+
+
+def machine(environment: Mapping[str, str]) -> str:
+    """Return processor, cores and the BLAS kernel that numpy runs in the tasks."""
+    code = (
+        "import numpy, threadpoolctl as t; print(', '.join(f\"{i['internal_api']} {i['version']} {i['architecture']},"
+        " {i['num_threads']} threads\" for i in t.threadpool_info() if i['user_api'] == 'blas'))"
+    )
+    told = subprocess.run(
+        [sys.executable, "-c", code], env=dict(environment), capture_output=True, text=True, check=True
+    )
+    with Path("/proc/cpuinfo").open() as lines:
+        name = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "unknown")
+    return f"{name}, {os.cpu_count()} cores; {told.stdout.strip()}"
 
 
 def main() -> None:
+    """Run the tasks of a part, print their table and the marks."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("part", nargs="?", default="all", choices=(*PARTS, "all"))
     parser.add_argument("--queries", type=int, default=60_000)
     parser.add_argument("--bank", type=int, default=50_000)
     parser.add_argument("--classes", type=int, default=1000)
     parser.add_argument("--width", type=int, default=768)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
-    parser.add_argument("--only", help="tasks, comma-separated")
+    parser.add_argument("--only", help="tasks, separated by semicolons")
+    parser.add_argument("--folder", type=Path, help="keep arrays, scores and figures here for the next part")
     parser.add_argument("--task", help=argparse.SUPPRESS)
-    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
-    parser.set_defaults(shuffle=False)
     args = parser.parse_args()
     if args.task:
         print(json.dumps(run_task(args.folder, args.task)))
         return
-    tasks = ["blas gemm", "own gemm", "blas gemm bank", "own gemm bank", "linear", "linear and shaped", "mds + rmds"]
-    tasks += [t for t in OURS if t != "knn"] + list(KNN_OPTIONS) + list(PEERS)
-    if args.only:
-        tasks = [t for t in tasks if t in args.only.split(",")]
-    threads = {name: str(args.threads) for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")}
-    root = str(Path(__file__).parents[1])
-    environment = {**os.environ, **threads, "PYTHONPATH": root}
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
+        run_part(args, args.folder or Path(name))
+
+
+def run_part(args: argparse.Namespace, folder: Path) -> None:
+    """Run the tasks that were asked for, each in a process of its own."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if not (folder / "logits.npy").exists():
         make(folder, args)
-        print(
-            f"{args.queries} queries, bank {args.bank}, C = {args.classes}, D = {args.width}, {args.threads} threads\n"
-        )
-        print("| task | fit s | score s | timed on | MB | same | AUROC |\n| --- | --- | --- | --- | --- | --- | --- |")
-        for task in tasks:
-            words = [sys.executable, __file__, "--task", task, "--folder", name]
-            done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
-            if done.returncode:
-                print(f"| {task} | failed: {done.stderr.strip().splitlines()[-1]} |")
-                continue
-            r = json.loads(done.stdout.strip().splitlines()[-1])
-            on = "all" if r.get("rows", args.queries) == args.queries else f"{r['rows']} rows"
-            quality = (
-                auroc(folder, task, args.queries) if on == "all" and (folder / f"scores-{task}.npy").exists() else ""
-            )
-            same = difference(folder, task) if task in PEERS else ""
-            print(
-                f"| {task} | {r['fit']:.2f} | {r['score']:.2f} | {on} | {r['mb']:.0f} | {same} | {quality} |",
-                flush=True,
-            )
+    kept = folder / "figures.json"
+    done: dict[str, dict[str, float]] = json.loads(kept.read_text()) if kept.exists() else {}
+    threads = {name: str(args.threads) for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")}
+    inherited = {key: value for key, value in os.environ.items() if key not in BLAS_CHOICES}
+    environment = {**inherited, **threads, "PYTHONPATH": str(Path(__file__).parents[1])}
+    tasks = [task for part, names in PARTS.items() if args.part in (part, "all") for task in names]
+    if args.only:
+        tasks = [task for task in tasks if task in args.only.split(";")]
+    print(
+        f"{machine(environment)}\n{args.queries} queries, bank {args.bank}, C = {args.classes}, D = {args.width}\n\n"
+        "| task | reference s | fit s | score s | timed on | MB | same | AUROC |\n"
+        "| --- | --- | --- | --- | --- | --- | --- | --- |"
+    )
+    for task in tasks:
+        words = [sys.executable, __file__, "--task", task, "--folder", str(folder)]
+        told = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
+        if told.returncode:
+            print(f"| {task} | failed: {told.stderr.strip().splitlines()[-1]} |")
+            continue
+        r = done[task] = json.loads(told.stdout.strip().splitlines()[-1])
+        kept.write_text(json.dumps(done))
+        scored = (folder / f"scores-{task}.npy").exists()
+        cells = [
+            task,
+            f"{r['reference']:.2f}" if "reference" in r else "",
+            f"{r['fit']:.2f}",
+            f"{r['score']:.3g}",
+            "all" if r["rows"] == args.queries else f"{r['rows']} rows",
+            f"{r['mb']:.0f}",
+            difference(folder, task) if task in ROWS else "",
+            auroc(folder, task, args.queries) if scored else "",
+        ]
+        print(f"| {' | '.join(cells)} |", flush=True)
+    print("", *marks(done), sep="\n")
 
 
 if __name__ == "__main__":

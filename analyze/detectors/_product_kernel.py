@@ -1,4 +1,7 @@
-"""The compiled part of ``products``: a register tile of fused multiply-adds, and the loops around it."""
+"""The compiled part of ``products``: a register tile of fused multiply-adds, and the loops around it.
+
+numba's cache watches this file only: touch it after a change of the sizes in ``products.py``.
+"""
 
 from __future__ import annotations
 
@@ -8,20 +11,23 @@ import numpy as np
 from llvmlite import ir
 from numba import njit, prange, types
 from numba.core import cgutils
-from numba.extending import intrinsic
 
-from analyze.detectors.products import PANEL_ROWS, panel_width
+from analyze._fastmath import instruction
+from analyze.detectors.products import panel_width, tile_rows
 
-_ROWS = PANEL_ROWS
+_ROWS = tile_rows()
 _KINDS = {
     types.float32: (ir.FloatType(), "f32", panel_width(np.dtype(np.float32)) // 2),
     types.float64: (ir.DoubleType(), "f64", panel_width(np.dtype(np.float64)) // 2),
 }
 
 
-@intrinsic
-def _tile(typing_context: Any, left: Any, right: Any, out: Any, depth: Any, stride: Any) -> Any:
-    """Add left (depth, 6) transposed times right (depth, 2 vectors) to a tile of ``out``, rows ``stride`` apart."""
+@instruction
+def _tile(typing_context: Any, left: Any, right: Any, out: Any, depth: Any, stride: Any, goes_on: Any) -> Any:
+    """Left (depth, rows) transposed times right (depth, 2 vectors) into a tile of ``out``, rows ``stride`` apart.
+
+    The sums start at 0, or at what ``out`` holds where the chain goes on.
+    """
     kind = left.dtype
     if kind not in _KINDS or right.dtype != kind or out.dtype != kind:
         return None
@@ -44,15 +50,23 @@ def _tile(typing_context: Any, left: Any, right: Any, out: Any, depth: Any, stri
         def constant(value: int) -> Any:
             return ir.Constant(i64, value)
 
+        places, begun = [], []
+        for row in range(_ROWS):
+            start = builder.gep(c, [builder.mul(args[4], constant(row))])
+            places += [at(start, constant(half * lanes)) for half in range(2)]
+        for place in places:
+            held = builder.load(place)
+            held.align = align
+            begun.append(builder.select(args[5], held, ir.Constant(vector, [0.0] * lanes)))
         before = builder.basic_block
         loop, after = builder.append_basic_block("terms"), builder.append_basic_block("sums")
         builder.branch(loop)
         builder.position_at_end(loop)
         term = builder.phi(i64)
         term.add_incoming(constant(0), before)
-        sums = [builder.phi(vector) for _ in range(2 * _ROWS)]
-        for value in sums:
-            value.add_incoming(ir.Constant(vector, [0.0] * lanes), before)
+        sums = [builder.phi(vector) for _ in places]
+        for value, first in zip(sums, begun, strict=True):
+            value.add_incoming(first, before)
         row_of_b = builder.gep(b, [builder.mul(term, constant(2 * lanes))])
         operands = []
         for half in range(2):
@@ -72,39 +86,44 @@ def _tile(typing_context: Any, left: Any, right: Any, out: Any, depth: Any, stri
             value.add_incoming(new, builder.basic_block)
         builder.cbranch(builder.icmp_signed("<", following, args[3]), loop, after)
         builder.position_at_end(after)
-        for row in range(_ROWS):
-            start = builder.gep(c, [builder.mul(args[4], constant(row))])
-            for half in range(2):
-                pointer = at(start, constant(half * lanes))
-                old = builder.load(pointer)
-                old.align = align
-                builder.store(builder.fadd(old, updated[2 * row + half]), pointer).align = align
+        for place, new in zip(places, updated, strict=True):
+            builder.store(new, place).align = align
         return context.get_dummy_value()
 
-    return types.void(left, right, out, depth, stride), codegen
+    return types.void(left, right, out, depth, stride, goes_on), codegen
 
 
 @njit(cache=True, parallel=True, nogil=True)
-def multiply_panels(left: Any, panels: Any, out: Any, chain: int, block: int) -> None:
-    """Add ``left @ right`` to ``out``; rows of ``left`` are a multiple of the register tile's."""
+def multiply_panels(left: Any, panels: Any, out: Any, depth: int, block: int) -> None:
+    """Write ``left @ right`` to ``out``, a block of rows a thread, ``depth`` terms of it at a time."""
     rows, terms = left.shape
-    count, width, stride = panels.shape[0], panels.shape[2], out.shape[1]
+    count, width, columns = panels.shape[0], panels.shape[2], out.shape[1]
     for number in prange((rows + block - 1) // block):
         first = number * block
-        tiles = (min(rows, first + block) - first) // _ROWS
-        packed = np.empty((tiles, chain, _ROWS), left.dtype)
-        for start in range(0, terms, chain):
-            depth = min(terms, start + chain) - start
+        last = min(rows, first + block)
+        tiles = (last - first + _ROWS - 1) // _ROWS
+        packed = np.zeros((tiles, depth, _ROWS), left.dtype)
+        edge = np.zeros((_ROWS, width), left.dtype)
+        for start in range(0, terms, depth):
+            taken = min(terms, start + depth) - start
             for tile in range(tiles):
-                for row in range(_ROWS):
-                    for term in range(depth):
-                        packed[tile, term, row] = left[first + tile * _ROWS + row, start + term]
+                top = first + tile * _ROWS
+                if top + _ROWS <= last:
+                    for term in range(taken):
+                        for row in range(_ROWS):
+                            packed[tile, term, row] = left[top + row, start + term]
+                else:
+                    for row in range(last - top):
+                        packed[tile, :taken, row] = left[top + row, start : start + taken]
             for panel in range(count):
+                column = panel * width
                 for tile in range(tiles):
-                    _tile(  # type: ignore[call-arg]
-                        packed[tile],
-                        panels[panel, start:],
-                        out[first + tile * _ROWS :, panel * width :],
-                        depth,
-                        stride,
-                    )
+                    row = first + tile * _ROWS
+                    if column + width <= columns and row + _ROWS <= last:
+                        _tile(packed[tile], panels[panel, start:], out[row:, column:], taken, columns, start > 0)
+                        continue
+                    tall, wide = min(_ROWS, last - row), min(width, columns - column)
+                    if start > 0:
+                        edge[:tall, :wide] = out[row : row + tall, column : column + wide]
+                    _tile(packed[tile], panels[panel, start:], edge, taken, width, start > 0)
+                    out[row : row + tall, column : column + wide] = edge[:tall, :wide]

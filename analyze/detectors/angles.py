@@ -47,10 +47,9 @@ class Hopfield(Detector):
         table, metric = patterns.astype(np.float32), self.metric
 
         def rule(rows: Rows) -> Any:
-            chosen = table[rows.predicted]
             if metric == "euclidean":
-                return -np.sqrt(row_sum(np.square(rows.features - chosen)))
-            inner = row_sum(rows.features * chosen)
+                return -np.sqrt(row_sum(np.square(rows.features - table[rows.predicted])))
+            inner = _dots(rows.features, table, rows.predicted)
             return inner if metric == "inner_product" else inner / np.where(rows.norm > 0, rows.norm, np.float32(1))
 
         without = reference.n_classes - len(right)
@@ -77,12 +76,11 @@ class NeuralCollapse(Detector):
         check_range(self.name, "alpha", self.alpha, 0, float("inf"), open_ends=False)
 
     def _fit(self, inputs: Inputs) -> Learnt:
-        head, mean = inputs.the_head(), inputs.the_reference().mean.astype(np.float32)
+        head, mean = inputs.the_head(), inputs.the_reference().mean32
         alpha = np.float32(self.alpha)
 
         def rule(rows: Rows) -> Any:
-            centred = rows.features - mean
-            angle = row_sum(head.weight[rows.predicted] * centred) / _distance(centred)
+            angle = _dots(rows.less(mean), head.weight, rows.predicted) / rows.distance(mean)
             return angle + alpha * rows.absolute_sum if alpha else angle
 
         return Learnt(rule, "reference")
@@ -119,21 +117,25 @@ class BoundaryDistance(Detector):
     def _fit(self, inputs: Inputs) -> Learnt:
         head = inputs.the_head()
         inverse = _inverse_distances(head.weight)
-        mean = inputs.the_reference().mean.astype(np.float32) if self.normalizer == "distance" else None
+        mean = inputs.the_reference().mean32 if self.normalizer == "distance" else None
 
         def rule(rows: Rows) -> Any:
-            gaps = np.abs(rows.logits - rows.largest[:, None])
-            total = row_sum(gaps * inverse[rows.predicted])
-            return total / (
-                np.maximum(rows.norm, np.float32(1e-8)) if mean is None else _distance(rows.features - mean)
-            )
+            from analyze.detectors._row_kernels import gap_sums
+
+            total = np.empty(len(rows.logits), np.float32)
+            gap_sums(rows.logits, rows.largest, inverse, rows.predicted, total)
+            return total / (np.maximum(rows.norm, np.float32(1e-8)) if mean is None else rows.distance(mean))
 
         return Learnt(rule, "" if mean is None else "reference")
 
 
-def _distance(centred: Float32) -> Float32:
-    """Length of rows, at least 1e-8 so that a row on the mean divides nothing by zero."""
-    return np.asarray(np.maximum(np.sqrt(row_sum(np.square(centred))), np.float32(1e-8)))
+def _dots(values: Float32, table: Float32, chosen: NDArray[np.intp]) -> Float32:
+    """Inner product of each row with the row of a table that was chosen for it, (n,)."""
+    from analyze.detectors._row_kernels import row_dots
+
+    result = np.empty(len(values), np.float32)
+    row_dots(values, table, chosen, result)
+    return result
 
 
 def _inverse_distances(weight: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from analyze.detectors.head import Head
 from analyze.detectors.reference import Reference
-from analyze.detectors.rows import Float32, Rows, tiles
+from analyze.detectors.rows import Float32, LogitRows, Rows, tiles
 from cache_schema.errors import UserError
 
 Rule = Callable[[Rows], NDArray[Any]]
@@ -166,12 +166,9 @@ class Fitted:
         """Score one tile."""
         if self.needs.logits and not rows.has_logits and self.head is not None and rows.has_features:
             head = self.head
-            rows.with_logits(
-                lambda f: (rows.of_unit_length() if head.normalize else rows).product(head.columns) + head.bias
-            )
+            space = rows.of_unit_length() if head.normalize else rows
+            rows.with_logits(rows.once(head, lambda: LogitRows(space.product(head.columns) + head.bias)))
         space = rows.of_unit_length() if self.unit and rows.has_features else rows
-        if space is not rows and rows.has_logits and not space.has_logits:
-            space.with_logits(lambda f: rows.logits)
         scores = np.array(self._rule(space), dtype=np.float32)
         # comparisons swallow NaN (a clipped, pruned or searched row would get a number)
         if self.needs.features or not rows.has_logits:

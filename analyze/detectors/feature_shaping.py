@@ -53,7 +53,7 @@ class ReAct(Detector):
         limit = np.float32(np.percentile(values.astype(np.float32, copy=False), self.percentile))
         head = inputs.the_head()
         return Learnt(
-            lambda rows: logsumexp(multiply(np.minimum(rows.features, limit), head.columns) + head.bias), place
+            lambda rows: logsumexp(multiply(np.minimum(rows.features, limit), head.columns), head.bias), place
         )
 
 
@@ -94,7 +94,7 @@ class RectifiedActivation(Detector):
         def rule(rows: Rows) -> Any:
             f = np.minimum(rows.features, high)
             f = np.where(f < low, np.float32(0), f) if zero else np.maximum(f, low)
-            return logsumexp(multiply(f, head.columns) + head.bias)
+            return logsumexp(multiply(f, head.columns), head.bias)
 
         return Learnt(rule, place)
 
@@ -151,10 +151,7 @@ class _ActivationShaping(Detector):
 
         def rule(rows: Rows) -> Any:
             shaped, factor = self._shape(rows.features, top_mask(rows.features, k), k)
-            z = multiply(shaped, head.columns)
-            if factor is not None:
-                z *= factor[:, None]
-            return logsumexp(z + head.bias)
+            return logsumexp(multiply(shaped, head.columns), head.bias, factor)
 
         return Learnt(rule)
 
@@ -226,8 +223,8 @@ class Scale(Detector):
         k = kept_count(head.width, self.percentile)
 
         def rule(rows: Rows) -> Any:
-            factor = sharpening(rows.features, k)[:, None]
-            return logsumexp((rows.logits - head.bias) * factor + head.bias)
+            factor = sharpening(rows.features, k)
+            return logsumexp(rows.logits, head.bias, factor, head.bias)
 
         return Learnt(rule)
 
@@ -258,7 +255,7 @@ class LogitScaling(Detector):
             positive = np.maximum(rows.features, np.float32(0))
             large = top_sum(positive, kept_count(positive.shape[1], 100 - top))
             ratio = np.where(large > 0, row_sum(positive) / large, np.float32(1))
-            return logsumexp(rows.logits * np.square(ratio)[:, None])
+            return logsumexp(rows.logits, factors=np.square(ratio))
 
         return Learnt(rule)
 

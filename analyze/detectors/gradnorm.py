@@ -5,10 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from analyze.detectors.base import Detector, Inputs, Learnt, Needs
-from analyze.detectors.rows import Rows, row_sum
+from analyze.detectors.rows import Rows
 
 
 @dataclass(frozen=True)
@@ -24,8 +22,7 @@ class GradNorm(Detector):
 
     def _fit(self, inputs: Inputs) -> Learnt:
         def rule(rows: Rows) -> Any:
-            p = rows.probabilities
-            return rows.absolute_sum * row_sum(np.abs(p * np.float32(p.shape[1]) - np.float32(1)))
+            return rows.absolute_sum * rows.deviation
 
         return Learnt(rule)
 

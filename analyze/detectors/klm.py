@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analyze.detectors.base import Detector, Fitted, Inputs, Learnt, Needs
-from analyze.detectors.logit_scores import negative_entropy
 from analyze.detectors.products import Right, multiply
 from analyze.detectors.rows import TILE, Rows
 
@@ -51,7 +50,7 @@ def _learnt(sums: NDArray[np.float64], counts: NDArray[np.int64], fitted_on: str
     columns = Right.of(logarithms.T.astype(np.float32))
 
     def rule(rows: Rows) -> Any:
-        return np.minimum(multiply(rows.probabilities, columns).max(axis=1) - negative_entropy(rows), np.float32(0))
+        return np.minimum(multiply(rows.probabilities, columns).max(axis=1) - rows.negative_entropy, np.float32(0))
 
     unseen = len(counts) - len(seen)
     notes = (f"{unseen} classes that nothing is predicted as are left out",) if unseen else ()

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from analyze.detectors.base import Detector, Inputs, Learnt, Needs, check_range
 from analyze.detectors.rows import Rows, logsumexp, row_sum
@@ -72,14 +71,7 @@ class Entropy(Detector):
     needs = Needs(logits=True)
 
     def _fit(self, inputs: Inputs) -> Learnt:
-        return Learnt(negative_entropy)
-
-
-def negative_entropy(rows: Rows) -> NDArray[np.float32]:
-    """Return sum p log p: the mean of z - max z under p, less log of the sum."""
-    below = rows.logits - rows.largest[:, None]
-    weighted = np.where(rows.probabilities > 0, rows.probabilities * below, np.float32(0))
-    return np.asarray(row_sum(weighted) - np.log1p(rows.rest))
+        return Learnt(lambda rows: rows.negative_entropy)
 
 
 @dataclass(frozen=True)

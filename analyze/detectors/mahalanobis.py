@@ -49,8 +49,29 @@ class Gaussians:
 
     def class_part(self, rows: Rows) -> NDArray[Any]:
         """Return min over classes of |nu_c|^2 - 2 y nu_c, (n,)."""
+        return rows.once(self.doubled_means, lambda: self._class_part(rows))  # type: ignore[no-any-return]
+
+    def _class_part(self, rows: Rows) -> NDArray[Any]:
+        from analyze.detectors._row_kernels import largest_less
+
         cross = multiply(self.coordinates(rows), self.doubled_means)
-        return np.asarray((self.mean_lengths - cross).min(axis=1))
+        if cross.dtype != np.float32:
+            return np.asarray((self.mean_lengths - cross).min(axis=1))
+        best = np.empty(len(cross), np.float32)
+        largest_less(cross, self.mean_lengths, best)
+        return -best
+
+    def lengths(self, rows: Rows) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Return |y|^2, and what it exceeds the squared distance to the whole by; both (n,)."""
+        return rows.once(self.background, lambda: self._lengths(rows))  # type: ignore[no-any-return]
+
+    def _lengths(self, rows: Rows) -> tuple[NDArray[Any], NDArray[Any]]:
+        from analyze.detectors._row_kernels import weighted_squares
+
+        y = self.coordinates(rows)
+        plain, weighted = np.empty(len(y), y.dtype), np.empty(len(y), y.dtype)
+        weighted_squares(y, 1 - self.background, plain, weighted)
+        return plain, weighted
 
     def coordinates(self, rows: Rows) -> NDArray[Any]:
         """Return y, (n, r)."""
@@ -86,7 +107,7 @@ def _fit(reference: Reference) -> Gaussians:
         background_basis = Right.of((outside_vectors[:, usable] / np.sqrt(outside[usable])).astype(dtype))
     means = (reference.class_means - reference.mean) @ basis
     return Gaussians(
-        origin=reference.mean.astype(np.float32),
+        origin=reference.mean32,
         basis=Right.of(basis.astype(dtype)),
         doubled_means=Right.of((2 * means.T).astype(dtype)),
         mean_lengths=np.square(means).sum(axis=1).astype(dtype),
@@ -120,8 +141,7 @@ class Mahalanobis(Detector):
         fitted = gaussians(reference)
 
         def rule(rows: Rows) -> Any:
-            y = fitted.coordinates(rows)
-            return -np.maximum(row_sum(np.square(y)) + fitted.class_part(rows), 0)
+            return -np.maximum(fitted.lengths(rows)[0] + fitted.class_part(rows), 0)
 
         return Learnt(rule, "reference", _notes(fitted, reference))
 
@@ -139,14 +159,13 @@ class RelativeMahalanobis(Detector):
     def _fit(self, inputs: Inputs) -> Learnt:
         reference = inputs.the_reference()
         fitted = gaussians(reference)
-        beyond = 1 - fitted.background
 
         def rule(rows: Rows) -> Any:
-            y = fitted.coordinates(rows)
+            plain, beyond = fitted.lengths(rows)
             if fitted.background_basis is None:
-                return -(row_sum(np.square(y) * beyond) + fitted.class_part(rows))
+                return -(beyond + fitted.class_part(rows))
             whole = rows.product(fitted.background_basis, minus=fitted.origin)
-            return row_sum(np.square(whole)) - row_sum(np.square(y)) - fitted.class_part(rows)
+            return row_sum(np.square(whole)) - plain - fitted.class_part(rows)
 
         return Learnt(rule, "reference", _notes(fitted, reference))
 

@@ -1,8 +1,8 @@
 """Matrix products whose every element is the same sum in the same order, wherever its row lies.
 
 A BLAS does not promise that: OpenBLAS's float32 kernel rounds a row differently by its position in the call, so that a
-score would depend on how a caller cuts rows into blocks. Here each element is one chain of fused multiply-adds over k
-(restarted every ``DEPTH`` terms), on any number of threads and any machine; as fast as a BLAS on 256-bit vectors.
+score would depend on how a caller cuts rows into blocks. Here each element is one chain of fused multiply-adds over k,
+on any number of threads and any machine; about as fast as a BLAS.
 """
 
 from __future__ import annotations
@@ -14,23 +14,30 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-PANEL_ROWS = 6
-"""Rows of a register tile: 6 x 2 vectors of sums leave room for the operands in 16 registers."""
-
 DEPTH = 384
-"""Terms of a chain: a panel of the right side of that depth stays in the first-level cache."""
+"""Terms of a chain that are added at a time: what is read of the right side stays in the near caches."""
 
-BLOCK_ROWS = 42
-"""Rows that one thread packs at a time; a multiple of ``PANEL_ROWS``."""
+BLOCK_ROWS = 84
+"""Most rows that one thread packs at a time: of that depth they stay in the second-level cache beside it."""
+
+
+@cache
+def _wide() -> bool:
+    """Whether the machine has vectors of 512 bits, and twice as many registers for them."""
+    import llvmlite.binding as llvm
+
+    return bool(llvm.get_host_cpu_features().get("avx512f", False))
+
+
+def tile_rows() -> int:
+    """Return the rows of a register tile: with two vectors of sums a row the operands still have registers left."""
+    return 12 if _wide() else 6
 
 
 @cache
 def panel_width(dtype: np.dtype[Any]) -> int:
     """Return the columns of a register tile: two vectors of the machine's (512 bits where there are such, else 256)."""
-    import llvmlite.binding as llvm
-
-    bits = 512 if llvm.get_host_cpu_features().get("avx512f", False) else 256
-    return 2 * bits // (8 * dtype.itemsize)
+    return 2 * (512 if _wide() else 256) // (8 * dtype.itemsize)
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,18 +90,18 @@ def multiply(left: NDArray[Any], right: Right) -> NDArray[Any]:
     ndarray of shape (n, N)
         Of the right side's type. A row depends on nothing but that row, to the last bit.
     """
+    from numba import get_num_threads
+
     from analyze.detectors._product_kernel import multiply_panels
 
     n, k = left.shape
     if k != right.panels.shape[1]:
         raise ValueError(f"product of widths {k} and {right.panels.shape[1]}")
-    dtype = right.panels.dtype
-    rows = -(-n // PANEL_ROWS) * PANEL_ROWS
-    if rows == n:
-        padded = np.ascontiguousarray(left, dtype=dtype)
-    else:
-        padded = np.zeros((rows, k), dtype)
-        padded[:n] = left
-    out = np.zeros((rows, right.panels.shape[0] * right.panels.shape[2]), dtype)
-    multiply_panels(padded, right.panels, out, DEPTH, BLOCK_ROWS)
-    return out[:n, : right.columns]
+    if not k:
+        return np.zeros((n, right.columns), right.panels.dtype)
+    left = np.ascontiguousarray(left, dtype=right.panels.dtype)
+    out = np.empty((n, right.columns), right.panels.dtype)
+    step = tile_rows()
+    block = min(BLOCK_ROWS, -(-n // (get_num_threads() * step)) * step)
+    multiply_panels(left, right.panels, out, DEPTH, max(step, block))
+    return out

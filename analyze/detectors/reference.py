@@ -84,7 +84,8 @@ class Reference:
         labels : ndarray of shape (n,)
             Class indices; rows with a negative label or a value that is not finite are left out.
         per_class
-            Rows of each class in the bank; None takes the whole set as the bank.
+            Rows of each class in the bank; None takes the whole set as the bank (float32 arrays are kept, not copied:
+            do not write to them afterwards).
         seed
             Of the choice of the bank.
         normalize
@@ -107,7 +108,13 @@ class Reference:
             raise UserError("a reference needs at least one finite row with a label")
         if per_class is None:
             good = (labels >= 0) & np.isfinite(features).all(axis=1) & np.isfinite(logits).all(axis=1)
-            bank = features[good].astype(np.float32), logits[good].astype(np.float32), labels[good].astype(np.int32)
+            # all rows are good as a rule: then float32 arrays are the bank themselves, not copies of them
+            kept = slice(None) if good.all() else np.flatnonzero(good)
+            bank = (
+                features[kept].astype(np.float32, copy=False),
+                logits[kept].astype(np.float32, copy=False),
+                labels[kept].astype(np.int32, copy=False),
+            )
             if normalize:
                 bank = (unit_rows(bank[0]), *bank[1:])
         else:
@@ -185,6 +192,11 @@ class Reference:
     def mean(self) -> Float64:
         """Mean of all features, (D,)."""
         return np.asarray(self.feature_sum.sum(axis=0) / self.n)
+
+    @cached_property
+    def mean32(self) -> NDArray[np.float32]:
+        """The mean in float32, one array for all detectors, so that rows are centred once."""
+        return self.mean.astype(np.float32)
 
     @cached_property
     def seen(self) -> NDArray[np.intp]:

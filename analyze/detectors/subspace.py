@@ -2,29 +2,69 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import Any, ClassVar
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
 
 from analyze.detectors.base import Detector, Inputs, Learnt, Needs
 from analyze.detectors.head import Head
-from analyze.detectors.products import Right, multiply
+from analyze.detectors.products import Right
 from analyze.detectors.reference import Reference
-from analyze.detectors.rows import TILE, Rows, row_sum, unit_of
+from analyze.detectors.rows import TILE, Rows, unit_of
 from cache_schema.errors import UserError
 
 
+@dataclass(frozen=True, eq=False)
+class Subspace:
+    """Axes of features around an origin, those of least variance first.
+
+    Attributes
+    ----------
+    origin
+        u = -pinv(W) b, the point whose logits are as close to zero as the head allows, (D,) float32.
+    axes
+        Eigenvectors of the second moment around it by ascending eigenvalue, (D, D) float32.
+    """
+
+    origin: NDArray[np.float32]
+    axes: Right
+
+    @staticmethod
+    def of(moment: NDArray[np.float64], origin: NDArray[np.float64]) -> Subspace:
+        """Return the axes of a second moment (D, D)."""
+        _, vectors = np.linalg.eigh((moment + moment.T) / 2)
+        return Subspace(origin.astype(np.float32), Right.of(vectors.astype(np.float32)))
+
+    def residual(self, rows: Rows, dim: int) -> NDArray[np.float32]:
+        """Return the length of each row outside the ``dim`` axes of largest variance, (n,)."""
+        from analyze.detectors._row_kernels import square_sums
+
+        left = self.axes.columns - dim
+        squares = np.empty(len(rows.features), np.float32)
+        square_sums(rows.leading(self.axes, left, self.origin), left, squares)
+        return np.asarray(np.sqrt(squares))
+
+
+_FITTED: WeakKeyDictionary[Reference, dict[bytes, Subspace]] = WeakKeyDictionary()
+
+
+def subspace_of(reference: Reference, head: Head) -> Subspace:
+    """Return a training set's axes around a head's origin, computed once for all detectors."""
+    fitted = _FITTED.setdefault(reference, {})
+    key = hashlib.blake2b(head.weight.tobytes() + head.bias.tobytes()).digest()
+    if key not in fitted:
+        origin = origin_of(head)
+        fitted[key] = Subspace.of(moment_around(reference, origin), origin)
+    return fitted[key]
+
+
 def origin_of(head: Head) -> NDArray[np.float64]:
-    """Return u = -pinv(W) b, the point whose logits are as close to zero as the head allows, (D,)."""
+    """Return u = -pinv(W) b, (D,)."""
     return np.asarray(-np.linalg.pinv(head.weight.astype(np.float64)) @ head.bias.astype(np.float64))
-
-
-def residual_basis(second_moment: NDArray[np.float64], dim: int) -> Right:
-    """Return the eigenvectors beyond the ``dim`` of largest eigenvalue, (D, D - dim) float32."""
-    _, vectors = np.linalg.eigh((second_moment + second_moment.T) / 2)
-    return Right.of(vectors[:, : len(vectors) - dim].astype(np.float32))
 
 
 def moment_around(reference: Reference, origin: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -50,18 +90,13 @@ def resolve_dim(name: str, dim: int | None, default: int, width: int) -> tuple[i
     return max(1, width // 2), (f"dim {max(1, width // 2)}: features of width {width} have no {default} dimensions",)
 
 
-def _lengths(rows: Rows, basis: Right, origin: NDArray[np.float32]) -> NDArray[Any]:
-    return np.asarray(np.sqrt(row_sum(np.square(rows.product(basis, minus=origin)))))
-
-
-def mean_length(reference: Reference, basis: Right, origin: NDArray[np.float32]) -> float:
+def mean_length(reference: Reference, axes: Subspace, dim: int) -> float:
     """Estimate the mean residual length over the training set from its bank (exact where that is all of it)."""
     total = 0.0
     for start in range(0, len(reference.bank_labels), TILE):
         part = slice(start, start + TILE)
-        inside = multiply(reference.bank_features[part].astype(np.float32) - origin, basis)
-        lengths = np.sqrt(np.square(inside.astype(np.float64)).sum(axis=1))
-        total += float(lengths @ reference.bank_weight[part])
+        lengths = axes.residual(Rows(reference.bank_features[part].astype(np.float32), None), dim)
+        total += float(lengths.astype(np.float64) @ reference.bank_weight[part])
     return total
 
 
@@ -97,16 +132,14 @@ class VirtualLogit(Detector):
             dim, notes = resolve_dim(self.name, None, 1000 if reference.width >= 2048 else 512, reference.width)
         else:
             dim, notes = resolve_dim(self.name, self.dim, 256, reference.width)
-        origin64 = origin_of(head)
-        basis = residual_basis(moment_around(reference, origin64), dim)
-        origin = origin64.astype(np.float32)
-        length = mean_length(reference, basis, origin)
+        axes = subspace_of(reference, head)
+        length = mean_length(reference, axes, dim)
         if not length > 0:
             raise UserError(f"vim: the training features have no residual beyond {dim} dimensions; give a smaller dim")
         alpha = np.float32(reference.max_logit_sum / reference.n / length)
 
         def rule(rows: Rows) -> Any:
-            return rows.logsumexp - alpha * _lengths(rows, basis, origin)
+            return rows.logsumexp - alpha * axes.residual(rows, dim)
 
         return Learnt(rule, "bank", (*notes, f"alpha {float(alpha):.6g}"))
 
@@ -129,20 +162,18 @@ class Residual(Detector):
     def _fit(self, inputs: Inputs) -> Learnt:
         head = inputs.the_head()
         dim, notes = resolve_dim(self.name, self.dim, 512, head.width)
-        origin = origin_of(head)
         rows = inputs.validation
         if rows is not None and rows.features is not None:
-            values, place = np.asarray(rows.features), "validation"
+            values, origin = np.asarray(rows.features), origin_of(head)
             values = unit_of(values) if inputs.unit else values
             moment = np.zeros((head.width, head.width))
             for start in range(0, len(values), TILE):
                 block = values[start : start + TILE].astype(np.float64) - origin
                 moment += block.T @ block
-            moment /= len(values)
+            axes, place = Subspace.of(moment / len(values), origin), "validation"
         else:
-            moment, place = moment_around(inputs.the_reference(), origin), "reference"
-        basis, centre = residual_basis(moment, dim), origin.astype(np.float32)
-        return Learnt(lambda rows: -_lengths(rows, basis, centre), place, notes)
+            axes, place = subspace_of(inputs.the_reference(), head), "reference"
+        return Learnt(lambda rows: -axes.residual(rows, dim), place, notes)
 
 
 DETECTORS = (VirtualLogit, Residual)

@@ -41,7 +41,7 @@ class Dice(Detector):
         columns = Right.of(np.where(kept, head.weight, np.float32(0)).T)
 
         def rule(rows: Rows) -> Any:
-            return logsumexp(rows.product(columns) + head.bias)
+            return logsumexp(rows.product(columns), head.bias)
 
         return Learnt(rule, "reference")
 
