@@ -139,7 +139,7 @@ def _fit(cache: Cache, name: str, inputs: ModelInputs, validation: Validation | 
     detector = get(name, defaults=options.defaults)
     reason = inputs.lacks(name, options.defaults)
     if reason:
-        return Candidate(detector, None, f"{name} {reason}")
+        return Candidate(detector, None, f"{name}: {reason}" if reason.startswith("the ") else f"{name} {reason}")
     given: dict[str, Any] = {
         "reference": None if inputs.reference is None else _reference(inputs),
         "head": inputs.head,

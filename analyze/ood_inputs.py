@@ -89,12 +89,11 @@ class ModelInputs:
             return "the store holds no features"
         if name in LEVEL and self.store.logits_kind != "logits":
             return "needs logits; the store holds log-probabilities"
-        if (
-            name == "mcm"
-            and self.store.model.logit_scale is None
-            and (self.head is None or self.head.logit_scale is None)
-        ):
-            return "is for zero-shot models: this one's logits are no cosines"
+        if name == "mcm" and (self.head is None or self.head.logit_scale is None):
+            if self.store.model.logit_scale is None:
+                return "is for zero-shot models: this one's logits are no cosines"
+            if self.head is None:
+                return f"needs the head, whose scale the logits carry: {self.reasons.get('head', 'there is none')}"
         clause = detector.missing(
             reference=self.reference is not None,
             bank=self.reference is not None and len(self.reference.bank_labels) > 0,
@@ -192,17 +191,10 @@ def read_validation(store: PredictionStore, rows: NDArray[np.bool_]) -> Validati
 def ood_sets(cache: Cache, model: str, options: OodOptions) -> dict[str, str]:
     """Return the OOD sets that a model has stores of, each with its distance (``near``, ``far`` or empty).
 
-    Raises
-    ------
-    UserError
-        Where a set that was named is not in the cache.
+    A set that was named but that the model has no store of is left out.
     """
     present = {s.dataset.id: s.dataset for s in cache.stores("predictions") if s.model.id == model}
     if options.near or options.far:
-        known = [card.id for card in cache.datasets()]
-        for name in (*options.near, *options.far):
-            if name not in known:
-                raise UserError(f"no dataset {name!r} in this cache{nearest(name, known)}")
         named = {**dict.fromkeys(options.near, "near"), **dict.fromkeys(options.far, "far")}
         return {name: distance for name, distance in named.items() if name in present and name != options.sweep}
     return {name: card.distance for name, card in present.items() if card.role == "ood" and name != options.sweep}

@@ -106,7 +106,7 @@ def ours(a: Arrays, names: list[str], options: dict[str, Any], n: int) -> dict[s
 
 
 def floor(a: Arrays, task: str, n: int) -> dict[str, Any]:
-    """One pass of the plain product in blocks of 1,008 rows: by BLAS or by this project's kernel."""
+    """One pass of the plain product by BLAS or by this project's kernel, in the best of three sizes of blocks."""
     from analyze.detectors.products import Right, multiply
 
     bank = task.endswith("bank")
@@ -117,12 +117,13 @@ def floor(a: Arrays, task: str, n: int) -> dict[str, Any]:
     base = peak()
     own = task.startswith("own")
 
-    def work() -> None:
-        for i in range(0, n, 1008):
-            block = a.query[i : i + 1008]
+    def work(step: int) -> None:
+        for i in range(0, n, step):
+            block = a.query[i : min(i + step, n)]
             _ = multiply(block, prepared) if own else block @ columns
 
-    return {"fit": 0.0, "score": timed(work, 3)[0], "mb": peak() - base}
+    seconds = min(timed(lambda step=step: work(step), 3)[0] for step in (1008, 4032, 8064))
+    return {"fit": 0.0, "score": seconds, "mb": peak() - base}
 
 
 def run_task(folder: Path, task: str) -> dict[str, Any]:
@@ -169,25 +170,29 @@ def auroc(folder: Path, task: str, queries: int) -> str:
 
 
 def marks(done: Mapping[str, Mapping[str, float]]) -> list[str]:
-    """Return the ratios that the marks ask for, of what has been measured."""
+    """Return the ratios that the marks ask for, of what has been measured; a product is BLAS's or ours if faster."""
     told = []
+    floors = {
+        name: min(done[f"{who} {name}"]["score"] for who in ("blas", "own"))
+        for name in ("gemm", "gemm bank")
+        if all(f"{who} {name}" in done for who in ("blas", "own"))
+    }
+    seconds = {**{name: r["score"] for name, r in done.items()}, **floors}
 
     def ratio(text: str, over: list[str], under: str, mark: str) -> None:
-        if all(name in done for name in (*over, under)):
-            told.append(
-                f"{text}: {sum(done[name]['score'] for name in over) / done[under]['score']:.3g} times (mark {mark})"
-            )
+        if all(name in seconds for name in (*over, under)):
+            told.append(f"{text}: {sum(seconds[name] for name in over) / seconds[under]:.3g} times (mark {mark})")
 
     for peer in ("naive", "pytorch-ood"):
         ratio(f"MDS and RMDS, {peer} over ours together", [f"{peer} mds", f"{peer} rmds"], "mds + rmds", "100")
         ratio(f"KL-matching, {peer} over ours", [f"{peer} klm"], "klm", "1,000")
         ratio(f"DICE, {peer} over ours", [f"{peer} dice"], "dice", "50")
-    ratio(f"the {len(LINEAR)} linear detectors together, over one product by BLAS", ["linear"], "blas gemm", "3")
-    ratio("these and the shaped ones in one pass", ["linear and shaped"], "blas gemm", "none")
+    ratio(f"the {len(LINEAR)} linear detectors together, over one product", ["linear"], "gemm", "3")
+    ratio("these and the shaped ones in one pass", ["linear and shaped"], "gemm", "none")
     for name in SHAPED:
-        ratio(f"{name} alone", [name], "blas gemm", "none")
-    ratio("kNN-50 over the product with the bank by BLAS", ["knn"], "blas gemm bank", "1.2")
-    ratio("the same by faiss", ["naive knn (faiss)"], "blas gemm bank", "none")
+        ratio(f"{name} alone", [name], "gemm", "none")
+    ratio("kNN-50 over the product with the bank", ["knn"], "gemm bank", "1.2")
+    ratio("the same by faiss", ["naive knn (faiss)"], "gemm bank", "none")
     ours_mb = {name: r["mb"] for name, r in done.items() if name not in ROWS and "gemm" not in name}
     if ours_mb:
         most = max(ours_mb, key=lambda name: ours_mb[name])

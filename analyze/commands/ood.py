@@ -25,7 +25,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the options of ``analyze ood``."""
     parser.add_argument("cache", help="folder of the cache")
     parser.add_argument("--id", metavar="NAME", help="in-distribution set (default: the only one of role id)")
-    parser.add_argument("--reference", metavar="NAME", help="training set whose reference stores to fit on")
+    parser.add_argument(
+        "--reference",
+        metavar="NAME",
+        help="training set whose reference stores to fit on (default: the only one; 'none' for none)",
+    )
     parser.add_argument("--detectors", default="all", metavar="NAMES", help="comma-separated (default: all)")
     parser.add_argument("--near", default="", metavar="NAMES", help="near OOD sets (default: what the datasets say)")
     parser.add_argument("--far", default="", metavar="NAMES", help="far OOD sets (default: what the datasets say)")
@@ -57,16 +61,10 @@ def _words(text: str | None) -> tuple[str, ...]:
 
 def _options(args: argparse.Namespace, cache: Cache) -> OodOptions:
     from analyze.detectors import DETECTORS, get
+    from analyze.ood_choices import checked, in_distribution_set
     from analyze.ood_inputs import OodOptions
-    from cache_schema.errors import UserError, nearest
+    from cache_schema.errors import UserError
 
-    known = [card.id for card in cache.datasets()]
-    inside = args.id
-    if inside is None:
-        sets = [card.id for card in cache.datasets() if card.role == "id"]
-        if len(sets) != 1:
-            raise UserError(f"say which set is in-distribution: --id {' or --id '.join(sets or ['NAME'])}")
-        inside = sets[0]
     validation = None
     if args.validation:
         name, colon, share = args.validation.rpartition(":")
@@ -76,20 +74,12 @@ def _options(args: argparse.Namespace, cache: Cache) -> OodOptions:
             validation = (name, float(share))
         except ValueError:
             raise UserError(f"--validation {args.validation}: the share after the colon must be a number") from None
-    for option, name in (
-        ("--id", inside),
-        ("--reference", args.reference),
-        ("--sweep", args.sweep),
-        ("--validation", validation[0] if validation else ""),
-    ):
-        if name and name not in known:
-            raise UserError(f"{option}: no dataset {name!r} in this cache{nearest(name, known)}")
     detectors = tuple(DETECTORS) if args.detectors == "all" else _words(args.detectors)
     for detector in detectors:
         get(detector, defaults=args.defaults)
     spectrum = None if args.full_spectrum in (None, "all") else _words(args.full_spectrum.replace("none", ""))
-    return OodOptions(
-        id_dataset=inside,
+    options = OodOptions(
+        id_dataset=args.id or in_distribution_set(cache),
         reference=args.reference,
         detectors=detectors,
         near=_words(args.near),
@@ -102,6 +92,7 @@ def _options(args: argparse.Namespace, cache: Cache) -> OodOptions:
         negatives=args.negatives,
         models=_words(args.models) or None,
     )
+    return checked(cache, options, explicit=args.detectors != "all" and not args.list)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -197,13 +197,60 @@ def test_list_says_what_can_run(cache: Path, capsys: Any) -> None:
     ("words", "told"),
     [
         (["--detectors", "kmn"], "did you mean knn"),
+        (["--detectors", ""], "name at least one"),
         (["--id", "vall"], "did you mean val"),
-        (["--near", "near-odd"], "near-ood"),
+        (["--id", "val-v2", "--near", "val-v2"], "val-v2 is the in-distribution set"),
+        (["--reference", "tran"], "did you mean train"),
+        (["--reference", "val"], "no reference stores of 'val' in this cache; there are some of train"),
+        (["--reference", "none", "--detectors", "mds"], "mds needs a reference store of the training set: give --ref"),
+        (["--reference", "none", "--detectors", "msp,klm"], "--reference NAME or --validation NAME:SHARE"),
+        (["--detectors", "neglabel"], "give --negatives CLASS_SPACE"),
+        (["--negatives", "sevn"], "no head of class space 'sevn' in this cache; there are six"),
+        (["--prompts", "photo"], "no head with prompt set 'photo'"),
+        (["--near", "near-odd"], "did you mean near-ood"),
+        (["--near", "far-ood", "--far", "far-ood"], "far-ood is in both"),
+        (["--full-spectrum", "val-v3"], "did you mean val-v2"),
         (["--validation", "val:many"], "number"),
+        (["--validation", "val:2"], "the share must lie in (0, 1]"),
         (["--validation", "val"], "leaves none"),
+        (["--sweep", "other-ood"], "--sweep needs in-distribution rows"),
+        (["--sweep", "val", "--validation", "val-v2"], "val is the in-distribution set"),
+        (["--models", "lineer"], "did you mean linear"),
     ],
 )
-def test_bad_words_are_answered(cache: Path, tmp_path: Path, capsys: Any, words: list[str], told: str) -> None:
-    code = run(cache, tmp_path / "r.parquet", "--detectors", "msp", "--models", "linear", *words)
-    assert code in (1, 2)
-    assert told in capsys.readouterr().err
+def test_bad_words_are_one_line_and_exit_code_2(
+    cache: Path, tmp_path: Path, capsys: Any, words: list[str], told: str
+) -> None:
+    out = tmp_path / "r.parquet"
+    assert main(["ood", str(cache), "--detectors", "msp", "--models", "linear", "-o", str(out), *words]) == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1
+    assert told in lines[0]
+    assert not out.exists()
+
+
+def test_the_only_reference_is_the_default(cache: Path, tmp_path: Path) -> None:
+    out = tmp_path / "r.parquet"
+    assert main(["ood", str(cache), "--detectors", "mds", "--models", "linear", "-o", str(out)]) == 0
+    assert json.loads(read_results(out)["options"][0])["fit"] == "reference:train"
+    assert main(["ood", str(cache), "--reference", "none", "--models", "linear", "-o", str(out), "--fresh"]) == 0
+    table = read_results(out).filter(pl.col("metric") == "auroc")
+    reasons = dict(table.filter(pl.col("reason") != "").select("score", "reason").iter_rows())
+    assert "give --reference NAME" in reasons["knn"]
+
+
+def test_without_features_only_scores_of_logits_run(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    model = ModelCard(id="logits-only", class_space="six")
+    for name in ("val", "near-ood"):
+        labels = rng.integers(0, CLASSES, 40) if name == "val" else np.full(40, -1)
+        cache_schema.write_store(
+            tmp_path / "cache", model=model, dataset=card_of(name), logits=rng.normal(size=(40, CLASSES)),
+            labels=labels, image_ids=[f"{name}/{i}" for i in range(40)],
+        )  # fmt: skip
+    out = tmp_path / "r.parquet"
+    assert main(["ood", str(tmp_path / "cache"), "-o", str(out)]) == 0
+    table = read_results(out).filter(pl.col("metric") == "auroc")
+    reasons = dict(table.filter(pl.col("reason") != "").select("score", "reason").iter_rows())
+    assert reasons["mds"] == "mds: the store holds no features"
+    assert set(table.filter(pl.col("value").is_not_null())["score"]) >= {"msp", "mls", "energy", "gen", "entropy"}

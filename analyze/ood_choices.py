@@ -1,0 +1,148 @@
+"""What ``analyze ood`` was asked for, held against the cache before any model is scored: names in, options out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from analyze.detectors import get
+from analyze.ood_inputs import OodOptions
+from cache_schema.errors import UserError, nearest
+
+if TYPE_CHECKING:
+    from cache_schema.cache import Cache
+
+
+def in_distribution_set(cache: Cache) -> str:
+    """Return the only set of role ``id``.
+
+    Raises
+    ------
+    UserError
+        Where there is none, or more than one.
+    """
+    sets = [card.id for card in cache.datasets() if card.role == "id"]
+    if len(sets) != 1:
+        raise UserError(f"say which set is in-distribution: --id {' or --id '.join(sets or ['NAME'])}")
+    return sets[0]
+
+
+def reference_set(cache: Cache, named: str | None) -> str | None:
+    """Return the training set whose reference stores to fit on: the one that was named, or the only one there is.
+
+    ``none`` stands for none.
+
+    Raises
+    ------
+    UserError
+        Where the set that was named has no reference store.
+    """
+    present = _sets(cache, "reference")
+    if named == "none":
+        return None
+    if named is None:
+        return present[0] if len(present) == 1 else None
+    if named not in present:
+        known = [card.id for card in cache.datasets()]
+        what = "no reference stores of" if named in known else "no dataset"
+        listed = f"; there are some of {', '.join(present)}" if present else "; extract --reference NAME writes them"
+        raise UserError(f"--reference: {what} {named!r} in this cache{nearest(named, present)}{listed}")
+    return named
+
+
+def _sets(cache: Cache, kind: str) -> list[str]:
+    return list(dict.fromkeys(store.dataset.id for store in cache.stores(kind)))
+
+
+def checked(cache: Cache, options: OodOptions, *, explicit: bool) -> OodOptions:
+    """Return the options, the reference settled.
+
+    Parameters
+    ----------
+    cache
+        An open cache.
+    options
+        As the command line gave them.
+    explicit
+        Whether detectors were named, rather than all asked for: then each must be possible at all.
+
+    Raises
+    ------
+    UserError
+        For a name that the cache does not have, a set in two roles, a share outside (0, 1], and a detector that was
+        named but cannot be fitted on any model.
+    """
+    options = replace(options, reference=reference_set(cache, options.reference))
+    predicted = _sets(cache, "predictions")
+    validation = options.validation[0] if options.validation else ""
+    named = (
+        ("--id", (options.id_dataset,)),
+        ("--near", options.near),
+        ("--far", options.far),
+        ("--full-spectrum", options.full_spectrum or ()),
+        ("--validation", (validation,)),
+        ("--sweep", (options.sweep,)),
+    )
+    for option, names in named:
+        for name in filter(None, names):
+            if name not in predicted:
+                raise UserError(f"{option}: no predictions on {name!r} in this cache{nearest(name, predicted)}")
+            if name == options.id_dataset and option in ("--near", "--far", "--full-spectrum", "--sweep"):
+                raise UserError(f"{option}: {name} is the in-distribution set")
+            if name == validation and option in ("--near", "--far", "--sweep"):
+                raise UserError(f"{option}: {name} is the set to fit on (--validation)")
+    both = sorted(set(options.near) & set(options.far))
+    if both:
+        raise UserError(f"--near and --far: {both[0]} is in both")
+    _check_validation(options)
+    if not options.detectors:
+        raise UserError("--detectors: name at least one, or 'all'")
+    _check_heads(cache, options)
+    if explicit:
+        _check_fits(cache, options)
+    return options
+
+
+def _check_validation(options: OodOptions) -> None:
+    if options.sweep and options.validation is None:
+        raise UserError("--sweep needs in-distribution rows to compare with: give --validation NAME or NAME:SHARE")
+    if options.validation is None:
+        return
+    name, share = options.validation
+    if not 0 < share <= 1:
+        raise UserError(f"--validation {name}:{share:g}: the share must lie in (0, 1]")
+    if name == options.id_dataset and share == 1:
+        raise UserError(
+            f"all rows of {name} for fitting leaves none to evaluate: give a share, --validation {name}:0.1"
+        )
+
+
+def _check_heads(cache: Cache, options: OodOptions) -> None:
+    if not (options.prompt_set or options.negatives):
+        return
+    heads = [head for card in cache.models() for head in cache.heads(card.id)]
+    _among("--prompts: no head with prompt set", options.prompt_set, (head.prompt_set for head in heads))
+    _among("--negatives: no head of class space", options.negatives, (head.class_space for head in heads))
+
+
+def _among(told: str, name: str | None, names: Iterable[str]) -> None:
+    known = list(dict.fromkeys(filter(None, names)))
+    if name and name not in known:
+        raise UserError(f"{told} {name!r} in this cache{nearest(name, known)}; there are {', '.join(known) or 'none'}")
+
+
+def _check_fits(cache: Cache, options: OodOptions) -> None:
+    for name in options.detectors:
+        clause = get(name, defaults=options.defaults).missing(
+            reference=options.reference is not None,
+            bank=options.reference is not None,
+            head=True,
+            validation=options.validation is not None,
+            negatives=bool(options.negatives),
+        )
+        if clause:
+            mend = "--negatives CLASS_SPACE" if "negative" in clause else "--reference NAME"
+            mend += " or --validation NAME:SHARE" if "validation" in clause else ""
+            present = ", ".join(_sets(cache, "reference")) or "none"
+            raise UserError(f"{name} {clause}: give {mend} (reference stores in this cache: {present})")
