@@ -117,7 +117,8 @@ def e_aurc(confidences: ArrayLike, correct: ArrayLike, *, curve: Literal["trapez
     """Return AURC less that of a perfect ranking, r + (1 - r) ln(1 - r) for error rate r. Lower is better.
 
     Not below zero but by the approximation of the perfect value, at most about 1/n, and by straight lines
-    between points; in (-1, 1]. Parameters and errors as for :func:`aurc`. Source: Geifman, Uziel and El-Yaniv, ICLR 2019.
+    between points; in (-1, 1]. Parameters and errors as for :func:`aurc`. Source: Geifman, Uziel and El-Yaniv,
+    ICLR 2019.
     """
     confidence, right = _column(confidences, correct)
     error = 1 - np.count_nonzero(right) / right.size
