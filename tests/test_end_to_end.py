@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
+from PIL import Image
 from sklearn.metrics import log_loss, roc_auc_score
 
 import cache_schema
@@ -110,6 +112,47 @@ def test_prompts_and_retrieval(miniature_cache: Path, results: Path) -> None:
     recall = pl.read_parquet(results).filter(pl.col("metric") == "image_to_text_recall@10")
     assert recall.height == 3
     assert (recall["value"] > 0.02).all()
+
+
+def test_corrupted_pictures_end_in_severity_curves(miniature: Path, tmp_path: Path) -> None:
+    """A corruption set as its owners lay it out: folders of classes, a folder a severity."""
+    rng = np.random.default_rng(0)
+    folders = sorted((miniature / "datasets/val").iterdir())
+    sources = [path for folder in folders if folder.is_dir() for path in sorted(folder.glob("*"))[:6]]
+    names = sorted({path.parent.name for path in sources})
+    tables = [f'[mini-val]\npath = "{miniature}/datasets/val"\nmanifest = "{miniature}/datasets/val/manifest.csv"']
+    for severity, kind in itertools.product(range(1, 6), ("gaussian_noise", "contrast")):
+        folder = tmp_path / kind / str(severity)
+        for path in sources:
+            pixels = np.asarray(Image.open(path).convert("RGB"), dtype=np.float64)
+            spoilt = 128 + (pixels - 128) * (1 - 0.19 * severity)
+            if kind == "gaussian_noise":
+                spoilt = pixels + rng.normal(0, 25 * severity, pixels.shape)
+            target = folder / path.parent.name / f"{path.stem}.png"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(np.clip(spoilt, 0, 255).astype(np.uint8)).save(target)
+        tables.append(f'[mini-c-{kind}-{severity}]\npath = "{folder}"\nrole = "shift"\nshift_of = "mini-val"')
+    common = f"classes = {names}\nclass_space = \"miniature-10\"\n"
+    (tmp_path / "sets.toml").write_text("\n".join(f"{table}\n{common}" for table in tables))
+    lines = (miniature / "models.txt").read_text().splitlines()
+    chosen = miniature / "models-of-corruptions.txt"
+    chosen.write_text("\n".join(line for line in lines if " id=resnet " in line or " id=wit-cnn-16k " in line))
+    words = ["--model-list", chosen, "--datasets", tmp_path / "sets.toml", "--cache", tmp_path / "cache"]
+    assert extract([*map(str, words), "--workers", "0"]) == 0
+    out = tmp_path / "results.parquet"
+    assert analyze(["metrics", str(tmp_path / "cache"), "-o", str(out), "--only", "top1"]) == 0
+    words = ["figures", str(out), "-o", str(tmp_path / "figures"), "--only", "corruptions", "--format", "png"]
+    assert analyze(words) == 0
+    drawn = pl.read_csv(tmp_path / "figures" / "corruptions.csv").filter(pl.col("kind") == "point")
+    assert drawn.group_by("panel").len().sort("panel").rows() == [
+        ("Contrast", 10), ("Gaussian Noise", 10), ("Mean of all corruptions", 10)
+    ]  # fmt: skip
+    top1 = plain(out, "top1")
+    for row in drawn.filter(pl.col("panel") == "Contrast").iter_rows(named=True):
+        assert row["y"] == top1[row["model"], f"mini-c-contrast-{row['x']:.0f}"]
+    mean = drawn.filter(pl.col("panel") == "Mean of all corruptions")
+    assert mean.filter(pl.col("x") == 5)["y"].mean() < mean.filter(pl.col("x") == 1)["y"].mean() - 0.1
+    assert (tmp_path / "figures" / "corruptions.png").stat().st_size > 10_000
 
 
 def test_laptop_numbers_from_summaries_equal_those_from_stores(

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
 import polars as pl
 
 from analyze.figures.axes import draw_lines, draw_points, set_scale
-from analyze.figures.frames import conform_frame, need
+from analyze.figures.frames import CORRUPTED, conform_frame, need
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-NAMED = re.compile(r"^(?P<set>.+-(?:c|3dcc))-(?P<corruption>.+)-(?P<severity>[1-5])$")
 MEAN = "Mean of all corruptions"
 
 
 def prepare_corruptions(results: pl.DataFrame, *, metric: str = "top1") -> pl.DataFrame:
-    """Return a panel for each corruption, and one of their mean: x is the severity, 1 to 5.
+    """Return a panel of the corruptions' mean and one for each: x is the severity, 1 to 5.
 
     Sets are recognised by their names, ``imagenet-c-CORRUPTION-SEVERITY``.
     """
@@ -29,11 +27,12 @@ def prepare_corruptions(results: pl.DataFrame, *, metric: str = "top1") -> pl.Da
         pl.col("factor") == "",
         pl.col("subset") == "",
     )
-    split = [(d, *found.group("corruption", "severity")) for d in rows["dataset"].unique() if (found := NAMED.match(d))]
+    names = rows["dataset"].unique()
+    split = [(d, *found.group("corruption", "severity")) for d in names if (found := CORRUPTED.match(d))]
     if not split:
         return need([], "accuracies of a corruption set (names such as imagenet-c-fog-3)")
-    names = pl.DataFrame(split, orient="row", schema={"dataset": pl.String, "corruption": pl.String, "x": pl.String})
-    frame = rows.join(names, on="dataset").with_columns(pl.col("x").cast(pl.Float64))
+    told = pl.DataFrame(split, orient="row", schema={"dataset": pl.String, "corruption": pl.String, "x": pl.String})
+    frame = rows.join(told, on="dataset").with_columns(pl.col("x").cast(pl.Float64))
     keys = ["model", "group", "source", "x"]
     each = frame.select(
         *keys,
@@ -50,7 +49,7 @@ def prepare_corruptions(results: pl.DataFrame, *, metric: str = "top1") -> pl.Da
             pl.lit("Accuracy").alias("y_title"),
             pl.lit("linear").alias("x_scale"),
             pl.lit("linear").alias("y_scale"),
-        ).sort("panel", "kind", "model", "x")
+        ).sort(pl.col("panel") != MEAN, "panel", "kind", "model", "x")
     )
 
 

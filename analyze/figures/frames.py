@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -36,6 +37,9 @@ FRAME_SCHEMA: dict[str, pl.DataType] = {
 """Columns of every figure's numbers. ``kind`` is ``point``, ``line`` (with a band in ``y_low``, ``y_high``),
 ``bar`` or
 ``cell``; ``panel`` tells the axes apart, ``series`` what belongs together within one."""
+
+CORRUPTED = re.compile(r"^(?P<set>.+-(?:c|3dcc))-(?P<corruption>.+)-(?P<severity>[1-5])$")
+"""Name of a corruption set at one severity, such as ``imagenet-c-fog-3``."""
 
 
 def conform_frame(frame: pl.DataFrame) -> pl.DataFrame:
@@ -154,11 +158,14 @@ def label_best(frame: pl.DataFrame, *, by: str = "group", column: str = "y") -> 
 
 
 def shifts_of(results: pl.DataFrame, metric: str) -> list[str]:
-    """Return the shifted sets that have a metric; cue-conflict sets, whose labels are not what they are for, are
-    not.
+    """Return the shifted sets that have a metric, without two kinds that are not for this.
+
+    Cue-conflict sets have labels that are not what they are for; corruption sets, one a severity, are a figure of their
+    own and would outweigh all others.
     """
-    conflicts = datasets_of(results, "shape_bias")
-    return [d for d in datasets_of(results, metric, "shift", calibrator="", factor="") if d not in conflicts]
+    others = datasets_of(results, "shape_bias")
+    found = datasets_of(results, metric, "shift", calibrator="", factor="")
+    return [d for d in found if d not in others and not CORRUPTED.match(d)]
 
 
 def datasets_of(results: pl.DataFrame, metric: str, role: str = "", **variants: str) -> list[str]:

@@ -69,7 +69,8 @@ def compose(name: str, data: pl.DataFrame, *, width: str | float = "neurips") ->
         A venue's name or inches.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+
+    from analyze.figures.page import Page
 
     spec = figure_spec(name)
     draw = functions(name)[1]
@@ -78,7 +79,7 @@ def compose(name: str, data: pl.DataFrame, *, width: str | float = "neurips") ->
     columns = max(map(len, rows))
     height = min(len(rows) * panel_height(data, spec, inches / columns), MAX_HEIGHT * max(1, len(rows) / 6))
     with figure_style():
-        page = Figure(figsize=(inches, height))
+        page = Page(figsize=(inches, height))
         FigureCanvasAgg(page)
         page.set_layout_engine("constrained", w_pad=0.03, h_pad=0.03, wspace=0.02, hspace=0.03)
         grid = page.subplots(len(rows), columns, squeeze=False)

@@ -222,6 +222,14 @@ def test_frames_hold_the_tables_numbers(everything: pl.DataFrame) -> None:
     )
 
 
+def test_corruptions_stand_in_their_own_figure_alone(everything: pl.DataFrame) -> None:
+    assert prepare("corruptions", everything)["panel"].unique(maintain_order=True).to_list() == [
+        "Mean of all corruptions", "Fog", "Gaussian Noise"
+    ]  # fmt: skip
+    assert prepare("ranks", everything)["panel"][0] == "Top-1 accuracy: average rank over 9 sets"
+    assert not prepare("correlation_matrix", everything)["series"].str.contains("Fog").any()
+
+
 def test_before_and_after_are_of_the_same_images() -> None:
     rows = []
     for i in range(4):

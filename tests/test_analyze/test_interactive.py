@@ -43,6 +43,8 @@ def test_it_shows_itself(results: pl.DataFrame, hostile_table: pl.DataFrame) -> 
         page = shown._repr_html_()
         assert "<script>" not in page
         assert "<img" not in page
+    # pyplot, whose formatters show figures otherwise, is not imported by the five lines
+    assert found.figure("prompts")._repr_png_().startswith(b"\x89PNG")
 
 
 def test_conditions_narrow(results: pl.DataFrame) -> None:
