@@ -17,7 +17,7 @@ from analyze.figures.pages import compose, prepare
 from analyze.figures.style import figure_style
 from analyze.results import read_results
 
-WIDTH, DPI, COLOURS = "icml", 200, 64
+WIDTH, DPI, COLOURS = "icml", 180, 256
 MODELS = ("resnet", "wit-cnn-16k", "simclr-byobnet", "laion-cnn-24k")
 """Of the reliability diagrams: one model each that is right, timid or too sure."""
 
@@ -40,7 +40,9 @@ def main() -> int:
         with figure_style():
             page.savefig(pixels, format="png", dpi=DPI, pad_inches=0.08)
         path = args.out / f"{name.replace('_', '-')}.png"
-        image = Image.open(pixels).convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE)
+        # The default method drops rare colours, and with them whole groups of models.
+        image = Image.open(pixels).convert("RGB")
+        image = image.quantize(COLOURS, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
         image.save(path, optimize=True)
         print(f"{path}: {path.stat().st_size / 1000:.0f} kB, {image.width} x {image.height}")
     return 0

@@ -1,17 +1,33 @@
-"""Shared by every folder: the miniature study, built once, and a cache of some of its models."""
+"""Shared by every folder: the miniature study, built once, a cache of some of its models, and a browser."""
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
+import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 MODELS = ("wit-vit", "laion-vit", "laion-cnn", "ft-wit-vit", "ft12k-laion-cnn", "resnet", "convnext", "vit", "more-")
 """Beginnings of ids, of each group at least one; of several models the last, which has seen most."""
+
+BROWSER_FLAGS = (
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-sync",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-dev-shm-usage",
+    "--window-size=1300,1000",
+)
 
 
 @contextlib.contextmanager
@@ -49,3 +65,25 @@ def miniature_cache(miniature: Path) -> Path:
         words = ["--model-list", models, "--datasets", miniature / "datasets.toml", "--cache", cache]
         assert main([*map(str, words), "--prompts", "openai-80,photo-1"]) == 0
     return cache
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """Return a headless Chromium that keeps what pages write to its console."""
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
+    chromedriver = shutil.which("chromedriver")
+    if not (chromium and chromedriver):
+        if os.environ.get("CI") == "true":
+            pytest.fail("chromium and chromedriver are needed here: apt-get install chromium chromium-driver")
+        pytest.skip("no chromium and chromedriver on this machine")
+    from selenium import webdriver
+    from selenium.webdriver.chrome.service import Service
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    for flag in (*BROWSER_FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('chromium')}"):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    driver = webdriver.Chrome(options=options, service=Service(chromedriver))
+    yield driver
+    driver.quit()

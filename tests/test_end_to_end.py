@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -153,6 +155,25 @@ def test_corrupted_pictures_end_in_severity_curves(miniature: Path, tmp_path: Pa
     mean = drawn.filter(pl.col("panel") == "Mean of all corruptions")
     assert mean.filter(pl.col("x") == 5)["y"].mean() < mean.filter(pl.col("x") == 1)["y"].mean() - 0.1
     assert (tmp_path / "figures" / "corruptions.png").stat().st_size > 10_000
+
+
+def test_the_report_opens_in_a_browser(results: Path, miniature_cache: Path, browser: Any, tmp_path: Path) -> None:
+    page = tmp_path / "report.html"
+    assert analyze(["report", str(results), "--cache", str(miniature_cache), "-o", str(page)]) == 0
+    browser.get(page.as_uri())
+    end = time.monotonic() + 20
+    while browser.execute_script("return document.documentElement.dataset.ready") != "true":
+        assert time.monotonic() < end, browser.get_log("browser")
+        time.sleep(0.05)
+    models = len({model for model, _ in plain(results, "top1")})
+    assert len(browser.find_elements("css selector", "#plot .point")) == models
+    for tab in ("leaderboard", "model", "factors", "provenance"):
+        browser.find_element("id", f"tab-{tab}").click()
+        assert browser.find_element("id", tab).is_displayed()
+    assert len(browser.find_elements("css selector", "#board tbody tr")) == models
+    assert len(browser.find_elements("css selector", "#heat tbody tr")) == models
+    assert browser.find_elements("css selector", "#card .bin")
+    assert browser.get_log("browser") == []
 
 
 def test_laptop_numbers_from_summaries_equal_those_from_stores(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from analyze.figures.frames import conform_frame, need
-from analyze.figures.style import AFTER_LINE, DIAGONAL, TPR_95, group_colour, series_look
+from analyze.figures.style import AFTER_LINE, DIAGONAL, MARKER_EDGES, TPR_95, group_colour, series_look
 from analyze.titles import dataset_title, score_title
 
 if TYPE_CHECKING:
@@ -74,8 +74,9 @@ def draw_reliability(data: pl.DataFrame, ax: Axes) -> Axes:
         linewidth=0.5,
         zorder=1,
     )
-    ax.vlines(bars["x"], bars["y_low"], bars["y_high"], colors=colour, linewidth=0.7, zorder=2)
-    ax.scatter(bars["x"], bars["y"], s=6, c=colour, zorder=3, gid="before")
+    ink = MARKER_EDGES.get(str(data["group"][0]), colour)
+    ax.vlines(bars["x"], bars["y_low"], bars["y_high"], colors=ink, linewidth=0.7, zorder=2)
+    ax.scatter(bars["x"], bars["y"], s=6, c=ink, zorder=3, gid="before")
     after = data.filter(pl.col("series") == AFTER, pl.col("y").is_not_null())
     if len(after):
         ax.plot(after["x"], after["y"], **AFTER_LINE, zorder=2.8, gid="after")

@@ -21,9 +21,8 @@ function drawCard() {
   const sets = accuracy ? [...accuracy.at].map(([dataset, index]) => [dataset, index * n + model]).filter(([, at]) => Number.isFinite(DATA.cells.value[at])) : [];
   const card = make("article", { class: "card" },
     make("header", {}, make("h2", {}, models.id[model])),
-    make("div", {}, make("h3", {}, "Model"), list(facts)),
+    make("div", {}, make("h3", {}, "Model"), list(facts), make("h3", {}, `Reliability on ${datasetTitle(DATA.ground)}`), reliability(model)),
     make("div", {}, make("h3", {}, `Numbers on ${datasetTitle(DATA.ground)}`), list(rows, "numbers")),
-    make("div", {}, make("h3", {}, `Reliability on ${datasetTitle(DATA.ground)}`), reliability(model)),
     make("div", {}, make("h3", {}, "Visual factors"), factorBars(model)),
     make("div", { class: "wide" }, make("h3", {}, "Accuracy on every set"), ...sets.map(([dataset, at]) => bar(datasetTitle(dataset), DATA.cells.value[at], DATA.cells.low[at], DATA.cells.high[at], null, colourOf(model, "group")))));
   byId("card").replaceChildren(card);
@@ -55,10 +54,12 @@ function overall(model) {
 function reliability(model) {
   const found = DATA.reliability;
   if (!found) return make("p", { class: "quiet" }, "Needs single images: make the report from the cache itself.");
+  if (![...Array(found.bins).keys()].some((b) => Number.isFinite(found.numbers[(model * found.series.length * found.bins + b) * found.fields.length])))
+    return make("p", { class: "quiet" }, "No single images of this model in the cache that the report was made from.");
   const width = found.fields.length, get = (series, bin, name) => found.numbers[((model * found.series.length + series) * found.bins + bin) * width + found.fields.indexOf(name)];
-  const svg = draw("svg", { viewBox: "0 0 312 262", role: "img", "aria-label": "Reliability diagram" }), px = (v) => 34 + 256 * v, py = (v) => 220 - 210 * v;
+  const svg = draw("svg", { viewBox: "0 0 330 262", role: "img", "aria-label": "Reliability diagram" }), px = (v) => 52 + 256 * v, py = (v) => 220 - 210 * v;
   for (const v of [0, 0.25, 0.5, 0.75, 1]) {
-    svg.append(draw("line", { class: "grid", x1: px(0), x2: px(1), y1: py(v), y2: py(v) }), draw("text", { x: 28, y: py(v) + 4, "text-anchor": "end" }, `${100 * v}`), draw("text", { x: px(v), y: 237, "text-anchor": "middle" }, `${100 * v}`));
+    svg.append(draw("line", { class: "grid", x1: px(0), x2: px(1), y1: py(v), y2: py(v) }), draw("text", { x: 46, y: py(v) + 4, "text-anchor": "end" }, `${100 * v}`), draw("text", { x: px(v), y: 237, "text-anchor": "middle" }, `${100 * v}`));
   }
   const colour = colourOf(model, "group"), after = [];
   for (let b = 0; b < found.bins; b++) {
@@ -71,5 +72,6 @@ function reliability(model) {
   svg.append(draw("line", { class: "diagonal", x1: px(0), y1: py(0), x2: px(1), y2: py(1) }));
   if (after.length) svg.append(draw("polyline", { points: after.join(" "), fill: "none", stroke: "var(--ink)", "stroke-width": 1.2, "stroke-opacity": 0.7 }));
   svg.append(draw("text", { class: "axis-title", x: px(0.5), y: 256, "text-anchor": "middle" }, "Confidence (%)"));
+  svg.append(draw("text", { class: "axis-title", transform: `translate(11,${py(0.5)}) rotate(-90)`, "text-anchor": "middle" }, "Accuracy (%)"));
   return make("div", {}, svg, make("p", { class: "quiet" }, "Dots: accuracy by confidence. Line: after temperature scaling. Grey: share of images. On the diagonal, confidence is right."));
 }

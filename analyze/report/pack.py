@@ -30,6 +30,9 @@ VALUE_BITS, INTERVAL_BITS = 17, 12
 """Bits of mantissa that are kept: relative steps of 4e-6 and 1e-4, far below what an interval leaves open."""
 DIGEST_LENGTH = 12
 
+LIGHT_COLOURS: Mapping[str, str] = {**GROUP_COLOURS, "contrastive": "#D493C2"}
+"""Group of models -> colour on a light page; dots there have no dark edge that a pale one would need."""
+
 DARK_COLOURS: Mapping[str, str] = {
     "supervised-in1k": "#E8E8E8",
     "clip-zero-shot": "#5AA9E6",
@@ -117,7 +120,7 @@ def pack(
         },
         "names": {name: list(found.places) for name, found in names.items()},
         "group_titles": dict(GROUPS),
-        "colours": {"light": dict(GROUP_COLOURS), "dark": dict(DARK_COLOURS)},
+        "colours": {"light": dict(LIGHT_COLOURS), "dark": dict(DARK_COLOURS)},
         "datasets": [
             {"id": d, "title": dataset_title(d) or "means", "role": r}
             for d, r in present.select("dataset", "role").unique("dataset", maintain_order=True).rows()

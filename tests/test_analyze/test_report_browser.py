@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,19 +19,6 @@ from analyze.fits import fit_line
 from analyze.quantities import joined, values
 from analyze.report.pack import pack
 from analyze.report.page import write_report
-
-FLAGS = (
-    "--headless=new",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-sync",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-dev-shm-usage",
-    "--window-size=1300,1000",
-)
 
 
 def some_curves(results: pl.DataFrame) -> pl.DataFrame:
@@ -56,27 +41,6 @@ def some_curves(results: pl.DataFrame) -> pl.DataFrame:
         for b in range(15)
     ]
     return pl.DataFrame(rows, schema=CURVE_SCHEMA)
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
-    chromedriver = shutil.which("chromedriver")
-    if not (chromium and chromedriver):
-        if os.environ.get("CI") == "true":
-            pytest.fail("chromium and chromedriver are needed here: apt-get install chromium chromium-driver")
-        pytest.skip("no chromium and chromedriver on this machine")
-    from selenium import webdriver
-    from selenium.webdriver.chrome.service import Service
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('chromium')}"):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options=options, service=Service(chromedriver))
-    yield driver
-    driver.quit()
 
 
 Open = Callable[..., Any]
@@ -288,6 +252,17 @@ def test_cards_factors_and_provenance_hold_the_table(opened: Open, results: pl.D
     assert cells[-1] == "0123456789ab"
     assert cells[2] == "50000"
     assert "metric version 1" in driver.execute_script("return document.getElementById('source-about').textContent")
+
+
+def test_a_card_without_single_images_says_so(opened: Open, results: pl.DataFrame) -> None:
+    first, other = sorted(results["model"].unique())[:2]
+    driver = opened(results, curves=some_curves(results).filter(pl.col("model") == other))
+    driver.execute_script("document.getElementById('tab-model').click()")
+    assert texts(driver, "#card h2") == [first]
+    assert "No single images of this model" in "".join(texts(driver, "#card p"))
+    choose(driver, "model-pick", "1")
+    assert texts(driver, "#card h2") == [other]
+    assert len(texts(driver, "#card .bin")) == 15
 
 
 def test_a_link_brings_the_same_axes_back(opened: Open, results: pl.DataFrame) -> None:
