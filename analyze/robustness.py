@@ -306,7 +306,8 @@ class AgreementOnTheLine:
     accuracy_line, agreement_line
         Probit lines of shifted against standard accuracy over models, and of agreement over pairs of models.
     predicted
-        ``model predicted``: the standard accuracy mapped by the agreement's line (ALine-S).
+        ``model id shifted predicted``: the standard accuracy mapped by the agreement's line (ALine-S), beside the
+        true one where it is known.
     mean_absolute_error
         Of the prediction, where shifted accuracies are known; NaN otherwise.
     """
@@ -332,14 +333,16 @@ def agreement_on_the_line(
         Of the lines.
     """
     options: dict[str, Any] = {"method": method, "x_scale": scale, "y_scale": scale}
-    line = fit_line(agreement["id"], agreement["shifted"], **options)
+    # Pairs share their models: a bootstrap over pairs would promise too much, and 210 models have 21,945 of them.
+    line = fit_line(agreement["id"], agreement["shifted"], n_boot=0, **options)
     at = transform(accuracy["id"].to_numpy(), scale)
     predicted = untransform(line.slope * at + line.intercept, scale)
     own, error = None, float("nan")
     if "shifted" in accuracy.columns:
         own = fit_line(accuracy["id"], accuracy["shifted"], **options)
         error = float(np.mean(np.abs(predicted - accuracy["shifted"].to_numpy())))
-    table = accuracy.select("model").with_columns(pl.Series("predicted", predicted))
+    known = [name for name in ("model", "id", "shifted") if name in accuracy.columns]
+    table = accuracy.select(known).with_columns(pl.Series("predicted", predicted))
     return AgreementOnTheLine(own, line, table, error)
 
 

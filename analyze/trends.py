@@ -12,7 +12,7 @@ import polars as pl
 from analyze.correlations import METHODS, correlation
 from analyze.fits import fit_line
 from analyze.quantities import Quantity, id_dataset_of, joined, quantities, values
-from analyze.robustness import effective_robustness, factor_effective_robustness, same_line
+from analyze.robustness import effective_robustness, factor_effective_robustness, relative_robustness, same_line
 from analyze.titles import PROPORTIONS
 from cache_schema.errors import UserError
 
@@ -25,6 +25,7 @@ __all__ = [
     "fit_table",
     "line_tests",
     "natural_scale",
+    "relative_robustness",
     "same_line",
 ]
 

@@ -2,8 +2,9 @@
 
     analyze trends results.parquet
     analyze trends results.parquet --y ece@imagenet-r[calibrator=temperature] --y auroc@textures --by source
-    -o trends analyze trends results.parquet --y top1@imagenet-a --baseline group=supervised-in1k --split
-    0.7613
+        -o trends
+    analyze trends results.parquet --y top1@imagenet-a --baseline group=supervised-in1k --split 0.7613
+    analyze trends results.parquet --cache CACHE          # agreement on the line, from every model's predictions
 
 A quantity is METRIC@DATASET[variant=value,...]. Without --y, the in-distribution accuracy is set against
 every number.
@@ -61,6 +62,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="fit the baseline in two pieces at this x (the authors' choice for ImageNet-A)",
     )
     parser.add_argument(
+        "--pair",
+        action="append",
+        default=[],
+        metavar="CHANGED=STANDARD",
+        help="relative robustness: a model and the same one without the intervention; repeatable",
+    )
+    parser.add_argument(
+        "--cache",
+        metavar="CACHE",
+        help="where predictions lie: also agreement on the line, accuracy under shift without its labels",
+    )
+    parser.add_argument(
         "--bootstrap", type=int, default=1000, metavar="N", help="replicates over models (default: 1000)"
     )
     parser.add_argument("--seed", type=int, default=0, help="of the bootstrap (default: 0)")
@@ -75,6 +88,7 @@ def run(args: argparse.Namespace) -> int:
 
     from analyze import trends
     from analyze.quantities import Quantity
+    from analyze.ranks import rank_stability
     from analyze.results import read_results
     from analyze.robustness import BASELINE
     from analyze.selection import check_column, parse_where, select
@@ -92,6 +106,8 @@ def run(args: argparse.Namespace) -> int:
     baseline = parse_where(args.baseline) if args.baseline else dict(BASELINE)
     parts: dict[str, list[pl.DataFrame]] = {}
     untold = ""
+    changed = parse_pairs(args.pair)
+    directed = set(results.filter(pl.col("direction").is_in(["higher", "lower"]))["metric"])
     for x, y in track(pairs, "trends", console=Console(stderr=True), transient=True):
         parts.setdefault("correlations", []).append(
             trends.correlation_table(results, [(x, y)], **common, **drawn)
@@ -102,6 +118,11 @@ def run(args: argparse.Namespace) -> int:
             )
         except UserError as error:
             untold = f"no line for {y}: {error}"
+        if y.metric in directed and x.metric in directed:
+            parts.setdefault("rank_stability", []).append(rank_stability(results, [x, y], **drawn))
+        if changed and y.metric in PROPORTIONS:
+            gained = trends.relative_robustness(results, y, changed)
+            parts.setdefault("relative_robustness", []).append(gained.with_columns(pl.lit(str(y)).alias("on")))
         if args.by:
             parts.setdefault("line_tests", []).append(
                 trends.line_tests(results, [(x, y)], by=args.by, scale=args.scale)
@@ -124,10 +145,15 @@ def run(args: argparse.Namespace) -> int:
             parts.setdefault("effective_robustness", []).append(found.to_results())
     written = {name: pl.concat(frames) for name, frames in parts.items() if frames}
     robust = "effective_robustness" in written
+    if args.cache:
+        written |= _agreement(args.cache, sorted(results["model"].unique()))
     console = Console()
     _print(written["correlations"], console)
     if robust:
         _print_robustness(written["effective_robustness"], console)
+    for name, title in PLAIN_TABLES.items():
+        if name in written:
+            _print_plain(written[name], title, console)
     if untold:
         console.print(untold, style="yellow", markup=False)
     if args.output:
@@ -137,6 +163,62 @@ def run(args: argparse.Namespace) -> int:
             frame.write_csv(folder / f"{name}.csv")
         console.print(f"wrote {', '.join(f'{n}.csv' for n in written)} to {folder}", markup=False)
     return 0
+
+
+PLAIN_TABLES = {
+    "relative_robustness": "relative robustness (accuracy that the intervention gains)",
+    "agreement_lines": "accuracy and agreement on the line (least squares on probit axes)",
+}
+
+
+def parse_pairs(words: list[str]) -> dict[str, str]:
+    """Read ``CHANGED=STANDARD`` words: model with an intervention -> the model without."""
+    from cache_schema.errors import UserError
+
+    pairs = {}
+    for word in words:
+        changed, equals, standard = (part.strip() for part in word.partition("="))
+        if not (changed and equals and standard):
+            raise UserError(f"--pair {word!r}: give two models, CHANGED=STANDARD")
+        pairs[changed] = standard
+    return pairs
+
+
+def _agreement(cache: str, models: list[str]) -> dict[str, pl.DataFrame]:
+    import polars as pl
+    from rich.console import Console
+
+    import cache_schema
+    from analyze.agreement_lines import agreement_lines, lines_table
+    from analyze.progress import model_progress
+    from cache_schema.errors import UserError
+
+    console = Console(stderr=True)
+    opened = cache_schema.open_cache(cache)
+    held = sorted({card.id for card in opened.models()} & set(models))
+    if not held:
+        raise UserError(f"{cache} holds none of the result table's models")
+    with model_progress(console) as advance:
+        found, problems = agreement_lines(opened, models=held, progress=advance)
+    for dataset, said in problems.items():
+        console.print(f"no agreement on {dataset}: {said}", style="yellow", markup=False)
+    if not found:
+        return {}
+    predicted = [lines.predicted.with_columns(pl.lit(name).alias("dataset")) for name, lines in found.items()]
+    return {"agreement_lines": lines_table(found), "agreement_predictions": pl.concat(predicted)}
+
+
+def _print_plain(table: pl.DataFrame, title: str, console: Console) -> None:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    drawn = Table(title=Text(title, style="bold"), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for name, kind in table.schema.items():
+        drawn.add_column(name.replace("_", " "), justify="right" if kind.is_numeric() else "left", overflow="fold")
+    for row in table.rows():
+        drawn.add_row(*(Text(f"{v:.3f}" if isinstance(v, float) else "–" if v is None else str(v)) for v in row))
+    console.print(drawn)
 
 
 def _print(table: pl.DataFrame, console: Console) -> None:

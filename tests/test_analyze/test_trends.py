@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 from scipy import stats
 from scipy.special import ndtr, ndtri
 
+import cache_schema
 from analyze import ranks, robustness, trends
+from analyze.agreement_lines import agreement_lines, lines_table
 from analyze.cli import main
 from analyze.correlations import METHODS, correlation
 from analyze.fits import fit_line, fit_piecewise
@@ -284,6 +286,77 @@ def test_agreement_predicts_shifted_accuracy() -> None:
     assert found.mean_absolute_error < 1e-9
     assert found.accuracy_line is not None
     assert found.accuracy_line.slope == pytest.approx(found.agreement_line.slope)
+
+
+@pytest.fixture
+def five_models(toy_store, tmp_path):
+    """A cache of five models of rising skill, on a set and on a shift of it that is harder for all."""
+    for number, skill in enumerate((0.5, 1.0, 1.6, 2.4, 3.2)):
+        for seed, (dataset, role, harder) in enumerate((("val", "id", 1.0), ("moved", "shift", 0.7))):
+            # What all models see alike in an image makes them err together, as real ones do.
+            shared = np.random.default_rng(seed).normal(0, 1, (600, 10))
+            own = np.random.default_rng(100 * number + seed).normal(0, 0.5, (600, 10))
+            labels = np.random.default_rng(77).integers(0, 10, 600)
+            logits = shared + own
+            logits[np.arange(600), labels] += harder * skill
+            toy_store(
+                model=f"m{number}", dataset=dataset, role=role, n=600, labels=labels, logits=logits,
+                cache=tmp_path / "cache",
+            )  # fmt: skip
+    return tmp_path / "cache"
+
+
+def test_agreement_of_a_cache_equals_counting_by_hand(five_models) -> None:
+    cache = cache_schema.open_cache(five_models)
+    found, problems = agreement_lines(cache)
+    assert problems == {}
+    top = {(s.model.id, s.dataset.id): s.logits().argmax(1) for s in cache.stores("predictions")}
+    labels = cache.store("m0", "val").labels
+    names = [f"m{i}" for i in range(5)]
+    pairs = {
+        dataset: [
+            np.mean([top[a, dataset][i] == top[b, dataset][i] for i in range(600)])
+            for at, a in enumerate(names)
+            for b in names[at + 1 :]
+        ]
+        for dataset in ("val", "moved")
+    }
+    slope, intercept = np.polyfit(ndtri(pairs["val"]), ndtri(pairs["moved"]), 1)
+    line = found["moved"].agreement_line
+    assert (line.slope, line.intercept, line.n) == (pytest.approx(slope), pytest.approx(intercept), 10)
+    accuracy = {d: np.array([np.mean(top[name, d] == labels) for name in names]) for d in ("val", "moved")}
+    table = found["moved"].predicted
+    assert table["model"].to_list() == names
+    assert table["shifted"].to_numpy() == pytest.approx(accuracy["moved"])
+    assert table["predicted"].to_numpy() == pytest.approx(ndtr(slope * ndtri(accuracy["val"]) + intercept))
+    (row,) = lines_table(found).rows(named=True)
+    own = np.polyfit(ndtri(accuracy["val"]), ndtri(accuracy["moved"]), 1)
+    assert (row["accuracy_slope"], row["accuracy_intercept"]) == (pytest.approx(own[0]), pytest.approx(own[1]))
+    assert row["mean_absolute_error"] == pytest.approx(np.abs(table["predicted"] - table["shifted"]).mean())
+    with pytest.raises(UserError, match="three models"):
+        agreement_lines(cache, models=["m0", "m1"])
+
+
+def test_command_tells_agreement_and_what_interventions_gain(
+    five_models, tmp_path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = str(tmp_path / "r.parquet")
+    assert main(["metrics", str(five_models), "-o", source, "--only", "top1"]) == 0
+    words = ["trends", source, "--y", "top1@moved", "--by", "", "--bootstrap", "20", "-o", str(tmp_path / "out")]
+    assert main([*words, "--cache", str(five_models), "--pair", "m4=m0"]) == 0
+    said = capsys.readouterr().out
+    assert "agreement on the line" in said
+    assert "relative robustness" in said
+    top1 = dict(values(read_results(source), "top1@moved").select("model", "value").rows())
+    gained = pl.read_csv(tmp_path / "out" / "relative_robustness.csv")
+    assert gained["value"].to_list() == [pytest.approx(top1["m4"] - top1["m0"])]
+    assert len(pl.read_csv(tmp_path / "out" / "agreement_predictions.csv")) == 5
+    stable = pl.read_csv(tmp_path / "out" / "rank_stability.csv")
+    assert stable.select("x", "y", "n").rows() == [("top1@val", "top1@moved", 5)]
+    assert main([*words, "--pair", "m4"]) == 2
+    assert "CHANGED=STANDARD" in capsys.readouterr().err
+    assert main([*words, "--pair", "m4=m9"]) == 2
+    assert "m9" in capsys.readouterr().err
 
 
 # ---- ranks
