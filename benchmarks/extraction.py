@@ -50,7 +50,7 @@ SMALL = (
     "test_resnet",
 )  # fmt: skip
 LARGE = ("vit_base_patch32_clip_224", "resnet50", "vit_large_patch14_clip_224")
-WANTED = {"a": ">= 4x", "b": "<= 1.15x", "c": "< 5%", "d": "<= 0.40x", "e": "flat", "f": ">= 0.90", "g": ""}
+WANTED = {"a": ">= 4x", "b": "<= 1.15x", "c": "< 5%", "d": "<= 0.40x", "e": "flat", "f": ">= 0.90"}
 
 
 def photographs(root: Path, n: int, kept: Path) -> None:
@@ -205,9 +205,10 @@ class Bench:
             yield {
                 "a": theirs / ours["wall"],
                 "b": ours["seconds"] / max(decode, forwards),
-                "c": ours["write_share"],
+                "c": ours["write_cpu_share"],
+                "c_wall": ours["write_share"],
+                "c_wait": ours["write_wait_share"],
                 "d": ours["logits_bytes"] / (self.folder / "logits.pt").stat().st_size,
-                "c_cpu": ours["write_cpu_share"],
                 "f": forwards / decoded["seconds"],
                 "g": decoded["cpu"] / on_core,
                 "rate": ours["images_per_second"] * len(self.names),
@@ -264,7 +265,9 @@ def main() -> int:
     table = {
         "a": (f"timm's loader and model, {len(bench.names)} times / one pass", f"{medians['a']:.2f}x"),
         "b": ("the pass / max(decode once, sum of forwards)", f"{medians['b']:.2f}x"),
-        "c": (f"share of time writing, in its own thread ({medians['c_cpu']:.1%} on a core)", f"{medians['c']:.1%}"),
+        "c": ("share of time that writing takes of a core, in a thread of its own", f"{medians['c']:.1%}"),
+        "c_wall": ("the same on the clock: waiting for a core and the disk counts too", f"{medians['c_wall']:.1%}"),
+        "c_wait": ("share of time that the loop waits for the writer", f"{medians['c_wait']:.1%}"),
         "d": ("logits on disk / torch.save of float32", f"{medians['d']:.2f}x"),
         "e": (f"peak memory of the parent at {many} / {few} images", f"{medians['e']:.2f}x"),
         "f": ("sum of forwards / the pass over decoded pixels", f"{medians['f']:.2f}"),
@@ -273,7 +276,7 @@ def main() -> int:
     row = "{:<72} {:>8} {:>10}".format
     print(row("", "measured", "wanted"))
     for key, (what, measured) in table.items():
-        print(row(f"({key}) {what}", measured, WANTED[key]))
+        print(row(f"({key[0]}) {what}", measured, WANTED.get(key, "")))
     print(f"{medians['rate']:.0f} images x models a second; models busy {medians['busy']:.0%} over decoded pixels")
     return 0
 

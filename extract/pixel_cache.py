@@ -6,17 +6,25 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cache_schema.naming import slug
+from cache_schema.staging import try_lock
 from extract.datasets.base import Dataset
 from extract.decode import Decoder, PixelBatch
+from extract.events import Event, Listener
 from extract.options import RunOptions
 from extract.preprocess import Geometry
+
+STAGED = ".staged"
+STALE_SECONDS = 3600.0
+"""Where the file system has no locks: a half file that has not grown for so long is nobody's."""
 
 PIXELS_VERSION = 1
 """Bumped by hand when decoding gives other pixels; old files are then not read."""
@@ -32,14 +40,17 @@ class PixelSource:
     options
         ``pixel_cache`` is the folder (None: nothing is kept) and ``pixel_cache_bytes`` its bound. The files that were
         used longest ago go first; a dataset that is larger than the bound is simply decoded.
+    tell
+        Told once, where pixels cannot be kept; the images are then decoded all the same.
 
     Notes
     -----
     A file is named by dataset digest and geometry and appears under that name only when it is complete.
     """
 
-    def __init__(self, decoder: Decoder, options: RunOptions) -> None:
+    def __init__(self, decoder: Decoder, options: RunOptions, tell: Listener = lambda event: None) -> None:
         self._decoder = decoder
+        self._tell = tell
         self._folder = options.pixel_cache
         self._bound = options.pixel_cache_bytes
 
@@ -61,25 +72,22 @@ class PixelSource:
     def _decode_and_keep(
         self, stem: Path, dataset: Dataset, geometry: Geometry, batch_size: int
     ) -> Iterator[PixelBatch]:
-        stem.parent.mkdir(parents=True, exist_ok=True)
-        staged = stem.with_name(f".{stem.name}.{os.getpid()}.staged")
         valid = np.zeros(len(dataset), bool)
         problems: list[tuple[int, str]] = []
+        keeper = _Keeper(stem, self._tell)
         try:
-            with staged.open("wb") as file:
-                for batch in self._decoder.batches(dataset, geometry, batch_size):
-                    file.write(np.ascontiguousarray(batch.pixels).data)
-                    valid[batch.start : batch.stop] = batch.valid
-                    problems.extend(batch.problems)
-                    yield batch
-            notes = {"problems": problems, "invalid": np.flatnonzero(~valid).tolist()}
-            stem.with_suffix(".json").write_text(json.dumps(notes))
-            staged.replace(stem.with_suffix(".u8"))
+            for batch in self._decoder.batches(dataset, geometry, batch_size):
+                keeper.write(batch.pixels)
+                valid[batch.start : batch.stop] = batch.valid
+                problems.extend(batch.problems)
+                yield batch
+            keeper.publish({"problems": problems, "invalid": np.flatnonzero(~valid).tolist()})
         finally:
-            staged.unlink(missing_ok=True)
+            keeper.close()
 
     def _make_room(self, size: int) -> None:
         assert self._folder is not None
+        _clean(self._folder)
         files = sorted(self._folder.glob("*.u8"), key=lambda path: path.stat().st_atime_ns)
         held = sum(path.stat().st_size for path in files)
         for path in files:
@@ -88,6 +96,60 @@ class PixelSource:
             held -= path.stat().st_size
             path.unlink(missing_ok=True)
             path.with_suffix(".json").unlink(missing_ok=True)
+
+
+class _Keeper:
+    """Writes a pixel file under a hidden name; what goes wrong ends the keeping, not the pass."""
+
+    def __init__(self, stem: Path, tell: Listener) -> None:
+        self._stem, self._tell = stem, tell
+        self._staged = stem.with_name(f".{stem.name}.{os.getpid()}{STAGED}")
+        self._file: IO[bytes] | None = None
+        with self._told():
+            stem.parent.mkdir(parents=True, exist_ok=True)
+            self._file = self._staged.open("wb")
+            try_lock(self._file.fileno())  # until it is closed, however this process ends
+
+    @contextlib.contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            self.close()
+            reason = error.strerror or str(error)
+            self._tell(Event("note", text=f"decoded pixels cannot be kept in {self._stem.parent}: {reason}"))
+
+    def write(self, pixels: NDArray[np.uint8]) -> None:
+        """Add a batch."""
+        if self._file is not None:
+            with self._told():
+                self._file.write(np.ascontiguousarray(pixels).data)
+
+    def publish(self, notes: Mapping[str, Any]) -> None:
+        """Give the finished file its name."""
+        if self._file is not None:
+            with self._told():
+                self._file.flush()
+                os.fsync(self._file.fileno())  # a file of the right size but without its bytes would be believed
+                self._stem.with_suffix(".json").write_text(json.dumps(notes))
+                self._staged.replace(self._stem.with_suffix(".u8"))
+
+    def close(self) -> None:
+        """Remove what was not published."""
+        if self._file is not None:
+            with contextlib.suppress(OSError):  # what is still to be written does not matter
+                self._file.close()
+            self._file = None
+            self._staged.unlink(missing_ok=True)
+
+
+def _clean(folder: Path) -> None:
+    """Remove the half files of processes that died; those of living ones are locked."""
+    for path in folder.glob(f".*{STAGED}"):
+        with contextlib.suppress(OSError), path.open("rb") as file:
+            taken = try_lock(file.fileno())
+            if taken or (taken is None and time.time() - path.stat().st_mtime > STALE_SECONDS):
+                path.unlink(missing_ok=True)
 
 
 def _stem(dataset: Dataset, geometry: Geometry) -> str:

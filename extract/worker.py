@@ -60,7 +60,7 @@ class Worker:
             # Whatever of a body autocast leaves in float32 stays float32.
             torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
         self.decoder = Decoder(options.workers, 0)
-        self.pixels = PixelSource(self.decoder, options)
+        self.pixels = PixelSource(self.decoder, options, listener)
         self.models = Prefetcher(build, most_models=options.resident)
         self.sealers = ThreadPoolExecutor(SEALERS, "sealer")
         self.claims = Claims(options.cache)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Callable
+import subprocess
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +28,24 @@ def pets(tmp_path_factory: pytest.TempPathFactory) -> Path:
             coarse[..., c] //= 2
             Image.fromarray(coarse).resize((160, 120)).save(root / name / f"{index}.jpg", quality=90)
     return root
+
+
+@contextlib.contextmanager
+def mounted(folder: Path, size: str) -> Iterator[None]:
+    """Mount a tmpfs of a few kilobytes; where that is not allowed, the test cannot be made."""
+    folder.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)], check=False).returncode:
+        pytest.skip("a small file system cannot be mounted here")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+@pytest.fixture
+def small_disk() -> Callable[[Path, str], contextlib.AbstractContextManager[None]]:
+    """Return a context manager that mounts a small file system."""
+    return mounted
 
 
 @dataclass

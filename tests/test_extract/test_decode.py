@@ -175,6 +175,41 @@ def test_pixel_cache_gives_the_same_batches_without_the_images(dataset: Dataset,
     assert b"".join(pixels for _, pixels, _, _ in through(5)) == b"".join(pixels for _, pixels, _, _ in first)
 
 
+def test_half_pixel_files_of_dead_processes_are_removed_those_of_living_ones_not(dataset, tmp_path: Path) -> None:
+    folder = tmp_path / "pixels"
+    options = RunOptions(cache=tmp_path / "cache", pixel_cache=folder)
+    with Decoder(0, 1) as decoder:
+        going = PixelSource(decoder, options).batches(dataset, GEOMETRY, 8)
+        next(going)
+        (living,) = folder.glob(".*.staged")
+        dead = folder / ".set-0123.99.staged"
+        dead.write_bytes(b"half")
+        list(PixelSource(decoder, options).batches(dataset, Geometry("squash", (9, 9), (9, 9), "bilinear"), 8))
+        assert living.exists()
+        assert not dead.exists()
+        going.close()
+        assert not living.exists()
+
+
+def test_a_pixel_cache_that_cannot_be_written_costs_no_image(dataset: Dataset, tmp_path: Path, small_disk) -> None:
+    want = decoded(dataset, 0, 8)[0]
+    told = []
+    options = RunOptions(cache=tmp_path / "cache", pixel_cache=Path("/dev/full"))
+    with Decoder(0, 1) as decoder:
+        got = [b.pixels.copy() for b in PixelSource(decoder, options, told.append).batches(dataset, GEOMETRY, 8)]
+    np.testing.assert_array_equal(np.concatenate(got), want)
+    assert [event.text for event in told] == ["decoded pixels cannot be kept in /dev/full: File exists"]
+    folder = tmp_path / "small"
+    with small_disk(folder, "16k"):
+        options = RunOptions(cache=tmp_path / "cache", pixel_cache=folder)
+        told.clear()
+        with Decoder(0, 1) as decoder:
+            got = [b.pixels.copy() for b in PixelSource(decoder, options, told.append).batches(dataset, GEOMETRY, 8)]
+        np.testing.assert_array_equal(np.concatenate(got), want)
+        assert [event.text for event in told] == [f"decoded pixels cannot be kept in {folder}: No space left on device"]
+        assert list(folder.iterdir()) == []
+
+
 def test_pixel_cache_is_bounded_and_holds_no_half_file(dataset: Dataset, tmp_path: Path) -> None:
     size = N * 16 * 16 * 3
     folder = tmp_path / "pixels"

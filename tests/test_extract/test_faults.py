@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -186,19 +187,7 @@ def claim_or_exit(cache: Path, where: tuple[str, str, str], die: bool) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-@contextlib.contextmanager
-def small_disk(folder: Path, size: str):
-    """Mount a tmpfs of a few kilobytes; where that is not allowed, the test cannot be made."""
-    folder.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)], check=False).returncode:
-        pytest.skip("a small file system cannot be mounted here")
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", str(folder)], check=True)
-
-
-def test_a_full_disk_is_one_line_and_the_run_goes_on_after_room_is_made(study: Path, run_extract) -> None:
+def test_a_full_disk_is_one_line_and_the_run_goes_on_after_room_is_made(study: Path, run_extract, small_disk) -> None:
     run_extract(*words("whole"), cwd=study)
     with small_disk(study / "small", "400k"):
         (study / "small" / "ballast").write_bytes(b"x" * 200_000)
@@ -259,6 +248,113 @@ def test_a_dataset_that_changes_under_the_run_is_stopped(study: Path, pets: Path
 def test_a_cache_that_cannot_be_written_to_is_one_line(study: Path, run_extract) -> None:
     done = run_extract(*words("/proc/closerlook"), cwd=study, code=2)
     assert "cannot write to the cache" in done.stderr.strip().splitlines()[-1]
+
+
+def test_a_read_only_cache_can_be_read_and_nothing_else(study: Path, run_extract, small_disk) -> None:
+    from analyze.cli import main as analyze
+
+    with small_disk(study / "disk", "8m"):
+        run_extract(*words("disk/cache"), cwd=study)
+        subprocess.run(["mount", "-o", "remount,ro", str(study / "disk")], check=True)
+        # Everything is sealed: there is nothing to write, so nothing is wrong.
+        assert "0 done, 6 sealed before" in run_extract(*words("disk/cache"), cwd=study).stderr
+        run_extract("status", "disk/cache", cwd=study)
+        assert analyze(["metrics", str(study / "disk" / "cache"), "-o", str(study / "r.parquet")]) == 0
+        with (study / "models.txt").open("a") as file:
+            file.write("timm:test_byobnet allow_random=yes num_classes=3 classes=pets input_size=64\n")
+        done = run_extract(*words("disk/cache"), cwd=study, code=2)
+        assert "cannot write to the cache disk/cache: Read-only file system" in done.stderr.strip().splitlines()[-1]
+        assert "Traceback" not in done.stderr
+
+
+def test_models_that_raise_or_need_too_much_memory_fail_alone(study: Path, run_extract, monkeypatch) -> None:
+    from extract.models.timm_models import TimmModel
+
+    run_extract(*words("whole"), cwd=study)
+    line = "timm:test_vit allow_random=yes seed=1 num_classes=3 classes=pets input_size=64 crop_pct=1.0"
+    (study / "models.txt").write_text(MODELS + "\n".join(f"{line} id={name}" for name in ("raises", "huge", "greedy")))
+    forward = TimmModel.forward
+
+    def misbehave(self, pixels):
+        if self.card.id == "raises":
+            raise KeyError("no such layer")
+        if self.card.id == "huge" or (self.card.id == "greedy" and len(pixels) > 1):
+            torch.empty(1 << 55)  # what no machine has, asked of torch's own allocator
+        return forward(self, pixels)
+
+    monkeypatch.setattr(TimmModel, "forward", misbehave)
+    done = run_extract(*words("cache"), cwd=study, code=1)
+    assert "raises on pets: KeyError: 'no such layer'" in done.stderr
+    assert "huge on pets: " in done.stderr
+    assert "allocate memory" in done.stderr
+    cache = cache_schema.open_cache(study / "cache")
+    assert {s.model.id for s in cache.stores("predictions")} == {"test_vit", "test_resnet", "greedy"}
+    assert {(f.model, f.dataset) for f in cache.failures()} == {
+        (model, dataset) for model in ("raises", "huge") for dataset in ("pets", "cats", "training")
+    }
+    # The others are as if nothing had happened; the one with too little memory went on image by image.
+    kept = digests(study / "cache")
+    assert {key: value for key, value in kept.items() if key in digests(study / "whole")} == digests(study / "whole")
+    one, same = cache.store("greedy", "pets"), cache.store("test_vit", "pets")
+    np.testing.assert_allclose(one.logits(), same.logits(), atol=2e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["zarr", "hdf5"])
+def test_check_finds_every_flipped_byte_of_a_real_cache(study: Path, run_extract, backend: str, capsys) -> None:
+    from cache_schema.cli import main as schema
+
+    run_extract(*words("cache", "--store", backend), cwd=study)
+    cache, stores = study / "cache", [store.path for store in cache_schema.open_cache(study / "cache").stores()]
+    assert schema(["check", str(cache)]) == 0
+    files = {
+        store: [store] if store.is_file() else sorted(path for path in store.rglob("*") if path.is_file())
+        for store in stores
+    }
+    rng = np.random.default_rng(6)
+    flips = 0
+    while flips < 500:
+        # One byte of every store at a time, anywhere in any of its files: check must name them all.
+        before = {}
+        for store in stores:
+            sizes = np.array([path.stat().st_size for path in files[store]])
+            path = files[store][int(rng.choice(len(sizes), p=sizes / sizes.sum()))]
+            before[path] = raw = path.read_bytes()
+            changed = bytearray(raw)
+            changed[int(rng.integers(len(raw)))] ^= int(rng.integers(1, 256))
+            path.write_bytes(changed)
+            flips += 1
+        capsys.readouterr()
+        assert schema(["check", str(cache)]) == 1
+        told = capsys.readouterr().out
+        assert [store for store in stores if str(store.relative_to(cache)) not in told] == []
+        for path, raw in before.items():
+            path.write_bytes(raw)
+    assert schema(["check", str(cache)]) == 0
+
+
+def test_the_slurm_script_runs_every_group_once(study: Path, run_extract) -> None:
+    """The script itself, with a stand-in for srun, on the CPU."""
+    import extract
+
+    script = Path(extract.__file__).parent / "engines" / "extract.sbatch"
+    tools = study / "tools"
+    tools.mkdir()
+    (tools / "srun").write_text('#!/bin/sh\nexec "$@"\n')
+    (tools / "extract").write_text(f'#!/bin/sh\nexec {sys.executable} -m extract "$@"\n')
+    for tool in tools.iterdir():
+        tool.chmod(0o755)
+    settings = {"SLURM_ARRAY_TASK_COUNT": "2", "CACHE": "array", "DEVICE": "cpu"}
+    for index in ("0", "1"):
+        environment = {**os.environ, **settings, "SLURM_ARRAY_TASK_ID": index}
+        environment["PATH"] = f"{tools}:{environment['PATH']}"
+        environment["PYTHONPATH"] = str(Path(extract.__file__).parent.parent)
+        done = subprocess.run(
+            ["bash", str(script)], cwd=study, env=environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+    names = ("pets", "cats", "training")
+    assert sealed(study / "array") == {(model, name) for model in ("test_vit", "test_resnet") for name in names}
 
 
 def test_unreadable_images_are_counted_and_told(study: Path, pets: Path, run_extract) -> None:
