@@ -7,35 +7,54 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
+from analyze.reading_order import in_reading_order
 from cache_schema.records import GROUPS, ModelCard
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 
-def model_page(card: ModelCard, results: pl.DataFrame) -> Iterator[Table]:
-    """Yield printable tables: the card, and each family of numbers that the results hold."""
+WIDE = 100
+"""Characters from which on tables have room for what matters less."""
+
+
+def model_page(card: ModelCard, results: pl.DataFrame, *, width: int = 120) -> Iterator[Table]:
+    """Yield printable tables: the card, and each family of numbers that the results hold.
+
+    Parameters
+    ----------
+    card, results
+        The model's card and its rows of a result table.
+    width
+        Characters of a line; on a narrow page minor columns are left out and OOD scores go on in a further table.
+    """
     yield _card(card)
-    for make in (_labelled, _outside, _factors, _shape, _reasons):
-        table = make(results)
+    results = in_reading_order(results)
+    first = (_labelled(results, width), *_outside(results, width), _factors(results, width))
+    for table in (*first, _shape(results), _reasons(results)):
         if table is not None and table.row_count:
             yield table
 
 
 def _table(title: str, *columns: str) -> Table:
+    from rich import box
     from rich.table import Table
 
-    table = Table(title=title, title_justify="left")
+    table = Table(
+        title=title, title_justify="left", caption_justify="left", box=box.SIMPLE_HEAD, pad_edge=False,
+        collapse_padding=True,
+    )  # fmt: skip
     for i, column in enumerate(columns):
-        table.add_column(column, justify="left" if i == 0 else "right")
+        table.add_column(column, justify="left" if i == 0 else "right", no_wrap=True)
     return table
 
 
 def _card(card: ModelCard) -> Table:
     from rich.markup import escape
 
-    table = _table(escape(card.id), "", "")
+    table = _table(f"[bold]{escape(card.id)}[/]", "", "")
     table.show_header = False
+    table.columns[1].no_wrap = False
     table.columns[1].justify = "left"
     told = {
         "group": GROUPS[card.group],
@@ -83,20 +102,11 @@ def _plain(row: dict[str, Any] | None) -> str:
     return "-" if row is None else f"{row['value']:.3f}"
 
 
-def _labelled(results: pl.DataFrame) -> Table | None:
+def _labelled(results: pl.DataFrame, width: int) -> Table | None:
     names = results.filter(pl.col("metric") == "top1", pl.col("subset") == "")["dataset"].unique(maintain_order=True)
-    table = _table(
-        "accuracy and calibration",
-        "dataset",
-        "images",
-        "top-1 %",
-        "top-5 %",
-        "ECE %",
-        "NLL",
-        "AURC",
-        "ECE % after T",
-        "NLL after T",
-    )
+    minor = {"top-5 %": ("top5", _percent), "AURC": ("aurc", _plain)} if width >= WIDE else {}
+    heads = ("dataset", "images", "top-1 %", "ECE %", "NLL", "ECE % (T)", "NLL (T)", *minor)
+    table = _table("accuracy and calibration", *heads)
     for name in names:
         rows = results.filter(pl.col("dataset") == name)
         top1 = _one(rows, metric="top1")
@@ -104,55 +114,81 @@ def _labelled(results: pl.DataFrame) -> Table | None:
             name,
             "-" if top1 is None else f"{top1['n']:,}",
             _percent(top1, interval=True),
-            _percent(_one(rows, metric="top5")),
             _percent(_one(rows, metric="ece")),
             _plain(_one(rows, metric="nll")),
-            _plain(_one(rows, metric="aurc")),
             _percent(_one(rows, metric="ece", calibrator="temperature")),
             _plain(_one(rows, metric="nll", calibrator="temperature")),
+            *(shown(_one(rows, metric=metric)) for metric, shown in minor.values()),
         )
     temperature = results.filter(pl.col("metric") == "temperature", pl.col("value").is_not_null())
     if not temperature.is_empty():
         told = ", ".join(f"{t:.3f} on {d}" for t, d in temperature.select("value", "dataset").iter_rows())
-        table.caption = f"fitted temperature: {told}"
+        table.caption = f"(T): after temperature scaling, {told}"
     return table
 
 
-def _outside(results: pl.DataFrame) -> Table | None:
-    rows = results.filter(pl.col("metric").is_in(["auroc", "fpr95_id"]), pl.col("score") != "")
+def _outside(results: pl.DataFrame, width: int) -> Iterator[Table]:
+    """Yield AUROC and FPR@95 of every score (columns) on every OOD set (rows), by metric and ID set."""
+    titles = {"auroc": "OOD detection: AUROC %", "fpr95_id": "OOD detection: FPR@95 %, ID positive"}
+    rows = results.filter(pl.col("metric").is_in(list(titles)), pl.col("score") != "")
     scores = rows["score"].unique(maintain_order=True).to_list()
-    table = _table("OOD detection: AUROC % / FPR@95 % (ID positive)", "ID set", "OOD set", *scores)
-    table.columns[1].justify = "left"
-    for inside, dataset, subset in rows.select("id_dataset", "dataset", "subset").unique(maintain_order=True).rows():
-        own = rows.filter(pl.col("id_dataset") == inside, pl.col("dataset") == dataset, pl.col("subset") == subset)
-        cells = []
-        for score in scores:
-            both = [_one(own, metric=m, score=score, subset=subset) for m in ("auroc", "fpr95_id")]
-            cells.append(" / ".join(_percent(value) for value in both))
-        table.add_row(inside, dataset or f"mean of {subset}", *cells)
-    return table
+    for metric, title in titles.items():
+        for inside in rows["id_dataset"].unique(maintain_order=True):
+            own = rows.filter(pl.col("id_dataset") == inside)
+            label = {
+                (dataset, subset): dataset or f"mean of {subset}"
+                for dataset, subset in own.select("dataset", "subset").unique(maintain_order=True).rows()
+            }
+            first = f"from {inside}"
+            room = width - max(map(len, (first, *label.values())))
+            for part in _that_fit(scores, room):
+                table = _table(title if part[0] == scores[0] else "", first, *part)
+                for (dataset, subset), name in label.items():
+                    pair = own.filter(pl.col("dataset") == dataset, pl.col("subset") == subset)
+                    table.add_row(
+                        name, *(_percent(_one(pair, metric=metric, score=s, subset=subset)) for s in part)
+                    )
+                yield table
 
 
-def _factors(results: pl.DataFrame) -> Table | None:
+def _that_fit(names: list[str], room: int) -> Iterator[list[str]]:
+    """Yield the names in parts whose columns fit into so many characters."""
+    part: list[str] = []
+    used = 0
+    for name in names:
+        need = max(len(name), 5) + 2
+        if part and used + need > room:
+            yield part
+            part, used = [], 0
+        part.append(name)
+        used += need
+    if part:
+        yield part
+
+
+def _factors(results: pl.DataFrame, width: int) -> Table | None:
     rows = results.filter(
         pl.col("metric") == "factor_accuracy",
         pl.col("value").is_not_null(),
         ~pl.col("options").str.contains('"correct"'),
     )
-    title = "by factor (error ratio: 1 is no harder than the whole; dim: its interval holds 1)"
-    table = _table(title, "factor", "dataset", "images", "accuracy %", "error ratio", "ECE %", "gap %", "NLL")
+    several = rows["dataset"].n_unique() > 1
+    minor = {"gap %": ("calibration_gap", _percent), "NLL": ("nll", _plain)} if width >= WIDE else {}
+    title = "by factor" if several or rows.is_empty() else f"by factor, {rows['dataset'][0]}"
+    heads = ("factor", *(["dataset"] if several else []), "images", "accuracy %", "error ratio", "ECE %", *minor)
+    table = _table(title, *heads)
+    table.caption = "error ratio: 1 is no harder than the whole; dim: its interval holds 1"
     for row in rows.iter_rows(named=True):
         own = results.filter(pl.col("dataset") == row["dataset"], pl.col("options") == row["options"])
         more = {m: _one(own, metric=m, factor=row["factor"]) for m in ("error_ratio", "ece", "calibration_gap", "nll")}
         table.add_row(
             row["factor"],
-            row["dataset"],
+            *([row["dataset"]] if several else []),
             f"{row['n']:,}",
             _percent(row, interval=True),
             _ratio(more["error_ratio"]),
             _percent(more["ece"]),
-            _percent(more["calibration_gap"]),
-            _plain(more["nll"]),
+            *(shown(more[metric]) for metric, shown in minor.values()),
         )
     return table
 
@@ -180,7 +216,8 @@ def _reasons(results: pl.DataFrame) -> Table | None:
 
     rows = results.filter(pl.col("reason") != "").group_by("dataset", "reason", maintain_order=True)
     table = _table("what cannot be had", "dataset", "numbers", "why")
-    table.columns[1].justify = table.columns[2].justify = "left"
+    for column in table.columns[1:]:
+        column.justify, column.no_wrap, column.overflow = "left", False, "fold"
     for row in rows.agg(pl.col("metric").unique(maintain_order=True)).iter_rows(named=True):
         names = row["metric"][:4] + (["..."] if len(row["metric"]) > 4 else [])
         table.add_row(row["dataset"], ", ".join(names), escape(row["reason"]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 
@@ -28,8 +29,9 @@ def run(args: argparse.Namespace) -> int:
     if args.model not in cards:
         raise UserError(f"no model {args.model!r} in {args.cache}{nearest(args.model, cards)}")
     result = evaluate(cache, settings=read_settings(args.config), models=[args.model])
-    console = Console()
-    for part in model_page(cards[args.model], result.table):
+    # A page that goes to a file or a pipe is not cut to a terminal's width.
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    for part in model_page(cards[args.model], result.table, width=console.width):
         console.print(part)
     for reason in result.failures.values():
         Console(stderr=True).print(f"[red]failed[/red] {reason}", highlight=False, soft_wrap=True)

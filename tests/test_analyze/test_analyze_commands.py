@@ -14,6 +14,7 @@ import pytest
 from analyze.annotations import FACTORS, of_metadata, read_annotations
 from analyze.cli import main
 from analyze.results import read_results
+from cache_schema import ModelCard
 from cache_schema.errors import UserError
 
 
@@ -318,3 +319,33 @@ def test_help_is_quick_and_light(command):
     assert done.returncode == 0, done.stderr
     assert "usage: analyze" in done.stdout
     assert time.perf_counter() - start < 10
+
+
+@pytest.mark.parametrize("width", [80, 90, 100, 160])
+def test_a_model_page_loses_no_digit_from_80_columns_on(width):
+    import io
+
+    from rich.console import Console
+
+    from analyze.model_page import model_page
+    from analyze.results import ResultRow, to_frame
+
+    scores = ("msp", "mls", "energy", "entropy", "variance", "gen", "margin", "tempscale", "mcm", "klm")
+    rows = [
+        ResultRow(model="m", dataset="inaturalist", metric=metric, value=0.1234 + 0.05 * i, role="ood",
+                  id_dataset="imagenet-val", score=score)
+        for metric in ("auroc", "fpr95_id") for i, score in enumerate(scores)
+    ]  # fmt: skip
+    rows += [
+        ResultRow(model="m", dataset=d, metric="top1", value=0.7654, low=0.7, high=0.8, n=50_000, role=role)
+        for d, role in (("imagenet-vid-robust", "shift"), ("imagenet-val", "id"))
+    ]
+    out = io.StringIO()
+    for table in model_page(ModelCard(id="m"), to_frame(rows), width=width):
+        Console(file=out, width=width).print(table)
+    text = out.getvalue()
+    assert "…" not in text
+    for i in range(len(scores)):
+        assert text.count(f" {100 * (0.1234 + 0.05 * i):.1f} ") == 2, scores[i]
+    assert text.index("imagenet-val ") < text.index("imagenet-vid-robust")
+    assert text.count("76.5 [70.0, 80.0]") == 2
