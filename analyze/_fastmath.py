@@ -13,6 +13,7 @@ from typing import Any
 
 from llvmlite import ir
 from numba import float32, int32, int64, njit, types
+from numba.core import cgutils
 from numba.extending import intrinsic
 
 # Sums of one row may be reordered (lanes), products contracted to FMA; NaN and inf keep their meaning.
@@ -116,6 +117,29 @@ def _nearest(typing_context: Any, value: Any) -> Any:
         return builder.call(function, args)
 
     return value(value), codegen
+
+
+@instruction
+def fetch_ahead(typing_context: Any, rows: Any, row: Any, offset: Any) -> Any:
+    """Ask for the cache line ``offset`` bytes into a row of a C-ordered table, which is needed soon.
+
+    Rows that are walked in the order of a score lie anywhere: without asking, every row is waited for.
+    """
+    if not isinstance(rows, types.Array):
+        return None
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        table = context.make_array(signature.args[0])(context, builder, args[0])
+        stride = cgutils.unpack_tuple(builder, table.strides)[0]
+        word, flag = ir.IntType(64), ir.IntType(32)
+        pointer = ir.IntType(8).as_pointer()
+        place = builder.add(builder.ptrtoint(table.data, word), builder.add(builder.mul(args[1], stride), args[2]))
+        kind = ir.FunctionType(ir.VoidType(), [pointer, flag, flag, flag])
+        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+        builder.call(function, [builder.inttoptr(place, pointer), flag(0), flag(3), flag(1)])
+        return context.get_dummy_value()
+
+    return types.void(rows, types.int64, types.int64), codegen
 
 
 # Cody-Waite: ln 2 in two parts, so that x - k ln 2 keeps the bits of x. Coefficients: Taylor terms of exp on

@@ -1,50 +1,34 @@
 """Metrics on bootstrap replicates: the number each metric takes where image i is drawn w_i times.
 
 Every function takes weights of :class:`analyze.intervals.BootstrapWeights`, (n, R) uint8 whose columns each
-sum to n, and gives exactly what the metric gives on the drawn rows, for all R at once. Rows are sorted and
-binned once. Weights may come in blocks of replicates; results are then joined. Inputs are those the metric
-itself accepted before.
+sum to n, and gives exactly what the metric gives on the drawn rows, for all R at once. Whoever needs several
+numbers of one column sorts it once: see :class:`analyze.ranking.Ranking`, which these functions are made of.
+Inputs are those the metric itself accepted before.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from analyze.metrics.binning import bin_numbers, edges_of
-from cache_schema.errors import UserError
+from analyze import detection_pairs
+from analyze.detection_pairs import SortedScores
+from analyze.ranking import Binning, Ranking, Vector, Weights, matching, weighted_means
 
-Vector = NDArray[np.float64]
-Weights = NDArray[np.uint8]
 Column = NDArray[Any]
 
-_ROWS = 4096
 _SMOOTH_NODES = 2048
-
-
-def _matching(n: int, weights: Weights) -> None:
-    if weights.ndim != 2 or weights.shape[0] != n or weights.dtype != np.uint8:
-        raise UserError(f"weights must be (n, R) uint8 for n = {n} rows; got {weights.dtype} {weights.shape}")
 
 
 def mean_replicates(values: Column, weights: Weights) -> Vector:
     """Return the weighted means of one column (n,) -> (R,), or of several (n, k) -> (k, R).
 
-    For accuracies, NLL, Brier score, signed gap and whatever else is a mean over images. Products are
-    float32 within blocks of rows, blocks are added in float64: the error is about 1e-7 of the largest
-    value.
+    For accuracies, NLL, Brier score, signed gap and whatever else is a mean over images; summed in float64.
     """
-    _matching(len(values), weights)
-    table = values[:, None] if values.ndim == 1 else values
-    total = np.zeros((table.shape[1], weights.shape[1]))
-    for start in range(0, len(table), _ROWS):
-        rows = slice(start, start + _ROWS)
-        total += table[rows].T.astype(np.float32) @ weights[rows].astype(np.float32)
-    total /= len(table)
-    means: Vector = total[0] if values.ndim == 1 else total
-    return means
+    return weighted_means(values, weights)
 
 
 def ece_replicates(
@@ -61,28 +45,13 @@ def ece_replicates(
 
     Equal-mass edges are those of the sample, not made anew for each replicate.
     """
-    from analyze.metrics import _fast
+    walked = Ranking(confidences, correct).calibration_replicates(weights, [Binning(n_bins, binning)])
+    return walked.expected_calibration_error(n_bins=n_bins, binning=binning, norm=norm, debias=debias)
 
-    _matching(len(confidences), weights)
-    edges = edges_of(confidences, n_bins, binning)
-    numbers = bin_numbers(confidences, edges)
-    shape = (edges.size - 1, weights.shape[1])
-    surplus = np.zeros(shape)
-    _fast.bin_totals(numbers, confidences - correct.astype(np.float64), weights, surplus)
-    if norm == "l1":
-        return np.asarray(np.abs(surplus).sum(axis=0) / len(confidences))
-    counts = np.zeros(shape)
-    _fast.bin_totals(numbers, np.ones(numbers.size), weights, counts)
-    gaps = np.abs(surplus) / np.maximum(counts, 1)
-    if norm == "max":
-        return np.asarray(gaps.max(axis=0))
-    squares = gaps**2
-    if debias:
-        rights = np.zeros(shape)
-        _fast.bin_totals(numbers, correct.astype(np.float64), weights, rights)
-        rate = rights / np.maximum(counts, 1)
-        squares = np.where(counts > 1, squares - rate * (1 - rate) / np.maximum(counts - 1, 1), 0.0)
-    return np.asarray(np.sqrt(np.maximum((squares * counts).sum(axis=0) / len(confidences), 0.0)))
+
+def ks_replicates(confidences: Column, correct: Column, weights: Weights) -> Vector:
+    """Return the Kolmogorov-Smirnov calibration error of each replicate, (R,)."""
+    return Ranking(confidences, correct).calibration_replicates(weights, []).ks_calibration_error()
 
 
 def smooth_replicates(confidences: Column, correct: Column, weights: Weights) -> Vector:
@@ -93,18 +62,18 @@ def smooth_replicates(confidences: Column, correct: Column, weights: Weights) ->
     """
     from scipy.fft import dct
 
-    from analyze.metrics import _fast
+    from analyze._ranking_kernels import bin_totals
     from analyze.metrics.smooth_calibration import Smoother
 
-    _matching(len(confidences), weights)
+    weights = matching(len(confidences), weights)
     n, n_replicates = weights.shape
     place = np.asarray(confidences, np.float64) * _SMOOTH_NODES
     surplus = (np.asarray(confidences, np.float64) - correct) / n
     cell = np.minimum(place.astype(np.int64), _SMOOTH_NODES - 1)
     share = place - cell
     masses = np.zeros((_SMOOTH_NODES + 1, n_replicates))
-    _fast.bin_totals(cell, (1 - share) * surplus, weights, masses)
-    _fast.bin_totals(cell + 1, share * surplus, weights, masses)
+    bin_totals(cell, (1 - share) * surplus, weights, masses)
+    bin_totals(cell + 1, share * surplus, weights, masses)
     masses = np.ascontiguousarray(masses.T)
     floor = np.abs(masses.sum(axis=1))
     whole = np.bincount(cell, (1 - share) * surplus, _SMOOTH_NODES + 1).astype(np.float64)
@@ -147,14 +116,6 @@ def _sizes(coefficients: NDArray[np.float32], sigma: Vector, points: int) -> Vec
     return np.asarray(areas.sum(axis=1, dtype=np.float64) / (2 * points))
 
 
-def _descending(scores: Column) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Rows from the highest score, and where groups of equal scores begin, with the end."""
-    order = np.argsort(scores, kind="stable")[::-1]
-    ordered = scores[order]
-    starts = np.concatenate([[0], np.flatnonzero(ordered[1:] != ordered[:-1]) + 1, [scores.size]])
-    return np.ascontiguousarray(order), starts
-
-
 def detection_replicates(
     id_scores: Column,
     ood_scores: Column,
@@ -165,33 +126,11 @@ def detection_replicates(
 ) -> dict[str, Vector]:
     """Return ``auroc``, ``fpr95_id``, ``fpr95_ood``, ``aupr_in`` and ``aupr_out`` of each replicate.
 
-    One sort and one pass. The two sets are resampled independently, each with its own weights; the FPR
-    names keep 95 whatever ``tpr`` is asked for.
+    The two sets are resampled independently, each with its own weights; the FPR names keep 95 whatever
+    ``tpr`` is asked for.
     """
-    from analyze.metrics import _fast
-
-    _matching(len(id_scores), id_weights)
-    _matching(len(ood_scores), ood_weights)
-    if id_weights.shape[1] != ood_weights.shape[1]:
-        raise UserError(f"{id_weights.shape[1]} ID replicates, {ood_weights.shape[1]} OOD replicates")
-    order, starts = _descending(np.concatenate([id_scores, ood_scores]))
-    out = np.empty((5, id_weights.shape[1]))
-    _fast.detection_totals(
-        order,
-        starts,
-        len(id_scores),
-        id_weights,
-        ood_weights,
-        np.float32(_needed(len(id_scores), tpr)),
-        np.float32(_needed(len(ood_scores), tpr)),
-        out,
-    )
-    return dict(zip(("auroc", "fpr95_id", "fpr95_ood", "aupr_in", "aupr_out"), out, strict=True))
-
-
-def _needed(n: int, tpr: float) -> int:
-    """Return how many of n positives are at least the true-positive rate."""
-    return int(np.searchsorted(np.arange(1, n + 1) / n, tpr, side="left")) + 1
+    inside, outside = SortedScores.of(np.asarray(id_scores)), SortedScores.of(np.asarray(ood_scores))
+    return detection_pairs.detection_replicates(inside, outside, id_weights, ood_weights, tpr=tpr)
 
 
 def selective_replicates(confidences: Column, correct: Column, weights: Weights) -> dict[str, Vector]:
@@ -200,15 +139,20 @@ def selective_replicates(confidences: Column, correct: Column, weights: Weights)
     AUROC of correctness follows from AUGRC and accuracy; it is NaN where a replicate holds no error, or
     nothing else.
     """
-    from analyze.metrics import _fast
+    return Ranking(confidences, correct).selective_replicates(weights)[0]
 
-    _matching(len(confidences), weights)
-    order, starts = _descending(np.asarray(confidences))
-    out = np.empty((3, weights.shape[1]))
-    _fast.selective_totals(order, starts, ~np.asarray(correct, np.bool_), weights, out)
-    area, joint, error = out
-    both = (error > 0) & (error < 1)
-    room = np.where(both, error * (1 - error), 1.0)
-    auroc = np.where(both, 1 - (joint - error**2 / 2) / room, np.nan)
-    optimum = error + (1 - error) * np.log1p(-np.minimum(error, 1 - 1e-16))
-    return {"aurc": area, "e_aurc": area - optimum, "augrc": joint, "correctness_auroc": auroc}
+
+def point_replicates(
+    confidences: Column,
+    correct: Column,
+    weights: Weights,
+    *,
+    risks: Sequence[tuple[float, int]] = (),
+    coverages: Sequence[float] = (),
+) -> tuple[Vector, Vector]:
+    """Return points of the risk-coverage curve of each replicate, (len(risks), R) and (len(coverages), R).
+
+    Options as for :meth:`analyze.ranking.Ranking.selective_replicates`.
+    """
+    _, covered, risk = Ranking(confidences, correct).selective_replicates(weights, risks=risks, coverages=coverages)
+    return covered, risk

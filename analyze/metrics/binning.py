@@ -24,7 +24,11 @@ def mass_edges(confidences: Floats, n_bins: int) -> Edges:
     a cut, and equal edges are merged, so that ties give fewer bins. This is the rule of Kumar et al.
     (2019).
     """
-    ordered = np.sort(confidences).astype(np.float64)
+    return middle_edges(np.sort(confidences).astype(np.float64), n_bins)
+
+
+def middle_edges(ordered: NDArray[np.float64], n_bins: int) -> Edges:
+    """Return the edges of :func:`mass_edges` for confidences that are sorted already."""
     n = ordered.size
     parts = min(n_bins, n)
     small, larger = divmod(n, parts)

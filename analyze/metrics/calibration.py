@@ -85,10 +85,11 @@ def expected_calibration_error(
     if compat is not None:
         return _as_peer(confidence, right, n_bins, binning, norm, debias, compat)
     sums = bin_sums(confidence, right, edges_of(confidence, n_bins, binning))
-    return _error(sums, norm, debias)
+    return error_of_bins(sums, norm, debias)
 
 
-def _error(sums: BinSums, norm: str, debias: bool) -> float:
+def error_of_bins(sums: BinSums, norm: str, debias: bool) -> float:
+    """Return the calibration error of binned rows; options as for :func:`expected_calibration_error`."""
     held = sums.counts > 0
     counts = sums.counts[held]
     surplus = sums.confidence[held] - sums.correct[held]

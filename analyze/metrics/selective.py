@@ -121,9 +121,12 @@ def e_aurc(confidences: ArrayLike, correct: ArrayLike, *, curve: Literal["trapez
     ICLR 2019.
     """
     confidence, right = _column(confidences, correct)
-    error = 1 - np.count_nonzero(right) / right.size
-    optimum = error + (1 - error) * np.log1p(-error) if error < 1 else 1.0
-    return float(aurc(confidence, right, curve=curve) - optimum)
+    return aurc(confidence, right, curve=curve) - optimal_area(1 - np.count_nonzero(right) / right.size)
+
+
+def optimal_area(error: float) -> float:
+    """Return the AURC of a perfect ranking at this error rate."""
+    return float(error + (1 - error) * np.log1p(-error)) if error < 1 else 1.0
 
 
 def augrc(confidences: ArrayLike, correct: ArrayLike) -> float:

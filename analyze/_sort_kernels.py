@@ -1,0 +1,105 @@
+"""Sorting scores by their bits: linear in the number of rows, and the same order on every machine.
+
+A float's bits, read as a whole number, rise with the float once those of negative ones are turned round. Eleven
+bits a pass put rows into order; a pass whose bits are the same in all rows is left out.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from analyze._fastmath import compiled
+
+_MASK = np.uint32(2047)
+_BITS = 11
+
+
+@compiled(nogil=True, cache=True)
+def _sort(keys, spare_keys, rows, spare_rows, n_passes):  # type: ignore[no-untyped-def]
+    """Sort keys with their rows, equal keys in the order they came in; returns the two arrays they end up in."""
+    n = keys.size
+    counts = np.zeros((n_passes, 2048), np.int64)
+    for i in range(n):
+        for p in range(n_passes):
+            counts[p, (keys[i] >> np.uint32(_BITS * p)) & _MASK] += 1
+    for p in range(n_passes):
+        count = counts[p]
+        shift = np.uint32(_BITS * p)
+        if count[(keys[0] >> shift) & _MASK] == n:
+            continue
+        total = 0
+        for j in range(count.size):
+            here = count[j]
+            count[j] = total
+            total += here
+        for i in range(n):
+            bucket = (keys[i] >> shift) & _MASK
+            place = count[bucket]
+            count[bucket] = place + 1
+            spare_keys[place] = keys[i]
+            spare_rows[place] = rows[i]
+        keys, spare_keys = spare_keys, keys
+        rows, spare_rows = spare_rows, rows
+    return keys, rows
+
+
+def rising_order(values: NDArray[np.floating[Any]]) -> tuple[NDArray[np.int32], NDArray[np.floating[Any]]]:
+    """Sort finite numbers, equal ones in the order they came in.
+
+    Parameters
+    ----------
+    values
+        (n,) float32 or float64 without NaN; 0 and -0 are equal.
+
+    Returns
+    -------
+    tuple
+        (n,) int32 rows from the smallest value, and (n,) the sorted values; what ``np.argsort(kind="stable")``
+        gives, several times faster.
+    """
+    single = values.dtype == np.float32
+    word, sign, n_passes = (np.uint32, np.int32, 3) if single else (np.uint64, np.int64, 6)
+    top = 31 if single else 63
+    bits = (values + values.dtype.type(0)).view(sign)  # -0 + 0 is 0
+    # Negative floats: all bits turned round; others: the sign bit alone.
+    flip = (bits >> sign(top)) | np.array(sign(1)) << sign(top)
+    keys = (bits ^ flip).view(word)
+    rows = np.arange(values.size, dtype=np.int32)
+    if values.size < 2:
+        return rows, values.copy()
+    keys, rows = _sort(keys, np.empty_like(keys), rows, np.empty_like(rows), n_passes)
+    back = keys.view(sign)
+    back = back ^ (~(back >> sign(top)) | np.array(sign(1)) << sign(top))
+    return rows, back.view(values.dtype)
+
+
+@compiled(nogil=True, cache=True)
+def merge(inside, id_rows, outside, ood_rows, order, starts):  # type: ignore[no-untyped-def]
+    """Merge two rising columns from the highest value down.
+
+    ``order`` (n + m) gets rows of the first, and n + rows of the second; ``starts`` (n + m + 1) where groups of
+    equal values begin, and the end. Returns the number of groups.
+    """
+    n = inside.size
+    i, j = n - 1, outside.size - 1
+    at, groups = 0, 0
+    while i >= 0 or j >= 0:
+        if j < 0 or (i >= 0 and inside[i] >= outside[j]):  # noqa: SIM108 - compiled
+            value = inside[i]
+        else:
+            value = outside[j]
+        starts[groups] = at
+        groups += 1
+        while i >= 0 and inside[i] == value:
+            order[at] = id_rows[i]
+            at += 1
+            i -= 1
+        while j >= 0 and outside[j] == value:
+            order[at] = n + ood_rows[j]
+            at += 1
+            j -= 1
+    starts[groups] = at
+    return groups
