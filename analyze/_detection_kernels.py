@@ -24,6 +24,7 @@ _IN, _OUT, _HITS, _ALARMS, _FALSE_ID, _FALSE_OOD, _AREA, _PRECISION_IN, _PRECISI
 @compiled(nogil=True, fastmath=_FAST, forceinline=True)
 def _outside_step(s, base, n_in, n_ood, last):  # type: ignore[no-untyped-def]
     """Take in the OOD rows of a group that has no ID row."""
+    base = base & _SMALL
     for r in range(WIDE):
         more, hits, alarms = s[base + _OUT * WIDE + r], s[base + _HITS * WIDE + r], s[base + _ALARMS * WIDE + r]
         s[base + _AREA * WIDE + r] += more * (hits + hits)
@@ -37,6 +38,7 @@ def _outside_step(s, base, n_in, n_ood, last):  # type: ignore[no-untyped-def]
 @compiled(nogil=True, fastmath=_FAST, forceinline=True)
 def _inside_step(s, base, need):  # type: ignore[no-untyped-def]
     """Take in the ID rows of a group, after its OOD rows."""
+    base = base & _SMALL
     for r in range(WIDE):
         more, hits, alarms = s[base + _IN * WIDE + r], s[base + _HITS * WIDE + r], s[base + _ALARMS * WIDE + r]
         now = hits + more
@@ -49,6 +51,7 @@ def _inside_step(s, base, need):  # type: ignore[no-untyped-def]
 @compiled(nogil=True, fastmath=_FAST, forceinline=True)
 def _tied_pairs(s, base):  # type: ignore[no-untyped-def]
     """Add the pairs of a group's ID and OOD rows, which count half."""
+    base = base & _SMALL
     for r in range(WIDE):
         s[base + _AREA * WIDE + r] += s[base + _OUT * WIDE + r] * s[base + _IN * WIDE + r]
 

@@ -26,6 +26,7 @@ _SMALL = 0xFFFFFFF  # a number held to this mask is not negative, and the compil
 @compiled(nogil=True, fastmath=_FAST, forceinline=True)
 def load_weights(weights, row, block, into, base):  # type: ignore[no-untyped-def]
     """Copy the weights of a row in a block of replicates, as float32; what lies beyond the last one stays."""
+    base = base & _SMALL
     first = (block * WIDE) & _SMALL
     left = weights.shape[1] - first
     if left >= WIDE:
@@ -39,6 +40,7 @@ def load_weights(weights, row, block, into, base):  # type: ignore[no-untyped-de
 @compiled(nogil=True, fastmath=_FAST, forceinline=True)
 def add_weights(weights, row, block, into, base):  # type: ignore[no-untyped-def]
     """Add the weights of a further row."""
+    base = base & _SMALL
     first = (block * WIDE) & _SMALL
     for r in range(min(weights.shape[1] - first, WIDE)):
         into[base + r] += float32(weights[row, first + r])
@@ -74,6 +76,8 @@ _TOTAL, _LARGEST, _DOUBLES = 0, 1, 2
 
 @compiled(nogil=True, fastmath=_FAST, forceinline=True)
 def _calibration_row(s, base, d, deep, gap, wrong, at_end):  # type: ignore[no-untyped-def]
+    base = base & _SMALL
+    deep = deep & _SMALL
     for r in range(WIDE):
         weight = s[base + _WEIGHT * WIDE + r]
         s[base + _COUNT * WIDE + r] += weight
@@ -131,6 +135,7 @@ _W, _BAD, _BEFORE, _BELOW, _ABOVE, _ERRORS, _ERRORS_ABOVE, _RISK, _AREA, _JOINT,
 
 @compiled(nogil=True, fastmath=_FAST, forceinline=True)
 def _selective_group(s, base, n):  # type: ignore[no-untyped-def]
+    base = base & _SMALL
     for r in range(WIDE):
         weight, bad = s[base + _W * WIDE + r], s[base + _BAD * WIDE + r]
         above = n - s[base + _BELOW * WIDE + r]
@@ -151,6 +156,7 @@ def _selective_group(s, base, n):  # type: ignore[no-untyped-def]
 
 @compiled(nogil=True, fastmath=_FAST, forceinline=True)
 def _points(s, base, p, place, bounds, skips, wanted, active):  # type: ignore[no-untyped-def]
+    base = base & _SMALL
     for q in range(bounds.size):
         if active[q]:
             here = (place + q * WIDE) & _SMALL

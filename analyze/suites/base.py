@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from analyze.ranking import Ranking
 from analyze.settings import Settings
 from analyze.summaries import Summary
 from cache_schema.errors import CloserlookError
@@ -59,6 +60,8 @@ class Case:
         Shared bootstrap weights (``suites.resampling.Resampling``); None for no bootstrap.
     fit_columns
         (confidence, correct) of the rows that calibrators are fitted on.
+    shared
+        What several suites need of the case, once it is computed.
     """
 
     summary: Summary
@@ -70,6 +73,7 @@ class Case:
     no_vector: str = ""
     resampling: Any = None
     fit_columns: tuple[NDArray[Any], NDArray[np.bool_]] | None = None
+    shared: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def is_fit_set(self) -> bool:
@@ -78,7 +82,28 @@ class Case:
 
     def labelled(self) -> Summary:
         """Return the summary of valid rows with a label."""
-        return self.summary.rows(self.summary.labelled)
+        # Of another view of the case (``replace(case, summary=...)``) the rows are others.
+        known = self.shared.get("labelled")
+        if known is None or known[0] is not self.summary:
+            known = self.shared["labelled"] = (self.summary, self.summary.rows(self.summary.labelled))
+        rows: Summary = known[1]
+        return rows
+
+    def ranking(self) -> Ranking:
+        """Return the predictions' own confidences, sorted with right and wrong.
+
+        Raises
+        ------
+        UserError
+            Where a confidence is missing, NaN or outside [0, 1].
+        """
+        rows = self.labelled()
+        known = self.shared.get("ranking")
+        if known is None or known[0] is not rows:
+            found = Ranking(confidences_of(rows["confidence"]), rows["label_rank"] == 0)
+            known = self.shared["ranking"] = (rows, found)
+        ranking: Ranking = known[1]
+        return ranking
 
 
 @dataclass
@@ -139,6 +164,11 @@ class Suite:
     run: Callable[[Any], Iterable[Number]]
     roles: tuple[str, ...] = ("id", "shift")
     uses: tuple[str, ...] = ()
+
+
+def confidences_of(column: NDArray[Any]) -> NDArray[Any]:
+    """Return confidences held to 1, which a sum of rounded probabilities may pass by a hair."""
+    return np.minimum(column, column.dtype.type(1))
 
 
 def bounded(number: Number, case: Case, replicates: Callable[[Any], NDArray[np.float64]], n: int, **how: Any) -> Number:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -10,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analyze import metrics
-from analyze._walk_kernels import ks_replicates
 from analyze.confidence_maps import fit_confidence_map
 from analyze.label_sets import NO_LIKELIHOOD
-from analyze.replicates import ece_replicates, mean_replicates, smooth_replicates
+from analyze.ranking import Binning, CalibrationReplicates, Ranking
+from analyze.replicates import mean_replicates, smooth_replicates
 from analyze.suites.accuracy import proportion
-from analyze.suites.base import Case, Number, attempt, bounded, without
+from analyze.suites.base import Case, Number, attempt, bounded, confidences_of, without
 from analyze.summaries import Summary
 
 CONFIDENCE_METRICS = (
@@ -56,53 +57,47 @@ def run(case: Case) -> Iterator[Number]:
 
 
 def of_confidences(
-    case: Case, confidences: NDArray[Any], correct: NDArray[np.bool_], **variant: Any
+    case: Case,
+    confidences: NDArray[Any],
+    correct: NDArray[np.bool_],
+    ranking: Callable[[], Ranking] | None = None,
+    **variant: Any,
 ) -> Iterator[Number]:
-    """Yield every calibration number of confidences and correctness."""
+    """Yield every calibration number of confidences and correctness; ``ranking`` where they are sorted already."""
     options = case.settings["calibration"]
     bins = case.settings.changed("calibration", "bins")
     told = variant.pop("options", {})
-
-    def number(
-        metric: str,
-        compute: Callable[[], float],
-        replicates: Callable[[Any], NDArray[np.float64]],
-        options: dict[str, Any],
-        **how: Any,
-    ) -> Number:
-        found = attempt(metric, compute, n=confidences.size, options={**told, **options}, **variant)
-        return bounded(found, case, replicates, confidences.size, **{"low": 0.0, "high": 1.0, **how})
-
-    def ece(metric: str, changed: dict[str, Any], **how: Any) -> Number:
-        return number(
-            metric,
-            lambda: metrics.expected_calibration_error(confidences, correct, **how),
-            lambda weights: ece_replicates(confidences, correct, weights, **how),
-            changed,
-            basic=True,
-        )
-
     width = int(options["bins"])
-    yield ece("ece", bins, n_bins=width)
+    eces: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {"ece": (bins, {"n_bins": width})}
     for n_bins in options["mass_bins"]:
-        yield ece("ece_mass" if n_bins == 15 else f"ece_mass{n_bins}", {}, n_bins=n_bins, binning="mass")
-    yield ece("ece_l2_debiased", bins, n_bins=width, binning="mass", norm="l2", debias=True)
-    yield ece("mce", bins, n_bins=width, norm="max")
-    gap = confidences - correct
-    yield number(
-        "calibration_gap",
-        lambda: metrics.signed_calibration_gap(confidences, correct),
-        lambda weights: mean_replicates(gap, weights),
-        {},
-        low=-1.0,
-    )
-    yield number(
-        "ks_error",
-        lambda: metrics.ks_calibration_error(confidences, correct),
-        lambda weights: ks_replicates(confidences, correct, weights),
-        {},
-        basic=True,
-    )
+        eces["ece_mass" if n_bins == 15 else f"ece_mass{n_bins}"] = ({}, {"n_bins": n_bins, "binning": "mass"})
+    eces["ece_l2_debiased"] = (bins, {"n_bins": width, "binning": "mass", "norm": "l2", "debias": True})
+    eces["mce"] = (bins, {"n_bins": width, "norm": "max"})
+    ranked = functools.cache(ranking or (lambda: Ranking(confidences, correct)))
+    binnings = [Binning(how["n_bins"], how.get("binning", "width")) for _, how in eces.values()]
+    found: dict[str, CalibrationReplicates] = {}
+
+    def walked(weights: Any) -> CalibrationReplicates:
+        # One walk for all of them.
+        if "all" not in found:
+            found["all"] = ranked().calibration_replicates(weights, binnings)
+        return found["all"]
+
+    def number(metric: str, name: str, changed: dict[str, Any], ask: dict[str, Any], **how: Any) -> Number:
+        def compute() -> float:
+            return float(getattr(ranked(), name)(**ask))
+
+        def replicates(weights: Any) -> NDArray[np.float64]:
+            drawn: NDArray[np.float64] = getattr(walked(weights), name)(**ask)
+            return drawn
+
+        plain = attempt(metric, compute, n=confidences.size, options={**told, **changed}, **variant)
+        return bounded(plain, case, replicates, confidences.size, **{"low": 0.0, "high": 1.0, **how})
+
+    for metric, (changed, ask) in eces.items():
+        yield number(metric, "expected_calibration_error", changed, ask, basic=True)
+    yield number("calibration_gap", "signed_calibration_gap", {}, {}, low=-1.0)
+    yield number("ks_error", "ks_calibration_error", {}, {}, basic=True)
     kernel = options["smece_kernel"]
     smooth = attempt(
         "smece",
@@ -136,11 +131,13 @@ def _probabilities(case: Case, rows: Summary, columns: _Columns, aggregate: str,
     correct = rows[own_rank if rows.has(own_rank) else "label_rank"] == 0
     n = len(rows)
     try:
-        confidences = np.minimum(columns.of(rows, "confidence").astype(np.float64), 1.0)
+        confidences = confidences_of(columns.of(rows, "confidence"))
     except ValueError as error:
         yield from without(OF_PROBABILITIES, str(error), **variant)
         return
-    yield from of_confidences(case, confidences, correct, **dict(variant))
+    # The selective suite looks at the same rows in the same order.
+    known = case.ranking if rows is case.labelled() and not columns.prefix else None
+    yield from of_confidences(case, confidences, correct, known, **dict(variant))
     loss = attempt("nll", lambda: nll(columns.of(rows, "label_log_probability")), n=n, **variant)
     finite = loss.value is not None and np.isfinite(loss.value)
     if finite:

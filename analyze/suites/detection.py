@@ -10,8 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analyze import metrics
-from analyze._pair_kernels import detection_numbers
-from analyze.replicates import detection_replicates
+from analyze.detection_pairs import SortedScores, detection_numbers, detection_replicates
 from analyze.suites.base import Case, ModelCase, Number, attempt, without
 from analyze.suites.scores import score_of, spec_of
 from cache_schema.errors import UserError
@@ -60,6 +59,7 @@ def _one_score(model: ModelCase, inside: Case, outside: list[Case], name: str) -
     variant: dict[str, Any] = {"id_dataset": inside.summary.dataset.id, "score": name}
     options = score_options(inside, name)
     found: dict[str, list[tuple[str, Number, NDArray[Any] | None]]] = {}
+    known: dict[int, tuple[NDArray[Any], SortedScores]] = {}
     for case in outside:
         card = case.summary.dataset
         here = {**variant, "dataset": card.id, "stores": (inside.summary.digest, case.summary.digest)}
@@ -70,7 +70,7 @@ def _one_score(model: ModelCase, inside: Case, outside: list[Case], name: str) -
                 (n, None) for n in without(METRICS, str(error), options=options)
             ]
         else:
-            numbers = list(compare(id_scores, ood_scores, inside, case))
+            numbers = list(compare(id_scores, ood_scores, inside, case, known))
         for number, replicates in numbers:
             told = replace(number, **{**here, "options": {**number.options, **options}})
             yield told
@@ -94,18 +94,31 @@ def _scores(model: ModelCase, inside: Case, outside: Case, name: str) -> tuple[N
 
 
 def compare(
-    id_scores: NDArray[Any], ood_scores: NDArray[Any], inside: Case, outside: Case
+    id_scores: NDArray[Any],
+    ood_scores: NDArray[Any],
+    inside: Case,
+    outside: Case,
+    known: dict[int, tuple[NDArray[Any], SortedScores]],
 ) -> Iterator[tuple[Number, NDArray[Any] | None]]:
-    """Yield the detection numbers of two sets of scores, each with its bootstrap replicates."""
+    """Yield the detection numbers of two sets of scores, each with its bootstrap replicates.
+
+    ``known`` keeps the ID scores of an earlier pair in order: most often they are those of this one.
+    """
     options = inside.settings["ood"]
     n = id_scores.size + ood_scores.size
     threshold = inside.settings.changed("ood", "threshold")
     method = inside.settings.changed("ood", "aupr")
-    replicates = _replicates(id_scores, ood_scores, inside, outside)
-
-    if not (threshold or method) and _plain(id_scores, ood_scores):
-        found = [Number(metric=k, value=v, n=n) for k, v in detection_numbers(id_scores, ood_scores).items()]
-    else:
+    replicates: dict[str, NDArray[Any]] = {}
+    found: list[Number] | None = None
+    if _plain(id_scores, ood_scores):
+        kept = known.get(0)
+        if kept is None or not np.array_equal(kept[0], id_scores):
+            kept = known[0] = (id_scores, SortedScores.of(id_scores))
+        ordered, other = kept[1], SortedScores.of(ood_scores)
+        replicates = _replicates(ordered, other, inside, outside)
+        if not (threshold or method):
+            found = [Number(metric=k, value=v, n=n) for k, v in detection_numbers(ordered, other).items()]
+    if found is None:
         found = _one_by_one(id_scores, ood_scores, options, threshold, method)
     for number in found:
         # The weighted passes know the default conventions only: no interval is better than another number's.
@@ -143,19 +156,18 @@ def _one_by_one(
 
 
 def _replicates(
-    id_scores: NDArray[Any], ood_scores: NDArray[Any], inside: Case, outside: Case
+    ordered: SortedScores, other: SortedScores, inside: Case, outside: Case
 ) -> dict[str, NDArray[Any]]:
     shared = inside.resampling
-    if shared is None or min(id_scores.size, ood_scores.size) < 2:
-        return {}
-    if not (np.isfinite(id_scores).all() and np.isfinite(ood_scores).all()):
+    n, m = ordered.rows.size, other.rows.size
+    if shared is None or min(n, m) < 2:
         return {}
     return dict(
         detection_replicates(
-            id_scores,
-            ood_scores,
-            shared.weights(inside.summary.dataset.id, id_scores.size),
-            shared.weights(outside.summary.dataset.id, ood_scores.size),
+            ordered,
+            other,
+            shared.weights(inside.summary.dataset.id, n),
+            shared.weights(outside.summary.dataset.id, m),
         )
     )
 

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from analyze import metrics
-from analyze._walk_kernels import point_replicates
-from analyze.replicates import selective_replicates
 from analyze.suites.base import Case, Number, attempt, without
+from cache_schema.errors import UserError
 
 METRICS = ("aurc", "e_aurc", "augrc", "correctness_auroc", "coverage_at_risk5", "risk_at_coverage80", "sac99")
+RANKED = METRICS[:4]
 
 
 def run(case: Case) -> Iterator[Number]:
@@ -24,71 +22,65 @@ def run(case: Case) -> Iterator[Number]:
     if not len(rows):
         yield from without(METRICS, f"dataset {case.summary.dataset.id} has no labelled image that could be read")
         return
-    try:
-        confidences = np.minimum(rows["confidence"].astype(np.float64), 1.0)
-    except ValueError as error:
-        yield from without(METRICS, str(error))
+    if not rows.has("confidence"):
+        yield from without(METRICS, _missing(rows))
         return
-    correct = rows["label_rank"] == 0
     options = case.settings["selective"]
+    drawn = _replicates(case, len(rows))
 
-    n = len(rows)
-    ranked = _ranked(case, confidences, correct)
-    for metric, compute in (
-        ("aurc", metrics.aurc),
-        ("e_aurc", metrics.e_aurc),
-        ("augrc", metrics.augrc),
-        ("correctness_auroc", metrics.correctness_auroc),
-    ):
-        found = attempt(metric, partial(compute, confidences, correct), n=n)
-        if found.value is not None and metric in ranked:
-            low, high = case.resampling.interval(found.value, ranked[metric])
-            found = replace(found, low=low, high=high)
-        yield found
-    skip = options["skip"]
-    drawn = _points(case, confidences, correct)
+    def number(metric: str, compute: Callable[[], float], changed: dict[str, Any] | None = None) -> Number:
+        found = attempt(metric, compute, n=len(rows), options=changed or {})
+        if found.value is None or metric not in drawn:
+            return found
+        ends = {} if metric in RANKED else {"low": 0.0, "high": 1.0}
+        low, high = case.resampling.interval(found.value, drawn[metric], **ends)
+        return replace(found, low=low, high=high)
+
+    for metric in RANKED:
+        yield number(metric, lambda metric=metric: getattr(case.ranking(), metric)())
     for risk in options["risks"]:
-        name = f"coverage_at_risk{_percent(risk)}"
-        compute = partial(metrics.coverage_at_risk, confidences, correct, risk=risk)
-        yield _bounded(attempt(name, compute, n=n), case, drawn)
+        yield number(
+            f"coverage_at_risk{_percent(risk)}", lambda risk=risk: case.ranking().coverage_at_risk(risk=risk)
+        )
     for coverage in options["coverages"]:
-        name = f"risk_at_coverage{_percent(coverage)}"
-        compute = partial(metrics.risk_at_coverage, confidences, correct, coverage=coverage)
-        yield _bounded(attempt(name, compute, n=n), case, drawn)
+        yield number(
+            f"risk_at_coverage{_percent(coverage)}",
+            lambda coverage=coverage: case.ranking().risk_at_coverage(coverage=coverage),
+        )
     for accuracy in options["accuracies"]:
-        name = f"sac{_percent(accuracy)}"
-        compute = partial(metrics.selective_accuracy_constraint, confidences, correct, accuracy=accuracy, skip=skip)
-        found = attempt(name, compute, n=n, options=case.settings.changed("selective", "skip"))
-        yield _bounded(found, case, drawn)
+        yield number(
+            f"sac{_percent(accuracy)}",
+            lambda accuracy=accuracy: case.ranking().selective_accuracy_constraint(
+                accuracy=accuracy, skip=options["skip"]
+            ),
+            case.settings.changed("selective", "skip"),
+        )
 
 
-def _points(case: Case, confidences: NDArray[Any], correct: NDArray[np.bool_]) -> dict[str, NDArray[np.float64]]:
-    """Replicates of every point of the curve that is asked for, by the number's name."""
-    if case.resampling is None or confidences.size < 2:
+def _missing(rows: Any) -> str:
+    try:
+        rows["confidence"]
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
+def _replicates(case: Case, n: int) -> dict[str, NDArray[np.float64]]:
+    """Replicates of every number that is asked for, by the number's name; none where they cannot be had."""
+    if case.resampling is None or n < 2:
         return {}
     options = case.settings["selective"]
     at_risk = {f"coverage_at_risk{_percent(risk)}": (risk, 0) for risk in options["risks"]}
     at_risk |= {f"sac{_percent(a)}": (1.0 - a, options["skip"]) for a in options["accuracies"]}
-    weights = case.resampling.weights(case.summary.dataset.id, confidences.size)
-    covered, risks = point_replicates(
-        confidences, correct, weights, risks=list(at_risk.values()), coverages=options["coverages"]
-    )
-    names = [f"risk_at_coverage{_percent(coverage)}" for coverage in options["coverages"]]
-    return dict(zip(at_risk, covered, strict=True)) | dict(zip(names, risks, strict=True))
-
-
-def _bounded(number: Number, case: Case, drawn: dict[str, NDArray[np.float64]]) -> Number:
-    if number.value is None or number.metric not in drawn:
-        return number
-    low, high = case.resampling.interval(number.value, drawn[number.metric], low=0.0, high=1.0)
-    return replace(number, low=low, high=high)
-
-
-def _ranked(case: Case, confidences: NDArray[Any], correct: NDArray[np.bool_]) -> dict[str, NDArray[np.float64]]:
-    if case.resampling is None or confidences.size < 2:
+    weights = case.resampling.weights(case.summary.dataset.id, n)
+    try:
+        named, covered, risks = case.ranking().selective_replicates(
+            weights, risks=list(at_risk.values()), coverages=options["coverages"]
+        )
+    except UserError:
         return {}
-    weights = case.resampling.weights(case.summary.dataset.id, confidences.size)
-    return dict(selective_replicates(confidences, correct, weights))
+    names = [f"risk_at_coverage{_percent(coverage)}" for coverage in options["coverages"]]
+    return named | dict(zip(at_risk, covered, strict=True)) | dict(zip(names, risks, strict=True))
 
 
 def _percent(share: float) -> str:
