@@ -23,12 +23,14 @@ from analyze._rowmath import (
     LANES,
     STEP,
     TOP,
+    binomial_series,
     decode,
     gen_score,
     mean_and_spread,
     rank_of,
     settle,
     sums,
+    sums_kept,
     top_classes,
 )
 from cache_schema.errors import UserError
@@ -59,7 +61,8 @@ def _rows(  # type: ignore[no-untyped-def]
     n = logits.shape[1]
     width = (n + STEP - 1) // STEP * STEP
     buffer = np.empty(width, np.float32)
-    kept = np.empty(width + 1, np.float32)
+    kept = np.empty(width, np.float32)
+    series = binomial_series(gen_gamma)
     lanes = np.empty(LANES, np.float32)
     values = np.empty(TOP, np.float32)
     places = np.empty(TOP, np.int32)
@@ -91,7 +94,10 @@ def _rows(  # type: ignore[no-untyped-def]
         buffer[places[0]] = FLOOR
         for k in range(betas.size):
             beta = betas[k]
-            rest, squares, weighted = sums(buffer, n, float32(beta))
+            if k == 0 and gen_largest > 0:
+                rest, squares, weighted = sums_kept(buffer, n, float32(beta), kept)
+            else:
+                rest, squares, weighted = sums(buffer, n, float32(beta))
             log_total = math.log1p(rest)
             total = 1.0 + rest
             scaled[k, CONFIDENCE, o] = 1.0 / total
@@ -101,7 +107,9 @@ def _rows(  # type: ignore[no-untyped-def]
             scaled[k, SUM_SQUARES, o] = (1.0 + squares) / (total * total)
             scaled[k, MARGIN, o] = (1.0 - math.exp(beta * second_z)) / total if n > 1 else 1.0
             if k == 0 and gen_largest > 0:
-                fixed[GEN, o] = gen_score(buffer, n, kept, rest, gen_gamma, gen_largest, mean, spread)
+                fixed[GEN, o] = gen_score(
+                    buffer, kept, n, values, places, rest, gen_gamma, series, gen_largest, mean, spread
+                )
     return -1
 
 

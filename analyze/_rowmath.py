@@ -21,7 +21,6 @@ LANES = 64
 STEP = 4 * LANES
 _FOURS = LANES // 4
 FLOOR = float32(-1e5)  # stands for -inf inside a row: exp of it is nothing, and its products stay finite
-_FEW = 24
 _TINY = float32(1e-18)  # squares stay normal numbers: denormals are slow, and 1e-36 is nothing
 
 
@@ -162,6 +161,21 @@ def sums(buffer, n, beta):  # type: ignore[no-untyped-def]
 
 
 @compiled(fastmath=FAST, forceinline=True)
+def sums_kept(buffer, n, beta, kept):  # type: ignore[no-untyped-def]
+    """Return the same as :func:`sums`, and leave exp(z) in `kept`."""
+    total, squares, weighted = float32(0.0), float32(0.0), float32(0.0)
+    for j in range(n):
+        z = buffer[j] * beta
+        e = exp32(z)
+        kept[j] = e
+        total += e
+        e_safe = max(e, _TINY)
+        squares += e_safe * e_safe
+        weighted += e * z
+    return total, squares, weighted
+
+
+@compiled(fastmath=FAST, forceinline=True)
 def count_from(buffer, n, threshold):  # type: ignore[no-untyped-def]
     count = int32(0)
     for j in range(n):
@@ -180,17 +194,18 @@ def mean_and_spread(buffer, n):  # type: ignore[no-untyped-def]
 
 
 @compiled(forceinline=True)
-def bracket(buffer, n, wanted, guess, spread):  # type: ignore[no-untyped-def]
-    """Return (low, high, count >= high) with the value of place `wanted` in [low, high), and few others there.
+def threshold(buffer, n, wanted, guess, spread, gamma):  # type: ignore[no-untyped-def]
+    """Return (value, surplus): as many values lie at or above it as are wanted, and a few more.
 
-    Bisection on the value, started from where a normal row would have its quantile.
+    The search starts where a normal row would have its quantile, and takes straight lines between counts in
+    turn with halves. Where equal values share the last place no value gives the wanted count: it ends when the
+    surplus, all of it between the last two values tried, can move GEN's sum by no more than a millionth.
     """
     low, high = float32(FLOOR * float32(2.0)), float32(np.inf)
     count_low, count_high = n, 0
     step = float32(0.25) * float32(spread) + float32(1e-6)
-    for _ in range(200):
-        if count_low - count_high <= _FEW:
-            break
+    guess = float32(guess)
+    for turn in range(200):
         count = count_from(buffer, n, guess)
         if count >= wanted:
             low = guess
@@ -198,6 +213,8 @@ def bracket(buffer, n, wanted, guess, spread):  # type: ignore[no-untyped-def]
         else:
             high = guess
             count_high = count
+        if count == wanted or (count_low - wanted) * gamma * (high - low) <= 1e-6 * wanted:
+            break
         if high == np.inf:
             guess = float32(guess + step)
             step *= float32(2.0)
@@ -205,99 +222,95 @@ def bracket(buffer, n, wanted, guess, spread):  # type: ignore[no-untyped-def]
             guess = max(float32(guess - step), FLOOR)
             step *= float32(2.0)
         else:
-            guess = float32(float32(0.5) * (low + high))
+            share = float32(0.5)
+            if turn % 2 == 0:
+                share = float32((wanted - count_high + 0.5) / (count_low - count_high + 1.0))
+            guess = float32(high - (high - low) * share)
             if guess <= low or guess >= high:
                 break  # all that are left are equal
-    return low, high, count_high
+    return low, count_low - wanted
 
 
 @compiled(forceinline=True)
-def gather(buffer, n, low, kept):  # type: ignore[no-untyped-def]
-    """Copy the values >= low to the front of `kept`, in no order; returns how many.
-
-    No branch, and four streams side by side: one alone waits for its own counter.
-    """
-    quarter = n // 4
-    second, third, fourth = quarter, 2 * quarter, 3 * quarter
-    a, b, c, d = 0, second, third, fourth
-    for j in range(quarter):
-        v, w, x, y = buffer[j], buffer[second + j], buffer[third + j], buffer[fourth + j]
-        kept[a] = v
-        kept[b] = w
-        kept[c] = x
-        kept[d] = y
-        a += v >= low
-        b += w >= low
-        c += x >= low
-        d += y >= low
-    for j in range(4 * quarter, n):
-        kept[d] = buffer[j]
-        d += buffer[j] >= low
-    for j in range(second, b):
-        kept[a] = kept[j]
-        a += 1
-    for j in range(third, c):
-        kept[a] = kept[j]
-        a += 1
-    for j in range(fourth, d):
-        kept[a] = kept[j]
-        a += 1
-    return a
-
-
-@compiled(forceinline=True)
-def place_in(kept, count, place, high):  # type: ignore[no-untyped-def]
-    """Return the value of place `place` (1 is the largest) among those below high; few are expected."""
-    left = 0
-    few = np.empty(count, np.float32)
-    for j in range(count):
-        value = kept[j]
-        if value < high:
-            at = left
-            while at > 0 and few[at - 1] < value:
-                few[at] = few[at - 1]
-                at -= 1
-            few[at] = value
-            left += 1
-    return few[place - 1]
+def gen_term(z, p, rest, log_total, gamma):  # type: ignore[no-untyped-def]
+    """(p (1 - p))^gamma of one class from z = its logit less the top one, and 1 - p; in float64."""
+    return math.exp(gamma * (z - log_total + math.log(max(rest, 1e-300)))) if p > 0.0 else 0.0
 
 
 @compiled(fastmath=FAST, forceinline=True)
-def gen_sum(kept, count, last, log_total, scale, gamma):  # type: ignore[no-untyped-def]
-    """Sum of (p (1-p))^gamma over values >= last, z being the logit less the top one; scale is 1 / sum of e."""
+def _gen_below(buffer, kept, n, last, log_total, scale, gamma, series):  # type: ignore[no-untyped-def]
+    """Sum over values >= last of p^gamma (1 - p)^gamma, the second factor by its Taylor series in p <= 1/6."""
+    c1, c2, c3, c4, c5, c6, c7, c8 = (
+        series[0], series[1], series[2], series[3], series[4], series[5], series[6], series[7]
+    )  # fmt: skip
     total = float32(0.0)
-    for j in range(count):
-        z = kept[j]
-        rest = max(float32(1.0) - exp32(z) * scale, float32(1e-30))
-        total += exp32(gamma * (z - log_total + log32(rest))) * float32(z >= last)
+    for j in range(n):
+        p = kept[j] * scale
+        power = c8 * p + c7
+        power = power * p + c6
+        power = power * p + c5
+        power = power * p + c4
+        power = power * p + c3
+        power = power * p + c2
+        power = power * p + c1
+        power = power * p + float32(1.0)
+        total += exp32(gamma * (buffer[j] - log_total)) * power * float32(buffer[j] >= last)
     return total
 
 
-@compiled(forceinline=True)
-def gen_score(buffer, n, kept, rest, gamma, largest, mean, spread):  # type: ignore[no-untyped-def]
-    """GEN's sum over the `largest` classes; the top class (z = 0) is taken off the row and added in its own right.
+@compiled(fastmath=FAST, forceinline=True)
+def _gen_below_steep(buffer, kept, n, last, log_total, scale, gamma):  # type: ignore[no-untyped-def]
+    """The same by logarithms, for a gamma above one, whose series is too long."""
+    total = float32(0.0)
+    for j in range(n):
+        rest = float32(1.0) - kept[j] * scale
+        total += exp32(gamma * (buffer[j] - log_total + log32(rest))) * float32(buffer[j] >= last)
+    return total
 
-    1 - p of the top class is rest / (1 + rest): exact where p itself rounds to 1.
+
+@compiled()
+def binomial_series(gamma):  # type: ignore[no-untyped-def]
+    """Return the coefficients of p, p^2 ... p^8 in (1 - p)^gamma; for gamma <= 1 and p <= 1/6 good to 2e-8."""
+    series = np.empty(8, np.float32)
+    term = 1.0
+    for k in range(1, 9):
+        term *= -(gamma - (k - 1)) / k
+        series[k - 1] = term
+    return series
+
+
+@compiled(forceinline=True)
+def gen_score(buffer, kept, n, values, places, rest, gamma, series, largest, mean, spread):  # type: ignore[no-untyped-def]
+    """GEN's sum over the `largest` classes; `kept` holds exp(z), and the top class is off the row already.
+
+    The leading TOP classes are added in their own right, in float64, and taken off the row meanwhile: any other
+    has p <= 1/6. 1 - p of the top class is rest / (1 + rest), exact where p itself rounds to 1.
     """
-    log_total = float32(math.log1p(rest))
-    scale = float32(1.0 / (1.0 + rest))
-    total = math.exp(gamma * (math.log(max(rest, 1e-300)) - 2.0 * math.log1p(rest)))
-    wanted = min(largest, n) - 1
-    if wanted <= 0:
-        return total
-    # The place of the top class holds the floor, below every other, so that the others' places are unchanged.
-    if wanted == n - 1:
-        low = FLOOR * float32(0.5)
-        count = gather(buffer, n, low, kept)
-        return total + gen_sum(kept, count, low, log_total, scale, float32(gamma))
-    # 1.2816 is the normal quantile of the default's share, 100 of 1,000; only the start of the search.
-    low, high, above = bracket(buffer, n, wanted, float32(mean + float32(1.2816) * spread), spread)
-    count = gather(buffer, n, low, kept)
-    last = low if count - above > _FEW else place_in(kept, count, wanted - above, high)
-    total += gen_sum(kept, count, last, log_total, scale, float32(gamma))
-    reached = count_from(kept, count, last)
-    if reached > wanted:
-        # The last place is shared by several classes: as many of them as fit.
-        p = math.exp(last) * scale
-        total -= (reached - wanted) * math.exp(gamma * (last - log_total + math.log1p(-min(p, 0.5))))
+    log_total = math.log1p(rest)
+    total = math.exp(gamma * (math.log(max(rest, 1e-300)) - 2.0 * log_total))
+    scale = 1.0 / (1.0 + rest)
+    for t in range(1, min(min(largest, n), TOP)):
+        z = values[t] - values[0]
+        p = math.exp(z) * scale
+        total += gen_term(z, p, 1.0 - p, log_total, gamma)
+        buffer[places[t]] = FLOOR
+    wanted = min(largest, n) - TOP
+    if wanted > 0:
+        last, surplus = float32(FLOOR * float32(0.5)), 0
+        if wanted < n - TOP:
+            # 1.2816 is the normal quantile of the default's share, 100 of 1,000; only the start of the search.
+            guess = float32(mean + float32(1.2816) * spread)
+            last, surplus = threshold(buffer, n, wanted, guess, spread, gamma)
+        if gamma <= 1.0:
+            total += _gen_below(
+                buffer, kept, n, last, float32(log_total), float32(scale), float32(gamma), series
+            )
+        else:
+            total += _gen_below_steep(buffer, kept, n, last, float32(log_total), float32(scale), float32(gamma))
+        if surplus > 0:
+            # The last place is shared by several classes: as many of them as fit.
+            p = math.exp(last) * scale
+            total -= surplus * gen_term(float(last), p, 1.0 - min(p, 0.5), log_total, gamma)
+    for t in range(1, min(min(largest, n), TOP)):
+        buffer[places[t]] = values[t] - values[0]
     return total

@@ -122,6 +122,22 @@ class BootstrapWeights:
         return next(self.blocks(self.replicates))
 
 
+def quantiles(values: NDArray[np.float64], *shares: float) -> list[float]:
+    """Return quantiles with straight lines between order statistics, as ``np.quantile`` does, sorting once.
+
+    A table has a hundred thousand intervals, and numpy's general function takes longer than its sort.
+    """
+    ordered = np.sort(values)
+    found = []
+    for share in shares:
+        place = share * (ordered.size - 1)
+        below = min(int(place), ordered.size - 1)
+        low, high = float(ordered[below]), float(ordered[min(below + 1, ordered.size - 1)])
+        part = place - below
+        found.append(low + (high - low) * part if part < 0.5 else high - (high - low) * (1 - part))
+    return found
+
+
 def bootstrap_interval(
     estimate: float,
     replicates: ArrayLike,
@@ -153,7 +169,7 @@ def bootstrap_interval(
     values = values[~np.isnan(values)]
     if values.size == 0:
         raise UserError("the number is undefined on every bootstrap resample: there is no interval")
-    low, high = (float(q) for q in np.quantile(values, [(1 - level) / 2, (1 + level) / 2]))
+    low, high = quantiles(values, (1 - level) / 2, (1 + level) / 2)
     if method == "percentile":
         return Interval(low, high, level, method)
     if method == "basic":

@@ -20,6 +20,7 @@ from zarr.storage import LocalStore, StorePath
 
 from cache_schema.backends.base import StoreFiles, StoreReader
 from cache_schema.backends.sources import FileSource, LocalFiles
+from cache_schema.backends.zarr_columns import LARGEST, Columns, columns_of
 from cache_schema.errors import CorruptStoreError, UnsealedStoreError
 from cache_schema.schema import FORMAT, layout
 from cache_schema.seal import (
@@ -157,6 +158,7 @@ class ZarrReader(StoreReader):
         super().__init__(path)
         self._source = source or LocalFiles(path, str(path))
         self._open: dict[tuple[str, int], zarr.Array[Any]] = {}
+        self._small: dict[str, Columns | None] = {}
         self._document: dict[str, Any] | None = None
 
     def _root(self) -> dict[str, Any]:
@@ -193,7 +195,7 @@ class ZarrReader(StoreReader):
         key = (name, os.getpid())
         if key not in self._open:
             # From the metadata that the seal vouches for, without asking the store for them once more.
-            metadata = self._trusted_metadata(name)
+            metadata = json.loads(self._trusted_metadata(name))
             usable = not _forked and importlib.util.find_spec("zarrs") is not None
             pipeline = {"codec_pipeline.path": ZARRS} if usable else {}
             with _config_lock, zarr.config.set(pipeline):
@@ -204,30 +206,34 @@ class ZarrReader(StoreReader):
                     raise CorruptStoreError(f"{self._source.title}: array {name} cannot be opened: {error}") from error
         return self._open[key]
 
-    def _trusted_metadata(self, name: str) -> dict[str, Any]:
+    def _trusted_metadata(self, name: str) -> bytes:
         file = f"{name}/{ROOT}"
         raw, listed = self._source.fetch(file), self._root()[FILES]["files"].get(file)
         if raw is None or listed is None:
             raise CorruptStoreError(f"{self._source.title} holds no array {name}")
         if hashlib.sha256(raw).hexdigest() != listed[1]:
             raise CorruptStoreError(f"{self._source.title}/{file}: its bytes are not those that were sealed")
-        document = json.loads(raw)
-        assert isinstance(document, dict)
-        return document
+        return raw
 
     def read(self, name: str, start: int, stop: int) -> NDArray[Any]:
         """Return rows of an array."""
-        array = self._array(name)
-        self._source.need(self._shards(array, name, start, stop))
+        if name not in self._small:
+            self._small[name] = columns_of(self._trusted_metadata(name))
+        small = self._small[name]
+        if small is not None and small.n_bytes(stop - start) > LARGEST:
+            small = None
+        self._source.need(self._shards(small or self._array(name), name, start, stop))
         try:
-            block = array[start:stop]
+            if small is not None:
+                return small.read(self._source.folder / name, start, stop)
+            block = self._array(name)[start:stop]
         except _CODEC_ERRORS as error:
             raise CorruptStoreError(
                 f"{self._source.title}: rows {start} to {stop} of {name} cannot be decoded, bytes changed: {error}"
             ) from error
         return np.asarray(block)
 
-    def _shards(self, array: zarr.Array[Any], name: str, start: int, stop: int) -> dict[str, tuple[int, str]]:
+    def _shards(self, array: zarr.Array[Any] | Columns, name: str, start: int, stop: int) -> dict[str, tuple[int, str]]:
         """Return the files that rows lie in. A file that is not there would read as fill values, silently."""
         listed = self._root()[FILES]["files"]
         rows = (array.shards or array.chunks)[0]

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 from scipy.stats import binomtest, permutation_test
 
@@ -17,6 +18,7 @@ from analyze.intervals import (
     clopper_pearson_interval,
     paired_difference,
     proportion_interval,
+    quantiles,
     wilson_interval,
 )
 from cache_schema.errors import UserError
@@ -72,6 +74,13 @@ def test_bootstrap_intervals_by_method() -> None:
     assert (basic.low, basic.high) == pytest.approx((0.8 - 0.975, 0.8 - 0.025))
     with pytest.raises(UserError, match="undefined on every"):
         bootstrap_interval(0.4, [np.nan])
+
+
+@given(
+    arrays(np.float64, st.integers(1, 40), elements=st.floats(-1e6, 1e6)), st.lists(st.floats(0, 1), min_size=1)
+)
+def test_quantiles_are_those_of_numpy(values: NDArray[np.float64], shares: list[float]) -> None:
+    np.testing.assert_allclose(quantiles(values, *shares), np.quantile(values, shares), rtol=1e-12, atol=1e-9)
 
 
 def test_plain_bootstrap_agrees_with_the_weighted_one() -> None:
