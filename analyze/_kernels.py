@@ -7,7 +7,9 @@ Kernels release the GIL; :func:`image_statistics` spreads the rows of a block ov
 
 from __future__ import annotations
 
+import functools
 import math
+import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -153,13 +155,19 @@ def as_rows(logits: NDArray[Any]) -> NDArray[Any]:
     return np.ascontiguousarray(logits, np.float32)
 
 
+@functools.cache
+def _helpers(process: int) -> ThreadPoolExecutor:
+    """Threads that wait for rows, of this process: starting some for every block would cost as much as a block."""
+    return ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="rows")
+
+
 def spread_rows(work: Callable[[int, int], int], n: int, threads: int) -> int:
     """Run ``work(start, stop)`` over n rows on some threads; the smallest non-negative answer, or -1."""
     if threads <= 1 or n < 2 * threads:
         return work(0, n)
     edges = [n * t // threads for t in range(threads + 1)]
-    with ThreadPoolExecutor(threads) as pool:
-        answers = list(pool.map(work, edges[:-1], edges[1:]))
+    pending = [_helpers(os.getpid()).submit(work, *part) for part in zip(edges[1:-1], edges[2:], strict=True)]
+    answers = [work(edges[0], edges[1]), *(part.result() for part in pending)]
     return min((a for a in answers if a >= 0), default=-1)
 
 
