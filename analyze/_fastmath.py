@@ -16,6 +16,9 @@ from numba import float32, int32, int64, njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+_parts: Any = cgutils.unpack_tuple
+_declared: Any = cgutils.get_or_insert_function
+
 # Sums of one row may be reordered (lanes), products contracted to FMA; NaN and inf keep their meaning.
 FAST = {"reassoc", "contract", "nsz", "arcp"}
 
@@ -130,12 +133,12 @@ def fetch_ahead(typing_context: Any, rows: Any, row: Any, offset: Any) -> Any:
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         table = context.make_array(signature.args[0])(context, builder, args[0])
-        stride = cgutils.unpack_tuple(builder, table.strides)[0]
+        stride = _parts(builder, table.strides)[0]
         word, flag = ir.IntType(64), ir.IntType(32)
         pointer = ir.IntType(8).as_pointer()
         place = builder.add(builder.ptrtoint(table.data, word), builder.add(builder.mul(args[1], stride), args[2]))
         kind = ir.FunctionType(ir.VoidType(), [pointer, flag, flag, flag])
-        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+        function = _declared(builder.module, kind, "llvm.prefetch.p0")
         builder.call(function, [builder.inttoptr(place, pointer), flag(0), flag(3), flag(1)])
         return context.get_dummy_value()
 

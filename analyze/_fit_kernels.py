@@ -10,10 +10,12 @@ from numba import float64, int64, types
 from numba.extending import overload
 
 from analyze._fastmath import FAST, compiled, exp64, half_to_float
+from analyze._rowmath import decode
 
 UNIT = 1 << 40
 """Probabilities are summed in units of 2**-40: whole numbers, exact in any order, good for 8 million rows."""
 
+_STRETCH = 64
 _LOWEST = -1e5  # stands for -inf: exp of it is nothing, and its products stay finite
 
 
@@ -51,6 +53,14 @@ def exponentials(buffer, best, beta):  # type: ignore[no-untyped-def]
     return total
 
 
+@compiled(nogil=True, cache=True)
+def suspect_rows(logits, suspects):  # type: ignore[no-untyped-def]
+    """Mark rows whose sum is not finite: they hold NaN or an infinity."""
+    buffer = np.empty(logits.shape[1], np.float32)
+    for i in range(logits.shape[0]):
+        suspects[i] = not math.isfinite(decode(logits[i], buffer))
+
+
 @compiled(nogil=True, cache=True, fastmath=FAST)
 def moments_rows(logits, labels, beta, out, start, stop):  # type: ignore[no-untyped-def]
     """Per row: -log p(label), its first and its second derivative in beta, all float64 (softmax of beta *
@@ -80,6 +90,14 @@ def _add_total(buffer, scale, totals):  # type: ignore[no-untyped-def]
         totals[j] += int64(buffer[j] * scale + 0.5)
 
 
+@compiled(fastmath={"reassoc", "nsz", "nnan"}, forceinline=True)
+def _largest(buffer, first, last):  # type: ignore[no-untyped-def]
+    best = 0.0
+    for j in range(first, last):
+        best = max(best, buffer[j])
+    return best
+
+
 @compiled(nogil=True, cache=True)
 def classwise_rows(logits, labels, valid, beta, n_bins, totals, sums, hits, start, stop):  # type: ignore[no-untyped-def]
     """Add rows to the (class, bin) table: probability sums in units of 2**-40, and how often the class was
@@ -96,12 +114,16 @@ def classwise_rows(logits, labels, valid, beta, n_bins, totals, sums, hits, star
         best = load(logits[i], buffer)
         total = exponentials(buffer, best, beta)
         _add_total(buffer, unit / total, totals)
-        # At most n_bins - 1 classes of a row can lie above the first bin.
+        # At most n_bins - 1 classes of a row can lie above the first bin: most stretches hold none.
         bound = total / n_bins
-        for j in range(n):
-            if buffer[j] > bound:
-                place = min(int64(math.ceil(buffer[j] / total * n_bins)) - 1, n_bins - 1)
-                sums[j, place] += int64(buffer[j] * (unit / total) + 0.5)
+        for first in range(0, n, _STRETCH):
+            last = min(first + _STRETCH, n)
+            if _largest(buffer, first, last) <= bound:
+                continue
+            for j in range(first, last):
+                if buffer[j] > bound:
+                    place = min(int64(math.ceil(buffer[j] / total * n_bins)) - 1, n_bins - 1)
+                    sums[j, place] += int64(buffer[j] * (unit / total) + 0.5)
         label = labels[i]
         # (low, high] bins; 0 belongs to the first.
         place = min(max(int64(math.ceil(buffer[label] / total * n_bins)) - 1, 0), n_bins - 1)

@@ -8,6 +8,7 @@ Kernels release the GIL; :func:`image_statistics` spreads the rows of a block ov
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 import os
 from collections.abc import Callable, Sequence
@@ -166,7 +167,7 @@ def spread_rows(work: Callable[[int, int], int], n: int, threads: int) -> int:
     if threads <= 1 or n < 2 * threads:
         return work(0, n)
     edges = [n * t // threads for t in range(threads + 1)]
-    pending = [_helpers(os.getpid()).submit(work, *part) for part in zip(edges[1:-1], edges[2:], strict=True)]
+    pending = [_helpers(os.getpid()).submit(work, *part) for part in itertools.pairwise(edges[1:])]
     answers = [work(edges[0], edges[1]), *(part.result() for part in pending)]
     return min((a for a in answers if a >= 0), default=-1)
 

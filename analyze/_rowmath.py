@@ -260,7 +260,7 @@ def _gen_below(buffer, kept, n, last, log_total, scale, gamma, series):  # type:
 
 @compiled(fastmath=FAST, forceinline=True)
 def _gen_below_steep(buffer, kept, n, last, log_total, scale, gamma):  # type: ignore[no-untyped-def]
-    """The same by logarithms, for a gamma above one, whose series is too long."""
+    """Sum the same by logarithms, for a gamma above one, whose series is too long."""
     total = float32(0.0)
     for j in range(n):
         rest = float32(1.0) - kept[j] * scale

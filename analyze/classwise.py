@@ -29,6 +29,9 @@ class ClasswiseTable:
         (n,) rows of the store that count.
     resampling, dataset
         Bootstrap whose weights of the dataset's rows give the error an interval; None for none.
+    part
+        A table of the same kind over some of these rows, filled in its own right: they are not computed twice. Not
+        together with a bootstrap, which needs the rows in their order.
     """
 
     def __init__(
@@ -40,10 +43,13 @@ class ClasswiseTable:
         *,
         resampling: Resampling | None = None,
         dataset: str = "",
+        part: ClasswiseTable | None = None,
     ) -> None:
         self.n_bins = n_bins
         self.temperature = float(temperature)
         self.rows = rows
+        self._part = part if resampling is None else None
+        self._own = rows if self._part is None else rows & ~self._part.rows
         self._resampling = resampling
         self._replicates: ClasswiseReplicates | None = None
         n = int(rows.sum())
@@ -57,7 +63,7 @@ class ClasswiseTable:
         self, view: ClassView, block: NDArray[Any], places: NDArray[np.int32], here: slice, threads: int = 1
     ) -> None:
         """Add a block of logits (rows ``here`` of the store)."""
-        use = np.ascontiguousarray(self.rows[here])
+        use = np.ascontiguousarray(self._own[here])
         if not use.any():
             return
         scaled_already = view.groups is not None and view.rule != "max"
@@ -99,9 +105,11 @@ class ClasswiseTable:
         n = int(self.rows.sum())
         # Probabilities of the first bin were only added to the total. Several may round apart: never below
         # zero.
-        sums = self.sums.copy()
-        sums[:, 0] = np.maximum(self.totals - sums[:, 1:].sum(axis=1), 0)
-        gaps = np.abs(sums / UNIT - self.hits)
+        totals, sums, hits = self.totals, self.sums.copy(), self.hits
+        if self._part is not None:
+            totals, sums, hits = totals + self._part.totals, sums + self._part.sums, hits + self._part.hits
+        sums[:, 0] = np.maximum(totals - sums[:, 1:].sum(axis=1), 0)
+        gaps = np.abs(sums / UNIT - hits)
         found: dict[str, Any] = {"classwise_ece": float(gaps.sum(axis=1).mean() / n), "n": float(n)}
         if self._replicates is not None and self._resampling is not None:
             drawn = self._replicates.errors()

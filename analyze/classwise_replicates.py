@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from analyze.metrics import _fast
+from analyze._ranking_kernels import bin_totals
 
 _CLASSES = 64
 """Classes whose cells are held for all replicates at once."""
@@ -66,7 +66,7 @@ class ClasswiseReplicates:
             here = slice(*np.searchsorted(cells, [first * self.n_bins, (first + classes) * self.n_bins]))
             table = np.zeros((classes * self.n_bins, n_replicates))
             drawn = np.ascontiguousarray(self.weights[rows[here]])
-            _fast.bin_totals(cells[here] - first * self.n_bins, values[here], drawn, table)
+            bin_totals(cells[here] - first * self.n_bins, values[here], drawn, table)
             by_class = table.reshape(classes, self.n_bins, n_replicates)
             by_class[:, 0] = self._totals[first : first + classes] - by_class.sum(axis=1)
             total += np.abs(by_class).sum(axis=(0, 1))

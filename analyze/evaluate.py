@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import itertools
 import os
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -117,10 +118,10 @@ def evaluate(
     chosen_models = choose({s.model for s in sources}, models, "model")
     chosen_datasets = set(choose({s.dataset for s in sources}, datasets, "dataset"))
     cells = cells if cells is not None else Cells(None)
-    by_model = {
-        name: [s for s in sources if s.model == name and (s.dataset in chosen_datasets or s.role == "id")]
-        for name in chosen_models
-    }
+    by_model: dict[str, list[Source]] = {name: [] for name in chosen_models}
+    for source in sources:
+        if source.model in by_model and (source.dataset in chosen_datasets or source.role == "id"):
+            by_model[source.model].append(source)
     jobs = max(1, min(jobs or os.cpu_count() or 1, len(by_model)))
     threads = threads or max(1, (os.cpu_count() or 1) // jobs)
     result = Evaluation(pl.DataFrame())
@@ -186,14 +187,25 @@ def _one_model(
             threads=threads,
             resampling=resampling,
         )
-        for key, suite, dataset in missing:
-            rows = [
-                replace(result_row(n, model, dataset), metric_version=suite.version)
-                for n in _run(suite, model, dataset)
-            ]
-            with lock:
-                cells.put(key, rows)
+        # Dataset by dataset, those of the whole model last: what suites share of a case goes with it.
+        for (_, dataset), group in itertools.groupby(sorted(missing, key=_of_dataset), key=_of_dataset):
+            for key, suite, _ in group:
+                rows = [
+                    replace(result_row(n, model, dataset), metric_version=suite.version)
+                    for n in _run(suite, model, dataset)
+                ]
+                with lock:
+                    cells.put(key, rows)
+            if dataset in model.cases:
+                model.cases[dataset].shared.clear()
+        for source in sources:
+            source.store.release()
     return [key for key, _, _ in plan], len(missing)
+
+
+def _of_dataset(cell: tuple[str, Suite, str]) -> tuple[bool, str]:
+    """Return what cells are put in order by; those of no single dataset come last."""
+    return cell[2] == "", cell[2]
 
 
 def _plan(

@@ -285,13 +285,18 @@ def _tables(
         return {}
     tested = labelled if held_out is None else labelled & held_out
 
-    def table(rows: NDArray[np.bool_], temperature: float = 1.0) -> ClasswiseTable:
-        bins, resampling = options.classwise_bins, options.resampling
-        return ClasswiseTable(view.n_classes, bins, temperature, rows, resampling=resampling, dataset=dataset)
+    def table(
+        rows: NDArray[np.bool_], temperature: float = 1.0, part: ClasswiseTable | None = None
+    ) -> ClasswiseTable:
+        size = view.n_classes, options.classwise_bins
+        return ClasswiseTable(
+            *size, temperature, rows, resampling=options.resampling, dataset=dataset, part=part
+        )
 
-    tables = {"classwise": table(labelled)}
+    tables = {}
     if held_out is not None:
         tables["classwise_held_out"] = table(tested)
+    tables["classwise"] = table(labelled, part=tables.get("classwise_held_out"))
     if options.vector is not None:
         tables[VECTOR_AGGREGATE] = table(tested)
     if options.temperature is not None:

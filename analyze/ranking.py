@@ -33,11 +33,11 @@ class Binning(NamedTuple):
 
 
 class Totals(NamedTuple):
-    """What the replicates have met before each place of the order: (k, R) each."""
+    """What the replicates have met before each place of the order: gap, rows and errors, (k, R) each."""
 
-    gap: Vector
-    count: Vector
-    wrong: Vector
+    gaps: Vector
+    rows: Vector
+    errors: Vector
 
 
 class Ranking:
@@ -288,27 +288,27 @@ class CalibrationReplicates:
     ) -> Vector:
         """Return the ECE of each replicate, (R,)."""
         rows = self._rows[Binning(n_bins, binning)]
-        surplus = np.abs(np.diff(self._totals.gap[rows], axis=0))
+        surplus = np.abs(np.diff(self._totals.gaps[rows], axis=0))
         if norm == "l1":
             return np.asarray(surplus.sum(axis=0) / self._n)
-        counts = np.diff(self._totals.count[rows], axis=0)
+        counts = np.diff(self._totals.rows[rows], axis=0)
         held = np.maximum(counts, 1)
         gaps = surplus / held
         if norm == "max":
             return np.asarray(gaps.max(axis=0))
         squares = gaps**2
         if debias:
-            rate = np.diff(self._totals.wrong[rows], axis=0) / held
+            rate = np.diff(self._totals.errors[rows], axis=0) / held
             squares = np.where(counts > 1, squares - rate * (1 - rate) / np.maximum(counts - 1, 1), 0.0)
         return np.asarray(np.sqrt(np.maximum((squares * counts).sum(axis=0) / self._n, 0.0)))
 
     def signed_calibration_gap(self) -> Vector:
         """Return the signed gap of each replicate, (R,)."""
-        return np.asarray(self._totals.gap[-1] / self._n)
+        return np.asarray(self._totals.gaps[-1] / self._n)
 
     def ks_calibration_error(self) -> Vector:
         """Return the KS error of each replicate, (R,)."""
-        return self._largest / self._n
+        return np.asarray(self._largest / self._n)
 
 
 def matching(n: int, weights: Weights) -> Weights:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ class Source:
         """Whether only a summary is at hand."""
         return bool(self.store.kind == "summary")
 
-    @property
+    @cached_property
     def card_key(self) -> str:
         """What of the cards a number depends on."""
         card = self.store.dataset

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from analyze._fit_kernels import moments_rows
-from analyze._kernels import spread_rows
+from analyze._fit_kernels import moments_rows, suspect_rows
+from analyze._kernels import as_rows, spread_rows
 from analyze.views import ClassView
 from cache_schema.errors import UserError
 
@@ -186,9 +186,13 @@ def _check(values: NDArray[Any], places: NDArray[np.int32], rows: NDArray[np.int
         where = i if rows is None else int(rows[i])
         raise UserError(f"row {where}: label {places[i]} is not one of the {values.shape[1]} classes")
     # A -inf is a class that cannot win; anything else that is not finite is refused.
-    with np.errstate(invalid="ignore", over="ignore"):
-        suspects = np.flatnonzero(~np.isfinite(values.sum(axis=1, dtype=np.float64)))
-    for i in suspects.tolist():
+    if values.dtype in (np.float16, np.float32):
+        suspects = np.empty(len(values), np.bool_)
+        suspect_rows(as_rows(values), suspects)
+    else:
+        with np.errstate(invalid="ignore", over="ignore"):
+            suspects = ~np.isfinite(values.sum(axis=1, dtype=np.float64))
+    for i in np.flatnonzero(suspects).tolist():
         row = values[i].astype(np.float64)
         if np.isnan(row).any() or (row == np.inf).any() or row[places[i]] == -np.inf:
             where = int(i if rows is None else rows[i])

@@ -7,7 +7,7 @@
     python benchmarks/analysis.py growth    seconds an image as n grows tenfold
     python benchmarks/analysis.py all       everything
 
-Data are synthetic and made beforehand; times are the best of several runs, in seconds.
+Data are synthetic and made beforehand; times are medians of several runs by the clock, kernels compiled before.
 """
 
 from __future__ import annotations
@@ -44,14 +44,14 @@ STUDY_SETS = {
 """Thirteen sets, 250,000 images a model."""
 
 
-def best(work: Callable[[], Any], repeats: int = 3) -> tuple[float, Any]:
-    """Return the least of several wall times, and the last answer."""
+def median(work: Callable[[], Any], repeats: int = 3) -> tuple[float, Any]:
+    """Return the median of several wall times, and the last answer."""
     times, answer = [], None
     for _ in range(repeats):
         start = time.perf_counter()
         answer = work()
         times.append(time.perf_counter() - start)
-    return min(times), answer
+    return float(np.median(times)), answer
 
 
 def write_predictions(root: Path, name: str, role: str, n: int, n_classes: int, seed: int, model: str = "m") -> None:
@@ -87,7 +87,13 @@ def machine() -> str:
         "unknown CPU",
     )
     load = os.getloadavg()[0]
-    return f"{os.cpu_count()} x {model}, load {load:.1f}, Python {sys.version.split()[0]}, numpy {np.__version__}"
+    import numba
+
+    told = {name: value for name, value in os.environ.items() if name.startswith(("OPENBLAS_", "OMP_", "MKL_"))}
+    return (
+        f"{os.cpu_count()} x {model}, load {load:.1f}, Python {sys.version.split()[0]}, numpy {np.__version__},"
+        f" numba {numba.__version__}; {' '.join(f'{k}={v}' for k, v in told.items()) or 'no BLAS variables set'}"
+    )
 
 
 # ------------------------------------------------------------------------------------------------------- (a) card
@@ -105,9 +111,9 @@ def card(args: argparse.Namespace) -> None:
         write_predictions(root, "far", "ood", args.ood, args.classes, 1)
         cache = open_cache(root)
         evaluate(cache)  # compiles
-        ours, result = best(lambda: evaluate(cache, cells=Cells(None)))
+        ours, result = median(lambda: evaluate(cache, cells=Cells(None)))
         only = ["accuracy", "calibration", "selective", "detection"]
-        asked, _ = best(lambda: evaluate(cache, cells=Cells(None), only=only))
+        asked, _ = median(lambda: evaluate(cache, cells=Cells(None), only=only))
         inside, outside = cache.store("m", "val"), cache.store("m", "far")
         logits, labels, ood = inside.logits(), np.asarray(inside.labels), outside.logits()
     values = {
@@ -120,7 +126,7 @@ def card(args: argparse.Namespace) -> None:
     print(f"{'number':<34}{'fastest peer':<26}{'s':>9}   peer's value   ours")
     from analysis_peers import peers
 
-    for number, times, key in peers(logits, labels, ood, best):
+    for number, times, key in peers(logits, labels, ood, median):
         name, (seconds, value, count) = min(times.items(), key=lambda item: item[1][0] * item[1][2])
         total += seconds * count
         own = values.get(key)
@@ -148,7 +154,7 @@ def fused(args: argparse.Namespace) -> None:
             return [store.centred_logits(start, start + 8192) for start in range(0, n, 8192)]
 
         blocks = read()
-        reading, _ = best(read, 7)
+        reading, _ = median(read, 7)
         labels, centers = np.asarray(store.labels), store.logit_centers()
         threads = os.cpu_count() or 1
         out = kernels.RowStatistics.empty(n, 3)
@@ -168,9 +174,9 @@ def fused(args: argparse.Namespace) -> None:
                 )
 
         work((1.0, 1.3, 50.0), (100, 0.1))
-        plain, _ = best(lambda: work((1.0,), None), 7)
-        with_gen, _ = best(lambda: work((1.0,), (100, 0.1)), 7)
-        everything, _ = best(lambda: work((1.0, 1.3, 50.0), (100, 0.1)), 7)
+        plain, _ = median(lambda: work((1.0,), None), 7)
+        with_gen, _ = median(lambda: work((1.0,), (100, 0.1)), 7)
+        everything, _ = median(lambda: work((1.0, 1.3, 50.0), (100, 0.1)), 7)
     print(f"\n(b) one pass over {n:,} x {args.classes:,} centred logits, {threads} threads")
     print(f"{'reading and decompressing (one thread)':<60}{1e3 * reading:>9.1f} ms")
     for name, seconds in (
@@ -317,7 +323,7 @@ def growth(args: argparse.Namespace) -> None:
             write_predictions(Path(folder), "val", "id", n, args.classes, 0)
             cache = open_cache(folder)
             evaluate(cache, only=["accuracy"])
-            seconds, _ = best(lambda cache=cache: evaluate(cache, cells=Cells(None)), 2)
+            seconds, _ = median(lambda cache=cache: evaluate(cache, cells=Cells(None)), 2)
         print(f"{f'{n:,} images':<60}{seconds:>9.3f} s   {1e6 * seconds / n:.2f} us an image")
 
 

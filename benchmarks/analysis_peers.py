@@ -19,7 +19,7 @@ def _torch() -> Any:
 
 
 def peers(
-    logits: Any, labels: Any, ood: Any, best: Callable[..., tuple[float, Any]]
+    logits: Any, labels: Any, ood: Any, median: Callable[..., tuple[float, Any]]
 ) -> Iterator[tuple[str, Timed, tuple[str, str, str, str]]]:
     """Yield number, {peer: (seconds, value, times the card needs it)}, and the key of our row.
 
@@ -35,8 +35,8 @@ def peers(
     t_logits = torch.from_numpy(logits) if torch else None
     t_labels = torch.from_numpy(labels.astype(np.int64)) if torch else None
 
-    def timed(work: Callable[[], Any], count: int, repeats: int = 2) -> tuple[float, float, int]:
-        seconds, value = best(work, repeats)
+    def timed(work: Callable[[], Any], count: int, repeats: int = 3) -> tuple[float, float, int]:
+        seconds, value = median(work, repeats)
         return seconds, float(value), count
 
     top: Timed = {"scikit-learn": timed(lambda: sk.accuracy_score(labels, logits.argmax(axis=1)), 1)}
@@ -113,7 +113,18 @@ def _classwise(p: Any, labels: Any, timed: Any) -> Timed:
             total += np.abs(gap).sum() / len(labels)
         return total / p.shape[1]
 
-    return {"numpy, class by class": timed(numpy_loop, 2, 1)}
+    def flat() -> float:
+        n, n_classes = p.shape
+        gap = np.zeros(15 * n_classes)
+        columns = 15 * np.arange(n_classes)
+        for start in range(0, n, 4096):
+            block = p[start : start + 4096].copy()
+            place = np.clip(np.ceil(block * 15).astype(np.int64) - 1, 0, 14) + columns
+            block[np.arange(len(block)), labels[start : start + 4096]] -= 1
+            gap += np.bincount(place.ravel(), block.ravel(), gap.size)
+        return float(np.abs(gap).sum() / n / n_classes)
+
+    return {"numpy, class by class": timed(numpy_loop, 2, 1), "numpy, flat bincount": timed(flat, 2)}
 
 
 def _temperature(logits: Any, labels: Any, timed: Any) -> Timed:
@@ -191,4 +202,20 @@ def _auroc(inside: Any, outside: Any, sk: Any, timed: Any) -> Iterator[tuple[str
         sk.roc_curve(truth, scores)
         return float(sk.roc_auc_score(truth, scores))
 
-    yield "AUROC, FPR, AUPR of six scores", {"scikit-learn": timed(all_five, 6)}, ("auroc", "msp", "", "")
+    found: Timed = {"scikit-learn": timed(all_five, 6)}
+    try:
+        from pytorch_ood.utils import OODMetrics
+    except ImportError:
+        pass
+    else:
+        torch = _torch()
+        t_scores = torch.from_numpy(-scores.astype(np.float32))  # an outlier score; outliers are labelled below 0
+        t_truth = torch.from_numpy(np.where(truth == 1, 0, -1))
+
+        def ood_metrics() -> float:
+            metric = OODMetrics()
+            metric.update(t_scores, t_truth)
+            return float(metric.compute()["AUROC"])
+
+        found["pytorch-ood"] = timed(ood_metrics, 6)
+    yield "AUROC, FPR, AUPR of six scores", found, ("auroc", "msp", "", "")

@@ -121,6 +121,11 @@ class Store:
             raise UserError(f"{self.path}: rows {start} to {stop} of {name}: start must be 0 to stop")
         return self._reader.read(name, start, stop)
 
+    def release(self) -> None:
+        """Let go of the arrays that were read and kept; they are read again when they are asked for."""
+        for name in ("labels", "valid", "_centers", "image_ids", "metadata"):
+            self.__dict__.pop(name, None)
+
     def read_text(self, name: str) -> list[str]:
         """Return a whole text array."""
         try:

@@ -168,7 +168,8 @@ class Suite:
 
 def confidences_of(column: NDArray[Any]) -> NDArray[Any]:
     """Return confidences held to 1, which a sum of rounded probabilities may pass by a hair."""
-    return np.minimum(column, column.dtype.type(1))
+    held: NDArray[Any] = np.minimum(column, column.dtype.type(1))
+    return held
 
 
 def bounded(number: Number, case: Case, replicates: Callable[[Any], NDArray[np.float64]], n: int, **how: Any) -> Number:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -37,24 +38,24 @@ def run(case: Case) -> Iterator[Number]:
         return replace(found, low=low, high=high)
 
     for metric in RANKED:
-        yield number(metric, lambda metric=metric: getattr(case.ranking(), metric)())
+        yield number(metric, partial(_ask, case, metric))
     for risk in options["risks"]:
-        yield number(
-            f"coverage_at_risk{_percent(risk)}", lambda risk=risk: case.ranking().coverage_at_risk(risk=risk)
-        )
+        yield number(f"coverage_at_risk{_percent(risk)}", partial(_ask, case, "coverage_at_risk", risk=risk))
     for coverage in options["coverages"]:
         yield number(
-            f"risk_at_coverage{_percent(coverage)}",
-            lambda coverage=coverage: case.ranking().risk_at_coverage(coverage=coverage),
+            f"risk_at_coverage{_percent(coverage)}", partial(_ask, case, "risk_at_coverage", coverage=coverage)
         )
     for accuracy in options["accuracies"]:
+        how = {"accuracy": accuracy, "skip": options["skip"]}
         yield number(
             f"sac{_percent(accuracy)}",
-            lambda accuracy=accuracy: case.ranking().selective_accuracy_constraint(
-                accuracy=accuracy, skip=options["skip"]
-            ),
+            partial(_ask, case, "selective_accuracy_constraint", **how),
             case.settings.changed("selective", "skip"),
         )
+
+
+def _ask(case: Case, name: str, **how: Any) -> float:
+    return float(getattr(case.ranking(), name)(**how))
 
 
 def _missing(rows: Any) -> str:
