@@ -63,25 +63,26 @@ def suspect_rows(logits, suspects):  # type: ignore[no-untyped-def]
 
 @compiled(nogil=True, cache=True, fastmath=FAST)
 def moments_rows(logits, labels, beta, out, start, stop):  # type: ignore[no-untyped-def]
-    """Per row: -log p(label), its first and its second derivative in beta, all float64 (softmax of beta *
-    logits).
-    """
+    """Per row: -log p(label) and its first three derivatives in beta, all float64 (softmax of beta * logits)."""
     n = logits.shape[1]
     buffer = np.empty(n, np.float64)
     for i in range(start, stop):
         best = load(logits[i], buffer)
-        total, first, second = 0.0, 0.0, 0.0
+        total, first, second, third = 0.0, 0.0, 0.0, 0.0
         for j in range(n):
             z = max(buffer[j] - best, _LOWEST)
             e = exp64(z * beta)
+            ez = e * z
             total += e
-            first += e * z
-            second += e * z * z
-        mean = first / total
+            first += ez
+            second += ez * z
+            third += ez * z * z
+        mean, square = first / total, second / total
         label_z = buffer[labels[i]] - best
         out[0, i] = math.log(total) - beta * label_z
         out[1, i] = mean - label_z
-        out[2, i] = max(second / total - mean * mean, 0.0)
+        out[2, i] = max(square - mean * mean, 0.0)
+        out[3, i] = third / total - 3.0 * square * mean + 2.0 * mean * mean * mean
 
 
 @compiled(fastmath=FAST, forceinline=True)

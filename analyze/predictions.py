@@ -5,7 +5,6 @@ bounded.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +17,7 @@ from analyze._kernels import RowStatistics
 from analyze.annotations import image_keys
 from analyze.classwise import ClasswiseTable
 from analyze.conformal_sets import SetQuantiles, SetStatistics
+from analyze.read_ahead import read_ahead
 from analyze.summaries import METADATA, Summary
 from analyze.vector_columns import VECTOR_AGGREGATE, VectorStatistics
 from analyze.vector_scaling import VectorFit
@@ -78,18 +78,7 @@ class SummaryOptions:
 
 def prefetched(store: PredictionStore, rows: int = BLOCK_ROWS) -> Iterator[Block]:
     """Go through the centred blocks of a store; the next one is read while the caller works on this one."""
-    starts = range(0, len(store), rows)
-
-    def read(start: int) -> Block:
-        return next(iter_block(store, start, rows))
-
-    with ThreadPoolExecutor(1) as pool:
-        coming = [pool.submit(read, start) for start in starts[:1]]
-        for following in [*starts[1:], None]:
-            block = coming.pop().result()
-            if following is not None:
-                coming.append(pool.submit(read, following))
-            yield block
+    return read_ahead(lambda start: next(iter_block(store, start, rows)), range(0, len(store), rows))
 
 
 def iter_block(store: PredictionStore, start: int, rows: int) -> Iterator[Block]:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from analyze._fit_kernels import moments_rows, suspect_rows
 from analyze._kernels import as_rows, spread_rows
+from analyze.read_ahead import read_ahead
 from analyze.views import ClassView
 from cache_schema.errors import UserError
 
@@ -146,23 +147,25 @@ def fit_temperature_store(
     use = np.asarray(rows) & np.asarray(store.valid) & (places >= 0)
     if not use.any():
         raise UserError(f"{what}: no labelled row to fit a temperature on")
+    starts = [start for start in range(0, len(store), block_rows) if use[start : start + block_rows].any()]
     kept: dict[int, tuple[NDArray[Any], NDArray[np.int32]]] = {}
-    kept_bytes = 0
+
+    def read(start: int) -> tuple[NDArray[Any], NDArray[np.int32]]:
+        if start in kept:
+            return kept[start]
+        chosen = np.flatnonzero(use[start : start + block_rows])
+        block = view.reduce(store.centred_logits(start, start + block_rows)[chosen])
+        labels = np.ascontiguousarray(places[start + chosen])
+        _check(block, labels, start + chosen)
+        return block.view(np.uint16) if block.dtype == np.float16 else block, labels
 
     def blocks() -> Iterable[tuple[NDArray[Any], NDArray[np.int32]]]:
-        nonlocal kept_bytes
-        for start in range(0, len(store), block_rows):
-            if start in kept:
-                yield kept[start]
-                continue
-            chosen = np.flatnonzero(use[start : start + block_rows])
-            if not chosen.size:
-                continue
-            block = view.reduce(store.centred_logits(start, start + block_rows)[chosen])
-            labels = np.ascontiguousarray(places[start + chosen])
-            _check(block, labels, start + chosen)
-            part = (block.view(np.uint16) if block.dtype == np.float16 else block, labels)
-            if kept_bytes + part[0].nbytes <= KEEP_BYTES:
+        if len(kept) == len(starts):
+            yield from (kept[start] for start in starts)
+            return
+        kept_bytes = sum(part[0].nbytes for part in kept.values())
+        for start, part in zip(starts, read_ahead(read, starts, threads), strict=True):
+            if start not in kept and kept_bytes + part[0].nbytes <= KEEP_BYTES:
                 kept[start] = part
                 kept_bytes += part[0].nbytes
             yield part
@@ -199,24 +202,33 @@ def _check(values: NDArray[Any], places: NDArray[np.int32], rows: NDArray[np.int
             raise UserError(f"row {where}: a logit is NaN or infinite")
 
 
-def _moments(blocks: Iterable[tuple[NDArray[Any], NDArray[np.int32]]], beta: float, threads: int) -> NDArray[Any]:
-    """Mean over rows of NLL and its two derivatives in beta, n, and the mean squared first derivative;
-    rows are summed in one fixed order, whatever
-    the blocks.
+def _moments(
+    blocks: Iterable[tuple[NDArray[Any], NDArray[np.int32]]], betas: Sequence[float], threads: int
+) -> list[NDArray[Any]]:
+    """Go through the rows once; for each beta the mean NLL and its three derivatives, the mean squared first
+    derivative, and n.
+
+    Rows are summed in one fixed order, whatever the blocks.
     """
-    parts = []
+    parts: list[list[NDArray[np.float64]]] = [[] for _ in betas]
     for rows, labels in blocks:
-        out = np.empty((3, len(rows)))
+        for part, beta in zip(parts, betas, strict=True):
+            out = np.empty((4, len(rows)))
 
-        def work(start: int, stop: int, rows: Any = rows, labels: Any = labels, out: NDArray[Any] = out) -> int:
-            moments_rows(rows, labels, beta, out, start, stop)
-            return -1
+            def work(
+                start: int, stop: int, rows: Any = rows, labels: Any = labels, beta: float = beta, out: Any = out
+            ) -> int:
+                moments_rows(rows, labels, beta, out, start, stop)
+                return -1
 
-        spread_rows(work, len(rows), threads)
-        parts.append(out)
-    rows_all = np.concatenate(parts, axis=1)
-    mean: NDArray[Any] = np.ascontiguousarray(rows_all).sum(axis=1) / rows_all.shape[1]
-    return np.append(mean, (rows_all.shape[1], float((rows_all[1] ** 2).mean())))
+            spread_rows(work, len(rows), threads)
+            part.append(out)
+    found = []
+    for part in parts:
+        each = np.ascontiguousarray(np.concatenate(part, axis=1))
+        n = each.shape[1]
+        found.append(np.append(each.sum(axis=1) / n, (float((each[1] ** 2).mean()), n)))
+    return found
 
 
 def _fit(
@@ -227,21 +239,22 @@ def _fit(
     max_passes: int,
     threads: int,
 ) -> TemperatureFit:
-    def at(beta: float) -> NDArray[Any]:
-        return _moments(blocks() if callable(blocks) else blocks, beta, threads)
+    def at(*betas: float) -> list[NDArray[Any]]:
+        return _moments(blocks() if callable(blocks) else blocks, betas, threads)
 
     start = 1.0
     if warm is not None:
-        # A few thousand rows bring Newton to the neighbourhood for a twentieth of the cost.
+        # A few thousand rows bring the solver to the neighbourhood for a twentieth of the cost.
         try:
-            start, _, _ = newton(lambda beta: _moments(warm, beta, threads), bounds, 1e-3, max_passes, 1.0)
+            start, _, _ = newton(lambda beta: _moments(warm, [beta], threads)[0], bounds, 1e-3, max_passes, 1.0)
         except UserError:
             start = 1.0
-    first = at(1.0)
+    known = dict(zip((1.0, start), at(1.0, start) if start != 1.0 else at(1.0), strict=False))
+    first = known[1.0]
     if first[1] == 0.0 and first[2] == 0.0:
         raise UserError("the NLL does not depend on the temperature: the logits of every row are all equal")
-    beta, last, passes = newton(at, bounds, tolerance, max_passes, start, {1.0: first})
-    n = int(first[3])
+    beta, last, passes = newton(lambda beta: at(beta)[0], bounds, tolerance, max_passes, start, known)
+    n = int(first[5])
     # Var(beta) = E[g^2] / (n H^2); T = 1 / beta.
     error = math.sqrt(float(last[4]) / n) / float(last[2]) / beta**2
     return TemperatureFit(1.0 / beta, float(first[0]), float(last[0]), n, error, passes + 1)
@@ -255,17 +268,19 @@ def newton(
     start: float,
     known: dict[float, NDArray[Any]] | None = None,
 ) -> tuple[float, NDArray[Any], int]:
-    """Find the zero of the derivative of a convex function of beta = 1/T by Newton inside a shrinking
-    bracket.
+    """Find the zero of the derivative of a convex function of beta = 1/T inside a shrinking bracket.
+
+    Steps are Halley's, Newton's with the third derivative: what is left after one is about the cube of its size.
+    So the last step is taken without looking again, and the value there follows from the derivatives.
 
     Parameters
     ----------
     moments
-        beta -> (value, first derivative, second derivative, ...).
+        beta -> (value, first, second and third derivative, ...).
     bounds
         Least and largest T.
     tolerance
-        Relative step in beta at which it stops.
+        Relative error of beta at which it stops; a step of a tenth of its root leaves less.
     max_passes
         Calls of ``moments`` at most.
     start
@@ -289,18 +304,16 @@ def newton(
     low, high = 1.0 / bounds[1], 1.0 / bounds[0]
     beta = min(max(start, low), high)
     calls = 0
-    closing = False
+    small = 0.1 * math.sqrt(tolerance)
     while True:
         if beta not in known:
             if calls >= max_passes:
                 raise UserError(f"the temperature did not converge in {max_passes} passes (T is near {1 / beta:.6g})")
             known[beta] = moments(beta)
             calls += 1
-        value, slope, curve = (float(v) for v in known[beta][:3])
+        value, slope, curve, third = (float(v) for v in known[beta][:4])
         if not math.isfinite(value + slope + curve):
             raise UserError(f"the NLL at T = {1 / beta:.6g} is not finite")
-        if closing:
-            return beta, known[beta], calls
         if slope > 0.0:
             high = beta
         else:
@@ -312,16 +325,23 @@ def newton(
             calls += 1
             if (known[end][1] <= 0.0) == (slope < 0.0) and end in (1.0 / bounds[0], 1.0 / bounds[1]):
                 raise _at_bound(1.0 / end)
-        # Where Newton leaves the bracket the geometric middle takes its place: T spans orders of magnitude.
-        step = beta - slope / curve if curve > 0.0 else math.nan
-        following = step if low <= step <= high else math.sqrt(low * high)
-        if abs(following - beta) <= tolerance * beta:
+        # Where the step leaves the bracket the geometric middle takes its place: T spans orders of magnitude.
+        room = 2.0 * curve**2 - slope * third
+        step = beta - (2.0 * slope * curve / room if room > curve**2 else slope / curve) if curve > 0.0 else math.nan
+        inside = low <= step <= high
+        following = step if inside else math.sqrt(low * high)
+        moved = following - beta
+        if abs(moved) <= (small if inside else tolerance) * beta:
             at_end = [
                 t for t, end in zip(bounds, (1 / bounds[0], 1 / bounds[1]), strict=True) if _close(following, end)
             ]
             if at_end:
                 raise _at_bound(at_end[0])
-            closing = True
+            last = known[beta].copy()
+            last[0] = value + moved * (slope + moved * (curve / 2 + moved * third / 6))
+            last[1] = slope + moved * (curve + moved * third / 2)
+            last[2] = curve + moved * third
+            return following, last, calls
         beta = following
 
 

@@ -190,27 +190,33 @@ def fused(args: argparse.Namespace) -> None:
 # ----------------------------------------------------------------------------------------------------- (c) memory
 
 
+MEMORY = """
+import re, sys
+from pathlib import Path
+import cache_schema, scipy.optimize, scipy.special, scipy.fft
+from analyze.evaluate import evaluate
+
+def kib(name):
+    return int(re.search(rf"{name}:\\s+(\\d+)", Path("/proc/self/status").read_text()).group(1))
+
+evaluate(cache_schema.open_cache(sys.argv[2]))  # on a small cache: loads every kernel and every lazy import
+base = kib("VmRSS")
+Path("/proc/self/clear_refs").write_text("5")  # the peak from here on
+evaluate(cache_schema.open_cache(sys.argv[1]))
+print(kib("VmHWM") - base)
+"""
+
+
 def memory(args: argparse.Namespace) -> None:
-    """Measure peak memory over the imports, in a process of its own for n and 10 n images."""
+    """Measure peak memory over the imports, in a process of its own for n and 10 n images (Linux)."""
     print(f"\n(c) peak memory over the imports, {args.classes:,} classes")
     for n in (args.images, 10 * args.images):
         with tempfile.TemporaryDirectory() as folder:
-            code = (
-                "import resource, sys\n"
-                "import cache_schema, scipy.optimize, scipy.special, scipy.fft\n"
-                "from analyze.evaluate import evaluate\n"
-                "from analyze.summaries import Summary\n"
-                "cache = cache_schema.open_cache(sys.argv[2])\n"
-                "evaluate(cache)\n"  # on a small cache: loads every kernel and every lazy import
-                "base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
-                "evaluate(cache_schema.open_cache(sys.argv[1]))\n"
-                "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - base)\n"
-            )
             big, small = Path(folder) / "big", Path(folder) / "small"
             write_predictions(big, "val", "id", n, args.classes, 0)
             write_predictions(small, "val", "id", 200, args.classes, 0)
             done = subprocess.run(
-                [sys.executable, "-c", code, str(big), str(small)], capture_output=True, text=True, check=True
+                [sys.executable, "-c", MEMORY, str(big), str(small)], capture_output=True, text=True, check=True
             )
         print(f"{f'{n:,} images':<60}{int(done.stdout.split()[-1]) / 1024:>9.0f} MiB")
 
