@@ -15,7 +15,7 @@ from analyze.label_sets import NO_LIKELIHOOD
 from cache_schema.errors import UserError, nearest
 from cache_schema.records import DatasetCard, ModelCard
 
-SUMMARY_VERSION = 1
+SUMMARY_VERSION = 2
 """Moves whenever the same logits would give other columns."""
 
 METADATA = "metadata."

@@ -286,24 +286,31 @@ def write_study(root: Path, models: int) -> tuple[int, int]:
 
 
 def study(args: argparse.Namespace) -> None:
-    """Time every metric of a whole study from summary stores."""
+    """Time every metric of a whole study from summary stores; stores that ``--folder`` holds already are taken."""
     from analyze.evaluate import evaluate
     from analyze.settings import study_defaults
     from cache_schema import open_cache
 
-    with tempfile.TemporaryDirectory(dir=args.folder) as folder:
-        start = time.perf_counter()
-        images, size = write_study(Path(folder), args.models)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = args.folder or temporary
+        written = Path(folder) / "written.json"
+        if not written.is_file():
+            start = time.perf_counter()
+            images, size = write_study(Path(folder), args.models)
+            written.write_text(json.dumps([args.models, images, size, time.perf_counter() - start]))
+        models, images, size, seconds = json.loads(written.read_text())
         print(
-            f"\n(d) {args.models} models x {len(STUDY_SETS)} sets, {images:,} rows, {size / 1e9:.2f} GB of summaries"
-            f" ({size / images:.0f} bytes an image), written in {time.perf_counter() - start:.0f} s"
+            f"\n(d) {models} models x {len(STUDY_SETS)} sets, {images:,} rows, {size / 1e9:.2f} GB of summaries"
+            f" ({size / images:.0f} bytes an image), written in {seconds:.0f} s"
         )
+        if args.replicates < 0:
+            return
         evaluate(open_cache(folder), models=["model-000"])  # compiles
         start = time.perf_counter()
         table = evaluate(open_cache(folder)).table
         seconds = time.perf_counter() - start
         print(
-            f"{f'every metric, {len(table):,} rows':<60}{seconds:>9.1f} s   {seconds / args.models * 210:.0f} s for 210"
+            f"{f'every metric, {len(table):,} rows':<60}{seconds:>9.1f} s   {seconds / models * 210:.0f} s for 210"
         )
         if args.replicates:
             settings = study_defaults().updated("bootstrap", replicates=args.replicates)
@@ -311,7 +318,7 @@ def study(args: argparse.Namespace) -> None:
             evaluate(open_cache(folder), settings=settings)
             seconds = time.perf_counter() - start
             told = f"the same with {args.replicates:,} bootstrap replicates"
-            print(f"{told:<60}{seconds:>9.1f} s   {seconds / args.models * 210:.0f} s for 210")
+            print(f"{told:<60}{seconds:>9.1f} s   {seconds / models * 210:.0f} s for 210")
 
 
 # ----------------------------------------------------------------------------------------------------- (e) growth
@@ -342,8 +349,8 @@ def main() -> None:
     parser.add_argument("--classes", type=int, default=1_000)
     parser.add_argument("--ood", type=int, default=10_000)
     parser.add_argument("--models", type=int, default=210)
-    parser.add_argument("--replicates", type=int, default=1_000, help="0 leaves the bootstrap out")
-    parser.add_argument("--folder", help="where the study's summaries lie meanwhile (5 GB for 210 models)")
+    parser.add_argument("--replicates", type=int, default=1_000, help="0 leaves the bootstrap out, -1 only writes the stores")
+    parser.add_argument("--folder", help="keep the study's summaries here (4 GB for 210 models), or take those that are")
     args = parser.parse_args()
     print(machine())
     for name, work in parts.items():

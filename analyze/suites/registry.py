@@ -26,14 +26,14 @@ SUITES: Mapping[str, Suite] = {
         Suite("accuracy", 3, "dataset", ("accuracy",), accuracy.METRICS, accuracy.run),
         Suite(
             "calibration",
-            1,
+            2,
             "dataset",
             ("calibration", "calibrators", "split"),
             calibration.METRICS,
             calibration.run,
             uses=("id",),
         ),
-        Suite("selective", 1, "dataset", ("selective",), selective.METRICS, selective.run),
+        Suite("selective", 2, "dataset", ("selective",), selective.METRICS, selective.run),
         Suite(
             "factors",
             2,
@@ -54,7 +54,7 @@ SUITES: Mapping[str, Suite] = {
             uses=("id",),
         ),
         Suite("subsets", 1, "model", ("accuracy",), subsets.METRICS, subsets.run, uses=("id", "shift")),
-        Suite("detection", 1, "model", ("ood", "split"), detection.METRICS, detection.run, uses=("id", "ood")),
+        Suite("detection", 2, "model", ("ood", "split"), detection.METRICS, detection.run, uses=("id", "ood")),
     )
 }
 
