@@ -349,8 +349,8 @@ def main() -> None:
     parser.add_argument("--classes", type=int, default=1_000)
     parser.add_argument("--ood", type=int, default=10_000)
     parser.add_argument("--models", type=int, default=210)
-    parser.add_argument("--replicates", type=int, default=1_000, help="0 leaves the bootstrap out, -1 only writes the stores")
-    parser.add_argument("--folder", help="keep the study's summaries here (4 GB for 210 models), or take those that are")
+    parser.add_argument("--replicates", type=int, default=1_000, help="0: no bootstrap; -1: only write the stores")
+    parser.add_argument("--folder", help="keep the study here (4 GB), or take the one that is")
     args = parser.parse_args()
     print(machine())
     for name, work in parts.items():
