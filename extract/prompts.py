@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from cache_schema.errors import UserError, nearest
+from extract.class_names import ClassNames, class_names
 from extract.class_spaces import ClassSpace
 
 SLOT = "{}"
@@ -36,11 +37,14 @@ class PromptSet:
         Each holds ``{}`` once or more, where the class name goes; nothing else in braces is interpreted.
     descriptions
         Finished texts by class (its name, WordNet id or index as text), for sets without templates.
+    class_names
+        What templates call the classes; None: the class space's own names.
     """
 
     name: str
     templates: tuple[str, ...] = ()
     descriptions: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    class_names: ClassNames | None = None
 
     def __post_init__(self) -> None:
         if bool(self.templates) == bool(self.descriptions):
@@ -54,9 +58,10 @@ class PromptSet:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 of the templates (or texts by class) themselves, whatever the set is called."""
+        """SHA-256 of the templates (or texts by class) and class names themselves, whatever they are called."""
         texts = {key: list(value) for key, value in sorted(self.descriptions.items())}
-        return _sha256(texts or list(self.templates))
+        told = texts or list(self.templates)
+        return _sha256(told if self.class_names is None else [told, self.class_names.digest])
 
     def texts(self, space: ClassSpace) -> list[tuple[str, ...]]:
         """Return the finished texts of every class, by index.
@@ -64,10 +69,11 @@ class PromptSet:
         Raises
         ------
         UserError
-            A class has no description.
+            A class has no description, or the class names are not those of this space.
         """
         if self.templates:
-            return [tuple(t.replace(SLOT, name) for t in self.templates) for name in space.names]
+            names = space.names if self.class_names is None else self.class_names.of(space)
+            return [tuple(t.replace(SLOT, name) for t in self.templates) for name in names]
         return [self._described(space, index) for index in range(len(space.names))]
 
     def _described(self, space: ClassSpace, index: int) -> tuple[str, ...]:
@@ -131,6 +137,26 @@ PROMPT_SETS: Mapping[str, str] = {
 """Built-in prompt sets: name -> what it is. photo-1, study-5, study-30 and openai-80 are nested."""
 
 
+def split_names(text: str) -> tuple[str, str]:
+    """Return a prompt set's own name or file, and that of the class names put into it (or an empty string).
+
+    Examples
+    --------
+    >>> split_names("openai-80@names.txt"), split_names("me@home/mine.txt")
+    (('openai-80', 'names.txt'), ('me@home/mine.txt', ''))
+    """
+    for place in (index for index, letter in enumerate(text) if letter == "@"):
+        if text[:place] in PROMPT_SETS or text[:place].endswith((".txt", ".json")):
+            return text[:place], text[place + 1 :]
+    return text, ""
+
+
+def _renamed(prompts: PromptSet, names: ClassNames) -> PromptSet:
+    if prompts.descriptions:
+        raise UserError(f"prompt set {prompts.name!r} has texts by class; class names have no place in them")
+    return PromptSet(f"{prompts.name}@{names.name}", prompts.templates, class_names=names)
+
+
 @cache
 def _built_in(name: str) -> PromptSet:
     return PromptSet(name, _BUILT_IN[name]())
@@ -144,7 +170,8 @@ def prompt_set(name: str | Path) -> PromptSet:
     name
         One of ``PROMPT_SETS``, or a path. A ``.txt`` file holds a template a line; a ``.json`` file a list of
         templates, or an object {class: [texts]}, classes given by name, WordNet id or index. The class name
-        goes where a template says ``{}`` or ``{c}``.
+        goes where a template says ``{}`` or ``{c}``. ``SET@NAMES`` puts other class names into the templates of a set:
+        see `extract.class_names.class_names`.
 
     Raises
     ------
@@ -156,15 +183,19 @@ def prompt_set(name: str | Path) -> PromptSet:
     >>> prompt_set("photo-1").templates
     ('a photo of a {}.',)
     """
-    text = str(name)
+    text, called = split_names(str(name))
+    if called:
+        return _renamed(prompt_set(text), class_names(called))
     if text in PROMPT_SETS:
         return _built_in(text)
-    path = Path(name)
+    path = Path(text)
     if path.suffix not in (".txt", ".json"):
         raise UserError(
             f"no prompt set {text!r}; there are {', '.join(PROMPT_SETS)}, or a .txt or .json file"
             f"{nearest(text, PROMPT_SETS)}"
         )
+    if path.stem in PROMPT_SETS:
+        raise UserError(f"prompt file {path} is called like a built-in set; give it another name")
     try:
         content = path.read_text(encoding="utf-8-sig")
     except OSError as error:

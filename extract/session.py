@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from extract.model_list import ModelSpec
     from extract.models.base import Prepared
     from extract.progress import Reporter
+    from extract.prompts import PromptSet
 
 DEFAULT_DATASETS = Path("datasets.toml")
 MINIATURE = Path("miniature")
@@ -92,13 +93,16 @@ def _plan(args: argparse.Namespace, console: Console) -> tuple[Plan, RunOptions,
     failed: list[tuple[str, str, str]] = []
     study = read_study(args.study) if args.study else None
     _settle(args, study)
+    options = _options(args)  # before anything that takes long
     specs = _study_datasets(study, args, console) if study is not None else _dataset_specs(args, console)
     models = _prepare(_model_specs(args), failed)
     datasets = _resolve(specs, failed)
     if not datasets:
         raise UserError(f"no dataset is left to run on: {failed[-1][2] if failed else 'none was named'}")
-    options = _options(args)
-    return make_plan(models, with_class_spaces(datasets), options), options, failed
+    plan = make_plan(models, with_class_spaces(datasets), options)
+    for space, prompts in {(head.class_space, head.prompts) for head in plan.heads if head.prompts is not None}:
+        prompts.texts(space)  # raises now what would fail once a model later
+    return plan, options, failed
 
 
 def _settle(args: argparse.Namespace, study: Study | None) -> None:
@@ -226,8 +230,6 @@ def _resolve(specs: Sequence[DatasetSpec], failed: list[tuple[str, str, str]]) -
 
 
 def _options(args: argparse.Namespace) -> RunOptions:
-    from extract.prompts import prompt_set
-
     device, decoders = _device(args)
     kind = device.partition(":")[0]
     batch_size = BATCH_SIZES.get(kind, 32) if args.batch_size == "auto" else _number("--batch-size", args.batch_size, 1)
@@ -242,7 +244,7 @@ def _options(args: argparse.Namespace) -> RunOptions:
         precision=precision,
         batch_size=batch_size,
         workers=workers,
-        prompts=tuple(prompt_set(name) for name in args.prompts.split(",") if name),
+        prompts=_prompt_sets(args.prompts),
         features_dtype=args.features_dtype,
         pixel_cache=args.pixel_cache,
         pixel_cache_bytes=int(args.pixel_cache_gb * (1 << 30)),
@@ -262,6 +264,17 @@ def _device(args: argparse.Namespace) -> tuple[str, int]:
     if device == "cpu":  # the models need cores themselves
         return device, max(cores // 2, 1)
     return device, max(cores // max(len(_devices(args, device)), 1) - 1, 1)
+
+
+def _prompt_sets(text: str) -> tuple[PromptSet, ...]:
+    from extract.prompts import prompt_set
+
+    sets: dict[str, PromptSet] = {}
+    for word in filter(None, map(str.strip, text.split(","))):
+        found = prompt_set(word)
+        if sets.setdefault(found.name, found).digest != found.digest:
+            raise UserError(f"two prompt sets are called {found.name!r}: rename a file")
+    return tuple(sets.values())
 
 
 def _number(option: str, text: str, least: int) -> int:

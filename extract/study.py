@@ -13,6 +13,7 @@ from typing import Any
 
 from cache_schema.errors import UserError, nearest
 from extract.datasets.specs import DatasetSpec, read_datasets_toml
+from extract.prompts import split_names
 
 STUDIES = ("closer-look", "holistic", "miniature")
 """Studies that come with the package; named ``@NAME``."""
@@ -132,7 +133,7 @@ def read_study(source: str | Path) -> Study:
         model_lists=tuple(name if name.startswith("@") else str(_path(name, folder, at)) for name in models),
         datasets_file=_path(extraction["datasets"], folder, f"{at} datasets"),
         only=_names(extraction.get("only", []), f"{at} only", empty=True),
-        prompts=tuple(str(_path(p, folder, at)) if p.endswith((".txt", ".json")) else p for p in prompts),
+        prompts=tuple(_prompt_paths(prompt, folder, at) for prompt in prompts),
         store=_choice(extraction, "store", ("zarr", "hdf5"), at),
         precision=_choice(extraction, "precision", ("auto", "fp32", "bf16", "fp16"), at),
         features_dtype=_choice(extraction, "features_dtype", ("float16", "float32"), at),
@@ -180,6 +181,12 @@ def _word(value: object, where: str) -> str:
 
 def _path(value: object, folder: Path, where: str) -> Path:
     return (folder / Path(_word(value, where)).expanduser()).absolute()
+
+
+def _prompt_paths(prompts: str, folder: Path, where: str) -> str:
+    """Return a prompt set with the paths in it made absolute: its own, and that of its class names."""
+    parts = [part for part in split_names(prompts) if part]
+    return "@".join(str(_path(p, folder, where)) if p.endswith((".txt", ".json")) else p for p in parts)
 
 
 def _names(value: object, where: str, *, empty: bool = False) -> tuple[str, ...]:

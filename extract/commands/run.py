@@ -33,7 +33,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     what.add_argument(
         "--prompts", metavar="SET[,SET...]",
-        help="prompt sets of zero-shot models; logits are stored of the first (default: openai-80)",
+        help="prompt sets of zero-shot models: built-in, a file, or SET@NAMES with other class names; logits are stored"
+        " of the first, heads of all (default: openai-80)",
     )  # fmt: skip
     what.add_argument("--study", metavar="TOML|@NAME", help="a study file in place of lists and datasets")
     add("--cache", type=Path, metavar="DIR", help="where the stores lie (default: the study's, else cache)")
