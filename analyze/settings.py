@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from analyze.settings_rules import check_option
 from cache_schema.errors import UserError, nearest
@@ -74,8 +74,26 @@ def read_settings(path: str | Path | None) -> Settings:
     return override(settings, told, str(path))
 
 
-def read_study(source: str) -> tuple[Settings, Path]:
-    """Return what a study file says of the analysis, and where its cache is.
+class StudySettings(NamedTuple):
+    """What a study file says of the analysis.
+
+    Attributes
+    ----------
+    settings
+        Options, complete.
+    cache
+        Folder of the stores.
+    metrics
+        Suites or metrics to compute; empty for all.
+    """
+
+    settings: Settings
+    cache: Path
+    metrics: tuple[str, ...]
+
+
+def read_study(source: str) -> StudySettings:
+    """Return what a study file says of the analysis.
 
     Parameters
     ----------
@@ -102,7 +120,12 @@ def read_study(source: str) -> tuple[Settings, Path]:
     except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{source} cannot be read as TOML: {error}") from error
     settings = override(study_defaults(), told.get("analyze", {}), f"{source} [analyze]")
-    return settings, folder / str(told.get("study", {}).get("cache", "cache"))
+    study = told.get("study", {})
+    metrics = study.get("metrics", []) if isinstance(study, Mapping) else None
+    metrics = [metrics] if isinstance(metrics, str) else metrics
+    if not isinstance(metrics, list) or not all(isinstance(name, str) and name for name in metrics):
+        raise UserError(f"{source} [study] metrics = {metrics!r} should be a name or a list of names")
+    return StudySettings(settings, folder / str(study.get("cache", "cache")), tuple(metrics))
 
 
 def override(settings: Settings, told: Mapping[str, Any], where: str) -> Settings:

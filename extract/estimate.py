@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import TYPE_CHECKING
 
 from cache_schema.errors import CloserlookError
-from extract.plan import MISSING, Job, Plan
+from extract.operations import count_operations
+from extract.plan import MISSING, HeadJob, Job, Plan
 
 if TYPE_CHECKING:
     from cache_schema.cache import Cache
+    from extract.class_spaces import ClassSpace
+    from extract.models.base import Prepared
+    from extract.prompts import PromptSet
+
+OPERATIONS_PER_SECOND = 70e12
+"""What a model does of its arithmetic on an RTX 4090 in half precision: public measurements of five (ResNet-50,
+ConvNeXt-B, ViT-B/16, EVA-02-L at 448 pixels, a SigLIP SO400M at 384) lie between 35e12 and 103e12, their median at
+75e12."""
+
+FASTEST_RATE = 10_000.0
+"""Images a second that no model is thought to exceed: below some size, arithmetic is not what bounds it."""
 
 TYPICAL_RATE = 3600.0
-"""Images a second of the median model of timm's table for an RTX 5090 with autocast; half of them are between 2,000 and
-6,000. A place to start from while nothing has been measured."""
+"""Images a second of the median model of timm's table for an RTX 5090 with autocast, for models whose operations cannot
+be counted; half of the table's models are between 2,000 and 6,000."""
 
 TYPICAL_WIDTH = 1024
 """Median feature width of timm's ImageNet classifiers, for models whose width is not known before they are built."""
@@ -35,8 +47,10 @@ class Estimate:
     ----------
     images
         Images times models.
+    texts
+        Prompts and captions times models.
     gigabytes
-        Of disk, 10^9 bytes.
+        Of disk, 10^9 bytes: stores and heads.
     hours
         Of one device.
     basis
@@ -44,13 +58,14 @@ class Estimate:
     """
 
     images: int
+    texts: int
     gigabytes: float
     hours: float
     basis: str
 
 
 def store_bytes(job: Job, feature_bytes: int = 2) -> float:
-    """Return the expected size of a job's store."""
+    """Return the expected size of a job's store, its captions' embeddings included."""
     width = job.model.card.feature_width or TYPICAL_WIDTH
     space = job.dataset.class_space
     classes = 0 if space is None else len(space)
@@ -59,7 +74,37 @@ def store_bytes(job: Job, feature_bytes: int = 2) -> float:
         return rows * (classes * LOGIT_BYTES + width * feature_bytes) + 8.0 * (
             2 * classes**2 + 2 * classes * width + width**2
         )
-    return len(job.dataset) * (classes * LOGIT_BYTES + width * feature_bytes + ROW_BYTES)
+    texts = _captions(job) * width * 4
+    return texts + len(job.dataset) * (classes * LOGIT_BYTES + width * feature_bytes + ROW_BYTES)
+
+
+def head_bytes(head: HeadJob) -> float:
+    """Return the expected size of a head: weights, and for a text head the sums that unions need."""
+    width = head.model.card.feature_width or TYPICAL_WIDTH
+    return len(head.class_space) * width * 4.0 * (1 if head.prompts is None else 2)
+
+
+def count_texts(jobs: Iterable[Job], heads: Iterable[HeadJob]) -> dict[str, int]:
+    """Return model -> distinct prompts and captions that its text tower is given."""
+    wanted: dict[str, set[tuple[ClassSpace, PromptSet]]] = {}
+    for head in heads:
+        if head.prompts is not None:
+            wanted.setdefault(head.model.card.id, set()).add((head.class_space, head.prompts))
+    counted: dict[frozenset[tuple[ClassSpace, PromptSet]], int] = {}
+    found: dict[str, int] = {}
+    for model, pairs in wanted.items():
+        key = frozenset(pairs)
+        if key not in counted:
+            counted[key] = len({text for space, prompts in pairs for texts in prompts.texts(space) for text in texts})
+        found[model] = counted[key]
+    for job in jobs:
+        if _captions(job):
+            found[job.model.card.id] = found.get(job.model.card.id, 0) + _captions(job)
+    return found
+
+
+def _captions(job: Job) -> int:
+    return 0 if job.dataset.captions is None else sum(map(len, job.dataset.captions))
 
 
 def measured_rates(cache: Cache | None) -> dict[str, float]:
@@ -75,7 +120,14 @@ def measured_rates(cache: Cache | None) -> dict[str, float]:
     return {model: median(rates) for model, rates in found.items()}
 
 
-def estimate(plan: Plan, cache: Cache | None, *, rate: float | None = None, feature_bytes: int = 2) -> Estimate:
+def estimate(
+    plan: Plan,
+    cache: Cache | None,
+    *,
+    rate: float | None = None,
+    feature_bytes: int = 2,
+    progress: Callable[[Sequence[Prepared]], Iterable[Prepared]] = iter,
+) -> Estimate:
     """Estimate what is left to do.
 
     Parameters
@@ -85,36 +137,53 @@ def estimate(plan: Plan, cache: Cache | None, *, rate: float | None = None, feat
     cache
         Where rates of sealed stores are looked up; None where there is no cache yet.
     rate
-        Images a second and model, for models without a measured rate; None takes the median of the measured ones, else
-        ``TYPICAL_RATE``.
+        Images a second and model, for models without a measured rate; None goes by each model's arithmetic.
     feature_bytes
         2 for float16, 4 for float32.
+    progress
+        Wraps the models whose operations are counted.
     """
     jobs = [job for job in plan.jobs if job.state == MISSING]
-    rates = measured_rates(cache)
-    other = rate or (median(rates.values()) if rates else TYPICAL_RATE)
-    seconds = sum(len(job.dataset) / rates.get(job.model.card.id, other) for job in jobs)
-    known = {job.model.card.id for job in jobs} & set(rates)
-    told = {job.model.card.id for job in jobs}
-    basis = f"{other:,.0f} images/s a model, {_source(rate, rates)}"
-    if told and known == told:
-        basis = f"the measured rates of all {len(told)} models"
-    elif known:
-        basis = f"measured rates of {len(known)} of {len(told)} models; for the others {basis}"
+    heads = [head for head in plan.heads if head.state == MISSING]
+    owing = [*(job.model for job in jobs), *(head.model for head in heads)]
+    models = {model.card.id: model for model in owing}
+    measured = measured_rates(cache)
+    others = [model for name, model in models.items() if name not in measured]
+    rates = {name: measured[name] for name in models if name in measured}
+    uncounted = 0
+    if rate is not None:
+        rates |= {model.card.id: rate for model in others}
+    else:
+        for model, operations in zip(others, count_operations(progress(others)), strict=True):
+            uncounted += operations is None
+            arithmetic = OPERATIONS_PER_SECOND / operations if operations else TYPICAL_RATE
+            rates[model.card.id] = min(arithmetic, FASTEST_RATE)
+    texts = count_texts(jobs, heads)
+    seconds = sum(len(job.dataset) / rates[job.model.card.id] for job in jobs)
+    # A prompt costs a text tower about what an image costs the image tower beside it, rather less.
+    seconds += sum(count / rates[name] for name, count in texts.items())
     return Estimate(
         sum(len(job.dataset) for job in jobs),
-        sum(store_bytes(job, feature_bytes) for job in jobs) / 1e9,
+        sum(texts.values()),
+        (sum(store_bytes(job, feature_bytes) for job in jobs) + sum(map(head_bytes, heads))) / 1e9,
         seconds / 3600,
-        basis,
+        _basis(len(models), len(others), rate, uncounted),
     )
 
 
-def _source(rate: float | None, rates: dict[str, float]) -> str:
-    if rate:
-        return "as told by --rate"
-    if rates:
-        return f"the median of the {len(rates)} models measured in this cache"
-    return "the median of timm's published table for one RTX 5090: measure a few models first to know better"
+def _basis(models: int, others: int, rate: float | None, uncounted: int) -> str:
+    """Return what the rates of the models rest on, in one sentence."""
+    if not models:
+        return "nothing is left to do"
+    parts = [f"rates measured in this cache ({models - others} models)"] if others < models else []
+    if others and rate is not None:
+        parts.append(f"{rate:,.0f} images/s as told by --rate ({others})")
+    elif others > uncounted:
+        arithmetic = f"{OPERATIONS_PER_SECOND / 1e12:.0f} TFLOP/s, as on one RTX 4090, give or take a factor of two"
+        parts.append(f"each model's arithmetic at {arithmetic} ({others - uncounted}); measure a few to know better")
+    if uncounted and rate is None:
+        parts.append(f"timm's median of {TYPICAL_RATE:,.0f} images/s ({uncounted} whose arithmetic cannot be counted)")
+    return "; ".join(parts)
 
 
 def count_states(jobs: Iterable[Job]) -> dict[str, int]:

@@ -48,54 +48,26 @@ def run_session(args: argparse.Namespace) -> int:
     console = Console(stderr=True)
     begun = time.monotonic()
     with connected(args.address) if args.engine == "ray" else contextlib.nullcontext():
-        plan, options, failed = _plan(args, console)
+        plan, options, failed = plan_of(args, console)
         if args.dry_run:
             _print_plan(plan, options, console)
-            _print_failures(failed, console)
+            print_failures(failed, console)
             return int(bool(failed))
         reporter = _run(plan, options, args, console)
     return _summary(plan, reporter, failed, options, console, time.monotonic() - begun)
 
 
-def run_plan(args: argparse.Namespace) -> int:
-    """Print what a study would run and cost; returns 1 where a model or dataset cannot be used."""
-    from extract.estimate import count_states, estimate, open_if_there
-
-    args.study = args.study_file
-    console = Console()
-    plan, options, failed = _plan(args, Console(stderr=True))
-    cost = estimate(
-        plan,
-        open_if_there(options.cache),
-        rate=args.rate,
-        feature_bytes=4 if options.features_dtype == "float32" else 2,
-    )
-    table = Table(title=escape(f"{args.study}: {len(plan.models)} models x {len(plan.datasets)} datasets"))
-    for column in ("dataset", "role", "images", "sealed", "missing", "skipped"):
-        table.add_column(column, justify="left" if column in ("dataset", "role") else "right")
-    for dataset in plan.datasets:
-        counts = count_states(job for job in plan.jobs if job.dataset is dataset)
-        numbers = [f"{len(dataset):,}", *(str(counts.get(state, 0)) for state in (SEALED, MISSING, SKIPPED))]
-        table.add_row(escape(dataset.card.id), dataset.card.role, *numbers)
-    console.print(table)
-    console.print(
-        f"{plan.count(MISSING)} stores to make in {escape(str(options.cache))}: {cost.images:,} images x models,"
-        f" about {cost.gigabytes:,.1f} GB and {cost.hours:,.1f} device hours",
-        highlight=False, soft_wrap=True,
-    )  # fmt: skip
-    console.print(f"basis: {cost.basis}", style="dim", highlight=False, soft_wrap=True)
-    _print_failures(failed, Console(stderr=True))
-    return int(bool(failed))
-
-
-def _plan(args: argparse.Namespace, console: Console) -> tuple[Plan, RunOptions, list[tuple[str, str, str]]]:
+def plan_of(args: argparse.Namespace, console: Console) -> tuple[Plan, RunOptions, list[tuple[str, str, str]]]:
     """Return the plan, its options, and (model, dataset, reason) of what cannot be used."""
     failed: list[tuple[str, str, str]] = []
     study = read_study(args.study) if args.study else None
     _settle(args, study)
     options = _options(args)  # before anything that takes long
+    if study is not None and study.where == "@miniature":
+        _build_miniature(console)
+    wanted = _model_specs(args)
     specs = _study_datasets(study, args, console) if study is not None else _dataset_specs(args, console)
-    models = _prepare(_model_specs(args), failed)
+    models = _prepare(wanted, failed)
     datasets = _resolve(specs, failed)
     if not datasets:
         raise UserError(f"no dataset is left to run on: {failed[-1][2] if failed else 'none was named'}")
@@ -126,8 +98,6 @@ def _settle(args: argparse.Namespace, study: Study | None) -> None:
 
 
 def _study_datasets(study: Study, args: argparse.Namespace, console: Console) -> list[DatasetSpec]:
-    if study.where == "@miniature":
-        _build_miniature(console)
     specs, missing = study.datasets()
     if missing:
         console.print(
@@ -366,7 +336,7 @@ def _summary(
         f" {escape(str(options.cache))}",
         highlight=False, soft_wrap=True,
     )  # fmt: skip
-    _print_failures(failed, console)
+    print_failures(failed, console)
     return int(bool(failed))
 
 
@@ -384,7 +354,8 @@ def _some(names: Sequence[str]) -> str:
     return f"{len(names)} models ({', '.join(names[:2])} ...)"
 
 
-def _print_failures(failed: Sequence[tuple[str, str, str]], console: Console) -> None:
+def print_failures(failed: Sequence[tuple[str, str, str]], console: Console) -> None:
+    """Print (model, dataset, reason) of what failed, a line each."""
     for model, dataset, reason in failed:
         where = " on ".join(part for part in (model, dataset) if part)
         console.print(f"[red]failed[/] {escape(where)}: {escape(reason)}", highlight=False, soft_wrap=True)

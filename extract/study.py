@@ -19,7 +19,7 @@ STUDIES = ("closer-look", "holistic", "miniature")
 """Studies that come with the package; named ``@NAME``."""
 
 _SECTIONS = ("study", "extract", "analyze")
-_STUDY_KEYS = ("title", "cache")
+_STUDY_KEYS = ("title", "cache", "metrics")
 _EXTRACT_KEYS = ("models", "datasets", "only", "prompts", "store", "precision", "features_dtype")
 
 
@@ -43,6 +43,8 @@ class Study:
         Names of the datasets that belong to the study; empty for all of the file.
     prompts
         Prompt sets; logits are stored of the first, heads are kept of all. Names, or paths of one's own sets.
+    metrics
+        Suites or metrics that the analysis computes; empty for all. Not read here beyond that.
     store, precision, features_dtype
         As the options of ``extract``.
     analysis
@@ -56,6 +58,7 @@ class Study:
     datasets_file: Path
     only: tuple[str, ...] = ()
     prompts: tuple[str, ...] = ("openai-80",)
+    metrics: tuple[str, ...] = ()
     store: str = "zarr"
     precision: str = "auto"
     features_dtype: str = "float16"
@@ -101,6 +104,7 @@ def read_study(source: str | Path) -> Study:
         [study]
         title = "..."
         cache = "cache"
+        metrics = ["accuracy", "calibration"]
 
         [extract]
         models = ["@closer-look", "mine.txt"]
@@ -134,6 +138,7 @@ def read_study(source: str | Path) -> Study:
         datasets_file=_path(extraction["datasets"], folder, f"{at} datasets"),
         only=_names(extraction.get("only", []), f"{at} only", empty=True),
         prompts=tuple(_prompt_paths(prompt, folder, at) for prompt in prompts),
+        metrics=_names(study.get("metrics", []), f"{where} [study] metrics", empty=True),
         store=_choice(extraction, "store", ("zarr", "hdf5"), at),
         precision=_choice(extraction, "precision", ("auto", "fp32", "bf16", "fp16"), at),
         features_dtype=_choice(extraction, "features_dtype", ("float16", "float32"), at),

@@ -21,7 +21,7 @@ SAVE_SECONDS = 20.0
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
     parser.add_argument("cache", nargs="?", help="folder of the cache (default: the study's)")
-    parser.add_argument("--study", metavar="TOML|@NAME", help="a study file: its cache and its options")
+    parser.add_argument("--study", metavar="TOML|@NAME", help="a study file: its cache, metrics and options")
     parser.add_argument("-o", "--output", type=Path, default=Path("results.parquet"), help="result table (Parquet)")
     parser.add_argument("--only", metavar="NAMES", help="suites or metrics, comma-separated (accuracy, ece, auroc ...)")
     parser.add_argument("--models", metavar="PATTERNS", help="models, comma-separated, * and ? allowed")
@@ -57,12 +57,13 @@ def run(args: argparse.Namespace) -> int:
 
     console = Console(stderr=True)
     settings = read_settings(args.config)
-    folder = args.cache
+    folder, only = args.cache, words(args.only)
     if args.study is not None:
         if args.config is not None:
             raise UserError("--study and --config both say how to analyse: give one of them")
-        settings, study_cache = read_study(args.study)
-        folder = folder or str(study_cache)
+        study = read_study(args.study)
+        settings, folder = study.settings, folder or str(study.cache)
+        only = only or list(study.metrics) or None
     if folder is None:
         raise UserError("name the cache: analyze metrics CACHE, or a study file with --study")
     cache = cache_schema.open_cache(folder)
@@ -95,14 +96,14 @@ def run(args: argparse.Namespace) -> int:
             result = run_all(
                 cache,
                 settings=settings,
-                only=words(args.only),
+                only=only,
                 models=words(args.models),
                 datasets=words(args.datasets),
                 cells=cells,
                 jobs=args.jobs,
                 progress=progress,
             )
-        if not (args.only or args.models or args.datasets or result.failures):
+        if not (only or args.models or args.datasets or result.failures):
             keep = result.keys  # a whole run: what it did not need is of stores or options that are gone
     finally:
         # An interrupted run keeps what it has: the next one goes on from there.

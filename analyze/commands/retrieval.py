@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from analyze.results import ResultRow
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -17,7 +22,6 @@ def run(args: argparse.Namespace) -> int:
     """Run the command."""
     from rich.console import Console
     from rich.markup import escape
-    from rich.table import Table
 
     import cache_schema
     from analyze.results import merge_results, to_frame
@@ -32,19 +36,30 @@ def run(args: argparse.Namespace) -> int:
     if not rows and not failures:
         raise UserError(f"{args.cache} holds no embeddings of image-caption pairs (a dataset with role = 'pairs')")
     table = merge_results(to_frame(rows), args.output, command="retrieval")
-    shown = Table(title="recall@k, ties shared")
-    shown.add_column("model")
-    shown.add_column("dataset")
-    names = list(dict.fromkeys(row.metric for row in rows))
-    for name in names:
-        shown.add_column(name.replace("_recall", ""), justify="right")
-    numbers = {(row.model, row.dataset, row.metric): row.value for row in rows}
-    for model, dataset in dict.fromkeys((row.model, row.dataset) for row in rows):
-        values = [numbers[model, dataset, name] for name in names]
-        shown.add_row(escape(model), escape(dataset), *("" if v is None else f"{v:.3f}" for v in values))
-    Console().print(shown)
+    _print(rows, ks)
     console = Console(stderr=True)
     console.print(f"{len(rows)} rows put into {args.output} ({len(table)} rows)", highlight=False)
     for where, reason in failures.items():
         console.print(f"[red]failed[/red] {escape(where)}: {escape(reason)}", highlight=False)
     return int(bool(failures))
+
+
+def _print(rows: Sequence[ResultRow], ks: Sequence[int]) -> None:
+    """Print a table a dataset, narrow enough for any terminal."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    numbers = {(row.model, row.dataset, row.metric): row.value for row in rows}
+    ways = {"image_to_text": "image to text", "text_to_image": "text to image"}
+    console = Console()
+    for dataset in dict.fromkeys(row.dataset for row in rows):
+        shown = Table(title=Text(f"{dataset}: recall@k, ties shared"), title_justify="left", box=None, padding=(0, 1))
+        shown.add_column("model", no_wrap=True, overflow="fold")
+        for number, (way, k) in enumerate((way, k) for way in ways for k in ks):
+            head = f"{ways[way]} @{k}" if number % len(ks) == 0 else f"@{k}"
+            shown.add_column(head, justify="right", min_width=5)
+        for model in dict.fromkeys(row.model for row in rows if row.dataset == dataset):
+            values = [numbers.get((model, dataset, f"{way}_recall@{k}")) for way in ways for k in ks]
+            shown.add_row(Text(model), *("" if value is None else f"{value:.3f}" for value in values))
+        console.print(shown)

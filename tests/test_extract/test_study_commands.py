@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import polars as pl
@@ -9,6 +10,8 @@ import pytest
 
 import cache_schema
 from analyze.cli import main as analyze
+from extract.miniature.recipes import quick_size
+from extract.study import read_study
 
 STUDY = """
 [study]
@@ -42,9 +45,9 @@ def study(tmp_path: Path, pets: Path) -> Path:
 
 def test_plan_run_and_analyse(study: Path, run_extract) -> None:
     before = run_extract("plan", "study.toml", cwd=study)
-    assert "2 stores to make" in before.stdout
+    assert "0 stores are done, 2 missing; heads 0 done, 1 missing" in before.stdout
     assert f"{2 * 15 + 30:,} images x models" in before.stdout
-    assert "published table" in before.stdout
+    assert "each model's arithmetic at 70 TFLOP/s" in before.stdout
     assert "left out, for" in before.stderr
     assert "lions" in before.stderr
     run_extract("--study", "study.toml", "--workers", 0, cwd=study)
@@ -55,19 +58,93 @@ def test_plan_run_and_analyse(study: Path, run_extract) -> None:
     }
     assert all(store.path.suffix == ".h5" for store in cache.stores())
     after = run_extract("plan", "study.toml", cwd=study)
-    assert "0 stores to make" in after.stdout
-    assert "2 skipped" not in after.stdout
+    assert "2 stores are done, 0 missing; heads 1 done, 0 missing" in after.stdout
+    assert "basis" not in after.stdout
     results = study / "results.parquet"
     assert analyze(["metrics", "--study", str(study / "study.toml"), "-o", str(results)]) == 0
     options = pl.read_parquet(results).filter(pl.col("metric") == "temperature")["options"]
     assert all("0.4" in told for told in options)
 
 
+def test_the_study_says_which_metrics(study: Path, run_extract, capsys: pytest.CaptureFixture[str]) -> None:
+    run_extract("--study", "study.toml", "--workers", 0, cwd=study)
+    results = study / "results.parquet"
+    for line, wanted in (('metrics = ["top1"]', {"top1"}), ('metrics = "nll"', {"nll"})):
+        (study / "study.toml").write_text(STUDY.replace("[extract]", f"{line}\n\n[extract]"))
+        results.unlink(missing_ok=True)
+        assert analyze(["metrics", "--study", str(study / "study.toml"), "-o", str(results)]) == 0
+        assert wanted <= set(pl.read_parquet(results)["metric"])
+        assert "auroc" not in set(pl.read_parquet(results)["metric"])
+        assert "0 stores" not in run_extract("plan", "study.toml", cwd=study).stdout
+    capsys.readouterr()
+    for line, says in (("metrics = 3", "list of names"), ('metrics = ["top11"]', "did you mean top1")):
+        (study / "study.toml").write_text(STUDY.replace("[extract]", f"{line}\n\n[extract]"))
+        assert analyze(["metrics", "--study", str(study / "study.toml"), "-o", str(results)]) == 2
+        told = capsys.readouterr().err.strip()
+        assert says in told
+        assert len(told.splitlines()) == 1
+
+
+@pytest.fixture(scope="module")
+def miniature_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which the miniature, of its quick size, was built and run by the study's name alone."""
+    from extract.cli import main
+
+    folder = tmp_path_factory.mktemp("miniature-study")
+    with pytest.MonkeyPatch.context() as patch, contextlib.chdir(folder):
+        patch.setattr("extract.miniature.build.FULL", quick_size())
+        assert main(["--study", "@miniature", "--workers", "0"]) == 0
+    return folder
+
+
+@pytest.mark.slow
+def test_the_miniature_runs_by_the_same_code(
+    miniature_run: Path, run_extract, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Plan, extraction, metrics, prompts and retrieval of the study that ships, by its name, on the quick build."""
+    monkeypatch.setattr("extract.miniature.build.FULL", quick_size())
+    monkeypatch.chdir(miniature_run)
+    study = read_study("@miniature")
+    specs, missing = study.datasets()
+    names = [spec.name for spec in specs]
+    assert not missing
+    assert len(names) == 13
+    cache = cache_schema.open_cache(study.cache)
+    clips = {name for recipe in quick_size().recipes if recipe.method == "clip" for name in recipe.models()}
+    assert {card.id for card in cache.models()} == {*clips, "byobnet"}
+    done = {(store.model.id, store.dataset.id) for store in (*cache.stores("predictions"), *cache.stores("reference"))}
+    assert done == {(m, d) for m in (*clips, "byobnet") for d in names if (m, d) != ("byobnet", "mini-captions")}
+    assert {(h.model.id, h.prompt_set) for h in cache.stores("head") if h.prompt_set} == {
+        (model, prompts) for model in clips for prompts in ("openai-80", "photo-1")
+    }
+    plan = run_extract("plan", "@miniature", cwd=miniature_run).stdout
+    assert "38 stores are done, 0 missing; heads 5 done, 0 missing" in plan
+    assert "nothing" not in plan
+    again = run_extract("--study", "@miniature", cwd=miniature_run).stderr
+    assert "0 done, 38 sealed before, 1 skipped, 0 failed" in again
+
+    assert analyze(["metrics", "--study", "@miniature"]) == 0
+    table = pl.read_parquet("results.parquet")
+    assert set(table["model"]) == {*clips, "byobnet"}
+    assert {"top1", "ece", "nll", "auroc", "fpr95_id", "temperature"} <= set(table["metric"])
+    top1 = table.filter(pl.col("metric") == "top1", pl.col("subset") == "", pl.col("factor") == "")
+    assert set(top1["dataset"]) >= {"mini-val", "mini-v2", "mini-sketch", "mini-rendition", "mini-hard", "mini-kinds"}
+    ood = {spec.name for spec in specs if spec.role == "ood"}
+    assert ood <= set(table.filter(pl.col("metric") == "auroc")["dataset"])
+    for words in (["prompts", "cache", "--only", "top1"], ["retrieval", "cache"]):
+        assert analyze([*words, "-o", "more.parquet"]) == 0
+    more = pl.read_parquet("more.parquet")
+    assert set(more.filter(pl.col("metric") == "top1")["head"]) == {"openai-80", "photo-1"}
+    recall = more.filter(pl.col("metric") == "text_to_image_recall@10")
+    assert set(recall["model"]) == clips
+    assert "wit-cnn-16k" in capsys.readouterr().out
+
+
 def test_rate_and_size_follow_from_what_is_said(study: Path, run_extract) -> None:
     told = run_extract("plan", "study.toml", "--rate", 60, cwd=study).stdout
     assert "as told by --rate" in told
     (study / "study.toml").write_text(STUDY.replace('only = ["pets", "cats", "lions"]\n', ""))
-    assert "3 stores to make" in run_extract("plan", "study.toml", cwd=study).stdout
+    assert "3 missing" in run_extract("plan", "study.toml", cwd=study).stdout
 
 
 @pytest.mark.parametrize(
@@ -76,9 +153,18 @@ def test_rate_and_size_follow_from_what_is_said(study: Path, run_extract) -> Non
         (["plan", "nowhere.toml"], "nowhere.toml"),
         (["plan", "@closer-lok"], "did you mean closer-look?"),
         (["--study", "study.toml", "--model-list", "models.txt"], "--study"),
+        (["plan", "study.toml", "--rate", "0"], "--rate takes images a second"),
+        (["--study", "typo.toml"], "unknown key 'promts'; did you mean prompts"),
+        (["plan", "typo.toml"], "unknown key 'promts'; did you mean prompts"),
+        (["--study", "no-models.toml"], "no-such-models.txt cannot be read"),
+        (["--study", "no-data.toml"], "no file"),
+        (["--study", "study.toml", "--dry-run", "--prompts", "openai80"], "did you mean openai-80"),
     ],
 )
 def test_bad_input(study: Path, run_extract, words: list[str], says: str) -> None:
+    (study / "typo.toml").write_text(STUDY.replace("store =", "promts ="))
+    (study / "no-models.toml").write_text(STUDY.replace("models.txt", "no-such-models.txt"))
+    (study / "no-data.toml").write_text(STUDY.replace("datasets.toml", "no-such-datasets.toml"))
     done = run_extract(*words, cwd=study, code=2)
     assert says in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
