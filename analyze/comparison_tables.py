@@ -17,11 +17,10 @@ WRITERS = (".csv", ".parquet")
 
 
 def comparison_tables(comparisons: Sequence[Comparison]) -> Iterator[Table]:
-    """Yield one table of numbers, and for more than two models one of pairs."""
-    if not comparisons:
-        return
-    yield _numbers(comparisons)
-    if len(comparisons[0].models) > 2:
+    """Yield a table of numbers for each dataset, and for more than two models one of pairs."""
+    for comparison in comparisons:
+        yield _numbers(comparison)
+    if comparisons and len(comparisons[0].models) > 2:
         yield _pairs(comparisons)
 
 
@@ -76,37 +75,34 @@ def comparison_frame(comparisons: Sequence[Comparison]) -> pl.DataFrame:
     return pl.DataFrame(rows, schema={**texts, **numbers, "n": pl.Int64()})
 
 
-def _numbers(comparisons: Sequence[Comparison]) -> Table:
+def _numbers(comparison: Comparison) -> Table:
+    """Return models by metrics on one dataset; below them their difference and what their mean would score."""
+    from rich import box
     from rich.markup import escape
     from rich.table import Table
 
-    models = comparisons[0].models
-    table = Table(title="on the same images", title_justify="left")
-    table.add_column("dataset")
-    table.add_column("metric")
-    for model in models:
-        table.add_column(escape(model), justify="right")
-    if len(models) == 2:
-        table.add_column("difference", justify="right")
-        table.add_column("p", justify="right")
-    table.add_column("mean probability", justify="right")
-    for comparison in comparisons:
-        for metric, values in comparison.values.items():
-            cells = [f"{value:.4f}" for value in values]
-            difference = comparison.differences.get(metric)
-            if difference is not None:
-                interval = f"[dim]\\[{difference.low:+.4f}, {difference.high:+.4f}][/dim]"
-                cells += [f"{difference.difference:+.4f} {interval}", f"{difference.p_value:.4f}"]
-            together = comparison.ensemble.get(metric)
-            table.add_row(comparison.dataset, metric, *cells, "-" if together is None else f"{together:.4f}")
-        if len(models) == 2:
-            table.add_row(comparison.dataset, "agreement", "", f"{comparison.agreement[0, 1]:.4f}")
-            table.add_row(comparison.dataset, "error consistency", "", f"{comparison.consistency[0, 1]:.4f}")
-        table.add_row(comparison.dataset, "images", "", f"{comparison.n:,}")
+    title = f"[bold]{escape(comparison.dataset)}[/], {comparison.n:,} images"
+    if len(comparison.models) == 2:
+        title += f"; agreement {comparison.agreement[0, 1]:.3f}, error consistency {comparison.consistency[0, 1]:+.3f}"
+    table = Table(
+        title=title, title_justify="left", caption_justify="left", box=box.SIMPLE_HEAD, pad_edge=False,
+        collapse_padding=True,
+    )  # fmt: skip
+    table.add_column("model", overflow="fold")
+    for metric in comparison.values:
+        table.add_column(metric, justify="right", no_wrap=True)
+    for index, model in enumerate(comparison.models):
+        table.add_row(escape(model), *(f"{values[index]:.4f}" for values in comparison.values.values()))
+    if comparison.ensemble:
+        together = [comparison.ensemble.get(metric) for metric in comparison.values]
+        table.add_row("mean probability", *("-" if value is None else f"{value:.4f}" for value in together))
+    if found := [comparison.differences.get(metric) for metric in comparison.values if comparison.differences]:
         table.add_section()
-    reasons = sorted({c.no_ensemble for c in comparisons if c.no_ensemble})
-    if reasons:
-        table.caption = f"no ensemble: {escape('; '.join(reasons))}"
+        table.add_row("difference", *("-" if d is None else f"{d.difference:+.4f}" for d in found))
+        table.add_row("interval", *("-" if d is None else f"\\[{d.low:+.4f}, {d.high:+.4f}]" for d in found))
+        table.add_row("p", *("-" if d is None else f"{d.p_value:.4f}" for d in found))
+    if comparison.no_ensemble:
+        table.caption = f"no ensemble: {escape(comparison.no_ensemble)}"
     return table
 
 
