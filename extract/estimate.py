@@ -8,7 +8,7 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from cache_schema.errors import CloserlookError
-from extract.operations import count_operations
+from extract.operations import count_operations, text_operations
 from extract.plan import MISSING, HeadJob, Job, Plan
 
 if TYPE_CHECKING:
@@ -150,18 +150,19 @@ def estimate(
     measured = measured_rates(cache)
     others = [model for name, model in models.items() if name not in measured]
     rates = {name: measured[name] for name in models if name in measured}
-    uncounted = 0
-    if rate is not None:
-        rates |= {model.card.id: rate for model in others}
-    else:
-        for model, operations in zip(others, count_operations(progress(others)), strict=True):
-            uncounted += operations is None
-            arithmetic = OPERATIONS_PER_SECOND / operations if operations else TYPICAL_RATE
-            rates[model.card.id] = min(arithmetic, FASTEST_RATE)
     texts = count_texts(jobs, heads)
+    counted = [model for model in models.values() if model.card.id in texts or (rate is None and model in others)]
+    operations = dict(zip((m.card.id for m in counted), count_operations(progress(counted)), strict=True))
+    for model in others:
+        arithmetic = operations.get(model.card.id)
+        guess = OPERATIONS_PER_SECOND / arithmetic if arithmetic else TYPICAL_RATE
+        rates[model.card.id] = rate or min(guess, FASTEST_RATE)
+    uncounted = sum(operations.get(model.card.id) is None for model in others)
     seconds = sum(len(job.dataset) / rates[job.model.card.id] for job in jobs)
-    # A prompt costs a text tower about what an image costs the image tower beside it, rather less.
-    seconds += sum(count / rates[name] for name, count in texts.items())
+    for name, count in texts.items():
+        # A text takes its tower as long as the ratio of the two towers' arithmetic says; as an image where unknown.
+        image, text = operations[name], text_operations(models[name])
+        seconds += count / rates[name] * (text / image if text and image else 1)
     return Estimate(
         sum(len(job.dataset) for job in jobs),
         sum(texts.values()),

@@ -46,6 +46,21 @@ def count_operations(models: Iterable[Prepared]) -> Iterator[int | None]:
                 write_atomically(files[library], json.dumps(known[library]).encode())
 
 
+def text_operations(model: Prepared) -> int | None:
+    """Return the floating-point operations of a zero-shot model's text tower for one text, from its config.
+
+    Of open_clip's own transformers; None for a tower of Hugging Face's, whose size the config does not tell.
+    """
+    from extract.models.open_clip_configs import source_of
+
+    text = source_of(model.spec).model.get("text_cfg", {})
+    if "hf_model_name" in text:
+        return None
+    tokens, width = int(text.get("context_length", 77)), int(text.get("width", 512))
+    layer = tokens * (3 + 1 + 2 * float(text.get("mlp_ratio", 4))) * width**2 + 2 * tokens**2 * width
+    return int(2 * int(text.get("layers", 12)) * layer)
+
+
 def _architecture(model: Prepared) -> str:
     return model.spec.name.partition("/" if model.spec.library == "open_clip" else ".")[0]
 

@@ -89,7 +89,10 @@ def test_bytes_and_hours_are_sums_by_hand(clip: Prepared) -> None:
     rows = (1500 * (3 * LOGIT_BYTES + 24 * 2 + ROW_BYTES)) + 10 * (24 * 2 + ROW_BYTES) + 20 * 24 * 4
     heads = 2 * 3 * 24 * 4 * 2
     assert told.gigabytes == pytest.approx((rows + heads) / 1e9)
-    assert told.hours == pytest.approx((1510 + texts) / 100 / 3600)
+    (image,) = count_operations([clip])
+    assert image is not None
+    block = 16 * 12 * 32**2 + 2 * 16**2 * 32
+    assert told.hours == pytest.approx((1510 + texts * 2 * block / image) / 100 / 3600)
     assert told.basis == "100 images/s as told by --rate (1)"
     assert sum(map(head_bytes, plan.heads)) == heads
     assert sum(store_bytes(job) for job in plan.jobs) == pytest.approx(rows)

@@ -150,6 +150,25 @@ def test_lists_have_their_length_and_resolve(name: str) -> None:
         assert spec.checkpoint is not None or (spec.library, spec.name) in known, spec.id
 
 
+@pytest.mark.parametrize("name", ["clip-zero-shot-51", "clip-zero-shot-84"])
+def test_local_checkpoints_run_once_their_files_are_there(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing but the file is missing: how the weights see images is said by the line or by all tags alike."""
+    from extract.models import prepare
+
+    monkeypatch.chdir(tmp_path)
+    local = [spec for spec in read_model_list(f"@{name}") if spec.checkpoint is not None]
+    assert len(local) == 9
+    for spec in local:
+        assert spec.checkpoint is not None
+        spec.checkpoint.parent.mkdir(exist_ok=True)
+        spec.checkpoint.touch()
+        preprocessing = prepare(spec).preprocessing
+        assert preprocessing.mean == pytest.approx((0.48145466, 0.4578275, 0.40821073)), spec.id
+        assert preprocessing.geometry.output_size == (224, 224)
+
+
 def test_unions_are_their_parts() -> None:
     parts = [
         line
