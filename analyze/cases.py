@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from analyze.class_options import class_options, class_view, other_classes
 from analyze.id_fits import USES_FIT, IdFit, fit_id_set, id_set_of
 from analyze.predictions import SummaryOptions, summarize
 from analyze.settings import Settings
@@ -20,7 +21,7 @@ from analyze.summaries import Summary, read_summary
 from analyze.vector_columns import VECTOR_AGGREGATE, vector_facts, why_not_applied, without_vector
 from analyze.vector_scaling import VectorFit
 from analyze.views import ClassView
-from cache_schema.errors import CloserlookError
+from cache_schema.errors import CloserlookError, UserError
 from cache_schema.records import DatasetCard, ModelCard
 
 JOINED = frozenset({"summaries", "annotations", "comparison"})
@@ -78,7 +79,8 @@ def build_cases(
             built.problems[source.dataset] = str(error)
     if set(settings["calibrators"]["methods"]) - {"temperature", "vector"}:
         built.cases = _with_fit_columns(built.cases)
-    if "accuracy" in suites or ("detection" in suites and settings["ood"]["class_masks"]):
+    on_subsets = suites & {"subsets", "summaries"} and settings["accuracy"]["on_subsets"]
+    if on_subsets or ("detection" in suites and settings["ood"]["class_masks"]):
         built.subsets = _subsets(sources, inside, settings, threads)
     return built
 
@@ -101,7 +103,9 @@ def _case(
     else:
         summary = summarize(
             source.store,
-            view=_ood_view(source, inside) if source.role == "ood" else None,
+            view=_ood_view(source, inside)
+            if source.role == "ood"
+            else class_view(source.store.dataset, source.store.n_classes or 0, settings),
             options=summary_options(settings, fit, suites, source, resampling),
             held_out=held_out if rows is not None else None,
             threads=threads,
@@ -120,7 +124,7 @@ def _case(
     if summary.facts.get("vector") is None and fit is not None and not no_fit:
         told = summary.facts.get("no_vector", "") or fit.no_vector
         if not told and fit.vector is not None:
-            told = why_not_applied(fit.vector, fit.card, source.store.dataset, source.store.n_classes)
+            told = _why_no_vector(fit, source, settings)
         no_vector = str(told or "the summary holds no vector scaling: compute it from the big stores")
     return Case(
         summary,
@@ -140,12 +144,13 @@ def summary_options(
     ood = settings["ood"]
     role, card = source.role, source.store.dataset
     vector = fit.vector if fit is not None and role != "ood" else None
-    if vector is not None and fit is not None and why_not_applied(vector, fit.card, card, source.store.n_classes):
+    if vector is not None and fit is not None and _why_no_vector(fit, source, settings):
         vector = None
     temperature = fit.temperature if fit is not None else None
     return SummaryOptions(
         temperature=temperature.temperature if temperature is not None else None,
         temperature_facts=fit.facts(settings) if fit is not None else dict(settings["split"]),
+        classes=class_options(card, settings),
         mcm_tau=ood["mcm_tau"],
         energy_temperature=ood["energy_temperature"],
         gen=(ood["gen_m"], ood["gen_gamma"]) if "detection" in suites and role in ("id", "ood") else None,
@@ -157,6 +162,15 @@ def summary_options(
         resampling=resampling if settings["bootstrap"]["classwise"] else None,
         image_keys=bool(suites & JOINED),
     )
+
+
+def _why_no_vector(fit: IdFit, source: Source, settings: Settings) -> str:
+    card, width = source.store.dataset, source.store.n_classes
+    if fit.vector is None or width is None:
+        return fit.no_vector
+    if width != fit.vector.scale.size:
+        return f"vector scaling was fitted on {fit.dataset}, whose classes are others than those of {card.id}"
+    return why_not_applied(fit.vector, fit.card, card, class_view(card, width, settings))
 
 
 def _why_no_klm(fit: IdFit, source: Source) -> str:
@@ -186,6 +200,9 @@ def _loaded(store: Any, settings: Settings) -> Summary:
     """
     summary = read_summary(store)
     facts = dict(summary.facts)
+    reason = other_classes(summary.dataset, facts.get("classes"), settings)
+    if reason:
+        raise UserError(reason)
     columns = dict(summary.columns)
     split = {k: v for k, v in facts.get("split", {}).items() if k in settings["split"]}
     other_split = bool(split) and split != dict(settings["split"])

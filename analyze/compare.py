@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from analyze import metrics
 from analyze.cases import build_cases
+from analyze.class_options import class_view
 from analyze.evaluate import choose
 from analyze.intervals import PairedDifference, paired_difference
 from analyze.label_sets import NO_LIKELIHOOD, OWN
@@ -144,7 +145,7 @@ def _compare(
     reason = "" if ensemble else "not asked for"
     if ensemble:
         try:
-            combined = ensemble_numbers(sources, use)
+            combined = ensemble_numbers(sources, use, settings)
         except CloserlookError as error:
             reason = str(error)
     correct = np.stack([c["top1"] > 0 for c in columns])
@@ -179,7 +180,7 @@ def _columns(rows: Summary) -> dict[str, NDArray[np.float64]]:
     return found
 
 
-def ensemble_numbers(sources: Sequence[Source], use: NDArray[np.bool_]) -> dict[str, float]:
+def ensemble_numbers(sources: Sequence[Source], use: NDArray[np.bool_], settings: Settings) -> dict[str, float]:
     """Return top-1, NLL, Brier score and ECE of the mean probability of models, block by block.
 
     Parameters
@@ -188,13 +189,15 @@ def ensemble_numbers(sources: Sequence[Source], use: NDArray[np.bool_]) -> dict[
         Prediction stores of the models on one dataset.
     use
         (n,) rows that count.
+    settings
+        Options: which classes compete.
     """
     if any(source.is_summary for source in sources):
         raise UserError("an ensemble needs all probabilities: the big stores")
     if OWN in sources[0].store.metadata:
         raise UserError(NO_LIKELIHOOD)
     stores = [source.store for source in sources]
-    views = [ClassView.of(store.dataset, store.n_classes) for store in stores]
+    views = [class_view(store.dataset, store.n_classes, settings) for store in stores]
     if len({view.n_classes for view in views}) != 1:
         raise UserError("the models answer in different numbers of classes")
     labels = views[0].places(stores[0].labels)

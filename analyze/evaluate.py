@@ -16,6 +16,7 @@ import polars as pl
 
 from analyze.cases import ModelCases, build_cases
 from analyze.cells import Cells, cell_key
+from analyze.class_options import class_options
 from analyze.results import ResultRow
 from analyze.settings import Settings, canonical, study_defaults
 from analyze.sources import Source, sources_of
@@ -227,7 +228,7 @@ def _plan(
             summary=SUMMARY_VERSION,
             dataset=dataset,
             inputs=[[s.model, s.digest, s.card_key] for s in inputs],
-            options={section: dict(settings[section]) for section in (*suite.sections, "bootstrap")},
+            options={section: dict(settings[section]) for section in (*suite.sections, "bootstrap", "classes")},
         )
         yield key, suite, dataset
 
@@ -245,6 +246,9 @@ def result_row(number: Number, model: ModelCases, dataset: str) -> ResultRow:
     name = dataset if number.dataset is None else number.dataset
     card = model.model
     cards: Mapping[str, Any] = model.datasets
+    options = dict(number.options)
+    if name in cards:
+        options |= class_options(cards[name], model.settings)
     stores = number.stores or ((model.digests[name],) if name in model.digests else ())
     return ResultRow(
         model=card.id,
@@ -261,7 +265,7 @@ def result_row(number: Number, model: ModelCases, dataset: str) -> ResultRow:
         subset=number.subset,
         factor=number.factor,
         head=model.head,
-        options=canonical(number.options),
+        options=canonical(options),
         reason=number.reason,
         store=",".join(digest[:16] for digest in stores),
         role=cards[name].role if name in cards else ("ood" if number.score else ""),

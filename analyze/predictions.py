@@ -56,6 +56,8 @@ class SummaryOptions:
         Fitted vector scaling of the ``vector_`` columns, None to leave them out; where it was fitted.
     klm
         KL-matching fitted on the classes of the view; None leaves its score out.
+    classes
+        Options of the classes that are not the study's default: kept with the summary.
     resampling
         Bootstrap of the classwise error, None for no interval.
     image_keys
@@ -72,6 +74,7 @@ class SummaryOptions:
     vector: VectorFit | None = None
     vector_facts: Mapping[str, Any] | None = None
     klm: Fitted | None = None
+    classes: Mapping[str, Any] | None = None
     resampling: Resampling | None = None
     image_keys: bool = False
 
@@ -221,6 +224,7 @@ def summarize(
         "logits_kind": store.logits_kind,
         "head": store.record.get("prompt_set", "") or "",
         "several_labels": several,
+        "classes": dict(options.classes or {}),
         "aggregates": {name: table.errors() for name, table in tables.items()},
     }
     return Summary(

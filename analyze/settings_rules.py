@@ -10,6 +10,7 @@ from cache_schema.errors import UserError, nearest
 
 WORDS: Mapping[tuple[str, str], tuple[str, ...]] = {
     ("accuracy", "interval"): ("wilson", "clopper-pearson"),
+    ("classes", "map_rule"): ("", "max", "mean", "restrict"),
     ("calibration", "smece_kernel"): ("reflected", "logit"),
     ("calibrators", "methods"): ("temperature", "vector", "histogram", "isotonic", "beta"),
     ("ood", "scores"): (

@@ -114,7 +114,7 @@ def _present(folder: Path) -> dict[tuple[str, str, str], str]:
 
 def _key(sources: Sequence[Source], source: Source, settings: Settings) -> str:
     inside = [s.digest for s in sources if s.role == "id"]
-    sections = ("split", "calibrators", "calibration", "ood", "conformal", "bootstrap")
+    sections = ("split", "calibrators", "calibration", "ood", "conformal", "bootstrap", "classes")
     return cell_key(
         summary=SUMMARY_VERSION,
         inputs=[source.digest, source.card_key, inside],

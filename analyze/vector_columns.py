@@ -95,7 +95,7 @@ def vector_facts(fit: VectorFit, dataset: str, *, parameters: bool) -> dict[str,
     return told
 
 
-def why_not_applied(fit: VectorFit, fitted_on: DatasetCard, card: DatasetCard, n_columns: int | None) -> str:
+def why_not_applied(fit: VectorFit, fitted_on: DatasetCard, card: DatasetCard, view: ClassView) -> str:
     """Return why a fit says nothing of a dataset's logits; empty where it does.
 
     Parameters
@@ -104,13 +104,13 @@ def why_not_applied(fit: VectorFit, fitted_on: DatasetCard, card: DatasetCard, n
         The fit.
     fitted_on, card
         Of the set it was fitted on, and of the other.
-    n_columns
-        Columns of the other's logits.
+    view
+        Which columns of the other's logits compete.
     """
     where = f"vector scaling was fitted on {fitted_on.id}"
-    if n_columns != fit.scale.size or card.class_space != fitted_on.class_space:
+    if view.n_columns != fit.scale.size or card.class_space != fitted_on.class_space:
         return f"{where}, whose classes are others than those of {card.id}"
-    unknown = ClassView.of(card, n_columns).columns
+    unknown = view.columns
     unknown = unknown[~np.isfinite(fit.scale[unknown])]
     if unknown.size:
         return f"{where}, which leaves out class {int(unknown[0])} of {card.id}"

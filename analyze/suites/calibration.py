@@ -252,7 +252,10 @@ def _confidence_map(case: Case, rows: Summary, method: str) -> Iterator[Number]:
     variant: dict[str, Any] = {
         "calibrator": method,
         "id_dataset": case.calibrated_on,
-        "options": _split_options(case),
+        "options": {
+            **_split_options(case),
+            **(case.settings.changed("calibrators", "histogram_bins") if method == "histogram" else {}),
+        },
     }
     fit = case.fit_columns
     if fit is None:

@@ -7,8 +7,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
+import numpy as np
+
+from analyze.replicates import mean_replicates
 from analyze.suites.accuracy import mean_class_accuracy, top_k
-from analyze.suites.base import Case, ModelCase, Number, attempt, without
+from analyze.suites.base import Case, ModelCase, Number, attempt, bounded, without
 from analyze.suites.calibration import nll
 from analyze.summaries import Summary
 
@@ -37,4 +40,8 @@ def _numbers(case: Case, variant: dict[str, str]) -> Iterator[Number]:
     yield attempt("top1", lambda: top_k(case, rows, 1), **variant)
     yield attempt("top5", lambda: top_k(case, rows, 5), **variant)
     yield attempt("mean_class_accuracy", lambda: mean_class_accuracy(rows), **variant)
-    yield attempt("nll", lambda: nll(rows["label_log_probability"]), n=len(rows), **variant)
+    own = rows["label_log_probability"] if rows.has("label_log_probability") else None
+    loss = attempt("nll", lambda: nll(rows["label_log_probability"]), n=len(rows), **variant)
+    if own is not None and loss.value is not None and np.isfinite(loss.value):
+        loss = bounded(loss, case, lambda weights: -mean_replicates(own, weights), len(rows), low=0.0)
+    yield loss
