@@ -54,6 +54,15 @@ class Line:
     x_range: tuple[float, float]
     replicates: Floats = field(repr=False, compare=False)
 
+    def __repr__(self) -> str:
+        """Return one readable line."""
+        (low, high), _ = self.interval()
+        shown = f" [{low:.3f}, {high:.3f}]" if len(self.replicates) else ""
+        return (
+            f"{self.method} line: slope {self.slope:.3f}{shown}, intercept {self.intercept:.3f}, R² {self.r2:.3f}"
+            f" ({self.y_scale} of y on {self.x_scale} of x; {self.n} points)"
+        )
+
     def predict(self, x: ArrayLike) -> Floats:
         """Return y on the line, in the data's own unit (an accuracy for a probit fit)."""
         return untransform(self.slope * transform(x, self.x_scale) + self.intercept, self.y_scale)
@@ -93,6 +102,10 @@ class PiecewiseLine:
     below: Line
     above: Line
     split: float
+
+    def __repr__(self) -> str:
+        """Return one line a piece."""
+        return f"up to {self.split:g}: {self.below}\nabove {self.split:g}: {self.above}"
 
     def predict(self, x: ArrayLike) -> Floats:
         """Return y on the line of x's side."""

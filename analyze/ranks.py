@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -90,6 +91,19 @@ class RankTest:
     critical_difference: float
     n_datasets: int
     alpha: float
+
+    def __repr__(self) -> str:
+        """Return what the test says, in one line."""
+        best, rank = self.table.row(0, named=True)["model"], float(self.table["rank"][0])
+        tied = int((self.table["rank"] <= rank + self.critical_difference).sum()) - 1
+        return (
+            f"{len(self.table)} models ranked over {self.n_datasets} sets: best {best} (average rank {rank:.2f});"
+            f" Friedman p = {self.friedman_p_value:.2g}; {tied} others within the critical difference"
+            f" {self.critical_difference:.2f} (alpha {self.alpha:g})"
+        )
+
+    def _repr_html_(self) -> str:
+        return f"{html.escape(repr(self))}{self.table._repr_html_()}"
 
 
 def rank_test(results: pl.DataFrame, wanted: Sequence[Quantity | str], *, alpha: float = 0.05) -> RankTest:

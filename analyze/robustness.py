@@ -4,6 +4,7 @@ line.
 
 from __future__ import annotations
 
+import html
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -60,7 +61,7 @@ class EffectiveRobustness:
         )
 
     def _repr_html_(self) -> str:
-        return self.table._repr_html_()
+        return f"{html.escape(repr(self))}{self.table._repr_html_()}"
 
     def to_results(self) -> pl.DataFrame:
         """Return the numbers as rows of a result table (metric ``effective_robustness``)."""
@@ -316,6 +317,18 @@ class AgreementOnTheLine:
     agreement_line: Line
     predicted: pl.DataFrame
     mean_absolute_error: float
+
+    def __repr__(self) -> str:
+        """Return both lines and how far the prediction is off."""
+        error = self.mean_absolute_error
+        said = f"; off by {error:.4f} on average" if np.isfinite(error) else ""
+        return (
+            f"shifted accuracy of {len(self.predicted)} models predicted from agreement{said}\n"
+            f"accuracy, {self.accuracy_line}\nagreement, {self.agreement_line}"
+        )
+
+    def _repr_html_(self) -> str:
+        return "<br>".join(map(html.escape, repr(self).splitlines())) + self.predicted._repr_html_()
 
 
 def agreement_on_the_line(

@@ -5,9 +5,12 @@ from __future__ import annotations
 import polars as pl
 import pytest
 
+from analyze.fits import fit_line, fit_piecewise
 from analyze.interactive import Results
 from analyze.quantities import values
+from analyze.ranks import rank_test
 from analyze.results import write_results
+from analyze.robustness import agreement_on_the_line
 from cache_schema.errors import UserError
 
 
@@ -45,6 +48,27 @@ def test_it_shows_itself(results: pl.DataFrame, hostile_table: pl.DataFrame) -> 
         assert "<img" not in page
     # pyplot, whose formatters show figures otherwise, is not imported by the five lines
     assert found.figure("prompts")._repr_png_().startswith(b"\x89PNG")
+
+
+def test_results_of_functions_say_what_they_found(results: pl.DataFrame) -> None:
+    x, y = (values(results, q).sort("model")["value"] for q in ("top1@imagenet-val", "top1@imagenet-a"))
+    line = fit_line(x, y, n_boot=20)
+    assert repr(line).startswith(f"huber line: slope {line.slope:.3f} [{line.interval()[0][0]:.3f}, ")
+    assert "(probit of y on probit of x; 36 points)" in repr(line)
+    assert "[" not in repr(fit_line(x, y, n_boot=0))
+    pieces = repr(fit_piecewise(x, y, split=0.7, n_boot=0)).splitlines()
+    assert [piece.partition(":")[0] for piece in pieces] == ["up to 0.7", "above 0.7"]
+    ranks = rank_test(results, [f"top1@{d}" for d in ("imagenet-a", "imagenet-r", "imagenet-sketch")])
+    within = ranks.table.filter(pl.col("rank") <= ranks.table["rank"][0] + ranks.critical_difference)
+    assert f"best {ranks.table['model'][0]} " in repr(ranks)
+    assert f"{len(within) - 1} others within" in repr(ranks)
+    agreement = agreement_on_the_line(
+        pl.DataFrame({"model": ["<b>"] * 36, "id": x, "shifted": y}), pl.DataFrame({"id": x, "shifted": y})
+    )
+    assert "36 models predicted from agreement; off by" in repr(agreement)
+    for shown in (agreement, ranks, Results(results).effective_robustness("top1@imagenet-a", n_boot=5)):
+        assert "<b>" not in shown._repr_html_()
+        assert "<table" in shown._repr_html_()
 
 
 def test_conditions_narrow(results: pl.DataFrame) -> None:
