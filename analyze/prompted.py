@@ -184,6 +184,11 @@ class PromptedStore:
         """Return rows of logits, (b, C) float32."""
         return decode(self.centred_logits(start, stop), self.logit_centers(start, stop))
 
+    def release(self) -> None:
+        """Let go of what was read and computed; it is had again when it is asked for."""
+        self._last = (-1, -1, None)
+        self.store.release()
+
 
 def prompt_sets(cache: Cache) -> list[str]:
     """Return the names of all prompt sets that the cache has heads of, sorted."""

@@ -67,7 +67,10 @@ def test_logits_equal_the_heads(cache) -> None:
         want = SCALE * unit @ (mean / np.linalg.norm(mean, axis=1, keepdims=True)).T + BIAS
         (source,), _ = prompted_sources(opened, name)
         np.testing.assert_allclose(source.store.logits(), want, atol=2**-11 * np.ptp(want) + 1e-4)
-        np.testing.assert_array_equal(source.store.logits(40, 90), source.store.logits()[40:90])
+        whole = source.store.logits()
+        np.testing.assert_array_equal(source.store.logits(40, 90), whole[40:90])
+        source.store.release()
+        np.testing.assert_array_equal(source.store.logits(), whole)
 
 
 def test_command_gives_a_row_per_prompt_set(cache, tmp_path: Path) -> None:
