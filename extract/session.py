@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import signal
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -47,7 +49,7 @@ def run_session(args: argparse.Namespace) -> int:
     """
     console = Console(stderr=True)
     begun = time.monotonic()
-    with connected(args.address) if args.engine == "ray" else contextlib.nullcontext():
+    with _ending_in_order(), connected(args.address) if args.engine == "ray" else contextlib.nullcontext():
         plan, options, failed = plan_of(args, console)
         if args.dry_run:
             _print_plan(plan, options, console)
@@ -55,6 +57,23 @@ def run_session(args: argparse.Namespace) -> int:
             return int(bool(failed))
         reporter = _run(plan, options, args, console)
     return _summary(plan, reporter, failed, options, console, time.monotonic() - begun)
+
+
+@contextlib.contextmanager
+def _ending_in_order() -> Iterator[None]:
+    """Treat the signal that job schedulers send before they kill as Ctrl-C: nothing half is left behind."""
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def plan_of(args: argparse.Namespace, console: Console) -> tuple[Plan, RunOptions, list[tuple[str, str, str]]]:

@@ -357,6 +357,24 @@ def test_the_slurm_script_runs_every_group_once(study: Path, run_extract) -> Non
     assert sealed(study / "array") == {(model, name) for model in ("test_vit", "test_resnet") for name in names}
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "a scheduler's warning"])
+def test_a_run_that_is_asked_to_stop_leaves_nothing_half(study: Path, run_extract, sent: int) -> None:
+    run_extract(*words("whole"), cwd=study)
+    log = study / "passes.log"
+    process = CONTEXT.Process(target=in_own_group, args=(words("stopped"), str(study), str(log)))
+    process.start()
+    deadline = time.monotonic() + 120
+    while not log.exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    os.kill(process.pid, sent)
+    process.join()
+    assert process.exitcode == 130
+    assert [*(study / "stopped").rglob(".staged-*"), *(study / "stopped").rglob(".claims")] == []
+    run_extract(*words("stopped"), cwd=study)
+    assert digests(study / "stopped") == digests(study / "whole")
+
+
 def test_unreadable_images_are_counted_and_told(study: Path, pets: Path, run_extract) -> None:
     copy = study / "copy"
     shutil.copytree(pets, copy)

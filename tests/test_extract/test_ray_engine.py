@@ -7,12 +7,14 @@ import os
 import signal
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 import cache_schema
+from cache_schema.errors import UserError
 
 ray = pytest.importorskip("ray", reason="the extra 'ray' is not installed")
 
@@ -35,6 +37,49 @@ def study(tmp_path: Path, pets: Path) -> Path:
     (tmp_path / "models.txt").write_text(MODELS)
     (tmp_path / "datasets.toml").write_text(f'[pets]\npath = "{pets}"\nclass_space = "pets"\n')
     return tmp_path
+
+
+def test_a_job_asks_for_what_it_will_take(study: Path) -> None:
+    from extract.datasets import read_datasets_toml, resolve
+    from extract.engines.ray_cluster import BASE_MEMORY, DECODER_MEMORY, needs_of
+    from extract.model_list import read_model_list
+    from extract.models import prepare
+    from extract.options import RunOptions
+    from extract.plan import make_plan
+
+    models = [prepare(spec) for spec in read_model_list(study / "models.txt")[:1]]
+    weights = study / "weights.safetensors"
+    weights.write_bytes(b"x" * 5_000_000)
+    models = [replace(model, weights=weights) for model in models]
+    datasets = [resolve(spec) for spec in read_datasets_toml(study / "datasets.toml")]
+    options = RunOptions(cache=study / "cache", batch_size=10, workers=3)
+    (unit,) = make_plan(models, datasets, options).units()
+    needs = needs_of(unit, options, gpu=True)
+    assert (needs.cpus, needs.gpus) == (4, 1)
+    batches = 3 * 3 * 10 * 64 * 64 * 3  # three places for a batch in each of three processes
+    assert needs.memory == BASE_MEMORY + 3 * DECODER_MEMORY + batches + 5_000_000
+
+
+@pytest.mark.parametrize(
+    ("nodes", "device", "want"),
+    [
+        ([{"CPU": 16}, {"CPU": 32, "GPU": 4}], "auto", ("cuda:0", 7)),
+        ([{"CPU": 16}, {"CPU": 32, "GPU": 4}], "cpu", ("cpu", 8)),
+        ([{"CPU": 1}, {"CPU": 1}], "auto", ("cpu", 0)),
+        ([{"CPU": 16}], "cuda", "no node of the Ray cluster has a GPU"),
+        ([{"CPU": 16, "GPU": 1}], "cuda:3", "--device takes auto, cpu or cuda with --engine ray"),
+    ],
+)
+def test_the_cluster_says_what_a_device_is(monkeypatch, nodes, device: str, want) -> None:
+    from extract.engines import ray_cluster
+
+    monkeypatch.setattr(ray_cluster.cluster, "connected", lambda address: contextlib.nullcontext())
+    monkeypatch.setattr(ray_cluster.cluster, "nodes", lambda: nodes)
+    if isinstance(want, tuple):
+        assert ray_cluster.cluster_device(device, "") == want
+    else:
+        with pytest.raises(UserError, match=want):
+            ray_cluster.cluster_device(device, "")
 
 
 @pytest.mark.slow
