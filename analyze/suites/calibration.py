@@ -240,7 +240,8 @@ def _vector(case: Case, rows: Summary) -> Iterator[Number]:
         return
     if case.is_fit_set:
         # The mean scale stands for the 2 C parameters; the digest names them all.
-        told = {name: fit[name] for name in ("digest", "nll_before", "nll_after", "scale", "bias")}
+        told = {name: fit[name] for name in ("digest", "nll_before", "nll_after")}
+        told |= {f"{name}_range": [fit[name][0], fit[name][-1]] for name in ("scale", "bias")}
         options = {**case.settings["split"], **told}
         yield Number(metric="vector_scale", value=fit["scale"][1], n=fit["n"], **variant | {"options": options})
     hits = int((rows["vector_label_rank"] == 0).sum())

@@ -12,6 +12,8 @@ from analyze import metrics
 from analyze.conformal_sets import fit_quantiles
 from analyze.predictions import SummaryOptions, summarize
 from analyze.split import fit_rows
+from analyze.typical_softmax import fit_kl_matching_store
+from analyze.vector_scaling import VectorFit
 from analyze.views import ClassView
 from cache_schema.errors import UserError
 
@@ -139,7 +141,7 @@ def test_views_refuse_what_makes_no_sense():
 def test_no_column_depends_on_blocks_or_threads(bits_store, rows, threads):
     store, whole = bits_store
     held_out = np.arange(len(store)) % 2 == 0
-    options = SummaryOptions(temperature=0.6, conformal=fit_quantiles(store, ~held_out, block_rows=rows))
+    options = bits_options(store, held_out, fit_quantiles(store, ~held_out, block_rows=rows))
     got = summarize(store, options=options, held_out=held_out, rows=rows, threads=threads)
     for name, values in whole.columns.items():
         if values.dtype == object:
@@ -147,6 +149,14 @@ def test_no_column_depends_on_blocks_or_threads(bits_store, rows, threads):
         else:
             assert np.array_equal(got[name], values, equal_nan=values.dtype.kind == "f"), name
     assert got.facts == whole.facts
+
+
+def bits_options(store, held_out, quantiles):
+    """Everything that a summary can hold."""
+    rng = np.random.default_rng(3)
+    vector = VectorFit(rng.uniform(0.5, 2, 150), rng.normal(0, 1, 150), 1.0, 1.0, 45, 1, 0.0)
+    klm = fit_kl_matching_store(store, ~held_out)
+    return SummaryOptions(temperature=0.6, conformal=quantiles, vector=vector, klm=klm)
 
 
 @pytest.fixture(scope="module")
@@ -167,7 +177,7 @@ def bits_store(tmp_path_factory):
         metadata={"view": ["a", "b", "c"] * 30},
     )
     held_out = np.arange(90) % 2 == 0
-    options = SummaryOptions(temperature=0.6, conformal=fit_quantiles(store, ~held_out))
+    options = bits_options(store, held_out, fit_quantiles(store, ~held_out))
     return store, summarize(store, options=options, held_out=held_out)
 
 
