@@ -140,7 +140,7 @@ def _fit_matrix(ax: Axes, page: Figure) -> None:
     for label in ax.get_yticklabels():
         label.set_fontsize(min(size, 0.95 * high))
     texts = [text for text in ax.texts if text.get_gid() == "number"]
-    room = min((0.95 * wide / (text.get_window_extent().width * 72 / page.dpi) for text in texts), default=0.0)
+    room = min((0.84 * wide / (text.get_window_extent().width * 72 / page.dpi) for text in texts), default=0.0)
     new = min(5.0 * min(room, 1.0), 0.85 * high)
     legible = bool(texts) and new >= SMALLEST_NUMBER
     for text in texts:

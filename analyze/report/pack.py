@@ -144,12 +144,14 @@ def with_study_scores(results: pl.DataFrame) -> pl.DataFrame:
 def with_default_heads(results: pl.DataFrame) -> pl.DataFrame:
     """Empty the column ``head`` where it names a model's default prompt set, and keep the name in ``own_head``.
 
-    The default is what ``quantities.values`` takes: a model's own head, else the study's 80 templates, else the only
-    one. Zero-shot models and classifiers then share a column.
+    The default is what ``quantities.values`` takes for each number: a model's own head, else the study's 80 templates,
+    else the only one. Zero-shot models and classifiers then share a column, also where some numbers (retrieval) have no
+    head at all.
     """
+    number = ["model", "metric", "dataset"]
     rank = pl.col("head").replace_strict({name: i for i, name in enumerate(PREFERRED_HEADS)}, default=9)
-    first = pl.col("head").sort_by(rank, "head").first().over("model")
-    sole = (rank < 9).any().over("model") | (pl.col("head").n_unique().over("model") == 1)
+    first = pl.col("head").sort_by(rank, "head").first().over(number)
+    sole = (rank < 9).any().over(number) | (pl.col("head").n_unique().over(number) == 1)
     default = sole & (pl.col("head") == first)
     return results.with_columns(
         pl.when(default).then(pl.lit("")).otherwise("head").alias("head"), pl.col("head").alias("own_head")

@@ -59,10 +59,12 @@ def test_zero_shot_models_and_classifiers_share_a_column() -> None:
                 model="clip", group="clip-zero-shot", dataset="d", metric="top1", value=0.4, role="id", head="photo-1"
             ),
             ResultRow(model="net", dataset="d", metric="top1", value=0.6, role="id"),
+            # no head made this one, and it must not take the place of the default
+            ResultRow(model="clip", group="clip-zero-shot", dataset="c", metric="recall", value=0.3, role="pairs"),
         ]
     )
     texts = [q["text"] for q in pack(frame)["quantities"]]
-    assert sorted(texts) == ["top1@d", "top1@d[head=photo-1]"]
+    assert sorted(texts) == ["recall@c", "top1@d", "top1@d[head=photo-1]"]
 
 
 def test_no_data_can_leave_its_block(hostile_table: pl.DataFrame, hostile_names: list[str]) -> None:
