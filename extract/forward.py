@@ -279,6 +279,8 @@ class _Transfer:
             return torch.from_numpy(pixels.copy()).permute(0, 3, 1, 2)
         if not self.slots or self.slots[0].host.shape[1:] != pixels.shape[1:] or len(self.slots[0].host) < len(pixels):
             self.slots = [_Slot(pixels.shape, self.device) for _ in range(2)]
+            # Their memory may still be read by what was handed to the device before it was freed.
+            self.stream.wait_stream(torch.cuda.current_stream(self.device))
         self.turn ^= 1
         slot, rows = self.slots[self.turn], len(pixels)
         slot.copied.synchronize()
