@@ -219,7 +219,11 @@ def _plan(
     if suite.level == "dataset":
         own = [s.dataset for s in sources if s.role in suite.roles and s.dataset in chosen]
     for dataset in own:
-        inputs = [s for s in sources if s.dataset == dataset or s.role in suite.uses]
+        inputs = [
+            s
+            for s in sources
+            if s.dataset == dataset or (s.role in suite.uses and s.dataset.startswith(suite.named))
+        ]
         if not inputs:
             continue
         key = cell_key(

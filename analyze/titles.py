@@ -5,6 +5,8 @@ from __future__ import annotations
 METRIC_TITLES = {
     "top1": "Top-1 accuracy",
     "top5": "Top-5 accuracy",
+    "corruption_error": "Corruption error (AlexNet: 1)",
+    "mean_corruption_error": "mCE (AlexNet: 1)",
     "correctness_auroc": "AUROC of correctness",
     "e_aurc": "E-AURC",
     "ks_error": "KS error",

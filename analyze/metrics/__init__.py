@@ -27,6 +27,7 @@ from analyze.metrics.calibration import (
 )
 from analyze.metrics.classwise import adaptive_calibration_error, classwise_calibration_error
 from analyze.metrics.conformal import ConformalSets, fit_conformal
+from analyze.metrics.corruption import ALEXNET_ERRORS, corruption_error, mean_corruption_error
 from analyze.metrics.detection import RocCurve, aupr, auroc, fpr_at_tpr, roc_curve
 from analyze.metrics.factors import (
     FactorResult,
@@ -64,6 +65,7 @@ from analyze.metrics.shape_texture import (
 from analyze.metrics.smooth_calibration import smooth_calibration_error
 
 __all__ = [
+    "ALEXNET_ERRORS",
     "METRICS",
     "BrierDecomposition",
     "ConformalSets",
@@ -84,6 +86,7 @@ __all__ = [
     "brier_score",
     "classwise_calibration_error",
     "correctness_auroc",
+    "corruption_error",
     "coverage_at_risk",
     "e_aurc",
     "ensemble_probabilities",
@@ -99,6 +102,7 @@ __all__ = [
     "ks_calibration_error",
     "label_ranks",
     "maximum_calibration_error",
+    "mean_corruption_error",
     "mean_per_class_accuracy",
     "multi_label_accuracy",
     "negative_log_likelihood",

@@ -152,6 +152,8 @@ class Suite:
         Datasets that it is for (level ``dataset``).
     uses
         Roles of the datasets that its numbers depend on, besides the one they are about.
+    named
+        Beginning of the names of those datasets; empty for any name. Without such datasets there are no numbers.
     run
         Case or ModelCase -> numbers.
     """
@@ -164,6 +166,7 @@ class Suite:
     run: Callable[[Any], Iterable[Number]]
     roles: tuple[str, ...] = ("id", "shift")
     uses: tuple[str, ...] = ()
+    named: str = ""
 
 
 def confidences_of(column: NDArray[Any]) -> NDArray[Any]:

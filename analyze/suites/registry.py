@@ -11,6 +11,7 @@ from analyze.suites import (
     accuracy,
     calibration,
     conformal,
+    corruption,
     detection,
     factors,
     selective,
@@ -54,11 +55,28 @@ SUITES: Mapping[str, Suite] = {
             uses=("id",),
         ),
         Suite("subsets", 1, "model", ("accuracy",), subsets.METRICS, subsets.run, uses=("id", "shift")),
+        Suite(
+            "corruption",
+            1,
+            "model",
+            (),
+            corruption.METRICS,
+            corruption.run,
+            uses=("shift",),
+            named=f"{corruption.ALL}-",
+        ),
         Suite("detection", 2, "model", ("ood", "split"), detection.METRICS, detection.run, uses=("id", "ood")),
     )
 }
 
-_LOWER = ("risk_at_coverage", "ece_mass", "conformal_size", "invalid_images")
+_LOWER = (
+    "corruption_error",
+    "mean_corruption_error",
+    "risk_at_coverage",
+    "ece_mass",
+    "conformal_size",
+    "invalid_images",
+)
 _UNDIRECTED = ("temperature", "vector_scale", "conformal_coverage", "shape_share", "texture_share")
 _NAMES = ("worst_class",)
 """Numbers that name something."""
