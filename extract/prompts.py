@@ -92,6 +92,16 @@ class PromptSet:
         """SHA-256 of the finished texts of every class, in order: what the text tower is given."""
         return _sha256([list(texts) for texts in self.texts(space)])
 
+    def digests_for(self, space: ClassSpace) -> dict[str, str]:
+        """Return the digests of the templates, of the class names, and of the finished texts, for a head's record."""
+        names = self.class_names
+        return {
+            "prompt_set_digest": self.digest,
+            "class_names": "" if names is None else names.name,
+            "class_names_digest": space.digest if names is None else names.digest,
+            "texts_digest": self.digest_for(space),
+        }
+
     def columns(self, space: ClassSpace) -> Iterator[tuple[tuple[int, ...], tuple[str, ...]]]:
         """Iterate over (class indices, one text for each), template by template.
 

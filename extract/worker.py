@@ -163,7 +163,7 @@ class Worker:
                 n_templates=head.n_templates or None,
                 identity=identity,
                 backend=self.options.backend,
-                record={**self._record(member.model.precision), **_prompt_facts(space, prompts)},
+                record=self._record(member.model.precision) | (prompts.digests_for(space) if prompts else {}),
             )
         except StoreExistsError:
             return  # another worker was quicker; a head of that identity is that head
@@ -386,16 +386,3 @@ def _head_kind(head: Head) -> str:
     if head.normalize_features:
         return "zero-shot"
     return "linear" if head.affine else "non-affine"
-
-
-def _prompt_facts(space: ClassSpace, prompts: PromptSet | None) -> dict[str, str]:
-    """Return the digests of a text head's templates, of its class names, and of the finished texts."""
-    if prompts is None:
-        return {}
-    names = prompts.class_names
-    return {
-        "prompt_set_digest": prompts.digest,
-        "class_names": "" if names is None else names.name,
-        "class_names_digest": space.digest if names is None else names.digest,
-        "texts_digest": prompts.digest_for(space),
-    }
