@@ -13,6 +13,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from analyze._fastmath import compiled
 from analyze.metrics import _checks
 from analyze.metrics._smooth_compat import relplot_error
 from cache_schema.errors import UserError
@@ -150,20 +151,23 @@ class Smoother:
         return float(brentq(lambda sigma: self.at(sigma) - sigma, low, high, xtol=1e-10, rtol=1e-10))
 
 
+@compiled(nogil=True, cache=True)
+def _spread(place, mass, nodes, padded):  # type: ignore[no-untyped-def]
+    """Add each mass to the four grid points around its place, by the weights of a cubic through them."""
+    for i in range(place.size):
+        scaled = place[i] * nodes
+        cell = min(int(scaled), nodes - 1)
+        u = scaled - cell
+        padded[cell] += -u * (u - 1) * (u - 2) / 6 * mass[i]
+        padded[cell + 1] += (u + 1) * (u - 1) * (u - 2) / 2 * mass[i]
+        padded[cell + 2] += -(u + 1) * u * (u - 2) / 2 * mass[i]
+        padded[cell + 3] += (u + 1) * u * (u - 1) / 6 * mass[i]
+
+
 def grid_masses(place: NDArray[np.float64], mass: NDArray[np.float64], nodes: int) -> NDArray[np.float64]:
     """Spread masses at places in [0, 1] over ``nodes`` + 1 grid points, exact for cubics; the ends mirror."""
-    scaled = place * nodes
-    cell = np.minimum(scaled.astype(np.int64), nodes - 1)
-    u = scaled - cell
-    weights = (
-        -u * (u - 1) * (u - 2) / 6,
-        (u + 1) * (u - 1) * (u - 2) / 2,
-        -(u + 1) * u * (u - 2) / 2,
-        (u + 1) * u * (u - 1) / 6,
-    )
     padded = np.zeros(nodes + 3)
-    for shift, weight in enumerate(weights):
-        padded += np.bincount(cell + shift, weights=weight * mass, minlength=nodes + 3)
+    _spread(place, mass, nodes, padded)
     inner = padded[1:-1].copy()
     inner[1] += padded[0]
     inner[-2] += padded[-1]

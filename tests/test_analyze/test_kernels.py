@@ -115,6 +115,17 @@ def test_gen_with_many_ties_at_its_last_place(logits, largest):
     np.testing.assert_allclose(got.fixed[k.GEN], want, rtol=2e-4)
 
 
+@pytest.mark.parametrize("gamma", [0.01, 0.1, 0.5, 1.0, 2.0, 5.0])
+@pytest.mark.parametrize("largest", [1, 3, 5, 6, 10, 100, 999, 1000, 5000])
+@pytest.mark.parametrize("spread", [0.02, 2.5, 6.0])
+def test_gen_of_any_size_and_exponent(gamma, largest, spread):
+    rng = np.random.default_rng(largest)
+    logits, _ = centred(rng, 20, 1000, spread, 2.0)
+    got = image_statistics(logits, gen=(largest, gamma))
+    want = numpy_twin(logits, gen=(largest, gamma))["gen"]
+    np.testing.assert_allclose(got.fixed[k.GEN], want, rtol=2e-5, atol=1e-6)
+
+
 def test_no_bit_depends_on_blocks_or_threads():
     rng = np.random.default_rng(5)
     logits, centers = centred(rng, 301, 130, 2.0, 5.0)
