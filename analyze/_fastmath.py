@@ -45,7 +45,7 @@ def half_to_float(typing_context: Any, bits: Any) -> Any:
 
 
 @instruction
-def _float_of_bits(typing_context: Any, bits: Any) -> Any:
+def float_of_bits(typing_context: Any, bits: Any) -> Any:
     if bits == types.int32:
         target: Any = types.float32
         kind: Any = ir.FloatType()
@@ -169,7 +169,7 @@ def exp32(x):  # type: ignore[no-untyped-def]
     p = p * r + _E2
     p = p * r + float32(1.0)
     p = p * r + float32(1.0)
-    return p * _float_of_bits(int32((_truncate(k) + int32(127)) << int32(23)))
+    return p * float_of_bits(int32((_truncate(k) + int32(127)) << int32(23)))
 
 
 _LOG2E64 = 1.4426950408889634
@@ -198,7 +198,7 @@ def exp64(x):  # type: ignore[no-untyped-def]
     p = p * r + _F[2]
     p = p * r + 1.0
     p = p * r + 1.0
-    return p * _float_of_bits((_truncate(k) + int64(1023)) << int64(52))
+    return p * float_of_bits((_truncate(k) + int64(1023)) << int64(52))
 
 
 @compiled(fastmath={"contract"}, forceinline=True)

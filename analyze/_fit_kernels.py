@@ -9,13 +9,15 @@ import numpy as np
 from numba import float64, int64, types
 from numba.extending import overload
 
-from analyze._fastmath import FAST, compiled, exp64, half_to_float
+from analyze._fastmath import FAST, compiled, exp64, float_of_bits, half_to_float
 from analyze._rowmath import decode
 
 UNIT = 1 << 40
 """Probabilities are summed in units of 2**-40: whole numbers, exact in any order, good for 8 million rows."""
 
 _STRETCH = 64
+_MAGNITUDE = (1 << 63) - 1
+_LOWEST_WORD = -(1 << 63)
 _LOWEST = -1e5  # stands for -inf: exp of it is nothing, and its products stay finite
 
 
@@ -31,15 +33,20 @@ def _value(number):  # type: ignore[no-untyped-def]
     return lambda number: float64(number)
 
 
-@compiled(fastmath={"reassoc", "nsz", "nnan"}, forceinline=True)
+@compiled(forceinline=True)
 def load(row, buffer):  # type: ignore[no-untyped-def]
-    """Copy a row as float64 and return its largest value (the row holds no NaN)."""
+    """Copy a row as float64 and return its largest value (the row holds no NaN).
+
+    The largest is found among whole numbers that rise with the floats: LLVM leaves a maximum of floats scalar.
+    """
     for j in range(row.size):
         buffer[j] = value(row[j])
-    best = buffer[0]
+    words = buffer.view(np.int64)
+    best = int64(_LOWEST_WORD)
     for j in range(row.size):
-        best = max(best, buffer[j])
-    return best
+        word = words[j]
+        best = max(best, word ^ ((word >> 63) & _MAGNITUDE))
+    return float_of_bits(best ^ ((best >> 63) & _MAGNITUDE))
 
 
 @compiled(fastmath=FAST, forceinline=True)
@@ -91,12 +98,14 @@ def _add_total(buffer, scale, totals):  # type: ignore[no-untyped-def]
         totals[j] += int64(buffer[j] * scale + 0.5)
 
 
-@compiled(fastmath={"reassoc", "nsz", "nnan"}, forceinline=True)
-def _largest(buffer, first, last):  # type: ignore[no-untyped-def]
-    best = 0.0
-    for j in range(first, last):
-        best = max(best, buffer[j])
-    return best
+@compiled(forceinline=True)
+def _largest(words, first, count):  # type: ignore[no-untyped-def]
+    """Return the largest of a stretch of non-negative floats, given by their bits."""
+    base = first & 0xFFFFFFF
+    best = int64(0)
+    for j in range(count):
+        best = max(best, words[base + j])
+    return float_of_bits(best)
 
 
 @compiled(nogil=True, cache=True)
@@ -108,6 +117,7 @@ def classwise_rows(logits, labels, valid, beta, n_bins, totals, sums, hits, star
     """
     n = logits.shape[1]
     buffer = np.empty(n, np.float64)
+    words = buffer.view(np.int64)
     unit = float64(UNIT)
     for i in range(start, stop):
         if not valid[i]:
@@ -117,9 +127,10 @@ def classwise_rows(logits, labels, valid, beta, n_bins, totals, sums, hits, star
         _add_total(buffer, unit / total, totals)
         # At most n_bins - 1 classes of a row can lie above the first bin: most stretches hold none.
         bound = total / n_bins
-        for first in range(0, n, _STRETCH):
+        for stretch in range((n + _STRETCH - 1) // _STRETCH):
+            first = stretch * _STRETCH
             last = min(first + _STRETCH, n)
-            if _largest(buffer, first, last) <= bound:
+            if _largest(words, first, last - first) <= bound:
                 continue
             for j in range(first, last):
                 if buffer[j] > bound:

@@ -24,6 +24,7 @@ LARGEST = 4 << 20
 """Bytes of a read, decoded, up to which an array counts as small."""
 
 _NEVER_WRITTEN = 2**64 - 1
+_DTYPES = ("bool", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "float16", "float32", "float64")
 _INDEX_CODECS = [{"name": "bytes", "configuration": {"endian": "little"}}, {"name": "crc32c"}]
 
 
@@ -107,7 +108,7 @@ def columns_of(metadata: bytes) -> Columns | None:
             sharding["name"] == "sharding_indexed"
             and told["index_location"] == "end"
             and told["index_codecs"] == _INDEX_CODECS
-            and order == _INDEX_CODECS[0]
+            and order in (_INDEX_CODECS[0], {"name": "bytes"})  # single bytes have no order
             and packing["name"] == "blosc"
             and checksum == _INDEX_CODECS[1]
             and document["chunk_grid"]["name"] == "regular"
@@ -115,7 +116,7 @@ def columns_of(metadata: bytes) -> Columns | None:
             and 0 not in shape
             and shards[1:] == shape[1:] == chunks[1:]
             and shards[0] % chunks[0] == 0
-            and document["data_type"] in np.sctypeDict
+            and document["data_type"] in _DTYPES
             and np.little_endian
         )
     except (KeyError, TypeError, ValueError, IndexError):
