@@ -91,16 +91,32 @@ def score_model(
     inputs = find_inputs(cache, model, options)
     rows_for_fitting, validation = _validation(inputs, options)
     candidates = [_fit(cache, name, inputs, validation, options) for name in options.detectors]
-    running = [c.fitted for c in candidates if c.fitted is not None]
-    store = inputs.store
-    evaluated = store.valid & ~rows_for_fitting
-    inside = score_store(store, evaluated, running, advance)
-    outside = {
-        name: score_store(cache.store(model, name), None, running, advance) for name in ood_sets(cache, model, options)
-    }
-    shifted = spectrum_sets(cache, model, options)
-    spectrum = [score_store(cache.store(model, name), None, running, advance) for name in shifted]
-    return list(_rows(cache, model, inputs, candidates, options, inside, outside, shifted, spectrum))
+    evaluated = inputs.store.valid & ~rows_for_fitting
+    sets, shifted = ood_sets(cache, model, options), spectrum_sets(cache, model, options)
+    stores = [cache.store(model, name) for name in (*sets, *shifted)]
+
+    def score(running: list[Fitted]) -> list[Scores]:
+        first = score_store(inputs.store, evaluated, running, advance)
+        return [first, *(score_store(store, None, running, advance) for store in stores)]
+
+    try:
+        inside, *others = score([c.fitted for c in candidates if c.fitted is not None])
+    except UserError:
+        # one of them cannot read these logits: it gets its reason, the others their numbers
+        candidates = [_tried(candidate, score) for candidate in candidates]
+        inside, *others = score([c.fitted for c in candidates if c.fitted is not None])
+    outside = dict(zip(sets, others, strict=False))
+    return list(_rows(cache, model, inputs, candidates, options, inside, outside, shifted, others[len(sets) :]))
+
+
+def _tried(candidate: Candidate, score: Callable[[list[Fitted]], Any]) -> Candidate:
+    """Return the candidate, or its reason where it cannot score."""
+    try:
+        if candidate.fitted is not None:
+            score([candidate.fitted])
+    except UserError as error:
+        return replace(candidate, fitted=None, reason=str(error))
+    return candidate
 
 
 def _validation(inputs: ModelInputs, options: OodOptions) -> tuple[NDArray[np.bool_], Validation | None]:

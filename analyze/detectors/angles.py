@@ -64,7 +64,7 @@ class NeuralCollapse(Detector):
     Attributes
     ----------
     alpha
-        Weight of the feature norm (pytorch-ood: 0).
+        Weight of the feature norm: 1e-4 in OpenOOD (pytorch-ood: 0).
     """
 
     alpha: float = 1e-4
@@ -96,8 +96,8 @@ class BoundaryDistance(Detector):
     Attributes
     ----------
     normalizer
-        ``distance`` (to the mean of the training features) or ``norm`` (of the features; needs no reference, but
-        takes one).
+        ``distance`` (to the mean of the training features; OpenOOD's default) or ``norm`` (of the features; needs no
+        reference, but takes one).
     """
 
     normalizer: str = "distance"

@@ -25,7 +25,7 @@ class MaximumConceptMatching(Detector):
     Attributes
     ----------
     tau
-        Temperature of the unscaled cosines.
+        Temperature of the unscaled cosines: 1 in the paper and OpenOOD.
     scale
         Multiplier that logits without a head carry (100 for most CLIPs); 1 when None.
     """

@@ -25,9 +25,10 @@ class NeighbourhoodConformance(Detector):
     Attributes
     ----------
     alpha
-        Share of the bank that is the reference, in (0, 1]: the first rows of each class in its seeded order.
+        Share of the bank that is the reference, in (0, 1]: the first rows of each class in its seeded order. 0.1 of the
+        whole training set in OpenOOD.
     accept
-        Share of the reference rows that must accept.
+        Share of the reference rows that must accept: 0.01 in OpenOOD.
     """
 
     alpha: float = 0.1

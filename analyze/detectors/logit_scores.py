@@ -116,9 +116,9 @@ class GeneralizedEntropy(Detector):
     Attributes
     ----------
     gamma
-        Exponent > 0.
+        Exponent > 0: 0.1 in OpenOOD.
     m
-        How many of the largest probabilities count; all where there are fewer classes.
+        How many of the largest probabilities count, 100 in OpenOOD; all where there are fewer classes.
     """
 
     gamma: float = 0.1

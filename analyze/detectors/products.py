@@ -56,11 +56,12 @@ class Right:
     columns: int
 
     @staticmethod
-    def of(matrix: NDArray[np.floating[Any]]) -> Right:
-        """Cut up a matrix (K, N); float32, or float64 if it is float64."""
+    def of(matrix: NDArray[np.floating[Any]], *, half: bool = False) -> Right:
+        """Cut up a matrix (K, N): float32, or float64 if it is float64; ``half`` keeps the panels in float16."""
         matrix = np.asarray(matrix)
         dtype = np.dtype(np.float64 if matrix.dtype == np.float64 else np.float32)
         width = panel_width(dtype)
+        dtype = np.dtype(np.float16) if half else dtype
         k, n = matrix.shape
         count = -(-n // width)
         panels = np.zeros((count, k, width), dtype)
@@ -75,7 +76,7 @@ class Right:
         return self.panels[places // width, :, places % width]
 
 
-def multiply(left: NDArray[Any], right: Right) -> NDArray[Any]:
+def multiply(left: NDArray[Any], right: Right, *, scratch: NDArray[Any] | None = None) -> NDArray[Any]:
     """Return ``left @ right``.
 
     Parameters
@@ -84,6 +85,8 @@ def multiply(left: NDArray[Any], right: Right) -> NDArray[Any]:
         Converted to the right side's type.
     right
         The prepared right side.
+    scratch : ndarray of shape (n N or more,)
+        Of the right side's type; the result lies in it. Memory of its own where None.
 
     Returns
     -------
@@ -100,7 +103,9 @@ def multiply(left: NDArray[Any], right: Right) -> NDArray[Any]:
     if not k:
         return np.zeros((n, right.columns), right.panels.dtype)
     left = np.ascontiguousarray(left, dtype=right.panels.dtype)
-    out = np.empty((n, right.columns), right.panels.dtype)
+    if scratch is None:
+        scratch = np.empty(n * right.columns, right.panels.dtype)
+    out = scratch[: n * right.columns].reshape(n, right.columns)
     step = tile_rows()
     block = min(BLOCK_ROWS, -(-n // (get_num_threads() * step)) * step)
     multiply_panels(left, right.panels, out, DEPTH, max(step, block))

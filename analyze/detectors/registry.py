@@ -102,7 +102,8 @@ def defaults(which: str = "openood") -> dict[str, dict[str, Any]]:
     ----------
     which
         ``openood``: of OpenOOD 1.5's configuration files (of the peer that has it, for detectors that OpenOOD lacks).
-        ``paper``: of the paper or its authors' code; where these state none, OpenOOD's.
+        ``paper``: of the authors' code for ImageNet; where that states none, OpenOOD's. Each detector's docstring says
+        where its own come from; one of them, ASH-P's 60, could not be verified.
     """
     return {name: get(name, defaults=which).hyper_parameters for name in DETECTORS}
 

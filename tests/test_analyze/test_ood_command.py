@@ -254,3 +254,31 @@ def test_without_features_only_scores_of_logits_run(tmp_path: Path) -> None:
     reasons = dict(table.filter(pl.col("reason") != "").select("score", "reason").iter_rows())
     assert reasons["mds"] == "mds: the store holds no features"
     assert set(table.filter(pl.col("value").is_not_null())["score"]) >= {"msp", "mls", "energy", "gen", "entropy"}
+
+
+def test_a_detector_that_cannot_read_the_logits_does_not_take_the_others_down(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    texts = rng.normal(size=(CLASSES, WIDTH))
+    texts /= np.linalg.norm(texts, axis=1, keepdims=True)
+    model = ModelCard(id="clip", class_space="six", head_kind="zero-shot", logit_scale=1.0)
+    path = tmp_path / "cache"
+    cache_schema.write_head(
+        path, model=model, class_space="six", class_names=[f"c{i}" for i in range(CLASSES)], weight=texts,
+        bias=np.zeros(CLASSES), logit_scale=1.0, normalize_features=True, prompt_set="photo-1", affine=True,
+    )  # fmt: skip
+    for name in ("val", "near-ood"):
+        features = rng.normal(size=(40, WIDTH))
+        unit = features / np.linalg.norm(features, axis=1, keepdims=True)
+        cache_schema.write_store(  # logits of scale 100 where the head says 1
+            path, model=model, dataset=card_of(name), features=features, logits=100 * unit @ texts.T,
+            labels=rng.integers(0, CLASSES, 40) if name == "val" else np.full(40, -1),
+            image_ids=[f"{name}/{i}" for i in range(40)],
+        )  # fmt: skip
+    out = tmp_path / "r.parquet"
+    assert main(["ood", str(path), "--detectors", "msp,mcm,ash_s", "-o", str(out)]) == 0
+    table = read_results(out).filter((pl.col("metric") == "auroc") & (pl.col("dataset") == "near-ood"))
+    told = {score: (value, reason) for score, value, reason in table.select("score", "value", "reason").iter_rows()}
+    assert told["mcm"][0] is None
+    assert "no cosines" in told["mcm"][1]
+    assert told["msp"][0] is not None
+    assert told["ash_s"][0] is not None
