@@ -130,7 +130,7 @@ class NearestNeighbour(Detector):
             points = queries.features if basis is None else queries.product(basis, minus=centre)
             asked = np.concatenate([points, np.ones((len(points), 1), np.float32)], axis=1) if uneven else points
             _, places = bank.largest(asked, k)
-            nearest = bank.rows.column(places[:, -1])[:, :width].astype(np.float32)
+            nearest = searched[places[:, -1], :width].astype(np.float32)
             # the difference itself: the expansion would lose the digits of small distances
             return -np.sqrt(row_sum(np.square(points - nearest)))
 
