@@ -70,11 +70,6 @@ class Right:
             panels[p, :, : part.shape[1]] = part
         return Right(panels, n)
 
-    def column(self, places: NDArray[np.integer[Any]]) -> NDArray[np.floating[Any]]:
-        """Return columns by index, (len(places), K)."""
-        width = self.panels.shape[2]
-        return self.panels[places // width, :, places % width]
-
 
 def multiply(left: NDArray[Any], right: Right, *, scratch: NDArray[Any] | None = None) -> NDArray[Any]:
     """Return ``left @ right``.
