@@ -102,7 +102,7 @@ class Worker:
             try:
                 self._zero_shot_heads(member, mine, [head for head in unit.heads if head.model is member.prepared])
             except Exception as error:  # noqa: BLE001
-                self._raise_if_full(error)
+                raise_if_full(self.options.cache, error)
                 for job in mine:
                     self._fail(member.id, job.dataset.card.id, error)
                 continue
@@ -139,7 +139,7 @@ class Worker:
             try:
                 self._write_head(member, head.class_space, None, member.model.head(head.class_space, None))
             except Exception as error:  # noqa: BLE001
-                self._raise_if_full(error)
+                raise_if_full(self.options.cache, error)
                 self._fail(member.id, "", error)
 
     def _write_head(self, member: Member, space: ClassSpace, prompts: PromptSet | None, head: Head) -> None:
@@ -244,7 +244,7 @@ class Worker:
                 runner.sink.abort()
             if not isinstance(error, Exception) or isinstance(error, CloserlookError):
                 raise
-            self._raise_if_full(error)
+            raise_if_full(self.options.cache, error)
             for member, _ in members:
                 self._fail(member.id, dataset.card.id, error)
             return
@@ -323,7 +323,7 @@ class Worker:
             runner.sink.abort()
         except Exception as error:  # noqa: BLE001  # one model's failure must not stop the others
             runner.sink.abort()
-            self._raise_if_full(error)
+            raise_if_full(self.options.cache, error)
             self._fail(member.id, dataset.card.id, error)
             return
         failures.clear_failure(self.options.cache, member.id, dataset.card.id)
@@ -377,9 +377,6 @@ class Worker:
             self._fail(prepared.card.id, job.dataset.card.id, error)
         if not jobs:
             self._fail(prepared.card.id, "", error)
-
-    def _raise_if_full(self, error: BaseException) -> None:
-        raise_if_full(self.options.cache, error)
 
 
 def _head_kind(head: Head) -> str:
