@@ -23,7 +23,7 @@ class Event:
     rows
         Images times models, for ``rows``.
     text
-        Reason, rates or note.
+        Reason, rates or note; for ``done``, that it was sealed before.
     """
 
     kind: Kind

@@ -39,6 +39,8 @@ class Tally:
     """What became of the jobs."""
 
     done: list[tuple[str, str]] = field(default_factory=list)
+    sealed: int = 0
+    """Jobs found sealed only when the model's weights were read and hashed."""
     failed: list[tuple[str, str, str]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -95,6 +97,8 @@ class Reporter:
             self._describe(event.model if not event.text else f"{event.model} ({event.text})")
         elif event.kind == "pass":
             self._describe(f"{event.dataset}: {_few(event.model)}")
+        elif event.kind == "done" and event.text:
+            self.tally.sealed += 1
         elif event.kind == "done":
             self.tally.done.append((event.model, event.dataset))
         elif event.kind == "failed":

@@ -350,7 +350,8 @@ def _summary(
         told = f"{_some(models)} on {dataset}: {reason}"
         console.print(f"[yellow]skipped[/] {escape(told)}", highlight=False, soft_wrap=True)
     console.print(
-        f"[bold]{len(reporter.tally.done)} done[/], {plan.count(SEALED)} sealed before, {len(skipped)} skipped,"
+        f"[bold]{len(reporter.tally.done)} done[/], {plan.count(SEALED) + reporter.tally.sealed} sealed before,"
+        f" {len(skipped)} skipped,"
         f" [{'red' if failed else 'green'}]{len(failed)} failed[/] in {seconds:.0f} s; the cache is"
         f" {escape(str(options.cache))}",
         highlight=False, soft_wrap=True,

@@ -155,6 +155,17 @@ def test_own_classes_are_named_by_a_dataset_or_a_file(study: Path, run_extract) 
     assert "names 3 classes, x answers in 4" in run_extract(*words, cwd=study, code=2).stderr
 
 
+def test_what_was_sealed_counts_as_such_on_a_machine_that_never_hashed_the_weights(
+    study: Path, run_extract, monkeypatch, tmp_path: Path
+) -> None:
+    torch.save(timm.create_model("test_vit", num_classes=3).state_dict(), study / "vit.pth")
+    (study / "one.txt").write_text("timm:test_vit checkpoint=vit.pth classes=pets")
+    words = ["--model-list", "one.txt", "--cache", "cache", "--workers", 0]
+    for machine, says in (("here", "2 done, 0 sealed before"), ("there", "0 done, 2 sealed before")):
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / machine))
+        assert says in run_extract(*words, cwd=study).stderr
+
+
 def test_models_skipped_for_one_reason_share_a_line(study: Path, run_extract) -> None:
     lines = [f"timm:test_vit allow_random=yes seed={i} id=m{i}" for i in range(5)]
     (study / "many.txt").write_text("\n".join(lines))
