@@ -287,12 +287,14 @@ def same_line(
     pooled = sm.OLS(b, sm.add_constant(a)).fit()
     parallel = sm.OLS(b, np.column_stack([np.ones(len(a)), a, offsets])).fit()
     free = sm.OLS(b, np.column_stack([np.ones(len(a)), a, offsets, offsets * a[:, None]])).fit()
-    f, p_value, _ = free.compare_f_test(pooled)
+    with np.errstate(divide="ignore", invalid="ignore"):  # lines through every point: F is infinite, or 0 / 0
+        f, p_value, _ = free.compare_f_test(pooled)
+        slopes, shifts = free.compare_f_test(parallel)[1], parallel.compare_f_test(pooled)[1]
     return LineTest(
         float(f),
         float(p_value),
-        float(free.compare_f_test(parallel)[1]),
-        float(parallel.compare_f_test(pooled)[1]),
+        float(slopes),
+        float(shifts),
         len(a),
         tuple(map(str, names)),
     )

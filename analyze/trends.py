@@ -54,7 +54,9 @@ def default_pairs(results: pl.DataFrame, x: Quantity | str | None = None) -> lis
     for found in quantities(results):
         if found.metric in NOT_TRENDS:
             continue
-        told = tuple(pair for pair in found.variants if pair[0] in ("factor", "calibrator"))
+        # Of conformal sets the score is the method (LAC, APS, RAPS): three numbers, none of them the usual one.
+        kept = ("factor", "calibrator", "score") if found.metric.startswith("conformal") else ("factor", "calibrator")
+        told = tuple(pair for pair in found.variants if pair[0] in kept)
         unusual = any(k in ("options", "subset") for k, _ in found.variants)
         if (not unusual and (found.metric, found.dataset) != (x.metric, x.dataset)) or (told and not unusual):
             pairs.setdefault(Quantity(found.metric, found.dataset, told))

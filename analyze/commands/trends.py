@@ -221,6 +221,26 @@ def _print_plain(table: pl.DataFrame, title: str, console: Console) -> None:
     console.print(drawn)
 
 
+MOST = 24
+"""Quantities that are printed; where there are more, the ones that go closest with x."""
+
+
+def _strongest(table: pl.DataFrame) -> tuple[pl.DataFrame, int]:
+    """Return the rows to print, and how many quantities they leave out."""
+    import polars as pl
+
+    names = table["y"].unique(maintain_order=True)
+    if len(names) <= MOST:
+        return table, 0
+    everyone = table.filter(pl.col("among") == "all")
+    ranked = everyone.filter(pl.col("method") == "spearman", pl.col("value").is_not_nan())
+    best = ranked.sort(pl.col("value").abs(), descending=True, maintain_order=True)["y"].head(MOST).to_list()
+    place = {name: rank for rank, name in enumerate(best)}
+    kept = everyone.filter(pl.col("y").is_in(best))
+    order = pl.col("y").replace_strict(place, return_dtype=pl.Int64)
+    return kept.sort(order, maintain_order=True), len(names) - len(best)
+
+
 def _print(table: pl.DataFrame, console: Console) -> None:
     import polars as pl
     from rich import box
@@ -229,7 +249,8 @@ def _print(table: pl.DataFrame, console: Console) -> None:
 
     from analyze.correlations import TITLES
 
-    for (x,), part in table.group_by("x", maintain_order=True):
+    for (x,), whole in table.group_by("x", maintain_order=True):
+        part, hidden = _strongest(whole)
         drawn = Table(
             title=Text(f"against {x}", style="bold"),
             title_justify="left",
@@ -251,6 +272,9 @@ def _print(table: pl.DataFrame, console: Console) -> None:
                 *(f"{v:+.2f} [{low:+.2f}, {high:+.2f}]" for v, low, high in (number[m] for m in shown)),
             )
         console.print(drawn)
+        if hidden:
+            told = f"{hidden} weaker ones and all groups are in correlations.csv (-o DIR); name some with --y"
+            console.print(told, style="dim", highlight=False)
     few = table.filter(pl.col("n") < 10)
     if not few.is_empty():
         console.print("Intervals from fewer than ten models are rough.", style="dim")
@@ -272,7 +296,7 @@ def _print_robustness(table: pl.DataFrame, console: Console) -> None:
     )
     drawn.add_column("", overflow="fold", min_width=18)
     for group in groups:
-        drawn.add_column(Text(group), justify="right", overflow="fold", min_width=7)
+        drawn.add_column(Text(group.replace("-", "\n")), justify="right", no_wrap=True, min_width=7)
     for (dataset, factor), part in medians.group_by("dataset", "factor", maintain_order=True):
         number = dict(part.select("group", "value").rows())
         cells = [f"{number[g]:+.3f}" if number.get(g) is not None else "–" for g in groups]

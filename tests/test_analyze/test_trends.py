@@ -438,3 +438,26 @@ def test_robustness_rows_join_the_result_table(results: pl.DataFrame, tmp_path) 
     found = robustness.effective_robustness(results, "top1@imagenet-a", n_boot=20).to_results()
     path = write_results(pl.concat([results, found]), tmp_path / "r.parquet")
     assert len(values(read_results(path), "effective_robustness@imagenet-a")) == 36
+
+
+def test_the_command_takes_a_whole_table_as_it_is(tmp_path, capsys) -> None:
+    """Conformal sets have three numbers a model, by method; quantities in plenty are printed by strength."""
+    rng = np.random.default_rng(5)
+    rows = []
+    for i in range(12):
+        top1 = 0.4 + 0.04 * i
+        card = {"model": f"m{i}", "role": "id", "group": "supervised-in1k"}
+        rows.append(ResultRow(dataset="imagenet-val", metric="top1", value=top1, **card))
+        for method in ("lac", "aps", "raps"):
+            size = {"metric": "conformal_size", "calibrator": "conformal", "score": method, "direction": "lower"}
+            rows.append(ResultRow(dataset="imagenet-val", value=9 * (1 - top1), **size, **card))
+        noise = rng.normal(size=30).tolist()
+        rows += [ResultRow(dataset="imagenet-val", metric=f"noise{j}", value=v, **card) for j, v in enumerate(noise)]
+    path = tmp_path / "results.parquet"
+    write_results(to_frame(rows), path)
+    assert main(["trends", str(path), "--bootstrap", "20", "-o", str(tmp_path / "out")]) == 0
+    said = capsys.readouterr().out
+    assert said.count("conformal_size@imagenet-val") == 3
+    assert "9 weaker ones" in said
+    whole = pl.read_csv(tmp_path / "out" / "correlations.csv", infer_schema_length=None)
+    assert whole.filter(pl.col("among") == "all")["y"].n_unique() == 33
