@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from analyze._ranking_kernels import bin_totals
+from analyze.kernels.ranking import bin_totals
 
 _CLASSES = 64
 """Classes whose cells are held for all replicates at once."""

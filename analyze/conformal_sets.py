@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from analyze._kernels import as_rows, spread_rows
-from analyze._set_kernels import set_rows
+from analyze.kernels.sets import set_rows
+from analyze.kernels.statistics import as_rows, spread_rows
 from analyze.views import ClassView
 from cache_schema.errors import UserError
 
@@ -177,7 +177,7 @@ def _log_probabilities(
     use: NDArray[np.bool_],
     threads: int,
 ) -> NDArray[np.float32]:
-    from analyze import _kernels as kernels
+    from analyze.kernels import statistics as kernels
 
     found = kernels.image_statistics(view.reduce(block), labels=places, valid=use, gen=None, threads=threads)
     own: NDArray[np.float32] = found.scaled[0, kernels.LABEL_LOG_PROBABILITY]

@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from analyze._detection_kernels import detection_totals
-from analyze._pair_kernels import walk
-from analyze._sort_kernels import merge, rising_order
+from analyze.kernels.detection import detection_totals
+from analyze.kernels.pairs import walk
+from analyze.kernels.sorting import merge, rising_order
 from analyze.ranking import Vector, Weights, matching
 from cache_schema.errors import UserError
 

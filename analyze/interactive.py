@@ -18,16 +18,16 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from analyze.correlations import Correlation, correlation
-from analyze.fits import Line, fit_line
 from analyze.quantities import Quantity, id_dataset_of, joined, values
 from analyze.results import conform, read_results
-from analyze.robustness import EffectiveRobustness, effective_robustness
 from analyze.selection import Where, select
-from analyze.table_writers import to_html, to_markdown
 from analyze.tables import Table, build_tables
+from analyze.tables.writers import to_html, to_markdown
 from analyze.titles import dataset_title, metric_title
 from analyze.trends import natural_scale
+from analyze.trends.correlations import Correlation, correlation
+from analyze.trends.fits import Line, fit_line
+from analyze.trends.robustness import EffectiveRobustness, effective_robustness
 from cache_schema.errors import UserError, nearest
 
 if TYPE_CHECKING:
@@ -205,7 +205,7 @@ class Results:
         return Trend(first, second, pearson, spearman, kendall, line, points)
 
     def effective_robustness(self, y: Quantity | str, **options: Any) -> EffectiveRobustness:
-        """Return accuracy beyond the baseline's line; options of ``analyze.robustness.effective_robustness``."""
+        """Return accuracy beyond the baseline's line; options of ``analyze.trends.robustness.effective_robustness``."""
         return effective_robustness(self.frame, y, **options)
 
     def figure(self, name: str, *, width: str | float = "neurips", **options: Any) -> Figure:

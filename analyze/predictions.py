@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from analyze import _kernels as kernels
 from analyze import label_sets
-from analyze._kernels import RowStatistics
 from analyze.annotations import image_keys
+from analyze.calibrators.vector_columns import VECTOR_AGGREGATE, VectorStatistics
+from analyze.calibrators.vector_scaling import VectorFit
 from analyze.classwise import ClasswiseTable
 from analyze.conformal_sets import SetQuantiles, SetStatistics
+from analyze.kernels import statistics as kernels
+from analyze.kernels.statistics import RowStatistics
 from analyze.read_ahead import read_ahead
 from analyze.summaries import METADATA, Summary
-from analyze.vector_columns import VECTOR_AGGREGATE, VectorStatistics
-from analyze.vector_scaling import VectorFit
 from analyze.views import ClassView, view_statistics
 from cache_schema.errors import UserError
 

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from analyze._ranking_kernels import calibration_walk, mean_totals, selective_walk
-from analyze._sort_kernels import rising_order
+from analyze.kernels.ranking import calibration_walk, mean_totals, selective_walk
+from analyze.kernels.sorting import rising_order
 from analyze.metrics import _checks
 from analyze.metrics.binning import BinSums, middle_edges, width_edges
 from analyze.metrics.calibration import error_of_bins

@@ -62,7 +62,7 @@ def smooth_replicates(confidences: Column, correct: Column, weights: Weights) ->
     """
     from scipy.fft import dct
 
-    from analyze._ranking_kernels import bin_totals
+    from analyze.kernels.ranking import bin_totals
     from analyze.metrics.smooth_calibration import Smoother
 
     weights = matching(len(confidences), weights)

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from analyze import _kernels as kernels
-from analyze._kernels import RowStatistics, image_statistics
+from analyze.kernels import statistics as kernels
+from analyze.kernels.statistics import RowStatistics, image_statistics
 from cache_schema.errors import UserError
 from cache_schema.records import DatasetCard
 

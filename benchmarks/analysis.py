@@ -142,7 +142,7 @@ def card(args: argparse.Namespace) -> None:
 
 def fused(args: argparse.Namespace) -> None:
     """Time the fused pass on a decompressed store against reading and decompressing it."""
-    from analyze import _kernels as kernels
+    from analyze.kernels import statistics as kernels
     from cache_schema import open_cache
 
     with tempfile.TemporaryDirectory() as folder:

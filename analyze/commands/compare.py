@@ -37,8 +37,8 @@ def run(args: argparse.Namespace) -> int:
     import cache_schema
     from analyze.commands.metrics import words
     from analyze.compare import compare_models
-    from analyze.comparison_tables import check_output, comparison_tables, write_comparisons
     from analyze.settings import read_settings
+    from analyze.tables.comparisons import check_output, comparison_tables, write_comparisons
 
     if args.output is not None:
         check_output(args.output)

@@ -20,8 +20,8 @@ def run(args: argparse.Namespace) -> int:
 
     import cache_schema
     from analyze.evaluate import evaluate
-    from analyze.model_page import model_page
     from analyze.settings import read_settings
+    from analyze.tables.model_page import model_page
     from cache_schema.errors import UserError, nearest
 
     cache = cache_schema.open_cache(args.cache)

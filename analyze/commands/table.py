@@ -67,8 +67,8 @@ def run(args: argparse.Namespace) -> int:
     """Run ``analyze table``."""
     from analyze.results import read_results
     from analyze.selection import parse_where, select
-    from analyze.table_writers import WRITERS, print_tables
     from analyze.tables import build_tables, split_names
+    from analyze.tables.writers import WRITERS, print_tables
     from cache_schema.errors import UserError
 
     if args.digits is not None and not 0 <= args.digits <= 12:

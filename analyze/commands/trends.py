@@ -88,11 +88,11 @@ def run(args: argparse.Namespace) -> int:
 
     from analyze import trends
     from analyze.quantities import Quantity
-    from analyze.ranks import rank_stability
     from analyze.results import read_results
-    from analyze.robustness import BASELINE
     from analyze.selection import check_column, parse_where, select
     from analyze.titles import PROPORTIONS
+    from analyze.trends.ranks import rank_stability
+    from analyze.trends.robustness import BASELINE
     from cache_schema.errors import UserError
 
     if args.by:
@@ -189,8 +189,8 @@ def _agreement(cache: str, models: list[str]) -> dict[str, pl.DataFrame]:
     from rich.console import Console
 
     import cache_schema
-    from analyze.agreement_lines import agreement_lines, lines_table
     from analyze.progress import model_progress
+    from analyze.trends.agreement_lines import agreement_lines, lines_table
     from cache_schema.errors import UserError
 
     console = Console(stderr=True)
@@ -247,7 +247,7 @@ def _print(table: pl.DataFrame, console: Console) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from analyze.correlations import TITLES
+    from analyze.trends.correlations import TITLES
 
     for (x,), whole in table.group_by("x", maintain_order=True):
         part, hidden = _strongest(whole)

@@ -12,8 +12,8 @@ from llvmlite import ir
 from numba import njit, prange, types
 from numba.core import cgutils
 
-from analyze._fastmath import instruction
 from analyze.detectors.products import panel_width, tile_rows
+from analyze.kernels.fastmath import instruction
 
 _ROWS = tile_rows()
 _KINDS = {

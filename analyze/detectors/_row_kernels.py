@@ -1,7 +1,7 @@
 """Compiled passes over a tile: each reads a row once (or from the nearest cache) and leaves a few numbers of it.
 
 Sums are taken in lanes whose order depends on the row's width alone, so no row sees its neighbours, blocks or threads.
-numba's cache watches this file only: touch it after a change in ``analyze/_fastmath.py``.
+numba's cache watches this file only: touch it after a change in ``analyze/kernels/fastmath.py``.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numba import float32, int32, prange
 
-from analyze._fastmath import FAST, compiled, exp32
+from analyze.kernels.fastmath import FAST, compiled, exp32
 
 _CHUNK = 16
 _STRETCH = 128

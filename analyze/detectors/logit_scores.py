@@ -7,9 +7,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from analyze.calibrators.temperature import fit_temperature
 from analyze.detectors.base import Detector, Inputs, Learnt, Needs, check_range
 from analyze.detectors.rows import Rows, logsumexp, row_sum
-from analyze.temperature import fit_temperature
 from cache_schema.errors import UserError
 
 

@@ -14,7 +14,7 @@ from scipy.special import expit, logit, ndtr, ndtri
 
 from analyze.figures.labels import INTERVAL, LABEL, settle_labels
 from analyze.figures.style import DIAGONAL, LINE_STYLES, MARKER_EDGES, group_colour, source_markers
-from analyze.scales import CLIP
+from analyze.trends.scales import CLIP
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

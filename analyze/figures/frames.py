@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from analyze.fits import fit_line
 from analyze.quantities import Quantity, joined
-from analyze.scales import transform, untransform
 from analyze.trends import MIN_MODELS, natural_scale
+from analyze.trends.fits import fit_line
+from analyze.trends.scales import transform, untransform
 from cache_schema.errors import UserError
 
 FRAME_SCHEMA: dict[str, pl.DataType] = {

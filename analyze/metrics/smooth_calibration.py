@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from analyze._fastmath import compiled
+from analyze.kernels.fastmath import compiled
 from analyze.metrics import _checks
 from analyze.metrics._smooth_compat import relplot_error
 from cache_schema.errors import UserError

@@ -327,8 +327,8 @@ def test_a_model_page_loses_no_digit_from_80_columns_on(width):
 
     from rich.console import Console
 
-    from analyze.model_page import model_page
     from analyze.results import ResultRow, to_frame
+    from analyze.tables.model_page import model_page
 
     scores = ("msp", "mls", "energy", "entropy", "variance", "gen", "margin", "tempscale", "mcm", "klm")
     rows = [

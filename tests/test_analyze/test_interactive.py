@@ -5,12 +5,12 @@ from __future__ import annotations
 import polars as pl
 import pytest
 
-from analyze.fits import fit_line, fit_piecewise
 from analyze.interactive import Results
 from analyze.quantities import values
-from analyze.ranks import rank_test
 from analyze.results import write_results
-from analyze.robustness import agreement_on_the_line
+from analyze.trends.fits import fit_line, fit_piecewise
+from analyze.trends.ranks import rank_test
+from analyze.trends.robustness import agreement_on_the_line
 from cache_schema.errors import UserError
 
 

@@ -11,8 +11,8 @@ from scipy.special import log_softmax, logsumexp, softmax
 from scipy.stats import entropy
 from sklearn.metrics import top_k_accuracy_score
 
-from analyze import _kernels as k
-from analyze._kernels import RowStatistics, image_statistics
+from analyze.kernels import statistics as k
+from analyze.kernels.statistics import RowStatistics, image_statistics
 from cache_schema.errors import UserError
 
 

@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from scipy.special import log_softmax, softmax
 
 from analyze import metrics
+from analyze.calibrators.split import fit_rows
+from analyze.calibrators.vector_scaling import VectorFit
 from analyze.conformal_sets import fit_quantiles
 from analyze.predictions import SummaryOptions, summarize
-from analyze.split import fit_rows
 from analyze.typical_softmax import fit_kl_matching_store
-from analyze.vector_scaling import VectorFit
 from analyze.views import ClassView
 from cache_schema.errors import UserError
 

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from analyze import detection_pairs, metrics
-from analyze._sort_kernels import rising_order
 from analyze.detection_pairs import SortedScores
 from analyze.intervals import BootstrapWeights
+from analyze.kernels.sorting import rising_order
 from analyze.ranking import Binning, Ranking
 from analyze.replicates import detection_replicates, ks_replicates, point_replicates
 from cache_schema.errors import UserError

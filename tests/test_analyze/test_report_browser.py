@@ -15,10 +15,10 @@ from scipy import stats
 from scipy.special import ndtri
 
 from analyze.curves import CURVE_SCHEMA
-from analyze.fits import fit_line
 from analyze.quantities import joined, values
 from analyze.report.pack import pack
 from analyze.report.page import write_report
+from analyze.trends.fits import fit_line
 
 
 def some_curves(results: pl.DataFrame) -> pl.DataFrame:

@@ -16,7 +16,8 @@ from rich.console import Console
 from analyze.cli import main
 from analyze.results import ResultRow, to_frame, write_results
 from analyze.selection import parse_where, select, varying
-from analyze.table_writers import (
+from analyze.tables import build_tables
+from analyze.tables.writers import (
     escape_latex,
     escape_markdown,
     print_tables,
@@ -25,7 +26,6 @@ from analyze.table_writers import (
     to_latex,
     to_markdown,
 )
-from analyze.tables import build_tables
 from analyze.titles import dataset_title
 from cache_schema.errors import UserError
 

@@ -12,14 +12,15 @@ from scipy import stats
 from scipy.special import ndtr, ndtri
 
 import cache_schema
-from analyze import ranks, robustness, trends
-from analyze.agreement_lines import agreement_lines, lines_table
+from analyze import trends
 from analyze.cli import main
-from analyze.correlations import METHODS, correlation
-from analyze.fits import fit_line, fit_piecewise
 from analyze.quantities import Quantity, joined, values
 from analyze.results import ResultRow, read_results, to_frame, write_results
-from analyze.scales import CLIP, transform, untransform
+from analyze.trends import ranks, robustness
+from analyze.trends.agreement_lines import agreement_lines, lines_table
+from analyze.trends.correlations import METHODS, correlation
+from analyze.trends.fits import fit_line, fit_piecewise
+from analyze.trends.scales import CLIP, transform, untransform
 from cache_schema.errors import UserError
 
 

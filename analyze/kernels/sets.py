@@ -8,8 +8,8 @@ import math
 
 import numpy as np
 
-from analyze._fastmath import FAST, compiled
-from analyze._fit_kernels import exponentials, load
+from analyze.kernels.fastmath import FAST, compiled
+from analyze.kernels.fitting import exponentials, load
 
 _FEW = 24
 

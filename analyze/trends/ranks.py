@@ -10,8 +10,8 @@ import numpy as np
 import polars as pl
 from scipy import stats
 
-from analyze.correlations import correlation
 from analyze.quantities import Quantity, joined
+from analyze.trends.correlations import correlation
 from cache_schema.errors import UserError
 
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import polars as pl
 
-from analyze.reading_order import ORDER, in_reading_order
 from analyze.results import CARD_COLUMNS
 from analyze.selection import NAME_COLUMNS, check_column, varying
+from analyze.tables.reading_order import ORDER, in_reading_order
 from analyze.titles import FRACTIONS, metric_title, score_title
 from cache_schema.errors import UserError, nearest
 from cache_schema.records import GROUPS
@@ -120,9 +120,7 @@ class Table:
 
     def to_frame(self) -> pl.DataFrame:
         """Return the page as a wide frame with numbers at full precision."""
-        data: dict[str, list[Any]] = {
-            name: [row[i] for row in self.rows] for i, name in enumerate(self.row_names)
-        }
+        data: dict[str, list[Any]] = {name: [row[i] for row in self.rows] for i, name in enumerate(self.row_names)}
         if any(self.groups):
             data["group"] = list(self.groups)
         for index, column in enumerate(self.columns):
@@ -146,9 +144,7 @@ def _number(value: float, column: Column, digits: int | None) -> str:
 def split_names(words: str, what: str) -> list[str]:
     """Read a comma-separated list of the table's columns."""
     return [
-        check_column(word.strip(), (*NAME_COLUMNS, *CARD_COLUMNS[4:]))
-        for word in words.split(",")
-        if word.strip()
+        check_column(word.strip(), (*NAME_COLUMNS, *CARD_COLUMNS[4:])) for word in words.split(",") if word.strip()
     ] or (_raise(f"{what} needs at least one column, for example 'model'"))
 
 
@@ -215,12 +211,8 @@ def build_tables(
     key = [*columns, *extra]
     clash = results.group_by([*pages, *rows, *key]).len().filter(pl.col("len") > 1)
     if not clash.is_empty():
-        name = ", ".join(
-            f"{k}={v}" for k, v in clash.row(0, named=True).items() if k != "len" and v not in ("", None)
-        )
-        raise UserError(
-            f"two numbers for one cell ({name}): narrow the table with --where, or add a column to --rows"
-        )
+        name = ", ".join(f"{k}={v}" for k, v in clash.row(0, named=True).items() if k != "len" and v not in ("", None))
+        raise UserError(f"two numbers for one cell ({name}): narrow the table with --where, or add a column to --rows")
     built = []
     for _, part in results.group_by(pages, maintain_order=True) if pages else [((), results)]:
         page = {c: str(part[c][0]) for c in pages}
@@ -262,9 +254,7 @@ def _one_page(
     if group_rows:
         check_column(group_rows)
         group_of = dict(zip(part.select(rows).rows(), part[group_rows].to_list(), strict=True))
-        ranks = {
-            name: i for i, name in enumerate(dict.fromkeys([*GROUPS, *sorted(part[group_rows].unique())]))
-        }
+        ranks = {name: i for i, name in enumerate(dict.fromkeys([*GROUPS, *sorted(part[group_rows].unique())]))}
         labels.sort(key=lambda label: ranks[group_of[label]])
     else:
         group_of = dict.fromkeys(labels, "")
@@ -321,9 +311,7 @@ def _listed(names: list[str]) -> str:
     return ", ".join(names) if len(names) <= 4 else f"{', '.join(names[:3])} and {len(names) - 3} more"
 
 
-def _columns(
-    part: pl.DataFrame, page: dict[str, str], key: list[str], n_asked: int, percent: bool
-) -> list[Column]:
+def _columns(part: pl.DataFrame, page: dict[str, str], key: list[str], n_asked: int, percent: bool) -> list[Column]:
     """Columns in the order of their first appearance, the variants of one name side by side."""
     seen = part.group_by(key, maintain_order=True).agg(
         pl.col("metric").first().alias("_metric"),
@@ -339,13 +327,9 @@ def _columns(
         asked = [v for v in values[:n_asked] if v]
         told = [v for v in values[n_asked:] if v]
         name = " ".join(asked) + (f" [{', '.join(told)}]" if told else "")
-        shown = [
-            metric_title(v) if k == "metric" else v for k, v in zip(key, values[:n_asked], strict=False) if v
-        ]
+        shown = [metric_title(v) if k == "metric" else v for k, v in zip(key, values[:n_asked], strict=False) if v]
         marks = [
-            score_title(v) if k == "score" else v
-            for k, v in zip(key[n_asked:], values[n_asked:], strict=True)
-            if v
+            score_title(v) if k == "score" else v for k, v in zip(key[n_asked:], values[n_asked:], strict=True) if v
         ]
         title = " ".join(shown) + (f" ({', '.join(marks)})" if marks else "")
         built.append(
@@ -371,9 +355,7 @@ def _sorted(
 ) -> list[tuple[str, ...]]:
     names = [head.name for head in heads]
     if sort not in names:
-        raise UserError(
-            f"no column {sort!r} to sort by{nearest(sort, names)} The columns are {', '.join(names)}."
-        )
+        raise UserError(f"no column {sort!r} to sort by{nearest(sort, names)} The columns are {', '.join(names)}.")
     head = heads[names.index(sort)]
     order = list(dict.fromkeys(group_of[label] for label in labels))
 
@@ -391,9 +373,7 @@ def _mark(cells: list[list[Cell]], heads: list[Column]) -> list[list[Cell]]:
     for index, head in enumerate(heads):
         if head.direction not in ("higher", "lower"):
             continue
-        values = [
-            c.value for c in (row[index] for row in cells) if c.value is not None and not math.isnan(c.value)
-        ]
+        values = [c.value for c in (row[index] for row in cells) if c.value is not None and not math.isnan(c.value)]
         top = sorted(set(values), reverse=head.direction == "higher")[:2]
         for row in marked:
             cell = row[index]

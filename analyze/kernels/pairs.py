@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from analyze._fastmath import compiled
+from analyze.kernels.fastmath import compiled
 
 
 @compiled(nogil=True, cache=True)

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from analyze._kernels import spread_rows
-from analyze._vector_kernels import vector_tiles
+from analyze.kernels.statistics import spread_rows
+from analyze.kernels.vector import vector_tiles
 from analyze.views import ClassView
 from cache_schema.errors import UserError
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 from numba import float32, float64, int64
 
-from analyze._fastmath import compiled, fetch_ahead
+from analyze.kernels.fastmath import compiled, fetch_ahead
 
 WIDE = 64
 AHEAD = 16

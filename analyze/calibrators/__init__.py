@@ -5,7 +5,7 @@ confidence. There is no Dirichlet calibrator: at 1,000 classes it has a million 
 hand bring torch or jax, which this package does without.
 """
 
-from analyze.confidence_maps import (
+from analyze.calibrators.confidence_maps import (
     Beta,
     ConfidenceMap,
     HistogramBinning,
@@ -15,9 +15,9 @@ from analyze.confidence_maps import (
     fit_histogram,
     fit_isotonic,
 )
-from analyze.split import fit_rows
-from analyze.temperature import TemperatureFit, fit_temperature, fit_temperature_store
-from analyze.vector_scaling import VectorFit, fit_vector_scaling, fit_vector_scaling_store
+from analyze.calibrators.split import fit_rows
+from analyze.calibrators.temperature import TemperatureFit, fit_temperature, fit_temperature_store
+from analyze.calibrators.vector_scaling import VectorFit, fit_vector_scaling, fit_vector_scaling_store
 
 __all__ = [
     "Beta",

@@ -6,8 +6,8 @@ import math
 
 import numpy as np
 
-from analyze._fastmath import FAST, compiled, exp64
-from analyze._fit_kernels import value
+from analyze.kernels.fastmath import FAST, compiled, exp64
+from analyze.kernels.fitting import value
 
 _LOWEST = -1e5  # beyond it exp is nothing, and stays finite
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-from analyze.scales import transform
+from analyze.trends.scales import transform
 from cache_schema.errors import UserError, nearest
 
 Method = Literal["pearson", "spearman", "kendall", "weighted_kendall", "r2"]

@@ -9,11 +9,11 @@ from typing import Any
 
 import polars as pl
 
-from analyze.correlations import METHODS, correlation
-from analyze.fits import fit_line
 from analyze.quantities import Quantity, id_dataset_of, joined, quantities, values
-from analyze.robustness import effective_robustness, factor_effective_robustness, relative_robustness, same_line
 from analyze.titles import PROPORTIONS
+from analyze.trends.correlations import METHODS, correlation
+from analyze.trends.fits import fit_line
+from analyze.trends.robustness import effective_robustness, factor_effective_robustness, relative_robustness, same_line
 from cache_schema.errors import UserError
 
 __all__ = [
@@ -90,7 +90,7 @@ def correlation_table(
     pairs
         Quantities to correlate.
     methods
-        Of ``analyze.correlations``.
+        Of ``analyze.trends.correlations``.
     by
         Card column whose groups are also shown alone (``group``, ``source``, ``family``), empty for none.
     scale

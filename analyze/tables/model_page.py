@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from analyze.reading_order import in_reading_order
+from analyze.tables.reading_order import in_reading_order
 from cache_schema.records import GROUPS, ModelCard
 
 if TYPE_CHECKING:

@@ -1,7 +1,7 @@
 """What the fused pass does with one row of logits: top classes, rank, sums, GEN. All compiled into its loop.
 
-numba's cache watches the kernel's own file only: after a change here or in ``_fastmath.py``, touch
-``_kernels.py``.
+numba's cache watches the kernel's own file only: after a change here or in ``fastmath.py``, touch
+``statistics.py``.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 from numba import float32, int32, types
 from numba.extending import overload
 
-from analyze._fastmath import FAST, compiled, exp32, half_to_float, log32
+from analyze.kernels.fastmath import FAST, compiled, exp32, half_to_float, log32
 
 TOP = 5
 
@@ -177,6 +177,7 @@ def sums_kept(buffer, n, beta, kept):  # type: ignore[no-untyped-def]
 
 @compiled(fastmath=FAST, forceinline=True)
 def count_from(buffer, n, threshold):  # type: ignore[no-untyped-def]
+    """Return how many of the first n values are at least a threshold."""
     count = int32(0)
     for j in range(n):
         count = int32(count + int32(buffer[j] >= threshold))
@@ -185,6 +186,7 @@ def count_from(buffer, n, threshold):  # type: ignore[no-untyped-def]
 
 @compiled(fastmath=FAST, forceinline=True)
 def mean_and_spread(buffer, n):  # type: ignore[no-untyped-def]
+    """Return mean and standard deviation of the first n values, in float32."""
     first, second = float32(0.0), float32(0.0)
     for j in range(n):
         first += buffer[j]

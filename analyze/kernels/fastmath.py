@@ -35,6 +35,7 @@ def compiled(**options: Any) -> Callable[[Callable[..., Any]], Any]:
 
 @instruction
 def half_to_float(typing_context: Any, bits: Any) -> Any:
+    """Read 16 bits as a half and widen it, by one instruction."""
     if bits != types.uint16:
         return None
 
@@ -46,6 +47,7 @@ def half_to_float(typing_context: Any, bits: Any) -> Any:
 
 @instruction
 def float_of_bits(typing_context: Any, bits: Any) -> Any:
+    """Take the bits of an integer for those of a float of the same width."""
     if bits == types.int32:
         target: Any = types.float32
         kind: Any = ir.FloatType()

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-from analyze.scales import check_scale, transform, untransform
+from analyze.trends.scales import check_scale, transform, untransform
 from cache_schema.errors import UserError, nearest
 
 FitMethod = Literal["ols", "huber", "theil-sen"]

@@ -20,8 +20,8 @@ import numpy as np
 from numba import float32
 from numpy.typing import NDArray
 
-from analyze._fastmath import compiled
-from analyze._rowmath import (
+from analyze.kernels.fastmath import compiled
+from analyze.kernels.rowmath import (
     FLOOR,
     LANES,
     STEP,

@@ -9,8 +9,8 @@ import numpy as np
 from numba import float64, int64, types
 from numba.extending import overload
 
-from analyze._fastmath import FAST, compiled, exp64, float_of_bits, half_to_float
-from analyze._rowmath import decode
+from analyze.kernels.fastmath import FAST, compiled, exp64, float_of_bits, half_to_float
+from analyze.kernels.rowmath import decode
 
 UNIT = 1 << 40
 """Probabilities are summed in units of 2**-40: whole numbers, exact in any order, good for 8 million rows."""

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from analyze._fit_kernels import moments_rows, suspect_rows
-from analyze._kernels import as_rows, spread_rows
+from analyze.kernels.fitting import moments_rows, suspect_rows
+from analyze.kernels.statistics import as_rows, spread_rows
 from analyze.read_ahead import read_ahead
 from analyze.views import ClassView
 from cache_schema.errors import UserError

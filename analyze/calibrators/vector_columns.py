@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from analyze import _kernels as kernels
-from analyze._kernels import RowStatistics
-from analyze.vector_scaling import VectorFit
+from analyze.calibrators.vector_scaling import VectorFit
+from analyze.kernels import statistics as kernels
+from analyze.kernels.statistics import RowStatistics
 from analyze.views import ClassView, view_statistics
 from cache_schema.records import DatasetCard
 
