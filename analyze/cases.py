@@ -70,18 +70,23 @@ def build_cases(
         head=str(sources[0].store.record.get("prompt_set") or ""),
     )
     inside = [s for s in sources if s.role == "id"]
-    fits = {s.dataset: fit_id_set(s, settings, suites, threads) for s in inside} if suites & USES_FIT else {}
-    for source in sources:
-        try:
-            case = _case(source, inside, fits, settings, suites, threads, resampling)
-            built.cases[source.dataset] = replace(case, resampling=resampling)
-        except (CloserlookError, OSError) as error:
-            built.problems[source.dataset] = str(error)
-    if set(settings["calibrators"]["methods"]) - {"temperature", "vector"}:
-        built.cases = _with_fit_columns(built.cases)
-    on_subsets = suites & {"subsets", "summaries"} and settings["accuracy"]["on_subsets"]
-    if on_subsets or ("detection" in suites and settings["ood"]["class_masks"]):
-        built.subsets = _subsets(sources, inside, settings, threads)
+    try:
+        fits = {s.dataset: fit_id_set(s, settings, suites, threads) for s in inside} if suites & USES_FIT else {}
+        for source in sources:
+            try:
+                case = _case(source, inside, fits, settings, suites, threads, resampling)
+                built.cases[source.dataset] = replace(case, resampling=resampling)
+            except (CloserlookError, OSError) as error:
+                built.problems[source.dataset] = str(error)
+        if set(settings["calibrators"]["methods"]) - {"temperature", "vector"}:
+            built.cases = _with_fit_columns(built.cases)
+        on_subsets = suites & {"subsets", "summaries"} and settings["accuracy"]["on_subsets"]
+        if on_subsets or ("detection" in suites and settings["ood"]["class_masks"]):
+            built.subsets = _subsets(sources, inside, settings, threads)
+    finally:
+        for source in inside:
+            if not source.is_summary:
+                source.store.keep_logits(0)  # kept since the fits
     return built
 
 

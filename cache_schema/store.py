@@ -125,6 +125,7 @@ class Store:
         """Let go of the arrays that were read and kept; they are read again when they are asked for."""
         for name in ("labels", "valid", "_centers", "image_ids", "metadata"):
             self.__dict__.pop(name, None)
+        self.__dict__.pop("_kept", None)
 
     def read_text(self, name: str) -> list[str]:
         """Return a whole text array."""
@@ -219,11 +220,31 @@ class PredictionStore(Store):
         """Per-image columns by name: text as object arrays of str, int64, float64 or bool."""
         return self._columns(self.details["metadata"])
 
+    _kept: dict[tuple[int, int], NDArray[np.float16]] | None = None
+
+    def keep_logits(self, at_most: int) -> None:
+        """Keep centred logits as they are read, so that further passes need not decompress them; ``release`` drops
+        them.
+
+        Parameters
+        ----------
+        at_most
+            Bytes that all rows may take; a larger store keeps nothing, and 0 drops what is kept.
+        """
+        size = 2 * len(self) * (self.n_classes or 0)
+        self._kept = {} if 0 < size <= at_most else None
+
     def centred_logits(self, start: int = 0, stop: int | None = None) -> NDArray[np.float16]:
         """Return rows of centred logits as stored, (b, C) float16; the top of the kept classes is exactly
         0.
         """
-        return self.read("logits", start, stop)
+        kept = self._kept
+        if kept is None:
+            return self.read("logits", start, stop)
+        block = (start, len(self) if stop is None else min(stop, len(self)))
+        if block not in kept:
+            kept[block] = self.read("logits", start, stop)
+        return kept[block]
 
     def logit_centers(self, start: int = 0, stop: int | None = None) -> NDArray[np.float32]:
         """Return the centres of rows, (b,) float32."""

@@ -112,7 +112,7 @@ def read_study(source: str | Path) -> Study:
         only = ["imagenet-val", "imagenet-a"]
         prompts = ["openai-80", "photo-1"]
 
-        [analyze.calibrators.split]
+        [analyze.split]
         fraction = 0.5
     """
     text, folder, where = _text(str(source))

@@ -394,3 +394,19 @@ def test_an_imported_table_of_predictions_gives_what_it_can(tmp_path):
     for metric in ("top5", "nll", "brier"):
         assert values[metric]["value"] is None
         assert values[metric]["reason"]
+
+
+def test_an_id_set_is_decompressed_once_for_its_fits_and_its_statistics(small_cache, monkeypatch):
+    from cache_schema.store import Store
+
+    reads = []
+    read = Store.read
+
+    def counting(self, name, start=0, stop=None):
+        if name == "logits":
+            reads.append(self.dataset.id)
+        return read(self, name, start, stop)
+
+    monkeypatch.setattr(Store, "read", counting)
+    evaluate(small_cache, only=["calibration", "conformal"])
+    assert reads.count("val") == len(small_cache.models())

@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -21,8 +20,6 @@ from safetensors.torch import load_file, save_file
 import cache_schema
 from cache_schema.validate import problems
 from extract.claims import Claims
-from extract.forward import Runner, forward_halving
-from extract.models.base import Outputs
 
 MODELS = """
 timm:test_vit allow_random=yes seed=1 num_classes=3 classes=pets input_size=64 crop_pct=1.0
@@ -387,31 +384,3 @@ def test_unreadable_images_are_counted_and_told(study: Path, pets: Path, run_ext
     assert [store.image_ids[row] for row in np.flatnonzero(~store.valid)] == ["dog/3.jpg", "fox/1.jpg"]
     assert np.isnan(store.logits()[~store.valid]).all()
     assert store.record["n_unreadable"] == 2
-
-
-@dataclass
-class Greedy:
-    """A model whose device holds three images at a time."""
-
-    calls: list[int]
-    most: int = 3
-
-    def forward(self, pixels: torch.Tensor) -> Outputs:
-        self.calls.append(len(pixels))
-        if len(pixels) > self.most:
-            raise torch.OutOfMemoryError("out of memory")
-        return Outputs(pixels.float().mean((2, 3)), pixels.float().sum((2, 3)))
-
-
-def test_out_of_memory_halves_the_batch_once_and_remembers() -> None:
-    model = Greedy([])
-    runner = Runner(model, sink=None)
-    pixels = torch.randint(0, 256, (10, 3, 4, 4), dtype=torch.uint8)
-    for _ in range(2):
-        features, logits = forward_halving(runner, pixels)
-        torch.testing.assert_close(features, pixels.float().mean((2, 3)))
-        torch.testing.assert_close(logits, pixels.float().sum((2, 3)))
-    assert model.calls == [10, 5, *[2] * 5, *[2] * 5]
-    model.most = 0
-    with pytest.raises(torch.OutOfMemoryError):
-        forward_halving(runner, pixels)

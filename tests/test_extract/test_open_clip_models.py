@@ -12,7 +12,6 @@ import pytest
 import torch
 from huggingface_hub import constants
 from numpy.typing import NDArray
-from open_clip.pretrained import get_pretrained_cfg
 from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 from safetensors.torch import save_file
@@ -20,7 +19,7 @@ from safetensors.torch import save_file
 from cache_schema.errors import UserError
 from extract.class_spaces import ClassSpace
 from extract.model_list import ModelSpec, parse_line
-from extract.models import load, open_clip_configs, prepare, weights
+from extract.models import load, prepare, weights
 from extract.models.base import HeadUnavailable, LoadedModel, WeightsUnavailable
 from extract.models.open_clip_models import OpenClipModel
 from extract.models.projection import float32_projection
@@ -286,46 +285,6 @@ def test_a_config_says_how_images_are_seen(saved: Path, tmp_path: Path) -> None:
     assert stated.preprocessing["mean"] == [0.5] * 3
     assert stated.preprocessing["interpolation"] == "bilinear"
     assert "the list" in stated.extra["preprocessing_said_by"]
-
-
-def test_every_published_pair_sees_images_as_its_entry_says() -> None:
-    mismatched = 0
-    for arch, tag in open_clip.list_pretrained():
-        if open_clip_configs.quick_gelu_mismatch(arch, tag):
-            mismatched += 1
-            continue
-        entry, record = (
-            get_pretrained_cfg(arch, tag),
-            prepare(spec(f"open_clip:{arch}/{tag}")).card.preprocessing,
-        )
-        assert (record["mean"], record["std"]) == (list(entry["mean"]), list(entry["std"]))
-        assert (record["interpolation"], record["resize_mode"]) == (
-            entry["interpolation"],
-            entry["resize_mode"],
-        )
-    assert mismatched > 0
-
-
-def test_a_file_for_a_published_config_needs_to_know_how_images_are_seen(tmp_path: Path) -> None:
-    file = tmp_path / "w.pt"
-    file.touch()
-    siglip = prepare(spec(f"open_clip:ViT-B-16-SigLIP checkpoint={file}")).card
-    assert siglip.preprocessing["mean"] == [0.5] * 3
-    assert siglip.extra["preprocessing_said_by"] == "all published weights of ViT-B-16-SigLIP"
-    named = prepare(spec(f"open_clip:ViT-L-14/laion2b_s32b_b82k checkpoint={file}")).card
-    assert named.preprocessing["mean"] == list(get_pretrained_cfg("ViT-L-14", "laion2b_s32b_b82k")["mean"])
-    assert named.tag == ""
-    with pytest.raises(UserError, match=r"published weights of ViT-L-14 .*in different ways.*ARCH/TAG"):
-        prepare(spec(f"open_clip:ViT-L-14 checkpoint={file}"))
-
-
-def test_quick_gelu_mismatches_are_errors_that_name_the_partner() -> None:
-    with pytest.raises(UserError, match=r"name open_clip:ViT-B-32-quickgelu/openai instead"):
-        prepare(spec("open_clip:ViT-B-32/openai"))
-    with pytest.raises(UserError, match="quick_gelu=yes or quick_gelu=no"):
-        prepare(spec("open_clip:roberta-ViT-B-32/laion2b_s12b_b32k"))
-    assert prepare(spec("open_clip:roberta-ViT-B-32/laion2b_s12b_b32k quick_gelu=yes")).card.tag
-    assert prepare(spec("open_clip:ViT-B-32-quickgelu/openai")).card.source == "wit"
 
 
 def test_quick_gelu_is_what_the_line_says(saved: Path) -> None:

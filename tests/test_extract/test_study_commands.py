@@ -24,7 +24,7 @@ datasets = "datasets.toml"
 only = ["pets", "cats", "lions"]
 store = "hdf5"
 
-[analyze.calibrators.split]
+[analyze.split]
 fraction = 0.4
 """
 
