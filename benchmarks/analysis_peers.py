@@ -67,7 +67,7 @@ def peers(
         )
     yield "Brier", brier, ("brier", "", "", "")
     yield "temperature (half)", _temperature(logits, labels, timed), ("temperature", "", "temperature", "")
-    yield "AURC, AUGRC", _aurc(confidence, right, timed), ("correctness_auroc", "", "", "")
+    yield "AURC, AUGRC", _aurc(confidence, right, timed), ("aurc", "", "", "")
     yield from _scores(logits, ood, timed)
     yield from _auroc(confidence, softmax(ood, axis=1).max(axis=1), sk, timed)
 
@@ -153,7 +153,8 @@ def _aurc(confidence: Any, right: Any, timed: Any) -> Timed:
         order = np.argsort(-confidence, kind="stable")
         errors = np.cumsum(~right[order])
         answered = np.arange(1, right.size + 1)
-        return float((errors / answered).mean() + (errors / right.size).mean())
+        _augrc = (errors / right.size).mean()
+        return float((errors / answered).mean())
 
     return {"numpy": timed(numpy_curve, 1)}
 

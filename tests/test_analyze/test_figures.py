@@ -18,7 +18,7 @@ from analyze.cli import main
 from analyze.curves import CURVE_SCHEMA
 from analyze.figures import FIGURES
 from analyze.figures.labels import LABEL, overlap
-from analyze.figures.pages import compose, functions, layout, prepare
+from analyze.figures.pages import compose, functions, layout, prepare, save
 from analyze.figures.style import (
     GROUP_COLOURS,
     figure_style,
