@@ -140,6 +140,24 @@ def card(args: argparse.Namespace) -> None:
 # ------------------------------------------------------------------------------------------------------- (b) pass
 
 
+def likelihood(blocks: list[Any], labels: Any, threads: int) -> None:
+    """Go through the rows once as the fit of a temperature does."""
+    from analyze.kernels.fitting import moments_rows
+    from analyze.kernels.statistics import spread_rows
+
+    start = 0
+    for block in blocks:
+        rows, own = block.view(np.uint16), np.ascontiguousarray(labels[start : start + len(block)], np.int32)
+        out = np.empty((4, len(block)))
+
+        def work(first: int, stop: int, rows: Any = rows, own: Any = own, out: Any = out) -> int:
+            moments_rows(rows, own, 0.75, out, first, stop)
+            return -1
+
+        spread_rows(work, len(block), threads)
+        start += len(block)
+
+
 def fused(args: argparse.Namespace) -> None:
     """Time the fused pass on a decompressed store against reading and decompressing it."""
     from analyze.kernels import statistics as kernels
@@ -177,12 +195,14 @@ def fused(args: argparse.Namespace) -> None:
         plain, _ = median(lambda: work((1.0,), None), 7)
         with_gen, _ = median(lambda: work((1.0,), (100, 0.1)), 7)
         everything, _ = median(lambda: work((1.0, 1.3, 50.0), (100, 0.1)), 7)
+        nll, _ = median(lambda: likelihood(blocks, labels, threads), 7)
     print(f"\n(b) one pass over {n:,} x {args.classes:,} centred logits, {threads} threads")
     print(f"{'reading and decompressing (one thread)':<60}{1e3 * reading:>9.1f} ms")
     for name, seconds in (
         ("fused pass: all statistics at one temperature", plain),
         ("the same and GEN (100 largest of 1,000)", with_gen),
         ("the same at three temperatures", everything),
+        ("NLL and its three derivatives at one temperature", nll),
     ):
         print(f"{name:<60}{1e3 * seconds:>9.1f} ms   {seconds / reading:.2f} x reading")
 
