@@ -30,7 +30,7 @@ demo: $(VENV)/demo.stamp
 	$(BIN)/analyze metrics demo/cache -o demo/results.parquet
 	$(BIN)/analyze prompts demo/cache --only top1,ece,nll,auroc -o demo/results.parquet
 	$(BIN)/analyze ood demo/cache --id mini-val --reference mini-train --detectors all -o demo/results.parquet
-	$(BIN)/analyze table demo/results.parquet --rows model --columns dataset --where metric=top1 --where head=,openai-80 --best
+	$(BIN)/analyze table demo/results.parquet --rows model --columns dataset --where metric=top1 --best
 	$(BIN)/analyze figures demo/results.parquet --cache demo/cache -o demo/figures --format png
 	$(BIN)/analyze report demo/results.parquet --cache demo/cache -o demo/report.html
 	@echo

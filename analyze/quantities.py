@@ -174,6 +174,14 @@ def _resolve(chosen: pl.DataFrame, column: str) -> pl.DataFrame:
     return ranked.filter(pl.col("_rank") == pl.col("_rank").min().over("model")).drop("_rank")
 
 
+def usual_heads(results: pl.DataFrame) -> pl.DataFrame:
+    """Keep, of each number, the rows of the model's own head, else of the 80 study templates, else all."""
+    rank = pl.when(pl.col("head") == "").then(0).when(pl.col("head") == PREFERRED_HEADS[1]).then(1).otherwise(2)
+    ranked = results.with_columns(rank.alias("_rank"))
+    number = ["model", "dataset", "metric"]
+    return ranked.filter(pl.col("_rank") == pl.col("_rank").min().over(number)).drop("_rank")
+
+
 def _near(results: pl.DataFrame, quantity: Quantity) -> str:
     metrics = results["metric"].unique().to_list()
     if quantity.metric not in metrics:

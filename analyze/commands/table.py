@@ -65,6 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run ``analyze table``."""
+    from analyze.quantities import usual_heads
     from analyze.results import read_results
     from analyze.selection import parse_where, select
     from analyze.tables import build_tables, split_names
@@ -73,11 +74,19 @@ def run(args: argparse.Namespace) -> int:
 
     if args.digits is not None and not 0 <= args.digits <= 12:
         raise UserError(f"--digits {args.digits}: give a number of decimals between 0 and 12")
-    results = select(read_results(args.results), parse_where(args.where))
+    where = parse_where(args.where)
+    rows, columns = split_names(args.rows, "--rows"), split_names(args.columns, "--columns")
+    results = select(read_results(args.results), where)
+    if not {"head", "head!"} & {*where, *rows, *columns}:
+        usual = usual_heads(results)
+        if len(usual) < len(results):
+            told = "each model under its usual prompts; --where 'head=*' shows every prompt set"
+            print(told, file=sys.stderr)
+        results = usual
     tables = build_tables(
         results,
-        rows=split_names(args.rows, "--rows"),
-        columns=split_names(args.columns, "--columns"),
+        rows=rows,
+        columns=columns,
         best=args.best,
         intervals=args.intervals,
         group_rows=args.group_rows,

@@ -267,9 +267,11 @@ def _print_piece(table: Table, piece: list[int], console: Console) -> None:
         box=box.SIMPLE_HEAD,
         pad_edge=False,
         padding=(0, 1),
+        collapse_padding=True,
     )
-    for name in table.row_names:
-        drawn.add_column(Text(name), justify="left", overflow="fold")
+    for index, name in enumerate(table.row_names):
+        longest = max([len(name), *(len(row[index]) for row in table.rows)])
+        drawn.add_column(Text(name), justify="left", overflow="fold", min_width=min(longest, console.width // 2))
     for i in piece:
         drawn.add_column(Text(_heading(table.columns[i])), justify="right", no_wrap=True)
     for group, members in _blocks(table):

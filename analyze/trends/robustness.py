@@ -287,7 +287,9 @@ def same_line(
     pooled = sm.OLS(b, sm.add_constant(a)).fit()
     parallel = sm.OLS(b, np.column_stack([np.ones(len(a)), a, offsets])).fit()
     free = sm.OLS(b, np.column_stack([np.ones(len(a)), a, offsets, offsets * a[:, None]])).fit()
-    with np.errstate(divide="ignore", invalid="ignore"):  # lines through every point: F is infinite, or 0 / 0
+    if pooled.ssr <= 1e-12 * max(float(pooled.centered_tss), float((b**2).sum())):
+        return LineTest(0.0, 1.0, 1.0, 1.0, len(a), tuple(map(str, names)))  # one line through every model
+    with np.errstate(divide="ignore", invalid="ignore"):  # a line through every model of each group: F is infinite
         f, p_value, _ = free.compare_f_test(pooled)
         slopes, shifts = free.compare_f_test(parallel)[1], parallel.compare_f_test(pooled)[1]
     return LineTest(

@@ -347,3 +347,32 @@ def test_one_prompt_set_beside_classifiers_needs_no_note() -> None:
     assert build_tables(to_frame(mixed))[0].notes == ()
     two = [*mixed, row("clip2", "top1", 0.4, head="photo-1")]
     assert "head is" in build_tables(to_frame(two))[0].notes[0]
+
+
+@pytest.mark.parametrize("width", [80, 100, 120])
+def test_short_and_long_model_names_stay_whole(width: int) -> None:
+    metrics = ("top1", "top5", "ece", "nll", "brier", "aurc", "mean_class_accuracy", "worst_class_accuracy")
+    names = ("c", "more-efficientnet-of-some-length")
+    out = io.StringIO()
+    frame = to_frame([row(model, metric, 0.5) for model in names for metric in metrics])
+    print_tables(build_tables(frame), Console(file=out, width=width))
+    assert re.search(r"^ more-efficientnet-of-some-length +0\.500", out.getvalue(), re.MULTILINE)
+    for model in names[:1]:
+        out = io.StringIO()
+        print_tables(build_tables(to_frame([row(model, m, 0.5) for m in metrics])), Console(file=out, width=width))
+        assert re.search(r"^ model +top1", out.getvalue(), re.MULTILINE)
+
+
+def test_the_command_takes_the_usual_prompts_and_shows_all_when_asked(tmp_path, capsys) -> None:
+    clip = [row("clip", "top1", 0.5, head="openai-80"), row("clip", "top1", 0.4, head="photo-1")]
+    rows = [row("net", "top1", 0.6), *clip]
+    write_results(to_frame([*rows, row("other", "top1", 0.3, head="photo-1")]), tmp_path / "r.parquet")
+    assert main(["table", str(tmp_path / "r.parquet"), "--csv", "-"]) == 0
+    said = capsys.readouterr()
+    table = {line["model"]: line for line in csv.DictReader(io.StringIO(said.out))}
+    assert [float(table[model]["top1"]) for model in ("net", "clip", "other")] == [0.6, 0.5, 0.3]
+    assert "usual prompts" in said.err
+    assert main(["table", str(tmp_path / "r.parquet"), "--where", "head=*", "--csv", "-"]) == 0
+    said = capsys.readouterr()
+    assert "0.4" in said.out
+    assert "usual prompts" not in said.err

@@ -294,3 +294,12 @@ def test_the_command_takes_a_whole_table_as_it_is(tmp_path, capsys) -> None:
     assert "9 weaker ones" in said
     whole = pl.read_csv(tmp_path / "out" / "correlations.csv", infer_schema_length=None)
     assert whole.filter(pl.col("among") == "all")["y"].n_unique() == 33
+
+
+def test_a_line_through_every_model_is_no_sign_of_two() -> None:
+    x = np.linspace(0.3, 0.8, 6)
+    found = robustness.same_line(x, 0.5 * x + 0.2, list("aaabbb"), x_scale="linear", y_scale="linear")
+    assert (found.f, found.p_value) == (0.0, 1.0)
+    y = 0.5 * x + np.repeat([0.0, 0.2], 3)
+    apart = robustness.same_line(x, y, list("aaabbb"), x_scale="linear", y_scale="linear")
+    assert apart.p_value < 1e-6
