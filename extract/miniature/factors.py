@@ -87,13 +87,18 @@ def _color(scene: Scene, thing: Thing, rng: np.random.Generator, strength: float
     return replace(scene, thing=replace(thing, colour=pick(rng, tuple(c for c in COLOURS if c not in usual))))
 
 
+LEAST_SIZE = 0.1
+"""Share of the picture below which nothing is made smaller: a usual thing never gets there, only one shrunk again."""
+
+
 def _smaller(scene: Scene, thing: Thing, rng: np.random.Generator, strength: float) -> Scene:
     room = 0.24
+    size = thing.size * float(rng.uniform(0.42, 0.72 - 0.2 * strength))
     return replace(
         scene,
         thing=replace(
             thing,
-            size=thing.size * float(rng.uniform(0.42, 0.72 - 0.2 * strength)),
+            size=max(size, min(thing.size, LEAST_SIZE)),
             x=float(rng.uniform(room, 1 - room)),
             y=float(rng.uniform(0.4, 1 - room)),
         ),
