@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache_schema.backends.base import StoreFiles, StoreReader
-from cache_schema.backends.zarr_v3 import fill_value
+from cache_schema.backends.zarr_columns import fill_value
 from cache_schema.errors import CorruptStoreError, UnsealedStoreError
 from cache_schema.schema import FORMAT, layout
 from cache_schema.seal import check_header, digest_file

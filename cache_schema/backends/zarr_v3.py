@@ -10,17 +10,16 @@ import threading
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import zarr
 from numpy.typing import NDArray
-from zarr.codecs import BloscCodec, Crc32cCodec
 from zarr.storage import LocalStore, StorePath
 
 from cache_schema.backends.base import StoreFiles, StoreReader
 from cache_schema.backends.sources import FileSource, LocalFiles
-from cache_schema.backends.zarr_columns import LARGEST, Columns, columns_of
+from cache_schema.backends.zarr_columns import LARGEST, Columns, columns_of, metadata_of
 from cache_schema.errors import CorruptStoreError, UnsealedStoreError
 from cache_schema.schema import FORMAT, layout
 from cache_schema.seal import (
@@ -38,8 +37,6 @@ FILES = f"{FORMAT}_files"
 """Attribute of the root group: ``files`` maps every other file to its size and SHA-256; ``file_digest`` is
 its own."""
 
-CODEC: Literal["zstd"] = "zstd"
-LEVEL = 3
 SYNC_THREADS = 8
 ZARRS = "zarrs.ZarrsCodecPipeline"
 _CODEC_ERRORS = (RuntimeError, ValueError, TypeError, KeyError, OSError, EOFError)
@@ -60,11 +57,6 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 
-def fill_value(dtype: np.dtype[Any]) -> Any:
-    """Return what an element that was never written reads as: NaN, False or 0."""
-    return dtype.type(np.nan) if dtype.kind == "f" else dtype.type(0)
-
-
 def root_document(header: Mapping[str, Any], files: Mapping[str, Any]) -> dict[str, Any]:
     """Return the group metadata of a store."""
     return {
@@ -75,11 +67,11 @@ def root_document(header: Mapping[str, Any], files: Mapping[str, Any]) -> dict[s
 
 
 class ZarrFiles(StoreFiles):
-    """Writes through zarr's own codec pipeline, whose file writes are atomic."""
+    """Writes what zarr itself would write, without its threads."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
-        self._arrays: dict[str, zarr.Array[Any]] = {}
+        self._arrays: dict[str, Columns | None] = {}
         self._files: dict[str, FileDigest] = {}
 
     def begin(self, header: Mapping[str, Any]) -> None:
@@ -90,34 +82,28 @@ class ZarrFiles(StoreFiles):
     def create(self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> int:
         """Create an array; returns the rows of a whole write."""
         cut = layout(shape, dtype.itemsize)
-        rest = tuple(max(1, length) for length in shape[1:])
-        self._arrays[name] = zarr.create_array(
-            str(self.path / name),
-            shape=shape,
-            dtype=dtype,
-            chunks=(cut.chunk_rows, *rest),
-            shards=(cut.shard_rows, *rest),
-            compressors=[
-                BloscCodec(cname=CODEC, clevel=LEVEL, shuffle="bitshuffle", typesize=dtype.itemsize),
-                Crc32cCodec(),
-            ],
-            fill_value=fill_value(dtype),
-            config={"write_empty_chunks": True},
-        )
+        metadata = metadata_of(shape, dtype, cut)
+        self._keep(f"{name}/{ROOT}", metadata)
+        self._arrays[name] = columns_of(metadata)
         return cut.shard_rows
 
     def write(self, name: str, start: int, block: NDArray[Any]) -> None:
         """Write rows, whole shards at a time."""
+        if not block.size:
+            return
         array = self._arrays[name]
-        array[start : start + len(block)] = block
-        shards = array.shards
-        assert shards is not None
-        # Digested while still in memory; a shard is written whole, so it is final.
-        for shard in range(start // shards[0], -(-(start + len(block)) // shards[0])):
-            self._vouch(self.path.joinpath(name, "c", str(shard), *["0"] * (len(shards) - 1)))
+        assert array is not None
+        rows, rest = array.shards[0], "/0" * (array.ndim - 1)
+        for first in range(0, len(block), rows):
+            shard = array.shard(block[first : first + rows])
+            self._keep(f"{name}/c/{(start + first) // rows}{rest}", shard)
 
-    def _vouch(self, file: Path) -> None:
-        self._files[file.relative_to(self.path).as_posix()] = digest_file(file)
+    def _keep(self, file: str, content: bytes) -> None:
+        """Write a file, which is final, and vouch for it."""
+        path = self.path / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+        self._files[file] = FileDigest(len(content), hashlib.sha256(content).hexdigest())
 
     def seal(self, header: Mapping[str, Any]) -> None:
         """Replace the header by the sealed one, last of all."""
@@ -125,9 +111,6 @@ class ZarrFiles(StoreFiles):
         folders = [self.path]
         for path in self.path.rglob("*"):
             (folders if path.is_dir() else files).append(path)
-        for file in files:
-            if file != self.path / ROOT and file.relative_to(self.path).as_posix() not in self._files:
-                self._vouch(file)
         # Together, so that the file system can commit them together.
         with ThreadPoolExecutor(SYNC_THREADS) as pool:
             list(pool.map(sync_file, files))
