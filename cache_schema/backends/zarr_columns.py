@@ -14,16 +14,12 @@ import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-import zarr
 from google_crc32c import value as crc32c
 from numcodecs import Blosc, blosc
 from numpy.typing import NDArray
-from zarr.abc.buffer import Buffer
-from zarr.codecs import BloscCodec, Crc32cCodec
-from zarr.storage import MemoryStore
 
 from cache_schema.schema import Layout
 
@@ -32,8 +28,7 @@ LARGEST = 4 << 20
 
 _NEVER_WRITTEN = 2**64 - 1
 _DTYPES = ("bool", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "float16", "float32", "float64")
-_CODEC: Literal["zstd"] = "zstd"
-_LEVEL = 3
+_CODEC, _LEVEL = "zstd", 3
 _INDEX_CODECS = [{"name": "bytes", "configuration": {"endian": "little"}}, {"name": "crc32c"}]
 
 
@@ -139,25 +134,39 @@ def _packer() -> Blosc:
     return Blosc(_CODEC, _LEVEL, Blosc.BITSHUFFLE, blocksize=0)
 
 
-@functools.lru_cache(maxsize=1024)
 def metadata_of(shape: tuple[int, ...], dtype: np.dtype[Any], cut: Layout) -> bytes:
-    """Return the ``zarr.json`` of an array of this package, as zarr itself writes it."""
-    made = dict[str, Buffer]()
-    rest = tuple(max(1, length) for length in shape[1:])
-    zarr.create_array(
-        MemoryStore(made),
-        shape=shape,
-        dtype=dtype,
-        chunks=(cut.chunk_rows, *rest),
-        shards=(cut.shard_rows, *rest),
-        compressors=[
-            BloscCodec(cname=_CODEC, clevel=_LEVEL, shuffle="bitshuffle", typesize=dtype.itemsize),
-            Crc32cCodec(),
+    """Return the ``zarr.json`` of an array of this package.
+
+    Written out here, not by zarr: another version of it might choose other codecs than `Columns.shard` packs with.
+    """
+    rest = [max(1, length) for length in shape[1:]]
+    order = {"name": "bytes", "configuration": {"endian": "little"}}
+    packing = {
+        "typesize": dtype.itemsize, "cname": _CODEC, "clevel": _LEVEL, "shuffle": "bitshuffle", "blocksize": 0
+    }  # fmt: skip
+    sharding = {
+        "chunk_shape": [cut.chunk_rows, *rest],
+        "codecs": [
+            order if dtype.itemsize > 1 else {"name": "bytes"},
+            {"name": "blosc", "configuration": packing},
+            {"name": "crc32c"},
         ],
-        fill_value=fill_value(dtype),
-        config={"write_empty_chunks": True},
-    )
-    return made["zarr.json"].to_bytes()
+        "index_codecs": _INDEX_CODECS,
+        "index_location": "end",
+    }
+    document = {
+        "shape": list(shape),
+        "data_type": dtype.name,
+        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [cut.shard_rows, *rest]}},
+        "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
+        "fill_value": {"f": "NaN", "b": False}.get(dtype.kind, 0),
+        "codecs": [{"name": "sharding_indexed", "configuration": sharding}],
+        "attributes": {},
+        "zarr_format": 3,
+        "node_type": "array",
+        "storage_transformers": [],
+    }
+    return json.dumps(document, indent=2).encode()
 
 
 @functools.lru_cache(maxsize=4096)
