@@ -37,6 +37,7 @@ OPTIONS: Mapping[str, str] = {
     "crop_pct": "timm: share of the resized image that is kept",
     "input_size": "side of the input in pixels",
     "precision": "of this model: fp32, bf16 or fp16",
+    "ema": "of a checkpoint with both, yes (default) takes the moving average of the weights, no the weights",
     "quick_gelu": "open_clip: yes or no, where config and weights disagree",
     "allow_random": "yes: run with random weights, for tests",
     "seed": "of random weights",
@@ -122,7 +123,7 @@ def read_model_list(source: str | Path) -> list[ModelSpec]:
     ----------
     source
         A file, or ``@NAME`` for one of the lists that come with the package. In a list, one model a line:
-        ``LIBRARY:NAME key=value ...``; ``#`` starts a comment; values may be quoted; ``*`` and ``?`` in a
+        ``LIBRARY:NAME key=value ...``; ``#`` after a space starts a comment; values may be quoted; ``*`` and ``?`` in a
         name stand for every pretrained model that matches; a line ``@NAME`` stands for that list. Relative
         paths are relative to the file's folder.
 
@@ -175,11 +176,24 @@ def _lines(source: str, within: tuple[str, ...] = ()) -> Iterator[tuple[str, Pat
 
 def _words(line: str, where: str) -> list[str]:
     try:
-        return shlex.split(line, comments=True)
+        return shlex.split(_without_comment(line))
     except ValueError as error:
         raise UserError(
             f"{where}: {error}".replace("No closing quotation", "a quotation is not closed")
         ) from None
+
+
+def _without_comment(line: str) -> str:
+    """Cut a comment off: as in YAML it begins the line or follows a space, so names and paths may hold the sign."""
+    quote = ""
+    for place, sign in enumerate(line):
+        if quote:
+            quote = "" if sign == quote else quote
+        elif sign in "\"'":
+            quote = sign
+        elif sign == "#" and (place == 0 or line[place - 1].isspace()):
+            return line[:place]
+    return line
 
 
 def parse_line(line: str, where: str = "", folder: Path | None = None) -> list[ModelSpec]:

@@ -127,7 +127,7 @@ def _architecture(model: Prepared) -> str:
     name = model.card.name
     if config := options.get("config"):
         name += f" config={hashlib.sha256(Path(config).read_bytes()).hexdigest()}"
-    return name + "".join(f" {key}={options[key]}" for key in ("quick_gelu", "seed") if key in options)
+    return name + "".join(f" {key}={options[key]}" for key in ("quick_gelu", "seed", "ema") if key in options)
 
 
 def job_identity(job: Job, weights_digest: str, options: RunOptions) -> str:
@@ -188,16 +188,21 @@ def with_class_spaces(datasets: Sequence[Dataset]) -> list[Dataset]:
     for dataset in datasets:
         if dataset.class_space is None and dataset.card.role == "ood":
             if len(spaces) > 1:
-                names = ", ".join(sorted(space.id for space in spaces.values()))
+                whose = {d.class_space.digest: d.card.id for d in reversed(datasets) if d.class_space}
+                mends = " or ".join(f'classes = "{name}"' for name in sorted(whose[digest] for digest in spaces))
                 raise UserError(
-                    f"dataset {dataset.card.id} has no labels and the run has several class spaces ({names}):"
-                    f" say which of them its logits are to be of, with classes = in its table"
+                    f"dataset {dataset.card.id} has no labels, and the other datasets are of several class spaces: say"
+                    f" whose classes its logits are to be of, {mends} in its table of datasets.toml"
                 )
-            space = next(iter(spaces.values())) if spaces else class_space(IMAGENET_1K)
-            card = replace(dataset.card, class_space=space.id, class_names=space.names, n_classes=len(space))
-            dataset = replace(dataset, class_space=space, card=card)
+            dataset = in_class_space(dataset, next(iter(spaces.values())) if spaces else class_space(IMAGENET_1K))
         filled.append(dataset)
     return filled
+
+
+def in_class_space(dataset: Dataset, space: ClassSpace) -> Dataset:
+    """Return a dataset without labels with the class space that its logits are to be of."""
+    card = replace(dataset.card, class_space=space.id, class_names=space.names, n_classes=len(space))
+    return replace(dataset, class_space=space, card=card)
 
 
 def _effective(model: Prepared, dataset: Dataset) -> Preprocessing:
@@ -219,14 +224,29 @@ def _mismatch(model: Prepared, dataset: Dataset) -> str:
     if dataset.card.role == "pairs":
         return "it has no text tower, and the dataset is of images with captions"
     space = dataset.class_space
-    if space is None or model.card.class_space == space.id:
+    if space is None:
         return ""
-    theirs = f"the dataset's {len(space)} classes are {space.id}{_few_names(space)}"
     outputs = int(model.card.extra.get("n_classes") or 0)
+    if model.card.class_space == space.id:
+        is_known = outputs > 0 and not model.card.extra.get("n_classes_guessed")
+        return _other_width(outputs, space, dataset) if is_known and outputs != len(space) else ""
+    theirs = f"the dataset's {len(space)} classes are {space.id}{_few_names(space)}"
     own = model.card.class_space
     said = f"it classifies into {own}" if own else f"its line does not say what its {outputs} outputs are"
     mend = f"; if these are its classes in this order, put classes={dataset.card.id} into its line"
     return f"{said}, {theirs}{mend if outputs == len(space) else ''}"
+
+
+def _other_width(outputs: int, space: ClassSpace, dataset: Dataset) -> str:
+    """Say why a head cannot be of a class space that its line names; the space may hold more than the folders do."""
+    said = f"its head has {outputs} outputs, the {len(space)} classes of {dataset.card.id} are {space.id}"
+    present = len(set(dataset.labels[dataset.labels >= 0].tolist()))
+    if outputs == present:
+        said += (
+            f"; if it was trained on the {present} that have images, say classes = \"folders\" in the table of"
+            f" {dataset.card.id} in datasets.toml"
+        )
+    return said
 
 
 def _few_names(space: ClassSpace) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
@@ -43,6 +44,18 @@ class Tally:
     """Jobs found sealed only when the model's weights were read and hashed."""
     failed: list[tuple[str, str, str]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+
+
+def print_failures(failed: Sequence[tuple[str, str, str]], console: Console) -> None:
+    """Print (model, dataset, reason) of what failed: one line for all datasets that have one reason."""
+    grouped: dict[tuple[str, str], list[str]] = {}
+    for model, dataset, reason in failed:
+        grouped.setdefault((model, reason.removeprefix(f"{model}: ")), []).append(dataset)
+    for (model, reason), datasets in grouped.items():
+        named = [name for name in datasets if name]
+        shown = named[0] if len(named) == 1 else f"{len(named)} datasets" if named else ""
+        where = " on ".join(part for part in (model, shown) if part)
+        console.print(f"[red]failed[/] {escape(where)}: {escape(reason)}", highlight=False, soft_wrap=True)
 
 
 class Reporter:
@@ -102,9 +115,10 @@ class Reporter:
         elif event.kind == "done":
             self.tally.done.append((event.model, event.dataset))
         elif event.kind == "failed":
+            is_new = all((event.model, event.text) != (model, text) for model, _, text in self.tally.failed)
             self.tally.failed.append((event.model, event.dataset, event.text))
-            where = " on ".join(part for part in (event.model, event.dataset) if part)
-            self.console.print(f"[red]failed[/] {escape(where)}: {escape(event.text)}", highlight=False, soft_wrap=True)
+            if is_new:  # weights that cannot be loaded fail on every dataset: once is enough
+                print_failures([self.tally.failed[-1]], self.console)
         elif event.kind == "rates":
             text = f"{event.dataset}: {_few(event.model)}: {event.text}"
             self.console.print(escape(text), highlight=False, soft_wrap=True, style="dim")

@@ -19,10 +19,11 @@ from rich.table import Table
 
 from cache_schema.cluster import connected
 from cache_schema.errors import CloserlookError, UserError, nearest
-from extract.datasets import DatasetSpec, read_datasets_toml, resolve, spec_from_table
+from extract.datasets import DatasetSpec, read_datasets_toml, spec_from_table
 from extract.datasets.base import Dataset
 from extract.options import RunOptions, shard_of
 from extract.plan import MISSING, SEALED, SKIPPED, Job, Plan, make_plan, with_class_spaces
+from extract.progress import print_failures
 from extract.study import Study, read_study
 
 if TYPE_CHECKING:
@@ -209,12 +210,10 @@ def _prepare(specs: Sequence[ModelSpec], failed: list[tuple[str, str, str]]) -> 
 
 
 def _resolve(specs: Sequence[DatasetSpec], failed: list[tuple[str, str, str]]) -> list[Dataset]:
-    datasets = []
-    for spec in specs:
-        try:
-            datasets.append(resolve(spec))
-        except CloserlookError as error:
-            failed.append(("", spec.name, str(error)))
+    from extract.datasets.borrowing import resolve_all
+
+    datasets, reasons = resolve_all(specs)
+    failed += [("", name, reason) for name, reason in reasons.items()]
     return datasets
 
 
@@ -372,10 +371,3 @@ def _some(names: Sequence[str]) -> str:
     if len(names) <= 3:
         return ", ".join(names)
     return f"{len(names)} models ({', '.join(names[:2])} ...)"
-
-
-def print_failures(failed: Sequence[tuple[str, str, str]], console: Console) -> None:
-    """Print (model, dataset, reason) of what failed, a line each."""
-    for model, dataset, reason in failed:
-        where = " on ".join(part for part in (model, dataset) if part)
-        console.print(f"[red]failed[/] {escape(where)}: {escape(reason)}", highlight=False, soft_wrap=True)

@@ -27,7 +27,8 @@ def run(args: argparse.Namespace) -> int:
     from extract.commands.listing import Column, Row, print_rows, wide_console
     from extract.estimate import count_states, estimate, open_if_there
     from extract.plan import MISSING, SEALED, SKIPPED
-    from extract.session import plan_of, print_failures
+    from extract.progress import print_failures
+    from extract.session import plan_of
 
     if args.rate is not None and not args.rate > 0:
         raise UserError(f"--rate takes images a second, more than 0; not {args.rate:g}")

@@ -27,6 +27,7 @@ def run(args: argparse.Namespace) -> int:
     from rich.markup import escape
 
     import cache_schema
+    from extract.progress import print_failures
 
     cache = cache_schema.open_cache(args.cache)
     datasets, states = states_of(cache)
@@ -37,9 +38,7 @@ def run(args: argparse.Namespace) -> int:
     if states:
         console.print(_matrix(datasets, states))
     failures = cache.failures()
-    for failure in sorted(failures, key=lambda f: (f.model, f.dataset)):
-        where = f"{failure.model} on {failure.dataset}" if failure.dataset else failure.model
-        console.print(f"[red]failed[/] {escape(where)}: {escape(failure.reason)}")
+    print_failures(sorted((f.model, f.dataset, f.reason) for f in failures), console)
     refused = cache.refused()
     for store in refused:
         console.print(f"[red]unusable[/] {escape(store.path.name)}: {escape(store.reason)}")

@@ -22,6 +22,9 @@ from extract.datasets.listing import safe_relative
 PATH, LABEL = "path", "label"
 FILE_NAME = "file_name"
 """What the path is called in a Hugging Face image folder's ``metadata.csv``; taken where there is no ``path``."""
+PATH_NAMES = (FILE_NAME, "filename", "file", "filepath", "file_path", "image_path", "image", "img", "image_id")
+LABEL_NAMES = ("class", "target", "class_name", "category", "wnid")
+"""Other names of the two columns, in this order; capitals do not count. Taken where the column itself is not there."""
 METADATA = tuple(f"metadata.{suffix}" for suffix in ("csv", "jsonl", "parquet"))
 
 
@@ -68,6 +71,19 @@ def read_table(path: Path) -> pl.DataFrame:
         raise UserError(f"{path} cannot be read: {str(error).splitlines()[0]}") from None
 
 
+def read_labelled(path: Path) -> pl.DataFrame:
+    """Return a manifest whose columns ``path`` and ``label`` are called so, where it has them by another name."""
+    table = read_table(path)
+    for wanted, others in ((PATH, PATH_NAMES), (LABEL, LABEL_NAMES)):
+        if wanted in table.columns:
+            continue
+        by_lower = {name.lower(): name for name in table.columns}
+        given = next((by_lower[name] for name in (wanted, *others) if name in by_lower), None)
+        if given is not None:
+            table = table.rename({given: wanted})
+    return table
+
+
 def read_manifest(
     path: Path,
     root: Path,
@@ -82,8 +98,9 @@ def read_manifest(
     Parameters
     ----------
     path
-        Table with a column ``path`` (relative to ``root``), perhaps ``label`` (index, WordNet id or class
-        name; empty for none), and any further columns, which become per-image metadata.
+        Table with a column ``path`` (relative to ``root``), perhaps ``label`` (index, WordNet id or class name; empty
+        for none), and any further columns, which become per-image metadata. Usual other names of the two are known
+        (`PATH_NAMES`, `LABEL_NAMES`).
     root
         Folder of the images.
     space
@@ -107,13 +124,14 @@ def read_manifest(
         A column is missing, a path leaves ``root`` or is named twice, a label is unknown, or no file is there
         at all.
     """
-    table = read_table(path)
-    if FILE_NAME in table.columns and PATH not in table.columns:
-        table = table.rename({FILE_NAME: PATH})
+    table = read_labelled(path)
     for column in (PATH, *([captions] if captions else [])):
         if column not in table.columns:
             there = ", ".join(table.columns)
-            raise UserError(f"{path}: no column {column!r} among {there}{nearest(column, table.columns)}")
+            mend = nearest(column, table.columns)
+            if column == PATH and not mend:
+                mend = f", nor {', '.join(PATH_NAMES)}"
+            raise UserError(f"{path}: no column {column!r} among {there}{mend}")
     if table.height == 0:
         raise UserError(f"{path} has no rows")
     written = table.get_column(PATH).cast(pl.String).fill_null("").to_list()

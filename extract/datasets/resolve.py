@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from cache_schema.errors import UserError
 from cache_schema.records import UNKNOWN, DatasetCard
-from extract.class_spaces import ClassSpace
+from extract.class_spaces import BUILT_IN, ClassSpace
 from extract.datasets.base import NO_LABEL, ChosenRows, Dataset, ImageSource, manifest_digest
 from extract.datasets.folder import Rows, class_folder_names, read_class_folders, read_flat
 from extract.datasets.labels import label_map
@@ -102,9 +102,9 @@ def _labelled_by_folder(spec: DatasetSpec, rows: Rows) -> tuple[ClassSpace | Non
 def _manifest_space(spec: DatasetSpec, manifest: Path) -> ClassSpace | None:
     if spec.classes and spec.classes != "folders":
         return _space(spec, ())
-    from extract.datasets.manifest import LABEL, read_table
+    from extract.datasets.manifest import LABEL, read_labelled
 
-    table = read_table(manifest)
+    table = read_labelled(manifest)
     if LABEL not in table.columns:
         return None
     values = {str(value).strip() for value in table.get_column(LABEL).drop_nulls().unique().to_list()} - {
@@ -122,7 +122,7 @@ def _from_folder(spec: DatasetSpec) -> Dataset:
         return build(spec, rows, _space(spec, ()) if spec.classes else None, metadata=folder_column(rows))
     space = _space(spec, class_folder_names(listed, spec.path))
     # A space made of the folder names is read by them, even where a name looks like a number or a WordNet id.
-    kind = "name" if spec.classes == "folders" else spec.labels
+    kind = ("wnid" if space.wnids else "name") if spec.classes == "folders" else spec.labels
     return build(spec, read_class_folders(spec.path, space, kind, listed=listed), space)
 
 
@@ -209,7 +209,7 @@ def build(
         id=spec.name,
         role=role,
         class_space=space.id if space is not None else "",
-        class_names=space.names if space is not None and space.wnids is None else (),
+        class_names=space.names if space is not None and space.id not in BUILT_IN else (),
         n_classes=(len(class_map) if class_map is not None else len(space.names))
         if space is not None and labelled
         else None,

@@ -19,12 +19,19 @@ def own_space(names: Sequence[str], name: str = "") -> ClassSpace:
     Parameters
     ----------
     names
-        Class names by index.
+        Class names by index. Where all of them are WordNet ids of ImageNet-1k, they become the classes' ids, and
+        ImageNet's names their names.
     name
         Name of the space, if it has one.
     """
-    unnamed = ClassSpace("unnamed", tuple(names))
-    return ClassSpace(name or content_name(unnamed), unnamed.names)
+    wnids = None
+    if all(map(looks_like_wnid, names)):
+        imagenet = class_space(IMAGENET_1K)
+        found = by_wnid(names, imagenet)
+        if len(found) == len(names):  # a prompt wants "tench", not "n01440764"
+            names, wnids = [imagenet.names[found[wnid]] for wnid in names], tuple(names)
+    unnamed = ClassSpace("unnamed", tuple(names), wnids)
+    return ClassSpace(name or content_name(unnamed), unnamed.names, wnids)
 
 
 def content_name(space: ClassSpace) -> str:
@@ -33,14 +40,14 @@ def content_name(space: ClassSpace) -> str:
 
 
 def space_for(
-    classes: str | Sequence[str], names: Collection[str], *, class_space_name: str = "", where: str = ""
+    classes: str | Sequence[str] | ClassSpace, names: Collection[str], *, class_space_name: str = "", where: str = ""
 ) -> ClassSpace:
     """Return the class space that a dataset's ``classes`` key stands for.
 
     Parameters
     ----------
     classes
-        ``imagenet-1k``, ``folders``, a list of names, a ``.txt`` file, or empty: decided from ``names``.
+        ``imagenet-1k``, ``folders``, a list of names, a ``.txt`` file, a class space, or empty: decided from ``names``.
     names
         The dataset's folder names, or the values of its label column.
     class_space_name
@@ -53,6 +60,8 @@ def space_for(
     UserError
         ``classes`` is none of these, or ``names`` do not decide.
     """
+    if isinstance(classes, ClassSpace):
+        return classes
     if not isinstance(classes, str):
         return own_space(classes, class_space_name)
     if classes.endswith(".txt"):
@@ -64,7 +73,7 @@ def space_for(
     if classes:
         known = (*BUILT_IN, FOLDERS)
         raise UserError(
-            f"{where}: classes = {classes!r} is neither {' nor '.join(known)}, a list, nor a .txt file"
+            f"{where}: classes = {classes!r} is neither {' nor '.join(known)}, a list, a .txt file, nor another dataset"
             f"{nearest(classes, known)}"
         )
     return _decide(sorted(set(names)), class_space_name, where)

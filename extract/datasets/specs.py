@@ -12,6 +12,7 @@ from typing import Any
 
 from cache_schema.errors import UserError, nearest
 from cache_schema.records import ROLES
+from extract.class_spaces import ClassSpace
 from extract.datasets.labels import LABEL_KINDS
 
 READERS = ("auto", "files", "webdataset", "huggingface")
@@ -40,9 +41,9 @@ class DatasetSpec:
     distance
         ``near`` or ``far``, for OOD sets.
     classes
-        ``imagenet-1k``; ``folders`` (the folder names, sorted); a list of names; or a text file with one name
-        a line. Unsaid: ``imagenet-1k`` where all folder names are its WordNet ids or its names, or are the
-        numbers 0 to 999; else the folder names.
+        ``imagenet-1k``; ``folders`` (the folder names, sorted); a list of names; a text file with one name a line; or
+        the name of another dataset of the run, whose classes they are. Unsaid: ``imagenet-1k`` where all folder names
+        are its WordNet ids or its names, or are the numbers 0 to 999; else the folder names.
     class_space
         Name of the class space. Unsaid: derived from the class names, equal for equal lists.
     labels
@@ -82,7 +83,7 @@ class DatasetSpec:
     role: str = ""
     shift_of: str = ""
     distance: str = ""
-    classes: str | tuple[str, ...] = ""
+    classes: str | tuple[str, ...] | ClassSpace = ""
     class_space: str = ""
     labels: str = "auto"
     class_mask: tuple[str | int, ...] | None = None

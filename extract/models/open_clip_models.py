@@ -7,6 +7,7 @@ from __future__ import annotations
 import functools
 import json
 import logging
+import pickle
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -34,6 +35,7 @@ from extract.models.base import (
     WeightsUnavailable,
 )
 from extract.models.cards import model_card
+from extract.models.checkpoints import fitting_state
 from extract.models.open_clip_configs import quick_gelu_mismatch
 from extract.models.pixels import Normalizer, body_precision, check_precision, true_float32
 from extract.models.projection import float32_projection
@@ -118,7 +120,15 @@ def _construct(spec: ModelSpec, source: configs.Source) -> Any:
 
 def _fill(spec: ModelSpec, model: Any, weights: Path) -> None:
     """Load the weights of a file into a model; every parameter must be in it."""
-    open_clip.load_checkpoint(model, str(weights), strict=True, weights_only=True)
+    try:
+        open_clip.load_checkpoint(model, str(weights), strict=True, weights_only=True)
+    except (RuntimeError, KeyError, AttributeError, TypeError, pickle.UnpicklingError):
+        if weights.suffix in (".npz", ".npy"):
+            raise
+        # A training checkpoint whose wrapping open_clip does not know.
+        own = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+        average = spec.flag("ema") is not False
+        model.load_state_dict(fitting_state(spec.name, weights, own, average=average), strict=True)
     if model.logit_bias is not None and not model.logit_bias.any():
         # open_clip fills in a zero where the file has none.
         raise UserError(

@@ -35,6 +35,7 @@ from extract.models.base import (
     WeightsUnavailable,
 )
 from extract.models.cards import model_card
+from extract.models.checkpoints import fitting_state
 from extract.models.meta import filled_from_meta, fits
 from extract.models.pixels import Normalizer, body_precision, check_precision, true_float32
 from extract.models.weights import checkpoint_file, explaining, file_digest, known_digest
@@ -113,15 +114,16 @@ def _overrides(spec: ModelSpec) -> dict[str, Any]:
     return {key: value for key, value in overrides.items() if value is not None}
 
 
-def _n_classes(spec: ModelSpec, source: Source, weights: Path | None) -> int:
+def _n_classes(spec: ModelSpec, source: Source, weights: Path | None) -> tuple[int, bool]:
+    """Return the number of classes, and whether it is told rather than guessed from the architecture's default."""
     if (stated := spec.number("num_classes")) is not None:
-        return stated
+        return stated, True
     if spec.checkpoint is not None and weights is not None:
         with explaining(spec.id, "", weights):
             width = timm_weights.classifier_width(weights, source.config.get("classifier"))
         if width is not None:
-            return width
-    return int(source.config.get("num_classes", 1000))
+            return width, True
+    return int(source.config.get("num_classes", 1000)), spec.checkpoint is None
 
 
 def _class_space(spec: ModelSpec, n_classes: int) -> str:
@@ -148,9 +150,11 @@ def prepare(spec: ModelSpec) -> Prepared:
     if weights is None and not random and not timm_weights.has_source(spec, source.config):
         raise WeightsUnavailable(f"{spec.where}: {spec.name} has no published weights: give checkpoint=FILE")
     digest = known_digest(weights) if weights else f"random-{spec.number('seed') or 0}" if random else ""
-    n_classes = _n_classes(spec, source, weights)
+    n_classes, is_told = _n_classes(spec, source, weights)
     published = spec.checkpoint is None and not random
     extra = {"n_classes": n_classes, "architecture": source.architecture}
+    if not is_told:
+        extra["n_classes_guessed"] = True
     if weights is None and random:
         extra["random_weights"] = True
     if spec.checkpoint is not None:
@@ -214,7 +218,8 @@ def _module(prepared: Prepared, weights: Path | None) -> Any:
         return create()
     foreign = weights.suffix in (".npz", ".npy")
     if not foreign:
-        state = read_state_dict(str(weights))
+        average = spec.flag("ema") is not False
+        state = read_state_dict(str(weights), use_ema=average)
         if (quick := filled_from_meta(create, state)) is not None:
             return quick
         model = create()
@@ -223,12 +228,25 @@ def _module(prepared: Prepared, weights: Path | None) -> Any:
             return model
         del state
     overlay = {"file": str(weights), "num_classes": n_classes, "custom_load": foreign}
-    with _missing_keys() as missing:
-        model = timm.create_model(
-            source.architecture, pretrained=True, pretrained_cfg=config, pretrained_cfg_overlay=overlay, **arguments
-        )
+    try:
+        with _missing_keys() as missing:
+            model = timm.create_model(
+                source.architecture, pretrained=True, pretrained_cfg=config, pretrained_cfg_overlay=overlay, **arguments
+            )
+    except (RuntimeError, KeyError, AttributeError, TypeError):
+        if foreign:
+            raise
+        return _unwrapped(prepared, create(), weights)
     if missing:
         raise UserError(f"{spec.id}: {weights} does not hold all weights of {source.architecture}: {missing[0][:200]}")
+    return model
+
+
+def _unwrapped(prepared: Prepared, model: Any, weights: Path) -> Any:
+    """Fill a model from a training checkpoint whose wrapping timm does not know, or say what does not fit."""
+    own = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    average = prepared.spec.flag("ema") is not False
+    model.load_state_dict(fitting_state(prepared.card.name, weights, own, average=average), strict=True)
     return model
 
 

@@ -4,7 +4,6 @@ holds.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from safetensors import safe_open
 
 from cache_schema.errors import UserError
 from extract.model_list import ModelSpec
+from extract.models.checkpoints import nested_tensors, torch_file
 from extract.models.weights import cached_on_hub, fetched_from_hub
 
 HUB_FILES = ("model.safetensors", "pytorch_model.bin")
@@ -102,26 +102,15 @@ def shapes(path: Path) -> dict[str, tuple[int, ...]]:
         with safe_open(str(path), framework="pt") as file:
             found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118  # no mapping
     else:
-        content = _torch_file(path)
-        for wrapper in _WRAPPERS:
-            if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
-                content = content[wrapper]
-                break
+        tables = list(nested_tensors(torch_file(path)))
+        known = [tensors for wrapper in _WRAPPERS for keys, tensors in tables if keys == (wrapper,)]
+        # Wrappers that timm does not know come after those it does; see `checkpoints.fitting_state`.
         found = {
-            name: tuple(value.shape) for name, value in content.items() if isinstance(value, torch.Tensor)
+            name: tuple(value.shape)
+            for tensors in (known or [tensors for _, tensors in tables])[::-1]
+            for name, value in tensors.items()
         }
     return {_bare(name): shape for name, shape in found.items()}
-
-
-def _torch_file(path: Path) -> Any:
-    with torch.serialization.safe_globals([argparse.Namespace]):
-        try:
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        except RuntimeError as error:
-            # Files from before torch 1.6 cannot be mapped into memory.
-            if "mmap" not in str(error):
-                raise
-            return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def _bare(name: str) -> str:
@@ -138,4 +127,11 @@ def classifier_width(path: Path, classifier: str | Sequence[str] | None) -> int 
         return None
     names = (classifier,) if isinstance(classifier, str) else tuple(classifier)
     held = shapes(path)
-    return next((held[f"{name}.weight"][0] for name in names if f"{name}.weight" in held), None)
+    for name in names:
+        if shape := held.get(f"{name}.weight"):
+            return shape[0]
+        # Under a prefix of a training framework (Lightning's "model.") the width is told if only one is there.
+        widths = {shape[0] for key, shape in held.items() if key.endswith(f".{name}.weight") and shape}
+        if len(widths) == 1:
+            return widths.pop()
+    return None

@@ -118,6 +118,26 @@ def fetched_from_hub(repository: str, files: Sequence[str], revision: str | None
     raise missing
 
 
+_BEGINNINGS = (b"PK", b"\x80", b"\x1f\x8b")
+"""First bytes of what ``torch.save`` writes, now and before 1.6, and of a zipped one."""
+
+
+def _unreadable(path: Path | None) -> str:
+    """Return why a file that is no plain set of tensors cannot be read."""
+    start = b""
+    with contextlib.suppress(OSError):
+        if path is not None:
+            with path.open("rb") as file:
+                start = file.read(40)
+    if path is not None and not start.startswith(_BEGINNINGS):
+        if start.startswith(b"version https://git-lfs"):
+            return "it is a pointer of git-lfs, not the weights: run 'git lfs pull' where it was cloned"
+        return f"it is no weight file, it begins with {start[:24].decode('latin-1')!r}"
+    return (
+        "it holds more than tensors, which only code could read; save model.state_dict() alone, or as .safetensors"
+    )
+
+
 _LIBRARY_ERRORS = (
     RuntimeError, KeyError, ValueError, TypeError, OSError, EOFError, AssertionError, AttributeError,
     pickle.UnpicklingError,
@@ -143,13 +163,17 @@ def explaining(model: str, source: str, path: Path | None) -> Iterator[None]:
 
     try:
         yield
-    except UserError:
+    except WeightsUnavailable:
         raise
+    except UserError as error:
+        if str(error).startswith(f"{model}: "):
+            raise
+        raise UserError(f"{model}: {error}") from error
     except (*_LIBRARY_ERRORS, SafetensorError, EntryNotFoundError, HfHubHTTPError) as error:
         reason = " ".join(str(error).split())
         reason = reason if len(reason) < 300 else reason[:297] + "..."
         if isinstance(error, pickle.UnpicklingError) or "weights_only" in reason:
-            reason = "it holds more than tensors, which only code could read; save it as .safetensors"
+            reason = _unreadable(path)
         if path is not None:
             raise UserError(
                 f"{model}: the weights in {path} do not fit or cannot be read safely: {reason}"

@@ -297,6 +297,18 @@ def test_manifest_labels_by_wnid_name_and_index(tmp_path: Path, values: list[obj
     assert found.card.role == "id"
 
 
+@pytest.mark.parametrize("path", ["file_name", "filename", "Image", "image_path", "path"])
+@pytest.mark.parametrize("label", ["label", "class", "Target", "wnid"])
+def test_manifest_columns_by_their_usual_names(tmp_path: Path, path: str, label: str) -> None:
+    root = touch(tmp_path / "images", "b.png", "a.png")
+    (tmp_path / "m.csv").write_text(f"{path},{label}\nb.png,n01440764\na.png,n01443537\n")
+    dataset = resolve(spec(root, manifest=tmp_path / "m.csv"))
+    assert (dataset.image_ids, dataset.labels.tolist()) == (("a.png", "b.png"), [1, 0])
+    (tmp_path / "m.csv").write_text("where,what\nb.png,n01440764\n")
+    with pytest.raises(UserError, match=r"no column 'path' among where, what, nor file_name, filename"):
+        resolve(spec(root, manifest=tmp_path / "m.csv"))
+
+
 def test_manifest_missing_files(tmp_path: Path) -> None:
     touch(tmp_path, "a.jpg")
     pl.DataFrame({"path": ["a.jpg", "gone.jpg"]}).write_csv(tmp_path / "m.csv")

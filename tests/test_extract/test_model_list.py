@@ -47,6 +47,16 @@ def test_grammar(tmp_path: Path) -> None:
     assert len({first, second, third}) == 3
 
 
+def test_a_comment_follows_a_space(tmp_path: Path) -> None:
+    (tmp_path / "models.txt").write_text(
+        "timm:test_vit checkpoint=run#7/w.pth id=vit#7 classes=pets  # the seventh\n"
+        "timm:test_resnet id='a # b'# glued to the quotation\n".replace("'#", "' #")
+    )
+    first, second = read_model_list(tmp_path / "models.txt")
+    assert (first.id, first.checkpoint, first.options["classes"]) == ("vit#7", tmp_path / "run#7" / "w.pth", "pets")
+    assert second.id == "a # b"
+
+
 def test_paths_are_relative_to_the_list(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir("/")
     (tmp_path / "deep").mkdir()

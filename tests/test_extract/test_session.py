@@ -133,7 +133,9 @@ def test_what_fails_is_told_and_the_rest_goes_on(study: Path, run_extract, monke
     rows = {line.split()[0]: line.split()[1:] for line in status.stdout.splitlines() if line[:1] not in ("", " ")}
     assert rows["test_vit"] == rows["test_efficientnet"] == ["●", "●"]
     assert rows["torn"] == ["✗", "✗"]
-    assert "failed torn" in status.stdout
+    assert status.stdout.count("failed torn on 2 datasets: ") == 1
+    assert done.stderr.count("failed torn on pets: ") == 1  # while it runs
+    assert done.stderr.count("failed torn on 2 datasets: ") == 1  # in the end
 
 
 def test_own_classes_are_named_by_a_dataset_or_a_file(study: Path, run_extract) -> None:
@@ -153,6 +155,49 @@ def test_own_classes_are_named_by_a_dataset_or_a_file(study: Path, run_extract) 
     assert "skipped other on mine: it classifies into 3-classes-" in done.stderr
     (study / "own.txt").write_text(f"{model}x num_classes=4 classes=names.txt".replace("num_classes=3 ", ""))
     assert "names 3 classes, x answers in 4" in run_extract(*words, cwd=study, code=2).stderr
+
+
+def test_a_head_of_the_wrong_width_is_skipped_before_anything_runs(study: Path, run_extract) -> None:
+    folder = Path((study / "datasets.toml").read_text().split('"')[1])
+    (study / "own.txt").write_text("timm:test_vit allow_random=yes num_classes=3 input_size=64 id=m classes=few\n")
+    few = study / "few"  # three of ImageNet's thousand
+    few.mkdir()
+    for wnid, name in {"n01440764": "cat", "n02123045": "dog", "n02119022": "fox"}.items():
+        (few / wnid).symlink_to(folder / name)
+    words = ["--model-list", "own.txt", "--cache", "cache", "--workers", 0]
+    done = run_extract(*words, "--dataset", f"few={few}", cwd=study)
+    assert "its head has 3 outputs, the 1000 classes of few are imagenet-1k" in done.stderr
+    assert 'say classes = "folders" in the table of few' in done.stderr
+    (study / "few.toml").write_text(f'[few]\npath = "{few}"\nclasses = "folders"\n')
+    assert "1 done" in run_extract(*words, "--datasets", "few.toml", cwd=study).stderr
+    (store,) = cache_schema.open_cache(study / "cache").stores("predictions")
+    assert store.dataset.class_names == ("tench", "red fox", "tabby cat")
+
+
+def test_datasets_share_classes_by_name(study: Path, run_extract) -> None:
+    folder = (study / "datasets.toml").read_text().split('"')[1]
+    (study / "other").mkdir()
+    (study / "other" / "zebra").symlink_to(f"{folder}/cat")
+    toml = f'[pets]\npath = "{folder}"\n[cats]\npath = "{folder}"\nrole = "shift"\nclasses = "pets"\n'
+    toml += 'manifest = "cats.csv"\n'
+    toml += '[zoo]\npath = "other"\n[ood]\npath = "other"\nrole = "ood"\n'
+    image = next(Path(folder, "dog").iterdir()).name
+    (study / "cats.csv").write_text(f"Filename,class\ndog/{image},dog\n")
+    (study / "both.toml").write_text(toml)
+    (study / "own.txt").write_text("timm:test_vit allow_random=yes num_classes=3 input_size=64 id=m classes=pets\n")
+    words = ["--model-list", "own.txt", "--datasets", "both.toml", "--cache", "cache", "--workers", 0]
+    told = run_extract(*words, cwd=study, code=2).stderr
+    assert 'whose classes its logits are to be of, classes = "pets" or classes = "zoo" in its table' in told
+    (study / "both.toml").write_text(toml + 'classes = "pets"\n')
+    assert "3 done" in run_extract(*words, cwd=study).stderr
+    stores = cache_schema.open_cache(study / "cache").stores("predictions")
+    cards = {store.dataset.id: store.dataset for store in stores}
+    assert {cards[name].class_names for name in ("pets", "cats", "ood")} == {("cat", "dog", "fox")}
+    assert cards["ood"].role == "ood"
+    (study / "both.toml").write_text(toml.replace('"pets"', '"ood"') + 'classes = "zoo"\n')
+    told = run_extract(*words, cwd=study, code=1).stderr
+    assert "failed cats: " in told
+    assert "classes = 'ood': that dataset cannot be read, or takes its classes from another itself" in told
 
 
 def test_what_was_sealed_counts_as_such_on_a_machine_that_never_hashed_the_weights(

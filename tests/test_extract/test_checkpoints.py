@@ -1,0 +1,171 @@
+"""Training checkpoints as people have them: wrapped, prefixed, averaged, twice in one file, or something else."""
+
+from __future__ import annotations
+
+import json
+from argparse import Namespace
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import pytest
+import timm
+import torch
+from huggingface_hub import constants
+from safetensors.torch import save_file
+
+from cache_schema.errors import UserError
+from extract.model_list import parse_line
+from extract.models import load, prepare
+
+State = dict[str, torch.Tensor]
+CLIP = {
+    "embed_dim": 24,
+    "vision_cfg": {"image_size": 32, "layers": 1, "width": 64, "head_width": 32, "patch_size": 16},
+    "text_cfg": {"context_length": 16, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1},
+}
+
+
+@pytest.fixture(autouse=True)
+def _own_caches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+
+
+def _model(seed: int, n_classes: int = 5) -> Any:
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return timm.create_model("test_resnet", num_classes=n_classes).eval()
+
+
+@pytest.fixture(scope="module")
+def weights() -> State:
+    return _model(1).state_dict()
+
+
+@pytest.fixture(scope="module")
+def average() -> State:
+    return _model(2).state_dict()
+
+
+def under(prefix: str, state: State) -> State:
+    return {prefix + name: value for name, value in state.items()}
+
+
+WRAPPINGS: dict[str, Callable[[State], Any]] = {
+    "plain": lambda s: s,
+    "data parallel": lambda s: {"state_dict": under("module.", s), "epoch": 3, "optimizer": {"lr": 0.1}},
+    "tutorial": lambda s: {"model_state_dict": s, "optimizer_state_dict": {"param_groups": []}, "epoch": 3},
+    "lightning": lambda s: {
+        "state_dict": {**under("model.", s), "criterion.weight": torch.ones(5)},
+        "pytorch-lightning_version": "2.4",
+    },
+    "lightning and compiled": lambda s: {"state_dict": under("model._orig_mod.", s)},
+    "net": lambda s: {"net": s, "acc": 91.3, "args": Namespace(lr=0.1)},
+    "deep": lambda s: {"algorithm": {"networks": {"classifier": under("module.", s)}}},
+}
+
+
+@pytest.mark.parametrize("wrapping", WRAPPINGS)
+def test_weights_are_found_however_they_were_saved(wrapping: str, tmp_path: Path, weights: State) -> None:
+    torch.save(WRAPPINGS[wrapping](weights), tmp_path / "w.pth")
+    model = opened(f"timm:test_resnet checkpoint={tmp_path / 'w.pth'} id=mine classes=x")
+    assert model.card.extra["n_classes"] == 5
+    same(model.module, weights)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [("state_dict", "state_dict_ema"), ("model", "model_ema"), ("model_state_dict", "ema_state_dict"), ("net", "ema")],
+)
+def test_an_average_is_taken_unless_the_line_says_no(
+    names: tuple[str, str], tmp_path: Path, weights: State, average: State
+) -> None:
+    torch.save({names[0]: weights, names[1]: under("module.", average)}, tmp_path / "w.pth")
+    line = f"timm:test_resnet checkpoint={tmp_path / 'w.pth'} id=mine classes=x"
+    same(opened(line).module, average)
+    same(opened(f"{line} ema=yes").module, average)
+    same(opened(f"{line} ema=no").module, weights)
+
+
+def test_the_choice_is_part_of_the_stores_identity(tmp_path: Path, weights: State) -> None:
+    from extract.plan import _architecture
+
+    torch.save({"model": weights, "model_ema": weights}, tmp_path / "w.pth")
+    line = f"timm:test_resnet checkpoint={tmp_path / 'w.pth'} id=mine classes=x"
+    plain, other = (prepare(parse_line(text, "models.txt:1")[0]) for text in (line, f"{line} ema=no"))
+    assert _architecture(plain) != _architecture(other)
+
+
+def test_two_sets_of_weights_are_asked_about(tmp_path: Path, weights: State, average: State) -> None:
+    torch.save({"state_dict": {**under("student.", weights), **under("teacher.", average)}}, tmp_path / "w.pth")
+    with pytest.raises(UserError, match=r"several sets.*student, .*teacher\): save one of them alone"):
+        opened(f"timm:test_resnet checkpoint={tmp_path / 'w.pth'} id=mine num_classes=5")
+
+
+CONTENTS: dict[str, tuple[Callable[[State], Any], str]] = {
+    "backbone": (
+        lambda s: {k: v for k, v in s.items() if not k.startswith("fc.")},
+        r"2 of 92 tensors are missing \(fc\.weight, fc\.bias\); a backbone without its classifier",
+    ),
+    "other width": (
+        lambda s: {**s, "fc.weight": torch.zeros(5, 9)},
+        r"1 have other shapes \(fc\.weight is \(5, 9\) there",
+    ),
+    "another model": (
+        lambda s: timm.create_model("test_vit", num_classes=5).state_dict(),
+        r"none of its 80 tensors \(cls_token, pos_embed \.\.\.\) .* of another architecture\?",
+    ),
+    "no tensors": (lambda s: {"epoch": 3, "note": "none"}, "it holds no tensors but epoch, note"),
+}
+
+
+@pytest.mark.parametrize("content", CONTENTS)
+def test_what_does_not_fit_is_said_in_one_line(content: str, tmp_path: Path, weights: State) -> None:
+    build, says = CONTENTS[content]
+    torch.save(build(weights), tmp_path / "w.pth")
+    with pytest.raises(UserError, match=says) as caught:
+        opened(f"timm:test_resnet checkpoint={tmp_path / 'w.pth'} id=mine num_classes=5")
+    assert str(caught.value).startswith("mine: ")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "pointer of git-lfs.*git lfs pull"),
+        ("<html>404</html>", r"no weight file, it begins with '<html>404"),
+    ],
+)
+def test_a_file_that_is_no_checkpoint(text: str, says: str, tmp_path: Path) -> None:
+    (tmp_path / "w.pth").write_text(text)
+    with pytest.raises(UserError, match=says):
+        opened(f"timm:test_resnet checkpoint={tmp_path / 'w.pth'}")
+
+
+@pytest.mark.parametrize("wrapping", WRAPPINGS)
+def test_open_clip_weights_are_found_too(wrapping: str, tmp_path: Path) -> None:
+    (tmp_path / "clip.json").write_text(json.dumps(CLIP))
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        state = open_clip.CLIP(**CLIP).state_dict()
+    state["logit_scale"] = torch.tensor(3.0)
+    torch.save(WRAPPINGS[wrapping](state), tmp_path / "w.pt")
+    model = opened(f"open_clip:mine config={tmp_path / 'clip.json'} checkpoint={tmp_path / 'w.pt'}")
+    same(model.module, state)
+
+
+def test_a_safetensors_file_with_a_prefix(tmp_path: Path, weights: State) -> None:
+    save_file(under("model.", weights), tmp_path / "w.safetensors")
+    same(opened(f"timm:test_resnet checkpoint={tmp_path / 'w.safetensors'} classes=x").module, weights)
+
+
+def opened(line: str) -> Any:
+    return load(prepare(parse_line(line, "models.txt:1")[0]))
+
+
+def same(module: Any, state: State) -> None:
+    own = module.state_dict()
+    assert own.keys() == state.keys()
+    assert all(torch.equal(own[name], state[name]) for name in state)
