@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from analyze.quantities import Quantity, id_dataset_of, joined, values
 from analyze.results import conform, read_results
-from analyze.selection import Where, select
+from analyze.results.quantities import Quantity, id_dataset_of, joined, values
+from analyze.results.selection import Where, select
+from analyze.results.titles import dataset_title, metric_title
 from analyze.tables import Table, build_tables
 from analyze.tables.writers import to_html, to_markdown
-from analyze.titles import dataset_title, metric_title
 from analyze.trends import natural_scale
 from analyze.trends.correlations import Correlation, correlation
 from analyze.trends.fits import Line, fit_line

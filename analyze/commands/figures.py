@@ -101,7 +101,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _results(args: argparse.Namespace, path: str) -> pl.DataFrame:
     from analyze.results import read_results
-    from analyze.selection import parse_where, select
+    from analyze.results.selection import parse_where, select
 
     return select(read_results(path), parse_where(args.where))
 

@@ -39,8 +39,8 @@ def run(args: argparse.Namespace) -> int:
     """Run ``analyze import-results``."""
     import polars as pl
 
-    from analyze.published import join_published, read_published
     from analyze.results import read_results, write_results
+    from analyze.results.published import join_published, read_published
     from cache_schema.errors import UserError
 
     parts = []

@@ -34,7 +34,7 @@ def run(args: argparse.Namespace) -> int:
     from analyze.report.pack import pack
     from analyze.report.page import write_report
     from analyze.results import read_results
-    from analyze.selection import parse_where, select
+    from analyze.results.selection import parse_where, select
 
     source = Path(args.source)
     cache = args.source if source.is_dir() or "://" in args.source else args.cache
@@ -72,7 +72,7 @@ def _reliability(cache: str, results: pl.DataFrame) -> pl.DataFrame:
     import cache_schema
     from analyze.curves import curves
     from analyze.progress import model_progress
-    from analyze.quantities import id_dataset_of
+    from analyze.results.quantities import id_dataset_of
 
     console = Console(stderr=True)
     opened = cache_schema.open_cache(cache)

@@ -65,9 +65,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run ``analyze table``."""
-    from analyze.quantities import usual_heads
     from analyze.results import read_results
-    from analyze.selection import parse_where, select
+    from analyze.results.quantities import usual_heads
+    from analyze.results.selection import parse_where, select
     from analyze.tables import build_tables, split_names
     from analyze.tables.writers import WRITERS, print_tables
     from cache_schema.errors import UserError

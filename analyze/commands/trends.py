@@ -87,10 +87,10 @@ def run(args: argparse.Namespace) -> int:
     from rich.progress import track
 
     from analyze import trends
-    from analyze.quantities import Quantity
     from analyze.results import read_results
-    from analyze.selection import check_column, parse_where, select
-    from analyze.titles import PROPORTIONS
+    from analyze.results.quantities import Quantity
+    from analyze.results.selection import check_column, parse_where, select
+    from analyze.results.titles import PROPORTIONS
     from analyze.trends.ranks import rank_stability
     from analyze.trends.robustness import BASELINE
     from cache_schema.errors import UserError

@@ -10,8 +10,8 @@ import polars as pl
 
 from analyze.figures.axes import scatter
 from analyze.figures.frames import need, scatter_panel, shifts_of
-from analyze.quantities import Quantity, id_dataset_of
-from analyze.titles import dataset_title, metric_title
+from analyze.results.quantities import Quantity, id_dataset_of
+from analyze.results.titles import dataset_title, metric_title
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

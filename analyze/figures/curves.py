@@ -10,7 +10,7 @@ import polars as pl
 
 from analyze.figures.frames import conform_frame, need
 from analyze.figures.style import AFTER_LINE, DIAGONAL, MARKER_EDGES, TPR_95, group_colour, series_look
-from analyze.titles import dataset_title, score_title
+from analyze.results.titles import dataset_title, score_title
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

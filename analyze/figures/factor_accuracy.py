@@ -8,8 +8,8 @@ import polars as pl
 
 from analyze.figures.axes import scatter
 from analyze.figures.frames import need, scatter_panel
-from analyze.quantities import Quantity, id_dataset_of
-from analyze.titles import dataset_title, factor_title
+from analyze.results.quantities import Quantity, id_dataset_of
+from analyze.results.titles import dataset_title, factor_title
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from analyze.quantities import Quantity, joined
+from analyze.results.quantities import Quantity, joined
 from analyze.trends import MIN_MODELS, natural_scale
 from analyze.trends.fits import fit_line
 from analyze.trends.scales import transform, untransform

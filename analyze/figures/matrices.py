@@ -12,8 +12,8 @@ import polars as pl
 from analyze.figures.axes import heat_cells
 from analyze.figures.frames import conform_frame, datasets_of, need, shifts_of
 from analyze.figures.style import group_colour
-from analyze.quantities import Quantity, id_dataset_of
-from analyze.titles import dataset_title, factor_title, metric_title
+from analyze.results.quantities import Quantity, id_dataset_of
+from analyze.results.titles import dataset_title, factor_title, metric_title
 from analyze.trends import correlation_matrix
 from cache_schema.errors import UserError
 from cache_schema.records import GROUPS

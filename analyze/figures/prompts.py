@@ -9,8 +9,8 @@ import polars as pl
 
 from analyze.figures.axes import draw_lines, draw_points, set_scale
 from analyze.figures.frames import conform_frame, need
-from analyze.quantities import id_dataset_of
-from analyze.titles import metric_title
+from analyze.results.quantities import id_dataset_of
+from analyze.results.titles import metric_title
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

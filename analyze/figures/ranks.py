@@ -8,8 +8,8 @@ import polars as pl
 
 from analyze.figures.axes import draw_points
 from analyze.figures.frames import conform_frame, need, shifts_of
-from analyze.quantities import Quantity, id_dataset_of, joined
-from analyze.titles import metric_title
+from analyze.results.quantities import Quantity, id_dataset_of, joined
+from analyze.results.titles import metric_title
 from analyze.trends.ranks import rank_test
 
 if TYPE_CHECKING:

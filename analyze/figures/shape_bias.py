@@ -8,8 +8,8 @@ import polars as pl
 
 from analyze.figures.axes import draw_labels, draw_points, scatter
 from analyze.figures.frames import conform_frame, datasets_of, label_best, need, scatter_panel
-from analyze.quantities import Quantity, id_dataset_of, values
-from analyze.titles import dataset_title
+from analyze.results.quantities import Quantity, id_dataset_of, values
+from analyze.results.titles import dataset_title
 from cache_schema.records import GROUPS
 
 if TYPE_CHECKING:

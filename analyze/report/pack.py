@@ -12,9 +12,9 @@ import polars as pl
 from numpy.typing import NDArray
 
 from analyze.figures.style import GROUP_COLOURS
-from analyze.quantities import PREFERRED_HEADS, STUDY_SCORES, Quantity, id_dataset_of, quantities
 from analyze.results import VARIANT_COLUMNS
-from analyze.titles import (
+from analyze.results.quantities import PREFERRED_HEADS, STUDY_SCORES, Quantity, id_dataset_of, quantities
+from analyze.results.titles import (
     FRACTIONS,
     PROPORTIONS,
     dataset_title,

@@ -10,9 +10,9 @@ from typing import Any
 import polars as pl
 
 from analyze.results import CARD_COLUMNS
-from analyze.selection import NAME_COLUMNS, check_column, varying
+from analyze.results.selection import NAME_COLUMNS, check_column, varying
+from analyze.results.titles import FRACTIONS, metric_title, score_title
 from analyze.tables.reading_order import ORDER, in_reading_order
-from analyze.titles import FRACTIONS, metric_title, score_title
 from cache_schema.errors import UserError, nearest
 from cache_schema.records import GROUPS
 

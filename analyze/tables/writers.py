@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
+from analyze.results.titles import dataset_title, metric_title
 from analyze.tables import Cell, Column, Table
-from analyze.titles import dataset_title, metric_title
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -9,8 +9,8 @@ from typing import Any
 
 import polars as pl
 
-from analyze.quantities import Quantity, id_dataset_of, joined, quantities, values
-from analyze.titles import PROPORTIONS
+from analyze.results.quantities import Quantity, id_dataset_of, joined, quantities, values
+from analyze.results.titles import PROPORTIONS
 from analyze.trends.correlations import METHODS, correlation
 from analyze.trends.fits import fit_line
 from analyze.trends.robustness import effective_robustness, factor_effective_robustness, relative_robustness, same_line

@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 from scipy import stats
 
-from analyze.quantities import Quantity, joined
+from analyze.results.quantities import Quantity, joined
 from analyze.trends.correlations import correlation
 from cache_schema.errors import UserError
 

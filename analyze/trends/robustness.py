@@ -14,9 +14,9 @@ import numpy as np
 import polars as pl
 from numpy.typing import ArrayLike, NDArray
 
-from analyze.quantities import Quantity, id_dataset_of, joined, values
 from analyze.results import CARD_COLUMNS, conform
-from analyze.selection import Where, select
+from analyze.results.quantities import Quantity, id_dataset_of, joined, values
+from analyze.results.selection import Where, select
 from analyze.trends.fits import Line, PiecewiseLine, fit_line, fit_piecewise
 from analyze.trends.scales import transform, untransform
 from cache_schema.errors import UserError

@@ -13,7 +13,7 @@ from analyze import metrics
 from analyze.cli import main
 from analyze.curves import KINDS, curves
 from analyze.evaluate import evaluate
-from analyze.quantities import values
+from analyze.results.quantities import values
 
 
 @pytest.fixture

@@ -24,8 +24,8 @@ from analyze.figures.style import (
     figure_style,
     width_in_inches,
 )
-from analyze.quantities import values
 from analyze.results import ResultRow, conform, to_frame, write_results
+from analyze.results.quantities import values
 from cache_schema.errors import UserError
 from cache_schema.records import GROUPS
 

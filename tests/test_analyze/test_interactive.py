@@ -6,8 +6,8 @@ import polars as pl
 import pytest
 
 from analyze.interactive import Results
-from analyze.quantities import values
 from analyze.results import write_results
+from analyze.results.quantities import values
 from analyze.trends.fits import fit_line, fit_piecewise
 from analyze.trends.ranks import rank_test
 from analyze.trends.robustness import agreement_on_the_line

@@ -10,9 +10,9 @@ import pytest
 from statsmodels.stats.proportion import proportion_confint
 
 from analyze.cli import main
-from analyze.published import join_published, read_published
-from analyze.quantities import values
 from analyze.results import read_results, write_results
+from analyze.results.published import join_published, read_published
+from analyze.results.quantities import values
 from cache_schema.errors import UserError
 
 TIMM = """model,img_size,top1,top1_err,top5,top5_err,param_count,crop_pct,interpolation

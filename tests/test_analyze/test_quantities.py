@@ -5,8 +5,8 @@ from __future__ import annotations
 import polars as pl
 import pytest
 
-from analyze.quantities import Quantity, id_dataset_of, quantities, values
 from analyze.results import ResultRow, to_frame
+from analyze.results.quantities import Quantity, id_dataset_of, quantities, values
 from cache_schema.errors import UserError
 
 

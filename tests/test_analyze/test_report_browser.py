@@ -15,9 +15,9 @@ from scipy import stats
 from scipy.special import ndtri
 
 from analyze.curves import CURVE_SCHEMA
-from analyze.quantities import joined, values
 from analyze.report.pack import pack
 from analyze.report.page import write_report
+from analyze.results.quantities import joined, values
 from analyze.trends.fits import fit_line
 
 

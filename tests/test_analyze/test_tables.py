@@ -15,7 +15,8 @@ from rich.console import Console
 
 from analyze.cli import main
 from analyze.results import ResultRow, to_frame, write_results
-from analyze.selection import parse_where, select, varying
+from analyze.results.selection import parse_where, select, varying
+from analyze.results.titles import dataset_title
 from analyze.tables import build_tables
 from analyze.tables.writers import (
     escape_latex,
@@ -26,7 +27,6 @@ from analyze.tables.writers import (
     to_latex,
     to_markdown,
 )
-from analyze.titles import dataset_title
 from cache_schema.errors import UserError
 
 HOSTILE = '<script>alert("x")</script>|a_b & 50% #$ {x}~^\\ `c`\nnext'

@@ -11,8 +11,8 @@ from scipy.special import ndtr, ndtri
 import cache_schema
 from analyze import trends
 from analyze.cli import main
-from analyze.quantities import Quantity, joined, values
 from analyze.results import ResultRow, read_results, to_frame, write_results
+from analyze.results.quantities import Quantity, joined, values
 from analyze.trends import ranks, robustness
 from analyze.trends.agreement_lines import agreement_lines, lines_table
 from analyze.trends.correlations import METHODS

@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 
 import polars as pl
 
-from analyze.results import RESULT_SCHEMA, VARIANT_COLUMNS
+from analyze.results.table import RESULT_SCHEMA, VARIANT_COLUMNS
 from cache_schema.errors import UserError, nearest
 
 NAME_COLUMNS = tuple(name for name, kind in RESULT_SCHEMA.items() if kind == pl.String())

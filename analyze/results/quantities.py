@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from analyze.results import CARD_COLUMNS, VARIANT_COLUMNS
-from analyze.titles import dataset_title, factor_title, metric_title, score_title
+from analyze.results.table import CARD_COLUMNS, VARIANT_COLUMNS
+from analyze.results.titles import dataset_title, factor_title, metric_title, score_title
 from cache_schema.errors import UserError, nearest
 
 STRICT = ("calibrator", "factor")

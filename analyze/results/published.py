@@ -12,7 +12,7 @@ from typing import NamedTuple
 import polars as pl
 from scipy import stats
 
-from analyze.results import conform
+from analyze.results.table import conform
 from cache_schema.errors import UserError, nearest
 
 PUBLISHED = "published"

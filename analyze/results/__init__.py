@@ -1,0 +1,33 @@
+"""The result table, one row a number: its columns, its numbers by name, its rows by name, names for readers, tables
+that others published.
+
+Imports nothing else of ``analyze``; everything that writes, reads or shows numbers may import it.
+"""
+
+from analyze.results.table import (
+    CARD_COLUMNS,
+    KEY_COLUMNS,
+    RESULT_SCHEMA,
+    RESULT_VERSION,
+    VARIANT_COLUMNS,
+    ResultRow,
+    conform,
+    merge_results,
+    read_results,
+    to_frame,
+    write_results,
+)
+
+__all__ = [
+    "CARD_COLUMNS",
+    "KEY_COLUMNS",
+    "RESULT_SCHEMA",
+    "RESULT_VERSION",
+    "VARIANT_COLUMNS",
+    "ResultRow",
+    "conform",
+    "merge_results",
+    "read_results",
+    "to_frame",
+    "write_results",
+]
