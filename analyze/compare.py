@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analyze import metrics
+from analyze.annotations.label_sets import NO_LIKELIHOOD, OWN
 from analyze.cases import build_cases
 from analyze.class_options import class_view
 from analyze.evaluate import choose
 from analyze.intervals import PairedDifference, paired_difference
-from analyze.label_sets import NO_LIKELIHOOD, OWN
 from analyze.predictions import BLOCK_ROWS
 from analyze.settings import Settings
 from analyze.sources import LABELLED, Source, sources_of

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from analyze import label_sets
-from analyze.annotations import image_keys
+from analyze.annotations import image_keys, label_sets
 from analyze.calibrators.vector_columns import VECTOR_AGGREGATE, VectorStatistics
 from analyze.calibrators.vector_scaling import VectorFit
 from analyze.classwise import ClasswiseTable

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from analyze.label_sets import NO_LIKELIHOOD
+from analyze.annotations.label_sets import NO_LIKELIHOOD
 from cache_schema.errors import UserError, nearest
 from cache_schema.records import DatasetCard, ModelCard
 

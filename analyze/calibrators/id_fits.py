@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from analyze.annotations.label_sets import NO_LIKELIHOOD, OWN
 from analyze.calibrators.split import fit_rows
 from analyze.calibrators.temperature import TemperatureFit, fit_temperature_store
 from analyze.calibrators.vector_scaling import VectorFit, fit_vector_scaling_store
 from analyze.conformal_sets import SetQuantiles, fit_quantiles
-from analyze.label_sets import NO_LIKELIHOOD, OWN
 from analyze.settings import Settings
 from analyze.sources import Source
 from cache_schema.errors import CloserlookError, UserError

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from analyze.annotations.label_sets import parse
 from analyze.intervals import proportion_interval
-from analyze.label_sets import parse
 from analyze.suites.base import Case, Number, attempt, without
 from analyze.summaries import Summary
 from cache_schema.errors import UserError

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analyze import metrics
+from analyze.annotations.label_sets import NO_LIKELIHOOD
 from analyze.calibrators.confidence_maps import fit_confidence_map
-from analyze.label_sets import NO_LIKELIHOOD
 from analyze.ranking import Binning, CalibrationReplicates, Ranking
 from analyze.replicates import mean_replicates, smooth_replicates
 from analyze.suites.accuracy import proportion

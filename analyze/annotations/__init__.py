@@ -1,0 +1,16 @@
+"""What is known of an image beside its label: the visual factors it shows, the set of labels that are right.
+
+Imports nothing else of ``analyze``.
+"""
+
+from analyze.annotations.visual_factors import (
+    FACTORS,
+    Annotations,
+    aligned,
+    image_key,
+    image_keys,
+    of_metadata,
+    read_annotations,
+)
+
+__all__ = ["FACTORS", "Annotations", "aligned", "image_key", "image_keys", "of_metadata", "read_annotations"]
