@@ -8,7 +8,7 @@ from analyze.annotations import FACTORS
 from analyze.cli import main
 from analyze.conformal_sets import METHODS
 from analyze.settings import override, read_settings, study_defaults
-from analyze.settings_rules import NUMBERS, WORDS, WORDS_OF
+from analyze.settings.rules import NUMBERS, WORDS, WORDS_OF
 from analyze.suites.scores import SCORES
 from cache_schema.errors import UserError
 

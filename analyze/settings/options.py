@@ -13,13 +13,13 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from analyze.settings_rules import check_option
+from analyze.settings.rules import check_option
 from cache_schema.errors import UserError, nearest
 
 
 @functools.cache
 def _defaults() -> dict[str, dict[str, Any]]:
-    return tomllib.loads(files("analyze").joinpath("study_defaults.toml").read_text("utf-8"))
+    return tomllib.loads(files("analyze.settings").joinpath("study_defaults.toml").read_text("utf-8"))
 
 
 @dataclass(frozen=True)
