@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from analyze.classwise_replicates import ClasswiseReplicates
+from analyze.intervals.classwise_replicates import ClasswiseReplicates
+from analyze.intervals.resampling import Resampling
 from analyze.kernels.fitting import UNIT, classwise_rows
 from analyze.kernels.statistics import as_rows, spread_rows
-from analyze.suites.resampling import Resampling
 from analyze.views import ClassView
 
 

@@ -11,12 +11,12 @@ import polars as pl
 from analyze.annotations import Annotations
 from analyze.cases import build_cases
 from analyze.evaluate import Evaluation, choose, result_row
+from analyze.intervals.resampling import resampling_of
 from analyze.results import to_frame
 from analyze.settings import Settings
 from analyze.sources import LABELLED, Source, sources_of
 from analyze.suites import factors
 from analyze.suites.registry import SUITES
-from analyze.suites.resampling import resampling_of
 from analyze.summaries import METADATA
 from cache_schema.errors import CloserlookError, UserError, nearest
 

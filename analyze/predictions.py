@@ -25,7 +25,7 @@ from cache_schema.errors import UserError
 
 if TYPE_CHECKING:
     from analyze.detectors.base import Fitted
-    from analyze.suites.resampling import Resampling
+    from analyze.intervals.resampling import Resampling
     from cache_schema.store import Block, PredictionStore
 
 BLOCK_ROWS = 4096

@@ -8,10 +8,10 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from analyze.intervals import wilson_interval
 from analyze.metrics import _calibration_compat as compat_errors
 from analyze.metrics import _checks
 from analyze.metrics.binning import BinSums, bin_sums, edges_of
+from analyze.metrics.proportions import wilson_interval
 from cache_schema.errors import UserError
 
 Binning = Literal["width", "mass"]

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from analyze.intervals import wilson_interval
 from analyze.metrics import _checks
+from analyze.metrics.proportions import wilson_interval
 from cache_schema.errors import UserError
 
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from analyze.ranking import Ranking
+from analyze.intervals.ranking import Ranking
 from analyze.settings import Settings
 from analyze.summaries import Summary
 from cache_schema.errors import CloserlookError

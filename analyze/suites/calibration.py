@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from analyze import metrics
 from analyze.annotations.label_sets import NO_LIKELIHOOD
 from analyze.calibrators.confidence_maps import fit_confidence_map
-from analyze.ranking import Binning, CalibrationReplicates, Ranking
-from analyze.replicates import mean_replicates, smooth_replicates
+from analyze.intervals.ranking import Binning, CalibrationReplicates, Ranking
+from analyze.intervals.replicates import mean_replicates, smooth_replicates
 from analyze.suites.accuracy import proportion
 from analyze.suites.base import Case, Number, attempt, bounded, confidences_of, without
 from analyze.summaries import Summary

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analyze import metrics
-from analyze.detection_pairs import SortedScores, detection_numbers, detection_replicates
+from analyze.intervals.detection_pairs import SortedScores, detection_numbers, detection_replicates
 from analyze.suites.base import Case, ModelCase, Number, attempt, without
 from analyze.suites.scores import score_of, spec_of
 from cache_schema.errors import UserError

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from analyze import metrics
 from analyze.annotations import Annotations, aligned, of_metadata
+from analyze.intervals.replicates import ece_replicates
 from analyze.metrics import METRICS as METRIC_RANGES
 from analyze.metrics.factors import factor_results, worst_factor
-from analyze.replicates import ece_replicates
 from analyze.suites.accuracy import proportion
 from analyze.suites.base import Case, Number, attempt, bounded, without
 from analyze.suites.calibration import brier_each

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from analyze.replicates import mean_replicates
+from analyze.intervals.replicates import mean_replicates
 from analyze.suites.accuracy import mean_class_accuracy, top_k
 from analyze.suites.base import Case, ModelCase, Number, attempt, bounded, without
 from analyze.suites.calibration import nll

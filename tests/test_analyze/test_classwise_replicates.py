@@ -9,9 +9,9 @@ from scipy.special import softmax
 
 import cache_schema
 from analyze import metrics
-from analyze.classwise_replicates import ClasswiseReplicates
 from analyze.evaluate import evaluate
 from analyze.intervals import BootstrapWeights
+from analyze.intervals.classwise_replicates import ClasswiseReplicates
 from analyze.settings import study_defaults
 from analyze.summarize_cache import summarize_cache
 

@@ -10,7 +10,7 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 from scipy.stats import binomtest, permutation_test
 
-from analyze import metrics, replicates
+from analyze import metrics
 from analyze.intervals import (
     BootstrapWeights,
     bootstrap,
@@ -19,6 +19,7 @@ from analyze.intervals import (
     paired_difference,
     proportion_interval,
     quantiles,
+    replicates,
     wilson_interval,
 )
 from cache_schema.errors import UserError

@@ -8,12 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from analyze import detection_pairs, metrics
-from analyze.detection_pairs import SortedScores
-from analyze.intervals import BootstrapWeights
+from analyze import metrics
+from analyze.intervals import BootstrapWeights, detection_pairs
+from analyze.intervals.detection_pairs import SortedScores
+from analyze.intervals.ranking import Binning, Ranking
+from analyze.intervals.replicates import detection_replicates, ks_replicates, point_replicates
 from analyze.kernels.sorting import rising_order
-from analyze.ranking import Binning, Ranking
-from analyze.replicates import detection_replicates, ks_replicates, point_replicates
 from cache_schema.errors import UserError
 
 scores = st.lists(st.integers(0, 12), min_size=1, max_size=60)

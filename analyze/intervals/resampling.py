@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from analyze.intervals import BootstrapWeights, bootstrap_interval
+from analyze.intervals.bootstrap import BootstrapWeights, bootstrap_interval
 from analyze.settings import Settings
 
 BUDGET = 400 << 20

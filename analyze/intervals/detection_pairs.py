@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from analyze.intervals.ranking import Vector, Weights, matching
 from analyze.kernels.detection import detection_totals
 from analyze.kernels.pairs import walk
 from analyze.kernels.sorting import merge, rising_order
-from analyze.ranking import Vector, Weights, matching
 from cache_schema.errors import UserError
 
 NAMES = ("auroc", "fpr95_id", "fpr95_ood", "aupr_in", "aupr_out")

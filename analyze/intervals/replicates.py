@@ -2,7 +2,7 @@
 
 Every function takes weights of :class:`analyze.intervals.BootstrapWeights`, (n, R) uint8 whose columns each
 sum to n, and gives exactly what the metric gives on the drawn rows, for all R at once. Whoever needs several
-numbers of one column sorts it once: see :class:`analyze.ranking.Ranking`, which these functions are made of.
+numbers of one column sorts it once: see :class:`analyze.intervals.ranking.Ranking`, which these functions are made of.
 Inputs are those the metric itself accepted before.
 """
 
@@ -14,9 +14,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from analyze import detection_pairs
-from analyze.detection_pairs import SortedScores
-from analyze.ranking import Binning, Ranking, Vector, Weights, matching, weighted_means
+from analyze.intervals import detection_pairs
+from analyze.intervals.detection_pairs import SortedScores
+from analyze.intervals.ranking import Binning, Ranking, Vector, Weights, matching, weighted_means
 
 Column = NDArray[Any]
 
@@ -152,7 +152,7 @@ def point_replicates(
 ) -> tuple[Vector, Vector]:
     """Return points of the risk-coverage curve of each replicate, (len(risks), R) and (len(coverages), R).
 
-    Options as for :meth:`analyze.ranking.Ranking.selective_replicates`.
+    Options as for :meth:`analyze.intervals.ranking.Ranking.selective_replicates`.
     """
     _, covered, risk = Ranking(confidences, correct).selective_replicates(weights, risks=risks, coverages=coverages)
     return covered, risk

@@ -1,0 +1,22 @@
+"""How sure a number is: intervals of proportions, the bootstrap over images, paired differences, and every metric on
+bootstrap replicates at the price of one sort.
+
+Imports metrics, kernels and settings; what makes rows of the result table imports it.
+"""
+
+from analyze.intervals.bootstrap import BootstrapWeights, bootstrap, bootstrap_interval, quantiles
+from analyze.intervals.paired import PairedDifference, paired_difference
+from analyze.metrics.proportions import Interval, clopper_pearson_interval, proportion_interval, wilson_interval
+
+__all__ = [
+    "BootstrapWeights",
+    "Interval",
+    "PairedDifference",
+    "bootstrap",
+    "bootstrap_interval",
+    "clopper_pearson_interval",
+    "paired_difference",
+    "proportion_interval",
+    "quantiles",
+    "wilson_interval",
+]

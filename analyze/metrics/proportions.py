@@ -1,0 +1,78 @@
+"""Intervals of proportions: how sure a share of right images is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from analyze.metrics._checks import fraction
+from cache_schema.errors import UserError
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A confidence interval.
+
+    Attributes
+    ----------
+    low, high
+        Its ends.
+    level
+        Nominal coverage, 0.95 by default.
+    method
+        How it was made: ``wilson``, ``clopper-pearson``, ``percentile``, ``basic``.
+    """
+
+    low: float
+    high: float
+    level: float
+    method: str
+
+
+def _proportion(successes: int, n: int, level: float) -> None:
+    if not (0 <= successes <= n and n >= 1):
+        raise UserError(f"a proportion needs 0 <= successes <= n and n >= 1; got {successes} of {n}")
+    fraction("level", level, open_ends=True)
+
+
+def wilson_interval(successes: int, n: int, *, level: float = 0.95) -> Interval:
+    """Return Wilson's score interval of a proportion (1927): good coverage for every n, never outside [0, 1].
+
+    Parameters
+    ----------
+    successes, n
+        Right images, and images.
+    level
+        Nominal coverage.
+    """
+    from scipy.special import ndtri
+
+    _proportion(successes, n, level)
+    z2 = float(ndtri(0.5 + level / 2)) ** 2
+    rate = successes / n
+    middle = (rate + z2 / (2 * n)) / (1 + z2 / n)
+    half = float(np.sqrt(z2 * (rate * (1 - rate) / n + z2 / (4 * n * n)))) / (1 + z2 / n)
+    low = 0.0 if successes == 0 else max(0.0, middle - half)
+    return Interval(low, 1.0 if successes == n else min(1.0, middle + half), level, "wilson")
+
+
+def clopper_pearson_interval(successes: int, n: int, *, level: float = 0.95) -> Interval:
+    """Return the exact interval of a proportion (1934), whose coverage is never below ``level``."""
+    from scipy.special import betaincinv
+
+    _proportion(successes, n, level)
+    tail = (1 - level) / 2
+    low = 0.0 if successes == 0 else float(betaincinv(successes, n - successes + 1, tail))
+    high = 1.0 if successes == n else float(betaincinv(successes + 1, n - successes, 1 - tail))
+    return Interval(low, high, level, "clopper-pearson")
+
+
+def proportion_interval(
+    successes: int, n: int, *, level: float = 0.95, method: Literal["wilson", "clopper-pearson"] = "wilson"
+) -> Interval:
+    """Return the named interval of a proportion."""
+    if method not in ("wilson", "clopper-pearson"):
+        raise UserError(f"method must be wilson or clopper-pearson; got {method!r}")
+    return (wilson_interval if method == "wilson" else clopper_pearson_interval)(successes, n, level=level)
