@@ -13,7 +13,7 @@ from analyze.intervals.classwise_replicates import ClasswiseReplicates
 from analyze.intervals.resampling import Resampling
 from analyze.kernels.fitting import UNIT, classwise_rows
 from analyze.kernels.statistics import as_rows, spread_rows
-from analyze.views import ClassView
+from analyze.reading.views import ClassView
 
 
 class ClasswiseTable:

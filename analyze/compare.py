@@ -12,15 +12,15 @@ from numpy.typing import NDArray
 from analyze import metrics
 from analyze.annotations.label_sets import NO_LIKELIHOOD, OWN
 from analyze.cases import build_cases
-from analyze.class_options import class_view
 from analyze.evaluate import choose
 from analyze.intervals import PairedDifference, paired_difference
 from analyze.predictions import BLOCK_ROWS
+from analyze.reading.class_options import class_view
+from analyze.reading.sources import LABELLED, Source, sources_of
+from analyze.reading.views import ClassView
 from analyze.settings import Settings
-from analyze.sources import LABELLED, Source, sources_of
 from analyze.suites.calibration import brier_each
 from analyze.summaries import Summary
-from analyze.views import ClassView
 from cache_schema.errors import CloserlookError, UserError
 
 if TYPE_CHECKING:

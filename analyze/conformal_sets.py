@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from analyze.kernels.sets import set_rows
 from analyze.kernels.statistics import as_rows, spread_rows
-from analyze.views import ClassView
+from analyze.reading.views import ClassView
 from cache_schema.errors import UserError
 
 if TYPE_CHECKING:

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from analyze import metrics
 from analyze.cases import build_cases
 from analyze.evaluate import choose
+from analyze.reading.sources import sources_of
 from analyze.settings import Settings, study_defaults
-from analyze.sources import sources_of
 from analyze.suites.base import Case, ModelCase
 from analyze.suites.detection import default_score, scored_rows
 from analyze.suites.scores import score_of

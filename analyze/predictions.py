@@ -18,9 +18,9 @@ from analyze.classwise import ClasswiseTable
 from analyze.conformal_sets import SetQuantiles, SetStatistics
 from analyze.kernels import statistics as kernels
 from analyze.kernels.statistics import RowStatistics
-from analyze.read_ahead import read_ahead
+from analyze.reading.read_ahead import read_ahead
+from analyze.reading.views import ClassView, view_statistics
 from analyze.summaries import METADATA, Summary
-from analyze.views import ClassView, view_statistics
 from cache_schema.errors import UserError
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from analyze.sources import Source, sources_of
+from analyze.reading.sources import Source, sources_of
 from cache_schema.centred import decode, encode, kept_classes
 from cache_schema.errors import StoreNotFoundError, UserError, nearest
 from cache_schema.records import DatasetCard, ModelCard

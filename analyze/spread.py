@@ -11,9 +11,9 @@ from typing import Any
 
 from analyze.cells import Cells
 from analyze.evaluate import Evaluation, choose, evaluate
+from analyze.reading.sources import sources_of
 from analyze.results import ResultRow
 from analyze.settings import Settings, study_defaults
-from analyze.sources import sources_of
 from cache_schema import cluster
 from cache_schema.cache import Cache, open_cache
 from cache_schema.errors import CloserlookError

@@ -14,8 +14,8 @@ from analyze.cases import build_cases, subset_name
 from analyze.cells import cell_key
 from analyze.evaluate import choose
 from analyze.intervals.resampling import Resampling, resampling_of
+from analyze.reading.sources import Source, sources_of
 from analyze.settings import Settings
-from analyze.sources import Source, sources_of
 from analyze.summaries import SUMMARY_VERSION, Summary, write
 from cache_schema.errors import CloserlookError
 

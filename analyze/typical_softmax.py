@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from analyze.detectors.base import Fitted
 from analyze.detectors.klm import KLMatching, softmax_sums
-from analyze.views import ClassView
+from analyze.reading.views import ClassView
 from cache_schema.errors import UserError
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ from analyze.calibrators.split import fit_rows
 from analyze.calibrators.temperature import TemperatureFit, fit_temperature_store
 from analyze.calibrators.vector_scaling import VectorFit, fit_vector_scaling_store
 from analyze.conformal_sets import SetQuantiles, fit_quantiles
+from analyze.reading.sources import Source
 from analyze.settings import Settings
-from analyze.sources import Source
 from cache_schema.errors import CloserlookError, UserError
 from cache_schema.records import DatasetCard
 

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from analyze.kernels.fitting import moments_rows, suspect_rows
 from analyze.kernels.statistics import as_rows, spread_rows
-from analyze.read_ahead import read_ahead
-from analyze.views import ClassView
+from analyze.reading.read_ahead import read_ahead
+from analyze.reading.views import ClassView
 from cache_schema.errors import UserError
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from analyze.calibrators.vector_scaling import VectorFit
 from analyze.kernels import statistics as kernels
 from analyze.kernels.statistics import RowStatistics
-from analyze.views import ClassView, view_statistics
+from analyze.reading.views import ClassView, view_statistics
 from cache_schema.records import DatasetCard
 
 _ROWS = 512

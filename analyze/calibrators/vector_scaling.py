@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from analyze.kernels.statistics import spread_rows
 from analyze.kernels.vector import vector_tiles
-from analyze.views import ClassView
+from analyze.reading.views import ClassView
 from cache_schema.errors import UserError
 
 if TYPE_CHECKING:

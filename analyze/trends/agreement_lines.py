@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from analyze import metrics
 from analyze.cases import build_cases
 from analyze.evaluate import choose
+from analyze.reading.sources import LABELLED, Source, sources_of
 from analyze.settings import Settings, study_defaults
-from analyze.sources import LABELLED, Source, sources_of
 from analyze.trends.robustness import AgreementOnTheLine, agreement_on_the_line
 from cache_schema.errors import CloserlookError, UserError
 

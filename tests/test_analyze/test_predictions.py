@@ -13,8 +13,8 @@ from analyze.calibrators.split import fit_rows
 from analyze.calibrators.vector_scaling import VectorFit
 from analyze.conformal_sets import fit_quantiles
 from analyze.predictions import SummaryOptions, summarize
+from analyze.reading.views import ClassView
 from analyze.typical_softmax import fit_kl_matching_store
-from analyze.views import ClassView
 from cache_schema.errors import UserError
 
 

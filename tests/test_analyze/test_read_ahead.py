@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from analyze.read_ahead import read_ahead
+from analyze.reading.read_ahead import read_ahead
 
 
 @pytest.mark.parametrize("threads", [1, 3])

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from analyze.reading.views import ClassView
 from analyze.settings import Settings
-from analyze.views import ClassView
 from cache_schema.records import DatasetCard
 
 
