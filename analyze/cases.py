@@ -11,16 +11,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from analyze.calibrators.id_fits import USES_FIT, IdFit, fit_id_set, id_set_of
 from analyze.calibrators.vector_columns import VECTOR_AGGREGATE, vector_facts, why_not_applied, without_vector
 from analyze.calibrators.vector_scaling import VectorFit
 from analyze.predictions import SummaryOptions, summarize
+from analyze.predictions.id_fits import USES_FIT, IdFit, fit_id_set, id_set_of
+from analyze.predictions.summaries import Summary, read_summary
 from analyze.reading.class_options import class_options, class_view, other_classes
 from analyze.reading.sources import Source
 from analyze.reading.views import ClassView
 from analyze.settings import Settings
 from analyze.suites.base import Case, ModelCase
-from analyze.summaries import Summary, read_summary
 from cache_schema.errors import CloserlookError, UserError
 from cache_schema.records import DatasetCard, ModelCard
 

@@ -15,12 +15,12 @@ from analyze.cases import build_cases
 from analyze.evaluate import choose
 from analyze.intervals import PairedDifference, paired_difference
 from analyze.predictions import BLOCK_ROWS
+from analyze.predictions.summaries import Summary
 from analyze.reading.class_options import class_view
 from analyze.reading.sources import LABELLED, Source, sources_of
 from analyze.reading.views import ClassView
 from analyze.settings import Settings
 from analyze.suites.calibration import brier_each
-from analyze.summaries import Summary
 from cache_schema.errors import CloserlookError, UserError
 
 if TYPE_CHECKING:

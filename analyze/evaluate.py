@@ -17,13 +17,13 @@ import polars as pl
 from analyze.cases import ModelCases, build_cases
 from analyze.cells import Cells, cell_key
 from analyze.intervals.resampling import Resampling, resampling_of
+from analyze.predictions.summaries import SUMMARY_VERSION
 from analyze.reading.class_options import class_options
 from analyze.reading.sources import Source, sources_of
 from analyze.results import ResultRow
 from analyze.settings import Settings, canonical, study_defaults
 from analyze.suites.base import Number, Suite
 from analyze.suites.registry import chosen_suites, direction
-from analyze.summaries import SUMMARY_VERSION
 from cache_schema.errors import CloserlookError, UserError, nearest
 
 if TYPE_CHECKING:

@@ -12,12 +12,12 @@ from analyze.annotations import Annotations
 from analyze.cases import build_cases
 from analyze.evaluate import Evaluation, choose, result_row
 from analyze.intervals.resampling import resampling_of
+from analyze.predictions.summaries import METADATA
 from analyze.reading.sources import LABELLED, Source, sources_of
 from analyze.results import to_frame
 from analyze.settings import Settings
 from analyze.suites import factors
 from analyze.suites.registry import SUITES
-from analyze.summaries import METADATA
 from cache_schema.errors import CloserlookError, UserError, nearest
 
 if TYPE_CHECKING:

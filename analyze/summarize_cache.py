@@ -14,9 +14,9 @@ from analyze.cases import build_cases, subset_name
 from analyze.cells import cell_key
 from analyze.evaluate import choose
 from analyze.intervals.resampling import Resampling, resampling_of
+from analyze.predictions.summaries import SUMMARY_VERSION, Summary, write
 from analyze.reading.sources import Source, sources_of
 from analyze.settings import Settings
-from analyze.summaries import SUMMARY_VERSION, Summary, write
 from cache_schema.errors import CloserlookError
 
 if TYPE_CHECKING:

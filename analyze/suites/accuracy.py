@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from analyze.annotations.label_sets import parse
 from analyze.intervals import proportion_interval
+from analyze.predictions.summaries import Summary
 from analyze.suites.base import Case, Number, attempt, without
-from analyze.summaries import Summary
 from cache_schema.errors import UserError
 
 METRICS = (

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analyze.intervals.ranking import Ranking
+from analyze.predictions.summaries import Summary
 from analyze.settings import Settings
-from analyze.summaries import Summary
 from cache_schema.errors import CloserlookError
 
 

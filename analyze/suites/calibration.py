@@ -15,9 +15,9 @@ from analyze.annotations.label_sets import NO_LIKELIHOOD
 from analyze.calibrators.confidence_maps import fit_confidence_map
 from analyze.intervals.ranking import Binning, CalibrationReplicates, Ranking
 from analyze.intervals.replicates import mean_replicates, smooth_replicates
+from analyze.predictions.summaries import Summary
 from analyze.suites.accuracy import proportion
 from analyze.suites.base import Case, Number, attempt, bounded, confidences_of, without
-from analyze.summaries import Summary
 
 CONFIDENCE_METRICS = (
     "ece",

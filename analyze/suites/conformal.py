@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from analyze.conformal_sets import METHODS as ORDER
-from analyze.conformal_sets import label_scores
+from analyze.predictions.conformal_sets import METHODS as ORDER
+from analyze.predictions.conformal_sets import label_scores
 from analyze.suites.accuracy import proportion
 from analyze.suites.base import Case, Number, without
 

@@ -17,10 +17,10 @@ from analyze.annotations import Annotations, aligned, of_metadata
 from analyze.intervals.replicates import ece_replicates
 from analyze.metrics import METRICS as METRIC_RANGES
 from analyze.metrics.factors import factor_results, worst_factor
+from analyze.predictions.summaries import Summary
 from analyze.suites.accuracy import proportion
 from analyze.suites.base import Case, Number, attempt, bounded, without
 from analyze.suites.calibration import brier_each
-from analyze.summaries import Summary
 from cache_schema.errors import UserError
 
 METRICS = ("factor_accuracy", "error_ratio", "worst_factor_accuracy")

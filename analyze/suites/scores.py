@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from analyze.summaries import Summary
+from analyze.predictions.summaries import Summary
 from cache_schema.errors import UserError, nearest
 
 Column = NDArray[Any]

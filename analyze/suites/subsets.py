@@ -10,10 +10,10 @@ from dataclasses import replace
 import numpy as np
 
 from analyze.intervals.replicates import mean_replicates
+from analyze.predictions.summaries import Summary
 from analyze.suites.accuracy import mean_class_accuracy, top_k
 from analyze.suites.base import Case, ModelCase, Number, attempt, bounded, without
 from analyze.suites.calibration import nll
-from analyze.summaries import Summary
 
 METRICS = ("top1", "top5", "mean_class_accuracy", "nll")
 

@@ -11,10 +11,10 @@ from scipy.special import log_softmax, softmax
 from analyze import metrics
 from analyze.calibrators.split import fit_rows
 from analyze.calibrators.vector_scaling import VectorFit
-from analyze.conformal_sets import fit_quantiles
 from analyze.predictions import SummaryOptions, summarize
+from analyze.predictions.conformal_sets import fit_quantiles
+from analyze.predictions.typical_softmax import fit_kl_matching_store
 from analyze.reading.views import ClassView
-from analyze.typical_softmax import fit_kl_matching_store
 from cache_schema.errors import UserError
 
 

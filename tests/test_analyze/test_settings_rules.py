@@ -6,7 +6,7 @@ import pytest
 
 from analyze.annotations import FACTORS
 from analyze.cli import main
-from analyze.conformal_sets import METHODS
+from analyze.predictions.conformal_sets import METHODS
 from analyze.settings import override, read_settings, study_defaults
 from analyze.settings.rules import NUMBERS, WORDS, WORDS_OF
 from analyze.suites.scores import SCORES

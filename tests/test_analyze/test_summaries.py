@@ -7,8 +7,8 @@ import pytest
 
 import cache_schema
 from analyze.predictions import SummaryOptions, summarize
+from analyze.predictions.summaries import COLUMNS, MissingColumn, read_summary, write
 from analyze.settings import study_defaults
-from analyze.summaries import COLUMNS, MissingColumn, read_summary, write
 from analyze.summarize_cache import summarize_cache
 from cache_schema import DatasetCard, ModelCard, write_summary
 
@@ -32,7 +32,7 @@ def test_a_summary_reads_back_as_it_was(toy_store, tmp_path, backend):
 
 
 def test_columns_cost_about_a_hundred_bytes_an_image(toy_store):
-    from analyze.conformal_sets import fit_quantiles
+    from analyze.predictions.conformal_sets import fit_quantiles
 
     store = toy_store(n=400, scale=20.0)
     quantiles = fit_quantiles(store, np.arange(400) % 2 == 0)

@@ -12,7 +12,7 @@ from analyze.annotations.label_sets import NO_LIKELIHOOD, OWN
 from analyze.calibrators.split import fit_rows
 from analyze.calibrators.temperature import TemperatureFit, fit_temperature_store
 from analyze.calibrators.vector_scaling import VectorFit, fit_vector_scaling_store
-from analyze.conformal_sets import SetQuantiles, fit_quantiles
+from analyze.predictions.conformal_sets import SetQuantiles, fit_quantiles
 from analyze.reading.sources import Source
 from analyze.settings import Settings
 from cache_schema.errors import CloserlookError, UserError
@@ -131,7 +131,7 @@ def fit_id_set(source: Source, settings: Settings, suites: set[str], threads: in
             no_vector = str(error)
     klm, no_klm = None, ""
     if "klm" in settings["ood"]["scores"] and "detection" in suites:
-        from analyze.typical_softmax import fit_kl_matching_store
+        from analyze.predictions.typical_softmax import fit_kl_matching_store
 
         try:
             klm = fit_kl_matching_store(source.store, rows)

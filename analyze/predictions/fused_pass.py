@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 from analyze.annotations import image_keys, label_sets
 from analyze.calibrators.vector_columns import VECTOR_AGGREGATE, VectorStatistics
 from analyze.calibrators.vector_scaling import VectorFit
-from analyze.classwise import ClasswiseTable
-from analyze.conformal_sets import SetQuantiles, SetStatistics
 from analyze.kernels import statistics as kernels
 from analyze.kernels.statistics import RowStatistics
+from analyze.predictions.classwise import ClasswiseTable
+from analyze.predictions.conformal_sets import SetQuantiles, SetStatistics
+from analyze.predictions.summaries import METADATA, Summary
 from analyze.reading.read_ahead import read_ahead
 from analyze.reading.views import ClassView, view_statistics
-from analyze.summaries import METADATA, Summary
 from cache_schema.errors import UserError
 
 if TYPE_CHECKING:
