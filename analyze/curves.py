@@ -12,8 +12,8 @@ import polars as pl
 from numpy.typing import NDArray
 
 from analyze import metrics
-from analyze.cases import build_cases
 from analyze.evaluate import choose
+from analyze.evaluate.cases import build_cases
 from analyze.reading.sources import sources_of
 from analyze.settings import Settings, study_defaults
 from analyze.suites.base import Case, ModelCase

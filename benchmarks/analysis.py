@@ -101,8 +101,8 @@ def machine() -> str:
 
 def card(args: argparse.Namespace) -> None:
     """Time one model's whole card against the sum of the fastest peer for each number."""
-    from analyze.cells import Cells
     from analyze.evaluate import evaluate
+    from analyze.evaluate.cells import Cells
     from cache_schema import open_cache
 
     with tempfile.TemporaryDirectory() as folder:
@@ -346,8 +346,8 @@ def study(args: argparse.Namespace) -> None:
 
 def growth(args: argparse.Namespace) -> None:
     """Time the whole card as n grows tenfold."""
-    from analyze.cells import Cells
     from analyze.evaluate import evaluate
+    from analyze.evaluate.cells import Cells
     from cache_schema import open_cache
 
     print("\n(e) seconds an image as n grows")

@@ -36,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
 
     import cache_schema
     from analyze.commands.metrics import words
-    from analyze.compare import compare_models
+    from analyze.evaluate.compare import compare_models
     from analyze.settings import read_settings
     from analyze.tables.comparisons import check_output, comparison_tables, write_comparisons
 

@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
     import cache_schema
     from analyze.annotations import FACTORS, read_annotations
     from analyze.commands.metrics import words
-    from analyze.factor_tables import evaluate_factors
+    from analyze.evaluate.factor_tables import evaluate_factors
     from analyze.progress import model_progress
     from analyze.results import write_results
     from analyze.settings import read_settings

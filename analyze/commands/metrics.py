@@ -47,12 +47,12 @@ def run(args: argparse.Namespace) -> int:
     from rich.console import Console
 
     import cache_schema
-    from analyze.cells import Cells, cells_path
     from analyze.evaluate import evaluate
+    from analyze.evaluate.cells import Cells, cells_path
+    from analyze.evaluate.spread import evaluate_on_cluster
     from analyze.progress import model_progress
     from analyze.results import merge_results
     from analyze.settings import read_settings, read_study
-    from analyze.spread import evaluate_on_cluster
     from cache_schema.errors import UserError
 
     console = Console(stderr=True)

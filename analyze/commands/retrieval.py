@@ -24,8 +24,8 @@ def run(args: argparse.Namespace) -> int:
     from rich.markup import escape
 
     import cache_schema
+    from analyze.evaluate.retrieval import retrieval_rows
     from analyze.results import merge_results, to_frame
-    from analyze.retrieval import retrieval_rows
     from cache_schema.errors import UserError
 
     words = args.k.split(",")

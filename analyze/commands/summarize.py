@@ -28,9 +28,9 @@ def run(args: argparse.Namespace) -> int:
 
     import cache_schema
     from analyze.commands.metrics import words
+    from analyze.evaluate.summarize_cache import summarize_cache
     from analyze.progress import model_progress
     from analyze.settings import read_settings
-    from analyze.summarize_cache import summarize_cache
 
     console = Console(stderr=True)
     cache = cache_schema.open_cache(args.cache)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from analyze.compare import Comparison
+from analyze.evaluate.compare import Comparison
 from cache_schema.errors import UserError
 
 if TYPE_CHECKING:

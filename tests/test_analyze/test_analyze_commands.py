@@ -113,7 +113,7 @@ def test_compare_pairs_the_images(study, capsys, monkeypatch):
 
 def test_compare_numbers_equal_numpy(study):
     import cache_schema
-    from analyze.compare import compare_models
+    from analyze.evaluate.compare import compare_models
     from analyze.settings import study_defaults
 
     cache = cache_schema.open_cache(study)
@@ -138,7 +138,7 @@ def test_compare_numbers_equal_numpy(study):
 
 def test_compare_refuses_other_images_and_other_labels(toy_store, tmp_path):
     import cache_schema
-    from analyze.compare import compare_models
+    from analyze.evaluate.compare import compare_models
     from analyze.settings import study_defaults
 
     root = tmp_path / "c"

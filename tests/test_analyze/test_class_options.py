@@ -10,10 +10,10 @@ import pytest
 from scipy.special import softmax
 
 import cache_schema
-from analyze.compare import compare_models
 from analyze.evaluate import evaluate
+from analyze.evaluate.compare import compare_models
+from analyze.evaluate.summarize_cache import summarize_cache
 from analyze.settings import study_defaults
-from analyze.summarize_cache import summarize_cache
 
 MASK = (1, 4, 6, 8)
 MAP = ((0, 1, 2), (4, 6), (9,))

@@ -10,10 +10,10 @@ from scipy.special import softmax
 import cache_schema
 from analyze import metrics
 from analyze.evaluate import evaluate
+from analyze.evaluate.summarize_cache import summarize_cache
 from analyze.intervals import BootstrapWeights
 from analyze.intervals.classwise_replicates import ClasswiseReplicates
 from analyze.settings import study_defaults
-from analyze.summarize_cache import summarize_cache
 
 
 @pytest.mark.parametrize(("n", "n_classes", "spread"), [

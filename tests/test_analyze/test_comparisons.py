@@ -13,7 +13,7 @@ from sklearn import metrics as sk
 import cache_schema
 from analyze import metrics
 from analyze.cli import main
-from analyze.compare import compare_models
+from analyze.evaluate.compare import compare_models
 from analyze.settings import study_defaults
 from cache_schema.errors import UserError
 

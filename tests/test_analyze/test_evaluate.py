@@ -12,10 +12,10 @@ from sklearn import metrics as sk
 
 import cache_schema
 from analyze.calibrators import fit_rows, fit_temperature
-from analyze.cells import Cells
 from analyze.evaluate import evaluate
+from analyze.evaluate.cells import Cells
+from analyze.evaluate.summarize_cache import summarize_cache
 from analyze.settings import override, read_settings, study_defaults
-from analyze.summarize_cache import summarize_cache
 from cache_schema.errors import UserError
 
 MASK = (1, 4, 6, 8)

@@ -11,9 +11,9 @@ from sklearn import metrics as sk
 import cache_schema
 from analyze.calibrators import fit_rows
 from analyze.evaluate import evaluate
+from analyze.evaluate.summarize_cache import summarize_cache
 from analyze.settings import study_defaults
 from analyze.suites.scores import SCORES
-from analyze.summarize_cache import summarize_cache
 
 WITH_KLM = study_defaults().updated("ood", scores=["msp", "klm", "tempscale"])
 

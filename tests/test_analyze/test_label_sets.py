@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 import cache_schema
 from analyze.annotations.label_sets import parse, rank_of_set
 from analyze.evaluate import evaluate
+from analyze.evaluate.summarize_cache import summarize_cache
 from analyze.settings import study_defaults
-from analyze.summarize_cache import summarize_cache
 from cache_schema.errors import UserError
 
 

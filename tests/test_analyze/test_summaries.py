@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 import cache_schema
+from analyze.evaluate.summarize_cache import summarize_cache
 from analyze.predictions import SummaryOptions, summarize
 from analyze.predictions.summaries import COLUMNS, MissingColumn, read_summary, write
 from analyze.settings import study_defaults
-from analyze.summarize_cache import summarize_cache
 from cache_schema import DatasetCard, ModelCard, write_summary
 
 

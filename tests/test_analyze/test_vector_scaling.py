@@ -15,8 +15,8 @@ import cache_schema
 from analyze import metrics
 from analyze.calibrators import fit_rows, fit_vector_scaling, fit_vector_scaling_store
 from analyze.evaluate import evaluate
+from analyze.evaluate.summarize_cache import summarize_cache
 from analyze.settings import study_defaults
-from analyze.summarize_cache import summarize_cache
 from cache_schema.errors import UserError
 
 

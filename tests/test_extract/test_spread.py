@@ -16,9 +16,8 @@ import pytest
 from polars.testing import assert_frame_equal
 
 import cache_schema
-from analyze import spread
 from analyze.cli import main
-from analyze.evaluate import evaluate
+from analyze.evaluate import evaluate, spread
 from cache_schema import cluster
 from cache_schema.errors import UserError
 
@@ -82,7 +81,7 @@ def test_a_cluster_that_loses_a_worker_and_a_node_gives_the_same_table(
 
     def slowly(where: str, model: str, *rest):
         """Say which process is at which model, give the test time to harm it, then do the real work."""
-        from analyze import spread as on_the_node
+        from analyze.evaluate import spread as on_the_node
 
         (pids / f"{model}.{os.getpid()}").touch()
         time.sleep(2.0 if len(list(pids.iterdir())) <= 2 else 0.0)

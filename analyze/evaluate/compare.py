@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from analyze import metrics
 from analyze.annotations.label_sets import NO_LIKELIHOOD, OWN
-from analyze.cases import build_cases
-from analyze.evaluate import choose
+from analyze.evaluate.cases import build_cases
+from analyze.evaluate.whole_cache import choose
 from analyze.intervals import PairedDifference, paired_difference
 from analyze.predictions import BLOCK_ROWS
 from analyze.predictions.summaries import Summary

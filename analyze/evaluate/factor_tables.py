@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from analyze.annotations import Annotations
-from analyze.cases import build_cases
-from analyze.evaluate import Evaluation, choose, result_row
+from analyze.evaluate.cases import build_cases
+from analyze.evaluate.whole_cache import Evaluation, choose, result_row
 from analyze.intervals.resampling import resampling_of
 from analyze.predictions.summaries import METADATA
 from analyze.reading.sources import LABELLED, Source, sources_of

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from analyze.cases import ModelCases, build_cases
-from analyze.cells import Cells, cell_key
+from analyze.evaluate.cases import ModelCases, build_cases
+from analyze.evaluate.cells import Cells, cell_key
 from analyze.intervals.resampling import Resampling, resampling_of
 from analyze.predictions.summaries import SUMMARY_VERSION
 from analyze.reading.class_options import class_options

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from analyze.cases import build_cases, subset_name
-from analyze.cells import cell_key
-from analyze.evaluate import choose
+from analyze.evaluate.cases import build_cases, subset_name
+from analyze.evaluate.cells import cell_key
+from analyze.evaluate.whole_cache import choose
 from analyze.intervals.resampling import Resampling, resampling_of
 from analyze.predictions.summaries import SUMMARY_VERSION, Summary, write
 from analyze.reading.sources import Source, sources_of

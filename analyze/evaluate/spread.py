@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from analyze.cells import Cells
-from analyze.evaluate import Evaluation, choose, evaluate
+from analyze.evaluate.cells import Cells
+from analyze.evaluate.whole_cache import Evaluation, choose, evaluate
 from analyze.reading.sources import sources_of
 from analyze.results import ResultRow
 from analyze.settings import Settings, study_defaults
