@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from analyze.ood_inputs import OodOptions
+    from analyze.ood.inputs import OodOptions
     from cache_schema.cache import Cache
 
 
@@ -61,8 +61,8 @@ def _words(text: str | None) -> tuple[str, ...]:
 
 def _options(args: argparse.Namespace, cache: Cache) -> OodOptions:
     from analyze.detectors import DETECTORS, get
-    from analyze.ood_choices import checked, in_distribution_set
-    from analyze.ood_inputs import OodOptions
+    from analyze.ood.choices import checked, in_distribution_set
+    from analyze.ood.inputs import OodOptions
     from cache_schema.errors import UserError
 
     validation = None

@@ -1,5 +1,5 @@
-"""A cache in, numbers out: every model on every dataset, on one machine or spread over a cluster, with what was computed
-before kept; models compared on the same images, numbers by visual factor, image-text retrieval, summaries.
+"""A cache in, numbers out: every model on every dataset, on one machine or spread over a cluster, with what was
+computed before kept; models compared on the same images, numbers by visual factor, image-text retrieval, summaries.
 
 Imports suites and all below them; curves, OOD detectors over a cache, trends and commands import it.
 """

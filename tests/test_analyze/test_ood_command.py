@@ -172,7 +172,7 @@ def test_sweep_names_its_set_and_finds_the_best(cache: Path, tmp_path: Path) -> 
     assert told["sweep"] == "other-ood"
     assert "other-ood" not in set(table["dataset"])
     opened = cache_schema.open_cache(cache)
-    from analyze.ood_inputs import held_back, read_validation
+    from analyze.ood.inputs import held_back, read_validation
 
     val, other = opened.store("linear", "val"), opened.store("linear", "other-ood")
     inside = read_validation(val, held_back(val, 0.5)).logits

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from analyze import metrics
 from analyze.detectors import Detector, Fitted, Reference, Validation, get, score_all, sweep
 from analyze.evaluate import choose
-from analyze.ood_inputs import (
+from analyze.ood.inputs import (
     READ_ROWS,
     ModelInputs,
     OodOptions,

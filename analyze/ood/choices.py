@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from analyze.detectors import get
-from analyze.ood_inputs import OodOptions
+from analyze.ood.inputs import OodOptions
 from cache_schema.errors import UserError, nearest
 
 if TYPE_CHECKING:

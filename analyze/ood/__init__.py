@@ -1,0 +1,10 @@
+"""Post-hoc OOD detectors over a cache: what was asked for, what the cache offers each detector, every model's scores as
+rows of the result table. The detectors themselves, functions of arrays, are ``analyze.detectors``.
+
+Imports detectors, suites, evaluate and all below them; only commands and notebooks import it.
+"""
+
+from analyze.ood.inputs import OodOptions
+from analyze.ood.scoring import availability, is_done, merge, models_of, score_model, score_store
+
+__all__ = ["OodOptions", "availability", "is_done", "merge", "models_of", "score_model", "score_store"]
