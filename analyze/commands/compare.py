@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from analyze.argument_types import at_least
+from analyze.commands.argument_types import at_least
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from analyze.argument_types import at_least
+from analyze.commands.argument_types import at_least
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,8 +37,8 @@ def run(args: argparse.Namespace) -> int:
     import cache_schema
     from analyze.annotations import FACTORS, read_annotations
     from analyze.commands.metrics import words
+    from analyze.commands.progress import model_progress
     from analyze.evaluate.factor_tables import evaluate_factors
-    from analyze.progress import model_progress
     from analyze.results import write_results
     from analyze.settings import read_settings
     from analyze.tables.factors import factor_table, reasons

@@ -110,8 +110,8 @@ def _curves(args: argparse.Namespace, path: str) -> pl.DataFrame:
     from rich.console import Console
 
     import cache_schema
+    from analyze.commands.progress import model_progress
     from analyze.curves import curves
-    from analyze.progress import model_progress
 
     console = Console(stderr=True)
     cache = cache_schema.open_cache(path)
@@ -132,8 +132,8 @@ def representatives(cache: Cache, console: Console) -> list[str] | None:
     """Return the most accurate model of each group on the in-distribution set, and say which they are."""
     import polars as pl
 
+    from analyze.commands.progress import model_progress
     from analyze.evaluate import evaluate
-    from analyze.progress import model_progress
 
     with model_progress(console) as advance:
         found = evaluate(cache, only=["top1"], progress=advance).table

@@ -12,7 +12,7 @@ import functools
 import time
 from pathlib import Path
 
-from analyze.argument_types import at_least
+from analyze.commands.argument_types import at_least
 
 SAVE_SECONDS = 20.0
 """A run that is killed loses at most this much work, and the model it was at."""
@@ -47,10 +47,10 @@ def run(args: argparse.Namespace) -> int:
     from rich.console import Console
 
     import cache_schema
+    from analyze.commands.progress import model_progress
     from analyze.evaluate import evaluate
     from analyze.evaluate.cells import Cells, cells_path
     from analyze.evaluate.spread import evaluate_on_cluster
-    from analyze.progress import model_progress
     from analyze.results import merge_results
     from analyze.settings import read_settings, read_study
     from cache_schema.errors import UserError

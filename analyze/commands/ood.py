@@ -100,8 +100,8 @@ def run(args: argparse.Namespace) -> int:
     from rich.console import Console
 
     import cache_schema
+    from analyze.commands.progress import model_progress
     from analyze.ood import is_done, merge, models_of, score_model
-    from analyze.progress import model_progress
     from analyze.results import read_results, write_results
     from cache_schema.errors import CloserlookError
 

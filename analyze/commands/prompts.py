@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from analyze.argument_types import at_least
+from analyze.commands.argument_types import at_least
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,8 +34,8 @@ def run(args: argparse.Namespace) -> int:
 
     import cache_schema
     from analyze.commands.metrics import words
+    from analyze.commands.progress import model_progress
     from analyze.evaluate import evaluate
-    from analyze.progress import model_progress
     from analyze.prompted import prompt_sets, prompted_sources
     from analyze.results import conform, merge_results
     from analyze.settings import read_settings

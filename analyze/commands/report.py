@@ -55,8 +55,8 @@ def _computed(cache: str) -> pl.DataFrame:
     from rich.console import Console
 
     import cache_schema
+    from analyze.commands.progress import model_progress
     from analyze.evaluate import evaluate
-    from analyze.progress import model_progress
 
     console = Console(stderr=True)
     with model_progress(console) as advance:
@@ -70,8 +70,8 @@ def _reliability(cache: str, results: pl.DataFrame) -> pl.DataFrame:
     from rich.console import Console
 
     import cache_schema
+    from analyze.commands.progress import model_progress
     from analyze.curves import curves
-    from analyze.progress import model_progress
     from analyze.results.quantities import id_dataset_of
 
     console = Console(stderr=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from analyze.argument_types import at_least
+from analyze.commands.argument_types import at_least
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,8 +28,8 @@ def run(args: argparse.Namespace) -> int:
 
     import cache_schema
     from analyze.commands.metrics import words
+    from analyze.commands.progress import model_progress
     from analyze.evaluate.summarize_cache import summarize_cache
-    from analyze.progress import model_progress
     from analyze.settings import read_settings
 
     console = Console(stderr=True)

@@ -189,7 +189,7 @@ def _agreement(cache: str, models: list[str]) -> dict[str, pl.DataFrame]:
     from rich.console import Console
 
     import cache_schema
-    from analyze.progress import model_progress
+    from analyze.commands.progress import model_progress
     from analyze.trends.agreement_lines import agreement_lines, lines_table
     from cache_schema.errors import UserError
 
