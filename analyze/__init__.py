@@ -1,1 +1,15 @@
-"""Every number, table and figure of the study, recomputed from stores on a laptop; no model is loaded."""
+"""Every number, table and figure of the study, recomputed from stores on a laptop; no model is loaded.
+
+Numbers go one way through the folders; each imports only what stands before it (a contract in ``pyproject.toml``):
+
+    annotations, settings               what is known of the images beside labels, what was chosen
+    kernels, metrics, intervals         arrays in, a number out, and how sure it is
+    reading                             which stores of a cache count, which classes compete
+    calibrators, detectors              fitted on arrays, applied to arrays
+    predictions, suites, evaluate       logits -> per-image statistics -> metrics -> every model on every dataset
+    ood, curves, trends                 what is asked of a cache, or of a whole table, beyond that
+    tables, figures, report             what a reader looks at
+    interactive, commands               the ways in: a notebook, a command line
+
+``results`` is what they hand each other: one table, one row a number.
+"""

@@ -3,6 +3,8 @@
 Temperature and vector scaling move the logits, histogram binning, isotonic regression and beta calibration map the
 confidence. There is no Dirichlet calibrator: at 1,000 classes it has a million parameters, and the implementations at
 hand bring torch or jax, which this package does without.
+
+Imports kernels and reading; detectors, predictions and suites import it.
 """
 
 from analyze.calibrators.confidence_maps import (

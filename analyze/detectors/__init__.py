@@ -4,6 +4,8 @@
 >>> from analyze.detectors import get
 >>> get("msp").fit().score(logits=np.array([[0.0, 0.0]], dtype=np.float32))
 array([0.5], dtype=float32)
+
+Imports kernels and calibrators; predictions and ``analyze.ood``, which runs them over a cache, import it.
 """
 
 from analyze.detectors.base import Detector, Fitted, Needs, Validation, score_all

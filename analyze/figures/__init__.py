@@ -1,5 +1,7 @@
 """The paper's figures: a prepare function makes the numbers, a draw function puts them on an Axes and
 computes nothing.
+
+Imports results and trends; the report, the notebook's class and commands import it.
 """
 
 from __future__ import annotations

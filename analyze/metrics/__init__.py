@@ -1,4 +1,7 @@
-"""Metrics: arrays in, a number or a frozen result out; no file is read and nothing is drawn."""
+"""Metrics: arrays in, a number or a frozen result out; no file is read and nothing is drawn.
+
+Imports kernels alone; intervals, suites and all after them import it.
+"""
 
 from analyze.metrics.accuracy import (
     PerClassAccuracy,

@@ -1,4 +1,7 @@
-"""Result tables as pages: for terminals, papers and notebooks."""
+"""Result tables as pages: for terminals, papers and notebooks.
+
+Imports results, and comparisons of evaluate; the notebook's class and commands import it.
+"""
 
 from analyze.tables.build import Cell, Column, Table, build_tables, split_names
 

@@ -1,5 +1,7 @@
 """What goes with what over models: tables of correlations and fits for any pair of result rows, overall and
 by group.
+
+Imports results, and evaluate for agreement on the line; figures, the report and commands import it.
 """
 
 from __future__ import annotations
