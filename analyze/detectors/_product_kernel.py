@@ -1,6 +1,6 @@
 """The compiled part of ``products``: a register tile of fused multiply-adds, and the loops around it.
 
-numba's cache watches this file only: touch it after a change of the sizes in ``products.py``.
+numba's cache watches this file only: touch it after a change of the sizes in ``_tiles.py``.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from llvmlite import ir
 from numba import njit, prange, types
 from numba.core import cgutils
 
-from analyze.detectors.products import panel_width, tile_rows
+from analyze.detectors._tiles import panel_width, tile_rows
 from analyze.kernels.fastmath import instruction
 
 _ROWS = tile_rows()

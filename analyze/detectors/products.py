@@ -8,36 +8,18 @@ on any number of threads and any machine; about as fast as a BLAS.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from analyze.detectors._tiles import panel_width, tile_rows
 
 DEPTH = 384
 """Terms of a chain that are added at a time: what is read of the right side stays in the near caches."""
 
 BLOCK_ROWS = 84
 """Most rows that one thread packs at a time: of that depth they stay in the second-level cache beside it."""
-
-
-@cache
-def _wide() -> bool:
-    """Whether the machine has vectors of 512 bits, and twice as many registers for them."""
-    import llvmlite.binding as llvm
-
-    return bool(llvm.get_host_cpu_features().get("avx512f", False))
-
-
-def tile_rows() -> int:
-    """Return the rows of a register tile: with two vectors of sums a row the operands still have registers left."""
-    return 12 if _wide() else 6
-
-
-@cache
-def panel_width(dtype: np.dtype[Any]) -> int:
-    """Return the columns of a register tile: two vectors of the machine's (512 bits where there are such, else 256)."""
-    return 2 * (512 if _wide() else 256) // (8 * dtype.itemsize)
 
 
 @dataclass(frozen=True, eq=False)
