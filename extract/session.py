@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 from cache_schema.cluster import connected
 from cache_schema.errors import CloserlookError, UserError, nearest
+from cache_schema.terminal import plain_table
 from extract.datasets import DatasetSpec, read_datasets_toml, spec_from_table
 from extract.datasets.base import Dataset
 from extract.options import RunOptions, shard_of
@@ -320,7 +320,7 @@ def _run(plan: Plan, options: RunOptions, args: argparse.Namespace, console: Con
 
 
 def _print_plan(plan: Plan, options: RunOptions, console: Console) -> None:
-    table = Table(title=escape(f"what would run into {options.cache}"))
+    table = plain_table(f"what would run into {options.cache}")
     for column in ("model", "dataset", "images", "state"):
         table.add_column(column, overflow="fold", justify="right" if column == "images" else "left")
     for job in plan.jobs:

@@ -57,6 +57,7 @@ def run(args: argparse.Namespace) -> int:
     console = Console()
     for table in comparison_tables(found):
         console.print(table)
+        console.print()
     for dataset, reason in problems.items():
         Console(stderr=True).print(f"[red]left out[/red] {dataset}: {reason}", highlight=False, soft_wrap=True)
     return 0 if found and not problems else 1

@@ -70,9 +70,11 @@ def run(args: argparse.Namespace) -> int:
             datasets=words(args.datasets),
             progress=progress,
         )
-    printed = factor_table(result.table)
-    if printed is not None:
-        Console().print(printed)
+    out = Console()
+    printed = factor_table(result.table, width=out.width)
+    for part in printed:
+        out.print(part)
+        out.print()
     for reason in reasons(result.table):
         console.print(f"[red]no number[/red] {escape(reason)}", highlight=False, soft_wrap=True)
     if args.output:
@@ -80,4 +82,4 @@ def run(args: argparse.Namespace) -> int:
         console.print(f"{len(result.table)} rows in {args.output}", highlight=False, soft_wrap=True)
     for model, reason in result.failures.items():
         console.print(f"[red]failed[/red] {model}: {reason}", highlight=False, soft_wrap=True)
-    return 1 if result.failures or printed is None else 0
+    return 1 if result.failures or not printed else 0

@@ -2,6 +2,7 @@
 
     analyze ood CACHE --id imagenet-val --reference imagenet-train --detectors all -o results.parquet
     analyze ood CACHE --id imagenet-val --list          which can run on which models, and why not
+    analyze ood --list                                  which there are, and what each needs
 
 Rows are added to the table, or replace those of the same variant. Models whose rows are there already, from the same
 stores and options, are left alone; every model's rows are written as soon as they are done. Exit code 1 where a
@@ -15,15 +16,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from analyze.ood.inputs import OodOptions
     from cache_schema.cache import Cache
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the options of ``analyze ood``."""
-    parser.add_argument("cache", help="folder of the cache")
+    parser.add_argument("cache", nargs="?", help="folder of the cache")
     parser.add_argument("--id", metavar="NAME", help="in-distribution set (default: the only one of role id)")
     parser.add_argument(
         "--reference",
@@ -52,7 +51,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--models", metavar="PATTERNS", help="models, comma-separated, * and ? allowed")
     parser.add_argument("-o", "--output", type=Path, default=Path("results.parquet"), help="result table (Parquet)")
     parser.add_argument("--fresh", action="store_true", help="compute everything again")
-    parser.add_argument("--list", action="store_true", help="only say which detectors can run, and why not")
+    said = "only say which detectors can run, and why not; without a cache, which there are"
+    parser.add_argument("--list", action="store_true", help=said)
 
 
 def _words(text: str | None) -> tuple[str, ...]:
@@ -101,14 +101,23 @@ def run(args: argparse.Namespace) -> int:
 
     import cache_schema
     from analyze.commands.progress import model_progress
-    from analyze.ood import is_done, merge, models_of, score_model
+    from analyze.ood import availability, is_done, merge, models_of, score_model
     from analyze.results import read_results, write_results
-    from cache_schema.errors import CloserlookError
+    from analyze.tables.detectors import availability_table, catalogue
+    from cache_schema.errors import CloserlookError, UserError
 
+    if args.cache is None:
+        if not args.list:
+            raise UserError("name the cache: analyze ood CACHE ('analyze ood --list' tells the detectors)")
+        Console().print(catalogue())
+        return 0
     cache = cache_schema.open_cache(args.cache)
     options = _options(args, cache)
     if args.list:
-        return _list(cache, options, Console())
+        found = availability(cache, options)
+        title = f"detectors on {options.id_dataset}: {len(found)} models"
+        Console().print(availability_table(title, found, options.detectors))
+        return 0
     console = Console(stderr=True)
     table = read_results(args.output) if args.output.exists() else None
     failures: dict[str, str] = {}
@@ -139,29 +148,3 @@ def run(args: argparse.Namespace) -> int:
     for name, reason in failures.items():
         console.print(f"[red]failed[/red] {name}: {reason}", highlight=False, soft_wrap=True)
     return 1 if failures else 0
-
-
-def _list(cache: Cache, options: OodOptions, console: Console) -> int:
-    from rich.markup import escape
-    from rich.table import Table
-
-    from analyze.ood import availability
-
-    found = availability(cache, options)
-    table = Table(title=f"detectors on {options.id_dataset}: {len(found)} models")
-    table.add_column("detector")
-    table.add_column("models", justify="right")
-    table.add_column("where it cannot run, and why")
-    for name in options.detectors:
-        reasons: dict[str, list[str]] = {}
-        for model, told in found.items():
-            if told[name]:
-                reasons.setdefault(told[name], []).append(model)
-        able = len(found) - sum(map(len, reasons.values()))
-        lines = [
-            f"{escape(', '.join(who[:3]))}{f' and {len(who) - 3} more' if len(who) > 3 else ''}: {escape(why)}"
-            for why, who in reasons.items()
-        ]
-        table.add_row(name, str(able), "\n".join(lines))
-    console.print(table)
-    return 0

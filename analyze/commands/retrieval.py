@@ -47,14 +47,15 @@ def run(args: argparse.Namespace) -> int:
 def _print(rows: Sequence[ResultRow], ks: Sequence[int]) -> None:
     """Print a table a dataset, narrow enough for any terminal."""
     from rich.console import Console
-    from rich.table import Table
     from rich.text import Text
+
+    from cache_schema.terminal import plain_table
 
     numbers = {(row.model, row.dataset, row.metric): row.value for row in rows}
     ways = {"image_to_text": "image to text", "text_to_image": "text to image"}
     console = Console()
     for dataset in dict.fromkeys(row.dataset for row in rows):
-        shown = Table(title=Text(f"{dataset}: recall@k, ties shared"), title_justify="left", box=None, padding=(0, 1))
+        shown = plain_table(f"{dataset}: recall@k, ties shared")
         shown.add_column("model", no_wrap=True, overflow="fold")
         for number, (way, k) in enumerate((way, k) for way in ways for k in ks):
             head = f"{ways[way]} @{k}" if number % len(ks) == 0 else f"@{k}"
@@ -63,3 +64,4 @@ def _print(rows: Sequence[ResultRow], ks: Sequence[int]) -> None:
             values = [numbers.get((model, dataset, f"{way}_recall@{k}")) for way in ways for k in ks]
             shown.add_row(Text(model), *("" if value is None else f"{value:.3f}" for value in values))
         console.print(shown)
+        console.print()

@@ -33,6 +33,7 @@ def run(args: argparse.Namespace) -> int:
     console = Console(width=None if sys.stdout.isatty() else 120)
     for part in model_page(cards[args.model], result.table, width=console.width):
         console.print(part)
+        console.print()
     for reason in result.failures.values():
         Console(stderr=True).print(f"[red]failed[/red] {reason}", highlight=False, soft_wrap=True)
     return 1 if result.failures else 0

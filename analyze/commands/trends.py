@@ -209,16 +209,17 @@ def _agreement(cache: str, models: list[str]) -> dict[str, pl.DataFrame]:
 
 
 def _print_plain(table: pl.DataFrame, title: str, console: Console) -> None:
-    from rich import box
-    from rich.table import Table
     from rich.text import Text
 
-    drawn = Table(title=Text(title, style="bold"), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    from cache_schema.terminal import plain_table
+
+    drawn = plain_table(title)
     for name, kind in table.schema.items():
         drawn.add_column(name.replace("_", " "), justify="right" if kind.is_numeric() else "left", overflow="fold")
     for row in table.rows():
         drawn.add_row(*(Text(f"{v:.3f}" if isinstance(v, float) else "–" if v is None else str(v)) for v in row))
     console.print(drawn)
+    console.print()
 
 
 MOST = 24
@@ -243,20 +244,14 @@ def _strongest(table: pl.DataFrame) -> tuple[pl.DataFrame, int]:
 
 def _print(table: pl.DataFrame, console: Console) -> None:
     import polars as pl
-    from rich import box
-    from rich.table import Table
     from rich.text import Text
 
     from analyze.trends.correlations import TITLES
+    from cache_schema.terminal import plain_table
 
     for (x,), whole in table.group_by("x", maintain_order=True):
         part, hidden = _strongest(whole)
-        drawn = Table(
-            title=Text(f"against {x}", style="bold"),
-            title_justify="left",
-            box=box.SIMPLE_HEAD,
-            pad_edge=False,
-        )
+        drawn = plain_table(f"against {x}")
         drawn.add_column("", overflow="fold", min_width=24)
         drawn.add_column("models", justify="right")
         shown = ("pearson", "spearman", "kendall")[: 3 if console.width >= 120 else 1 + (console.width >= 96)]
@@ -272,6 +267,7 @@ def _print(table: pl.DataFrame, console: Console) -> None:
                 *(f"{v:+.2f} [{low:+.2f}, {high:+.2f}]" for v, low, high in (number[m] for m in shown)),
             )
         console.print(drawn)
+        console.print()
         if hidden:
             told = f"{hidden} weaker ones and all groups are in correlations.csv (-o DIR); name some with --y"
             console.print(told, style="dim", highlight=False)
@@ -282,18 +278,13 @@ def _print(table: pl.DataFrame, console: Console) -> None:
 
 def _print_robustness(table: pl.DataFrame, console: Console) -> None:
     import polars as pl
-    from rich import box
-    from rich.table import Table
     from rich.text import Text
+
+    from cache_schema.terminal import plain_table
 
     medians = table.group_by("dataset", "factor", "group", maintain_order=True).agg(pl.col("value").median())
     groups = medians["group"].unique(maintain_order=True).to_list()
-    drawn = Table(
-        title=Text("median effective robustness (accuracy above the baseline's line)", style="bold"),
-        title_justify="left",
-        box=box.SIMPLE_HEAD,
-        pad_edge=False,
-    )
+    drawn = plain_table("median effective robustness (accuracy above the baseline's line)")
     drawn.add_column("", overflow="fold", min_width=18)
     for group in groups:
         drawn.add_column(Text(group.replace("-", "\n")), justify="right", no_wrap=True, min_width=7)
@@ -302,3 +293,4 @@ def _print_robustness(table: pl.DataFrame, console: Console) -> None:
         cells = [f"{number[g]:+.3f}" if number.get(g) is not None else "–" for g in groups]
         drawn.add_row(Text(str(factor or dataset)), *cells)
     console.print(drawn)
+    console.print()

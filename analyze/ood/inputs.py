@@ -144,7 +144,9 @@ def find_inputs(cache: Cache, model: str, options: OodOptions) -> ModelInputs:
     if options.reference:
         found.reference = look("reference", lambda: cache.reference(model, str(options.reference)))
     else:
-        found.reasons["reference"] = "give --reference NAME"
+        there = sorted({store.dataset.id for store in cache.stores("reference")})
+        made = "the cache has none, 'extract --reference NAME' makes one"
+        found.reasons["reference"] = f"give --reference {' or '.join(there)}" if there else made
     if options.validation:
         found.validation = look(
             "validation", lambda: cache.store(model, options.validation[0] if options.validation else "")

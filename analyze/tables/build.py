@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import polars as pl
 
 from analyze.results import CARD_COLUMNS
 from analyze.results.selection import NAME_COLUMNS, check_column, varying
-from analyze.results.titles import FRACTIONS, metric_title, score_title
+from analyze.results.titles import FRACTIONS, dataset_title, metric_title, score_title
 from analyze.tables.reading_order import ORDER, in_reading_order
+from analyze.tables.variants import variant_words
 from cache_schema.errors import UserError, nearest
 from cache_schema.records import GROUPS
 
@@ -324,14 +325,14 @@ def _columns(part: pl.DataFrame, page: dict[str, str], key: list[str], n_asked: 
         values, (metric, n_metrics, direction) = tuple(row[: len(key)]), row[len(key) :]
         first.setdefault(values[:n_asked], len(first))
         metric = metric if n_metrics == 1 else ""
-        asked = [v for v in values[:n_asked] if v]
-        told = [v for v in values[n_asked:] if v]
-        name = " ".join(asked) + (f" [{', '.join(told)}]" if told else "")
-        shown = [metric_title(v) if k == "metric" else v for k, v in zip(key, values[:n_asked], strict=False) if v]
-        marks = [
-            score_title(v) if k == "score" else v for k, v in zip(key[n_asked:], values[n_asked:], strict=True) if v
-        ]
-        title = " ".join(shown) + (f" ({', '.join(marks)})" if marks else "")
+        asked = values[:n_asked]
+        is_mean = dict(zip(key, asked, strict=False)).get("dataset", page.get("dataset", "-")) == ""
+        told = variant_words(key[n_asked:], values[n_asked:], is_mean=is_mean)
+        name = _headed([v or MEAN * (k == "dataset") for k, v in zip(key, asked, strict=False)], told, "[]")
+        shown = [_title(k, v) for k, v in zip(key, asked, strict=False)]
+        scores = [score_title(v) if k == "score" else v for k, v in zip(key[n_asked:], values[n_asked:], strict=True)]
+        marks = variant_words(key[n_asked:], scores, is_mean=is_mean)
+        title = _headed(shown, marks, "()")
         built.append(
             Column(
                 key=values,
@@ -343,7 +344,31 @@ def _columns(part: pl.DataFrame, page: dict[str, str], key: list[str], n_asked: 
                 variant=bool(told),
             )
         )
+    built = [_by_its_options(column, built) for column in built]
     return sorted(built, key=lambda column: first[column.key[:n_asked]])
+
+
+MEAN = "mean"
+"""What a number of several datasets together is called in place of a dataset."""
+
+
+def _headed(asked: list[str], told: list[str], brackets: str) -> str:
+    words = " ".join(word for word in asked if word)
+    return f"{words} {brackets[0]}{', '.join(told)}{brackets[1]}".strip() if told else words
+
+
+def _title(column: str, value: str) -> str:
+    if column == "dataset":
+        return dataset_title(value) or MEAN.capitalize()
+    return metric_title(value) if column == "metric" else value
+
+
+def _by_its_options(column: Column, others: list[Column]) -> Column:
+    """Name a column by its options as they are stored where words would not tell it from another."""
+    if sum(other.name == column.name for other in others) < 2:
+        return column
+    told = f"[{', '.join(value for value in column.key if value)}]"
+    return replace(column, name=told, title=told)
 
 
 def _sorted(

@@ -77,17 +77,14 @@ def comparison_frame(comparisons: Sequence[Comparison]) -> pl.DataFrame:
 
 def _numbers(comparison: Comparison) -> Table:
     """Return models by metrics on one dataset; below them their difference and what their mean would score."""
-    from rich import box
     from rich.markup import escape
-    from rich.table import Table
 
-    title = f"[bold]{escape(comparison.dataset)}[/], {comparison.n:,} images"
+    from cache_schema.terminal import plain_table
+
+    title = f"{comparison.dataset}, {comparison.n:,} images"
     if len(comparison.models) == 2:
         title += f"; agreement {comparison.agreement[0, 1]:.3f}, error consistency {comparison.consistency[0, 1]:+.3f}"
-    table = Table(
-        title=title, title_justify="left", caption_justify="left", box=box.SIMPLE_HEAD, pad_edge=False,
-        collapse_padding=True,
-    )  # fmt: skip
+    table = plain_table(title)
     table.add_column("model", overflow="fold")
     for metric in comparison.values:
         table.add_column(metric, justify="right", no_wrap=True)
@@ -108,10 +105,11 @@ def _numbers(comparison: Comparison) -> Table:
 
 def _pairs(comparisons: Sequence[Comparison]) -> Table:
     from rich.markup import escape
-    from rich.table import Table
+
+    from cache_schema.terminal import plain_table
 
     models = comparisons[0].models
-    table = Table(title="agreement / error consistency (kappa)", title_justify="left")
+    table = plain_table("agreement / error consistency (kappa)")
     table.add_column("dataset")
     table.add_column("model")
     for model in models:

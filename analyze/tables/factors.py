@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
+from cache_schema.terminal import GAP
+
 if TYPE_CHECKING:
     from rich.table import Table
+
+Part = tuple[str, str, pl.DataFrame, dict[str, float]]
+"""Model, dataset, its accuracies by factor, and its overall accuracy."""
 
 FEW = 3
 """Up to so many models and datasets the factors are the rows, with room for intervals."""
@@ -16,21 +21,22 @@ FEW = 3
 _TITLE = "accuracy by factor in % (dim: its interval holds the overall accuracy)"
 
 
-def factor_table(table: pl.DataFrame) -> Table | None:
-    """Return the factor accuracies as a printable table, None where there is not one.
+def factor_table(table: pl.DataFrame, *, width: int = 120) -> list[Table]:
+    """Return the factor accuracies as printable tables, none where there is not a number.
 
-    A number whose interval holds the model's overall accuracy is dim: so few images decide nothing.
+    A number whose interval holds the model's overall accuracy is dim: so few images decide nothing. Factors that do not
+    fit beside the names go on in a further table.
     """
     plain = table.filter(~pl.col("options").str.contains('"correct"'))
     accuracies = plain.filter(pl.col("metric") == "factor_accuracy", pl.col("value").is_not_null())
     if accuracies.is_empty():
-        return None
+        return []
     parts = [
         (str(model), str(dataset), part, _overall(plain, str(model), str(dataset)))
         for (model, dataset), part in accuracies.group_by("model", "dataset", maintain_order=True)
     ]
     names = accuracies["factor"].unique(maintain_order=True).to_list()
-    return _by_factor(parts, names) if len(parts) <= FEW else _by_model(parts, names)
+    return [_by_factor(parts, names)] if len(parts) <= FEW else _by_model(parts, names, width)
 
 
 def reasons(table: pl.DataFrame) -> Iterator[str]:
@@ -40,32 +46,55 @@ def reasons(table: pl.DataFrame) -> Iterator[str]:
         yield f"{dataset} ({models} model{'s' if models != 1 else ''}): {reason}"
 
 
-def _by_model(parts: list[tuple[str, str, pl.DataFrame, dict[str, float]]], names: list[str]) -> Table:
-    from rich.markup import escape
-    from rich.table import Table
-
-    printed = Table(title=_TITLE, title_justify="left")
-    printed.add_column("model")
-    printed.add_column("dataset")
-    printed.add_column("overall", justify="right")
+def _by_model(parts: Sequence[Part], names: list[str], width: int) -> list[Table]:
     counts: dict[str, int] = {}
     for _, _, part, _ in parts:
         for factor, n in part.select("factor", "n").iter_rows():
             counts[factor] = max(counts.get(factor, 0), n)
+    datasets = list(dict.fromkeys(dataset for _, dataset, _, _ in parts))
+    heads = [["model", *(model for model, _, _, _ in parts)]]
+    if len(datasets) > 1:
+        heads.append(["dataset", *(dataset for _, dataset, _, _ in parts)])
+    room = width - sum(max(map(len, head)) + GAP for head in heads) - len("overall")
+    pieces: list[list[str]] = [[]]
+    used = 0
     for name in names:
-        printed.add_column(f"{escape(name)}\nn={counts[name]}", justify="right")
+        need = max(len(name), len(f"n={counts[name]}"), len("100.0")) + GAP
+        if pieces[-1] and used + need > room:
+            pieces.append([])
+            used = 0
+        pieces[-1].append(name)
+        used += need
+    title = _TITLE if len(datasets) > 1 else f"{datasets[0]}: {_TITLE}"
+    return [_piece(title if piece is pieces[0] else "", parts, piece, counts, len(heads) > 1) for piece in pieces]
+
+
+def _piece(title: str, parts: Sequence[Part], names: list[str], counts: dict[str, int], with_dataset: bool) -> Table:
+    from rich.markup import escape
+
+    from cache_schema.terminal import plain_table
+
+    printed = plain_table(title)
+    printed.add_column("model", overflow="fold")
+    if with_dataset:
+        printed.add_column("dataset", overflow="fold")
+    printed.add_column("overall", justify="right", no_wrap=True)
+    for name in names:
+        printed.add_column(f"{escape(name)}\nn={counts[name]}", justify="right", no_wrap=True)
     for model, dataset, part, overall in parts:
         cells = {row["factor"]: _cell(row, overall) for row in part.iter_rows(named=True)}
         shown = " / ".join(f"{100 * value:.1f}" for value in dict.fromkeys(overall.values()))
-        printed.add_row(escape(model), escape(dataset), shown, *[cells.get(name, "") for name in names])
+        who = [escape(model), *[escape(dataset)] * with_dataset]
+        printed.add_row(*who, shown, *[cells.get(name, "") for name in names])
     return printed
 
 
-def _by_factor(parts: list[tuple[str, str, pl.DataFrame, dict[str, float]]], names: list[str]) -> Table:
+def _by_factor(parts: Sequence[Part], names: list[str]) -> Table:
     from rich.markup import escape
-    from rich.table import Table
 
-    printed = Table(title=_TITLE, title_justify="left")
+    from cache_schema.terminal import plain_table
+
+    printed = plain_table(_TITLE)
     printed.add_column("factor")
     for model, dataset, _, _ in parts:
         printed.add_column("images", justify="right")

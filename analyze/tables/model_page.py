@@ -37,22 +37,15 @@ def model_page(card: ModelCard, results: pl.DataFrame, *, width: int = 120) -> I
 
 
 def _table(title: str, *columns: str) -> Table:
-    from rich import box
-    from rich.table import Table
+    from cache_schema.terminal import plain_table
 
-    table = Table(
-        title=title, title_justify="left", caption_justify="left", box=box.SIMPLE_HEAD, pad_edge=False,
-        collapse_padding=True,
-    )  # fmt: skip
-    for i, column in enumerate(columns):
-        table.add_column(column, justify="left" if i == 0 else "right", no_wrap=True)
-    return table
+    return plain_table(title, *columns)
 
 
 def _card(card: ModelCard) -> Table:
     from rich.markup import escape
 
-    table = _table(f"[bold]{escape(card.id)}[/]", "", "")
+    table = _table(card.id, "", "")
     table.show_header = False
     table.columns[1].no_wrap = False
     table.columns[1].justify = "left"

@@ -47,8 +47,10 @@ def escape_markdown(text: str) -> str:
 
 def page_title(page: dict[str, str]) -> str:
     """Return the heading of a page (``ImageNet-A``, ``ImageNet-A: ECE``)."""
-    said = {"dataset": dataset_title, "metric": metric_title}
-    return ": ".join(said.get(key, str)(value) for key, value in page.items() if value) or "Results"
+    if not page:
+        return "Results"
+    said = {"dataset": lambda name: dataset_title(name) or "Means over datasets", "metric": metric_title}
+    return ": ".join(told for key, value in page.items() if (told := said.get(key, str)(value)))
 
 
 def _blocks(table: Table) -> Iterable[tuple[str, list[int]]]:
@@ -240,11 +242,28 @@ def print_tables(tables: Sequence[Table], console: Console, *, all_columns: bool
                 markup=False,
                 highlight=False,
             )
-        for reason, count in table.reasons.items():
-            console.print(f"– {count} without a value: {reason}", style="dim", markup=False, highlight=False)
+        for reason in _missing(table, pieces if all_columns else pieces[:1]):
+            console.print(f"– {reason}", style="dim", markup=False, highlight=False)
         for note in table.notes:
             console.print(f"note: {note}", style="dim", markup=False, highlight=False)
         console.print()
+
+
+REASONS = 6
+"""Reasons for missing values that are printed below a page; the result table's column ``reason`` has all."""
+
+
+def _missing(table: Table, pieces: Sequence[Sequence[int]]) -> Iterable[str]:
+    """Yield why values of the printed columns are missing, and how many reasons are left out."""
+    found: dict[str, int] = {}
+    for row in table.cells:
+        for cell in (row[index] for piece in pieces for index in piece):
+            if cell.value is None and cell.reason:
+                found[cell.reason] = found.get(cell.reason, 0) + 1
+    for reason, count in list(found.items())[:REASONS]:
+        yield f"{count} without a value: {reason}"
+    if (left := len(found) - REASONS) > 0:
+        yield f"{left} more reasons in the column 'reason' of the result table"
 
 
 def _two_lines(column: Column) -> str:
@@ -257,18 +276,11 @@ def _heading(column: Column) -> str:
 
 
 def _print_piece(table: Table, piece: list[int], console: Console) -> None:
-    from rich import box
-    from rich.table import Table as RichTable
     from rich.text import Text
 
-    drawn = RichTable(
-        title=Text(page_title(table.page), style="bold"),
-        title_justify="left",
-        box=box.SIMPLE_HEAD,
-        pad_edge=False,
-        padding=(0, 1),
-        collapse_padding=True,
-    )
+    from cache_schema.terminal import plain_table
+
+    drawn = plain_table(page_title(table.page))
     for index, name in enumerate(table.row_names):
         longest = max([len(name), *(len(row[index]) for row in table.rows)])
         drawn.add_column(Text(name), justify="left", overflow="fold", min_width=min(longest, console.width // 2))

@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
         for store in stores:
             print(json.dumps({"path": str(store.path), **store.header}))
         return 0
-    out.print(_table(stores))
+    out.print(_table(stores, out.width))
     _print_rest(cache, stores, out)
     return 0
 
@@ -60,15 +60,20 @@ def _wanted(store: Store, args: argparse.Namespace) -> bool:
     )
 
 
-def _table(stores: list[Store]) -> Table:
-    from rich.table import Table
+_COLUMNS = (
+    "model", "kind", "of", "rows", "invalid", "logits", "features", "MB", "format", "identity", "digest",
+)  # fmt: skip
+_NUMBERS = ("rows", "invalid", "logits", "features", "MB")
+_SPARED = ("digest", "identity", "format", "invalid", "features", "logits")
+"""Left out in this order on a terminal that is too narrow for all; ``--json`` has everything."""
+
+
+def _table(stores: list[Store], width: int) -> Table:
     from rich.text import Text
 
-    table = Table("model", "kind", "of", box=None, pad_edge=False)
-    for title in ("rows", "invalid", "logits", "features", "MB"):
-        table.add_column(title, justify="right")
-    for title in ("format", "identity", "digest"):
-        table.add_column(title)
+    from cache_schema.terminal import plain_table
+
+    rows = []
     for store in stores:
         cells = (
             store.model.id,
@@ -83,7 +88,17 @@ def _table(stores: list[Store]) -> Table:
             store.identity[:8],
             store.digest[:8],
         )
-        table.add_row(*map(Text, cells))
+        rows.append(dict(zip(_COLUMNS, cells, strict=True)))
+    widths = {name: max([len(name), *(len(row[name]) for row in rows)]) + 2 for name in _COLUMNS}
+    shown = list(_COLUMNS)
+    for name in _SPARED:
+        if sum(widths[kept] for kept in shown) - 2 > width:
+            shown.remove(name)
+    table = plain_table()
+    for name in shown:
+        table.add_column(name, justify="right" if name in _NUMBERS else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(row[name]) for name in shown))
     return table
 
 

@@ -186,11 +186,18 @@ def test_sweep_names_its_set_and_finds_the_best(cache: Path, tmp_path: Path) -> 
     assert all(best >= auroc(gamma=g, m=m) for g in (0.01, 0.1, 1.0, 10.0) for m in (10, 100))
 
 
-def test_list_says_what_can_run(cache: Path, capsys: Any) -> None:
+def test_list_says_what_can_run(cache: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "300")
     assert main(["ood", str(cache), "--list", "--reference", "train", "--detectors", "msp,react,mds"]) == 0
     told = capsys.readouterr().out
     assert "not affine" in told
     assert "bare" in told
+    assert main(["ood", "--list"]) == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert "energy logits Negative free energy" in told
+    assert "knn features, a reference with its bank" in told
+    assert main(["ood"]) == 2
+    assert "name the cache: analyze ood CACHE" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -236,7 +243,7 @@ def test_the_only_reference_is_the_default(cache: Path, tmp_path: Path) -> None:
     assert main(["ood", str(cache), "--reference", "none", "--models", "linear", "-o", str(out), "--fresh"]) == 0
     table = read_results(out).filter(pl.col("metric") == "auroc")
     reasons = dict(table.filter(pl.col("reason") != "").select("score", "reason").iter_rows())
-    assert "give --reference NAME" in reasons["knn"]
+    assert "give --reference train" in reasons["knn"]
 
 
 def test_without_features_only_scores_of_logits_run(tmp_path: Path) -> None:

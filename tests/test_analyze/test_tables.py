@@ -356,11 +356,11 @@ def test_short_and_long_model_names_stay_whole(width: int) -> None:
     out = io.StringIO()
     frame = to_frame([row(model, metric, 0.5) for model in names for metric in metrics])
     print_tables(build_tables(frame), Console(file=out, width=width))
-    assert re.search(r"^ more-efficientnet-of-some-length +0\.500", out.getvalue(), re.MULTILINE)
+    assert re.search(r"^more-efficientnet-of-some-length +0\.500", out.getvalue(), re.MULTILINE)
     for model in names[:1]:
         out = io.StringIO()
         print_tables(build_tables(to_frame([row(model, m, 0.5) for m in metrics])), Console(file=out, width=width))
-        assert re.search(r"^ model +top1", out.getvalue(), re.MULTILINE)
+        assert re.search(r"^model +top1", out.getvalue(), re.MULTILINE)
 
 
 def test_the_command_takes_the_usual_prompts_and_shows_all_when_asked(tmp_path, capsys) -> None:

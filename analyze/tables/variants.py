@@ -1,0 +1,58 @@
+"""What tells the variants of a number apart (score, calibrator, options ...), in words instead of JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+SUBSETS = {"near": "near OOD", "far": "far OOD", "all": "all OOD"}
+
+
+def option_words(options: str) -> str:
+    """Return the options of a number as a reader wants them.
+
+    Examples
+    --------
+    >>> option_words('{"temperature":1.0}')
+    'temperature=1'
+    >>> option_words('{"fit":"bank:imagenet-train","full_spectrum":["imagenet-a","imagenet-r"],"half":false,"k":50}')
+    'fit=bank:imagenet-train, full spectrum, k=50'
+    """
+    try:
+        found = json.loads(options)
+    except ValueError:
+        return options
+    if not isinstance(found, dict):
+        return options
+    words = [_option(key.replace("_", " "), value) for key, value in found.items()]
+    return ", ".join(word for word in words if word)
+
+
+def _option(key: str, value: object) -> str:
+    if value is True or isinstance(value, list):  # of a list of datasets its name says enough
+        return key
+    if value is False or value is None:
+        return ""
+    return f"{key}={value:g}" if isinstance(value, float) else f"{key}={value}"
+
+
+def variant_words(columns: Sequence[str], values: Sequence[str], *, is_mean: bool = False) -> list[str]:
+    """Return a word for each value that tells a variant apart.
+
+    Parameters
+    ----------
+    columns, values
+        The columns of the result table that differ, and this variant's values in them.
+    is_mean
+        The number is one of several datasets together; its subset is then ``near``, ``far`` or ``all``.
+    """
+    told = []
+    for column, value in zip(columns, values, strict=True):
+        if not value:
+            continue
+        if column == "options":
+            value = option_words(value)
+        elif column == "subset" and is_mean:
+            value = SUBSETS.get(value, value)
+        told.append(value)
+    return [word for word in told if word]

@@ -1,0 +1,93 @@
+"""What ``analyze table`` calls variants and means, what it says of missing values, and that LaTeX takes its tables."""
+
+from __future__ import annotations
+
+import io
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from analyze.results import ResultRow, to_frame
+from analyze.tables import build_tables
+from analyze.tables.writers import page_title, print_tables, to_latex
+
+
+def row(model: str, metric: str, value: float | None, **more: object) -> ResultRow:
+    return ResultRow(model=model, dataset=more.pop("dataset", "d"), metric=metric, value=value, **more)  # type: ignore[arg-type]
+
+
+def test_options_are_words_and_stay_apart() -> None:
+    options = {
+        "gen": '{"gamma":0.1,"m":100}', "knn": '{"fit":"bank:train","full_spectrum":["a","b"],"half":false,"k":50}',
+    }  # fmt: skip
+    rows = [row("one", "auroc", 0.5 + i / 10, score=s, options=o) for i, (s, o) in enumerate(options.items())]
+    (page,) = build_tables(to_frame(rows))
+    assert [c.name for c in page.columns] == [
+        "auroc [gen, gamma=0.1, m=100]", "auroc [knn, fit=bank:train, full spectrum, k=50]",
+    ]  # fmt: skip
+    assert page.columns[1].title == "AUROC (kNN, fit=bank:train, full spectrum, k=50)"
+    # Two lists of datasets are one word; then the options stand as they are stored, and no number is lost.
+    rows = [row("one", "auroc", v, score="gen", options=f'{{"full_spectrum":["{v}"]}}') for v in (0.1, 0.2)]
+    (page,) = build_tables(to_frame(rows))
+    assert len(page.to_frame().columns) == 1 + 2
+
+
+def test_a_number_of_several_datasets_is_called_a_mean() -> None:
+    rows = [row("one", "auroc", 0.6, dataset="textures", score="msp")]
+    rows += [row("one", "auroc", 0.7, dataset="", subset=subset, score="msp") for subset in ("near", "all")]
+    (page,) = build_tables(to_frame(rows), columns=["dataset"])
+    assert [c.name for c in page.columns] == ["textures", "mean [near OOD]", "mean [all OOD]"]
+    assert page.columns[1].title == "Mean (near OOD)"
+    assert [page_title(page.page) for page in build_tables(to_frame(rows))] == ["Textures", "Means over datasets"]
+
+
+def test_reasons_below_a_table_are_those_of_its_columns_and_few() -> None:
+    rows = [row("one", "top1", 0.5), row("one", "top5", None, reason="only 4 classes")]
+    rows += [row(f"m{i}", "top1", None, reason=f"reason {i}") for i in range(20)]
+    rows += [row("one", f"metric{i:02}", None, reason="far to the right") for i in range(30)]
+    out = io.StringIO()
+    print_tables(build_tables(to_frame(rows)), Console(file=out, width=80))
+    told = [line for line in out.getvalue().splitlines() if line.startswith("–")]
+    assert len(told) == 7
+    assert told[-1].endswith("more reasons in the column 'reason' of the result table")
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="needs pdflatex")
+def test_latex_compiles_whatever_models_are_called(tmp_path: Path) -> None:
+    hostile = ["vit_b&100%#1", "a{b}c\\d", "x~y^z$", '"q" <r> |s|', "naïve é ü ß"]
+    rows = [row(name, metric, 0.1 * (i + 1), low=0.05, high=0.6) for i, name in enumerate(hostile)
+            for metric in ("top1", "ece", "coverage_at_risk1")]  # fmt: skip
+    rows += [row(name, "auroc", 0.5, score="gen", options='{"gamma":0.1,"m":100}') for name in hostile]
+    pages = build_tables(to_frame(rows), best=True, intervals=True, group_rows="group")
+    (tmp_path / "t.tex").write_text(to_latex(pages), encoding="utf-8")
+    (tmp_path / "d.tex").write_text(
+        "\\documentclass{article}\\usepackage[T1]{fontenc}\\usepackage{booktabs}"
+        "\\begin{document}\\input{t}\\end{document}"
+    )
+    words = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "d.tex"]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stdout[-2000:]
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_factors_of_many_models_stay_readable(width: int) -> None:
+    from analyze.tables.factors import factor_table
+
+    factors = [f"some_factor_{i}" for i in range(10)]
+    models = [f"a-model-of-some-length-{i}" for i in range(5)]
+    rows = [row(m, "factor_accuracy", 0.5 + i / 100, factor=f, n=40) for m in models for i, f in enumerate(factors)]
+    rows += [row(m, "top1", 0.5, subset="annotated", n=400) for m in models]
+    out = io.StringIO()
+    for part in factor_table(to_frame(rows), width=width):
+        Console(file=out, width=width).print(part)
+    text = out.getvalue()
+    assert "…" not in text
+    words = text.split()
+    assert all(words.count(f) == 1 for f in factors)
+    pieces = words.count("model")
+    assert pieces > 1
+    assert all(words.count(m) == pieces for m in models)
+    assert all(words.count(f"{50 + i}.0") == 5 for i in range(1, 10))
