@@ -18,7 +18,7 @@ from cache_schema.records import DatasetCard, ModelCard
 
 if TYPE_CHECKING:
     from cache_schema.cache import Cache
-    from cache_schema.small_stores import HeadStore
+    from cache_schema.kinds.heads import HeadStore
     from cache_schema.store import PredictionStore
 
 UNION = "+"

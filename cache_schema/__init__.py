@@ -17,21 +17,21 @@ if TYPE_CHECKING:
     from cache_schema.identities import IDENTITY_VERSION as IDENTITY_VERSION
     from cache_schema.identities import identity as identity
     from cache_schema.identities import prediction_identity as prediction_identity
+    from cache_schema.kinds.heads import HeadStore as HeadStore
+    from cache_schema.kinds.heads import write_head as write_head
+    from cache_schema.kinds.references import ReferenceArrays as ReferenceArrays
+    from cache_schema.kinds.references import ReferenceStore as ReferenceStore
+    from cache_schema.kinds.references import write_reference as write_reference
+    from cache_schema.kinds.summaries import SummaryStore as SummaryStore
+    from cache_schema.kinds.summaries import write_summary as write_summary
+    from cache_schema.kinds.texts import TextStore as TextStore
+    from cache_schema.kinds.texts import write_texts as write_texts
     from cache_schema.naming import published as published
     from cache_schema.naming import slug as slug
     from cache_schema.naming import store_name as store_name
     from cache_schema.records import DatasetCard as DatasetCard
     from cache_schema.records import ModelCard as ModelCard
     from cache_schema.schema import SCHEMA_VERSION as SCHEMA_VERSION
-    from cache_schema.small_stores import HeadStore as HeadStore
-    from cache_schema.small_stores import ReferenceArrays as ReferenceArrays
-    from cache_schema.small_stores import ReferenceStore as ReferenceStore
-    from cache_schema.small_stores import SummaryStore as SummaryStore
-    from cache_schema.small_stores import TextStore as TextStore
-    from cache_schema.small_writers import write_head as write_head
-    from cache_schema.small_writers import write_reference as write_reference
-    from cache_schema.small_writers import write_summary as write_summary
-    from cache_schema.small_writers import write_texts as write_texts
     from cache_schema.staging import clean_stale as clean_stale
     from cache_schema.store import Block as Block
     from cache_schema.store import PredictionStore as PredictionStore
@@ -47,8 +47,10 @@ _MODULES = {
     "naming": ("published", "slug", "store_name"),
     "records": ("DatasetCard", "ModelCard"),
     "schema": ("SCHEMA_VERSION",),
-    "small_stores": ("HeadStore", "ReferenceArrays", "ReferenceStore", "SummaryStore", "TextStore"),
-    "small_writers": ("write_head", "write_reference", "write_summary", "write_texts"),
+    "kinds.heads": ("HeadStore", "write_head"),
+    "kinds.references": ("ReferenceArrays", "ReferenceStore", "write_reference"),
+    "kinds.summaries": ("SummaryStore", "write_summary"),
+    "kinds.texts": ("TextStore", "write_texts"),
     "staging": ("clean_stale",),
     "store": ("Block", "PredictionStore", "Store", "open_store"),
     "writer": ("StoreWriter", "write_store"),

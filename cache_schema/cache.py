@@ -8,11 +8,14 @@ from typing import Any, NamedTuple
 
 from cache_schema.errors import CacheError, StoreNotFoundError, UserError, nearest
 from cache_schema.failures import Failure, failure_paths, read_failure
+from cache_schema.kinds.heads import HeadStore
+from cache_schema.kinds.references import ReferenceStore
+from cache_schema.kinds.summaries import SummaryStore
+from cache_schema.kinds.texts import TextStore
 from cache_schema.naming import slug
 from cache_schema.place import Place, open_place
 from cache_schema.records import DatasetCard, ModelCard
 from cache_schema.schema import KINDS
-from cache_schema.small_stores import HeadStore, ReferenceStore, SummaryStore, TextStore
 from cache_schema.store import PredictionStore, Store, store_of
 
 

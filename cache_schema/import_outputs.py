@@ -13,11 +13,10 @@ from numpy.typing import NDArray
 
 from cache_schema.errors import UserError, nearest
 from cache_schema.identities import identity
+from cache_schema.kinds.summaries import SummaryStore, write_summary
 from cache_schema.npz import NpzFile
 from cache_schema.records import DatasetCard, ModelCard
 from cache_schema.row_rules import checked_ids, checked_labels
-from cache_schema.small_stores import SummaryStore
-from cache_schema.small_writers import write_summary
 from cache_schema.store import PredictionStore
 from cache_schema.writer import StoreWriter
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -294,6 +295,16 @@ class PredictionStore(Store):
             )
 
 
+_KINDS = {
+    "predictions": "cache_schema.store:PredictionStore",
+    "head": "cache_schema.kinds.heads:HeadStore",
+    "reference": "cache_schema.kinds.references:ReferenceStore",
+    "summary": "cache_schema.kinds.summaries:SummaryStore",
+    "texts": "cache_schema.kinds.texts:TextStore",
+}
+"""Kind -> its class, loaded when a store of the kind is opened."""
+
+
 def open_store(path: Path | str) -> Store:
     """Open a published store of any kind.
 
@@ -317,8 +328,7 @@ def open_store(path: Path | str) -> Store:
 
 def store_of(reader: StoreReader) -> Store:
     """Open a store through a reader."""
-    from cache_schema.small_stores import SMALL_STORES
-
     header = reader.header()
-    kinds: dict[str, type[Store]] = {"predictions": PredictionStore, **SMALL_STORES}
-    return kinds[header["kind"]](reader, header)
+    module, _, name = _KINDS[header["kind"]].partition(":")
+    store: Store = getattr(importlib.import_module(module), name)(reader, header)
+    return store

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 import cache_schema
+from cache_schema.kinds.reference_accumulator import ReferenceAccumulator
 from cache_schema.records import DatasetCard, ModelCard
-from cache_schema.reference_accumulator import ReferenceAccumulator
 from extract.datasets.base import Dataset
 from extract.options import RunOptions
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache_schema.errors import UserError
-from cache_schema.reference_accumulator import SUMS, ReferenceAccumulator
+from cache_schema.kinds.reference_accumulator import SUMS, ReferenceAccumulator
 
 Float64 = NDArray[np.float64]
 

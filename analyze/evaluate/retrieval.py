@@ -14,7 +14,7 @@ from cache_schema.errors import CloserlookError, UserError
 
 if TYPE_CHECKING:
     from cache_schema.cache import Cache
-    from cache_schema.small_stores import TextStore
+    from cache_schema.kinds.texts import TextStore
     from cache_schema.store import PredictionStore
 
 

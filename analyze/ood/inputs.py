@@ -14,7 +14,8 @@ from cache_schema.errors import CacheError, UserError, nearest
 
 if TYPE_CHECKING:
     from cache_schema.cache import Cache
-    from cache_schema.small_stores import HeadStore, ReferenceStore
+    from cache_schema.kinds.heads import HeadStore
+    from cache_schema.kinds.references import ReferenceStore
     from cache_schema.store import PredictionStore
 
 READ_ROWS = 8064

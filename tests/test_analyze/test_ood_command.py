@@ -15,8 +15,8 @@ from analyze import metrics
 from analyze.cli import main
 from analyze.detectors import DETECTORS, Reference, get
 from analyze.results import read_results
+from cache_schema.kinds.reference_accumulator import ReferenceAccumulator
 from cache_schema.records import DatasetCard, ModelCard
-from cache_schema.reference_accumulator import ReferenceAccumulator
 
 CLASSES, WIDTH = 6, 12
 SETS = {

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 import cache_schema
 from cache_schema.cache import Cache
+from cache_schema.kinds.reference_accumulator import ReferenceAccumulator
 from cache_schema.records import DatasetCard, ModelCard
-from cache_schema.reference_accumulator import ReferenceAccumulator
 from cache_schema.schema import KINDS, SCHEMA_VERSION
 from cache_schema.validate import problems
 

@@ -13,7 +13,7 @@ from scipy.special import logsumexp, softmax
 
 from cache_schema.centred import decode
 from cache_schema.errors import UserError
-from cache_schema.reference_accumulator import ReferenceAccumulator
+from cache_schema.kinds.reference_accumulator import ReferenceAccumulator
 
 C, D, N = 5, 4, 300
 

@@ -10,8 +10,8 @@ import pytest
 from scipy.special import softmax
 
 import cache_schema
-from cache_schema.reference_accumulator import SUMS
-from cache_schema.small_stores import ReferenceStore
+from cache_schema.kinds.reference_accumulator import SUMS
+from cache_schema.kinds.references import ReferenceStore
 
 MODEL = "timm:test_resnet allow_random=yes seed=2 num_classes=3 classes=pets input_size=64\n"
 WORDS = ("--model-list", "models.txt", "--batch-size", 8, "--workers", 1)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from cache_schema.centred import encode
 from cache_schema.errors import UserError
-from cache_schema.small_stores import ReferenceArrays
+from cache_schema.kinds.references import ReferenceArrays
 
 FLOAT16_MAX = 65504.0
 SUMS = (

@@ -1,0 +1,108 @@
+"""Texts: embeddings of captions, for retrieval; the store that holds them, read and written."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from cache_schema.builder import StoreBuilder
+from cache_schema.errors import UserError
+from cache_schema.identities import identity as identity_of
+from cache_schema.kinds.writing import dataset_fields, finite_floats, model_fields
+from cache_schema.records import DatasetCard, ModelCard
+from cache_schema.store import Store, open_store
+
+
+class TextStore(Store):
+    """Embeddings of captions, for retrieval."""
+
+    @cached_property
+    def embeddings(self) -> NDArray[np.float32]:
+        """(m, D) float32, unit norm."""
+        return self.read("embeddings")
+
+    @cached_property
+    def text(self) -> list[str]:
+        """The m captions."""
+        return self.read_text("text")
+
+    @cached_property
+    def image_index(self) -> NDArray[np.int32]:
+        """(m,) int32: row of the image in the dataset's order."""
+        return self.read("image_index")
+
+
+def write_texts(
+    cache_path: Path | str,
+    *,
+    model: ModelCard,
+    dataset: DatasetCard,
+    embeddings: ArrayLike,
+    text: Sequence[str],
+    image_index: ArrayLike,
+    backend: str = "zarr",
+    record: Mapping[str, Any] | None = None,
+    identity: str | None = None,
+    overwrite: bool = False,
+) -> TextStore:
+    """Write a text store.
+
+    Parameters
+    ----------
+    cache_path, model, dataset, backend, record, overwrite
+        As for :func:`cache_schema.write_store`.
+    embeddings : array of shape (m, D)
+        Unit-norm rows (to 1e-3).
+    text
+        The m captions.
+    image_index : array of shape (m,)
+        Row of the image that a caption belongs to.
+    identity
+        Computed from model, dataset and captions when None.
+    """
+    values = finite_floats("embeddings", embeddings, np.float32, 2)
+    m = len(values)
+    index = np.asarray(image_index)
+    if m == 0:
+        raise UserError(f"{model.id} on {dataset.id}: there are no captions")
+    if len(text) != m or index.shape != (m,) or index.dtype.kind not in "iu" or (index < 0).any():
+        raise UserError(
+            f"{model.id} on {dataset.id}: {m} embeddings need {m} captions and {m} image rows from 0 on"
+            f" (given: {len(text)} captions, image_index {index.dtype} of shape {index.shape})"
+        )
+    norms = np.linalg.norm(values, axis=1)
+    if (np.abs(norms - 1) > 1e-3).any():
+        row = int(np.flatnonzero(np.abs(norms - 1) > 1e-3)[0])
+        raise UserError(
+            f"{model.id} on {dataset.id}: embedding {row} has norm {norms[row]:.4g}; they must be 1"
+        )
+    described = {
+        "kind": "texts",
+        **model_fields(model),
+        "dataset": dataset_fields(dataset),
+        "text": hashlib.sha256("\0".join(text).encode()).hexdigest(),
+    }
+    builder = StoreBuilder(
+        cache_path,
+        "texts",
+        model=model,
+        dataset=dataset,
+        name=dataset.id,
+        identity=identity or identity_of(described),
+        backend=backend,
+        record=record,
+        overwrite=overwrite,
+    )
+    with builder:
+        builder.add("embeddings", values)
+        builder.add_text("text", list(text))
+        builder.add("image_index", index.astype(np.int32))
+        store = open_store(builder.publish(m))
+    assert isinstance(store, TextStore)
+    return store
