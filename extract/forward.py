@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 import time
@@ -16,8 +17,9 @@ from numpy.typing import NDArray
 from extract.clock import MEASURED_BATCHES, MEASURED_SECONDS, Clock
 from extract.decode import PixelBatch
 from extract.models.base import LoadedModel
-from extract.models.memory import free_cached, is_out_of_memory
+from extract.models.memory import free_cached, is_out_of_memory, without_traceback
 from extract.models.pixels import true_float32
+from extract.transfer import Timed, Transfer, to_host
 
 QUEUED_BYTES = 128 << 20
 """Outputs that may wait for the writer, over all models of a pass: enough to outlast a slow moment of the disk."""
@@ -89,6 +91,11 @@ class Runner:
     largest: int = 0
     """Rows that fit the device's memory at once; 0 while nothing has run out."""
 
+    def fail(self, error: Exception) -> None:
+        """Remember what ended this model's part."""
+        if self.error is None:
+            self.error = without_traceback(error)
+
 
 @dataclass(eq=False)
 class _Output:
@@ -97,7 +104,7 @@ class _Output:
     logits: torch.Tensor | None
     valid: NDArray[np.bool_]
     start: int
-    events: tuple[torch.cuda.Event, torch.cuda.Event] | None
+    timed: Timed | None
 
     @property
     def size(self) -> int:
@@ -112,6 +119,7 @@ class _Writer:
     """
 
     clock: Clock
+    device: torch.device
     inbox: queue.SimpleQueue[_Output | None] = field(default_factory=queue.SimpleQueue)
     room: threading.Condition = field(default_factory=threading.Condition)
     waiting: int = 0
@@ -123,11 +131,11 @@ class _Writer:
         self.thread.start()
 
     def _loop(self) -> None:
+        if self.device.type == "cuda":
+            with contextlib.suppress(RuntimeError):  # of a lost device, which the first batch tells
+                torch.cuda.set_device(self.device)  # else this thread would take memory of the first one
         while (output := self.inbox.get()) is not None:
-            if output.events is not None:
-                output.events[1].synchronize()
-                self.clock.forward += output.events[0].elapsed_time(output.events[1]) / 1000
-                self.clock.forwarded += len(output.valid)
+            self._await(output)
             mine = self.held.setdefault(id(output.runner), [])
             mine.append(output)
             self.held_bytes += output.size
@@ -137,6 +145,16 @@ class _Writer:
                 self._write_all()
             del output, mine
         self._write_all()
+
+    def _await(self, output: _Output) -> None:
+        """Wait until outputs are in the machine's memory."""
+        if output.timed is None:
+            return
+        try:
+            self.clock.forward += output.timed.wait()
+            self.clock.forwarded += len(output.valid)
+        except Exception as error:  # noqa: BLE001  # of a kernel that failed long after it was handed over
+            output.runner.fail(error)
 
     def _write_all(self) -> None:
         for outputs in self.held.values():
@@ -151,7 +169,7 @@ class _Writer:
             if runner.error is None:
                 _append(outputs)
         except Exception as error:  # noqa: BLE001  # one model's failure must not stop the others
-            runner.error = error
+            runner.fail(error)
         outputs.clear()
         self.clock.write += time.perf_counter() - begun
         self.clock.write_cpu += time.thread_time() - on_core
@@ -243,61 +261,6 @@ def forward_halving(runner: Runner, pixels: torch.Tensor) -> tuple[torch.Tensor,
         runner.largest = (padded or step) // 2
 
 
-def _to_host(tensor: torch.Tensor) -> torch.Tensor:
-    if not tensor.is_cuda:
-        # The sink may still hold it when the model overwrites a buffer of its own.
-        return tensor.detach().float().clone()
-    host = torch.empty(tensor.shape, dtype=torch.float32, pin_memory=True)
-    return host.copy_(tensor.detach().float(), non_blocking=True)
-
-
-class _Slot:
-    """A batch's place in pinned memory and on the device."""
-
-    def __init__(self, shape: tuple[int, ...], device: torch.device) -> None:
-        self.host = torch.empty(shape, dtype=torch.uint8, pin_memory=True)
-        self.there = torch.empty(shape, dtype=torch.uint8, device=device)
-        self.copied, self.used = torch.cuda.Event(), torch.cuda.Event()
-
-
-class _Transfer:
-    """Moves uint8 batches to the device through pinned memory, on a stream of its own beside the computing.
-
-    There are two places for a batch: while the models read one, the next batch is copied into the other. None is
-    written again before the models are done with it, so this process never runs far ahead of the device.
-    """
-
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
-        self.slots: list[_Slot] = []
-        self.turn = 0
-        self.stream = torch.cuda.Stream(device) if device.type == "cuda" else None
-
-    def __call__(self, pixels: NDArray[np.uint8]) -> torch.Tensor:
-        """Return (B, 3, H, W) on the device, valid until two more batches were asked for."""
-        if self.stream is None:
-            return torch.from_numpy(pixels.copy()).permute(0, 3, 1, 2)
-        if not self.slots or self.slots[0].host.shape[1:] != pixels.shape[1:] or len(self.slots[0].host) < len(pixels):
-            self.slots = [_Slot(pixels.shape, self.device) for _ in range(2)]
-            # Their memory may still be read by what was handed to the device before it was freed.
-            self.stream.wait_stream(torch.cuda.current_stream(self.device))
-        self.turn ^= 1
-        slot, rows = self.slots[self.turn], len(pixels)
-        slot.copied.synchronize()
-        slot.host[:rows].numpy()[...] = pixels
-        with torch.cuda.stream(self.stream):
-            self.stream.wait_event(slot.used)
-            slot.there[:rows].copy_(slot.host[:rows], non_blocking=True)
-            slot.copied.record(self.stream)
-        torch.cuda.current_stream(self.device).wait_event(slot.copied)
-        return slot.there[:rows].permute(0, 3, 1, 2)
-
-    def done(self) -> None:
-        """Say that everything which reads the last batch has been handed to the device."""
-        if self.stream is not None:
-            self.slots[self.turn].used.record(torch.cuda.current_stream(self.device))
-
-
 def run_pass(
     runners: Sequence[Runner],
     batches: Iterable[PixelBatch],
@@ -332,18 +295,17 @@ def run_pass(
     """
     clock = Clock(processes=processes)
     problems: list[tuple[int, str]] = []
-    transfer = _Transfer(device)
-    writer = _Writer(clock)
+    transfer = Transfer(device)
+    writer = _Writer(clock, device)
     begun = mark = time.perf_counter()
     told = False
     try:
         for batch in batches:
-            got = time.perf_counter()
-            clock.decode_wait += got - mark
+            clock.decode_wait += time.perf_counter() - mark
             clock.decode += batch.seconds
             problems.extend(batch.problems)
             pixels = transfer(batch.pixels)
-            clock.transfer += time.perf_counter() - got
+            clock.transfer = transfer.seconds
             for runner in runners:
                 if runner.error is None:
                     _run_batch(runner, pixels, batch, writer, clock)
@@ -365,27 +327,17 @@ def run_pass(
 
 def _run_batch(runner: Runner, pixels: torch.Tensor, batch: PixelBatch, writer: _Writer, clock: Clock) -> None:
     begun = time.perf_counter()
-    events = None
-    if pixels.is_cuda:
-        events = (torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True))
-        events[0].record()
     try:
+        timed = Timed(pixels.device) if pixels.is_cuda else None
         with torch.inference_mode():
             features, logits = forward_halving(runner, pixels)
-            output = _Output(
-                runner,
-                _to_host(features),
-                None if logits is None else _to_host(logits),
-                batch.valid.copy(),
-                batch.start,
-                events,
-            )
+            there = to_host(features), None if logits is None else to_host(logits)
+        if timed is not None:
+            timed.end()
     except Exception as error:  # noqa: BLE001  # one model's failure must not stop the others
-        runner.error = error
+        runner.fail(error)
         return
-    if events is not None:
-        events[1].record()
-    else:
+    if timed is None:
         clock.forward += time.perf_counter() - begun
         clock.forwarded += len(batch.valid)
-    writer.put(output)
+    writer.put(_Output(runner, *there, batch.valid.copy(), batch.start, timed))

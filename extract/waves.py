@@ -9,7 +9,7 @@ import torch
 
 from extract.events import Event, Listener
 from extract.models.base import Built, CompileError, Head, LoadedModel, Prepared
-from extract.models.memory import free_cached, is_out_of_memory
+from extract.models.memory import free_cached, is_out_of_memory, without_traceback
 from extract.options import RunOptions
 from extract.prefetch import Prefetcher
 from extract.residency import Residency
@@ -71,7 +71,9 @@ def waves(
             wave, residency = _released(wave, options), Residency(device, options)
         model, problem = _placed(built, residency, options, tell)
         if wave and problem is not None and is_out_of_memory(problem):
-            # It may fit without the others.
+            # It may fit without the others, which need the room that it has taken so far.
+            built.module.to("cpu")
+            free_cached(torch.device(options.device))
             yield wave
             wave, residency = _released(wave, options), Residency(device, options)
             model, problem = _placed(built, residency, options, tell)
@@ -94,8 +96,7 @@ def _placed(
             _compile(model, options, tell)
         residency.add(model)
     except Exception as error:  # noqa: BLE001  # it is the caller's to handle
-        # Without its traceback, which keeps what was loaded of the model.
-        return None, error.with_traceback(None)
+        return None, without_traceback(error)
     return model, None
 
 

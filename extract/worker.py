@@ -53,6 +53,8 @@ class Worker:
     """
 
     def __init__(self, options: RunOptions, listener: Listener) -> None:
+        if options.device == "cuda":  # what follows wants to know which
+            options = replace(options, device=f"cuda:{torch.cuda.current_device()}")
         self.options, self.tell = options, listener
         self.device = torch.device(options.device)
         if self.device.type == "cuda":
@@ -234,7 +236,7 @@ class Worker:
                 on_rates=rates,
                 processes=self.options.workers,
             )
-            self._check_device(runners)
+            self._check_device([runner.error for runner in runners if runner.error is not None])
             if all(runner.error is not None for runner in runners):
                 clock.images = 0
             elif change := changed_since(dataset):
@@ -245,6 +247,7 @@ class Worker:
             if not isinstance(error, Exception) or isinstance(error, CloserlookError):
                 raise
             raise_if_full(self.options.cache, error)
+            self._check_device([error])
             for member, _ in members:
                 self._fail(member.id, dataset.card.id, error)
             return
@@ -270,9 +273,8 @@ class Worker:
             first = f"{dataset.image_ids[problems[0][0]]}: {problems[0][1]}"
             self.tell(Event("failed", "", dataset.card.id, text=f"{len(problems)} images cannot be read ({first})"))
 
-    def _check_device(self, runners: Sequence[Runner]) -> None:
-        """Raise `DeviceLostError` where a model's failure has left the device unusable for every other."""
-        errors = [runner.error for runner in runners if runner.error is not None]
+    def _check_device(self, errors: Sequence[BaseException]) -> None:
+        """Raise `DeviceLostError` where one of these errors has left the device unusable for every model."""
         if not errors or self.device.type != "cuda":
             return
         try:

@@ -36,8 +36,9 @@ from extract.models.base import (
 )
 from extract.models.cards import model_card
 from extract.models.checkpoints import fitting_state
+from extract.models.memory import free_cached, is_out_of_memory
 from extract.models.open_clip_configs import quick_gelu_mismatch
-from extract.models.pixels import Normalizer, body_precision, check_precision, true_float32
+from extract.models.pixels import Normalizer, body_precision, check_precision, to_channels_last, true_float32
 from extract.models.projection import float32_projection
 from extract.models.text_cache import TextCache
 from extract.models.weights import checkpoint_file, explaining, file_digest, known_digest
@@ -182,7 +183,7 @@ class OpenClipModel(LoadedModel):
             )
         self.module: Any = module.eval().to(self.device)
         if self.device.type == "cuda":
-            self.module.visual.to(memory_format=torch.channels_last)
+            to_channels_last(self.module.visual)
         # CoCa's own default is to normalise.
         self._tower = functools.partial(self.module.encode_image, normalize=False)
         self.feature_width = int(source.model["embed_dim"])
@@ -193,11 +194,12 @@ class OpenClipModel(LoadedModel):
             logit_scale=module.logit_scale.detach().exp().item(),
             logit_bias=None if module.logit_bias is None else module.logit_bias.detach().item(),
         )
+        self._normalize = Normalizer(prepared.preprocessing, self.device)
         self._project: Callable[[torch.Tensor], torch.Tensor] = torch.Tensor.float
+        # Last of what may run out of memory: it changes the module, and can be done once.
         if self.precision != "fp32":
             self._project = float32_projection(self.module.visual)
         self._source = source
-        self._normalize = Normalizer(prepared.preprocessing, self.device)
         tower = json.dumps(
             [source.model, configs.tokenizer_id(source), prepared.spec.options.get("quick_gelu")],
             sort_keys=True,
@@ -229,18 +231,29 @@ class OpenClipModel(LoadedModel):
 
     @torch.inference_mode()
     def encode_texts(self, texts: list[str]) -> NDArray[np.float32]:
-        """Return (m, D) unit-norm text embeddings, always computed in float32; see
-        `LoadedModel.encode_texts`.
+        """Return (m, D) unit-norm text embeddings, always computed in float32, fewer at a time where memory
+        runs out; see `LoadedModel.encode_texts`.
         """
         out = np.empty((len(texts), self.feature_width), dtype=np.float32)
-        for start in range(0, len(texts), TEXTS_PER_BATCH):
-            batch = texts[start : start + TEXTS_PER_BATCH]
-            tokens = self._tokenizer(batch).to(self.device)
-            with true_float32(self.device):
-                out[start : start + len(batch)] = (
-                    self.module.encode_text(tokens, normalize=True).float().cpu().numpy()
-                )
+        start, most = 0, TEXTS_PER_BATCH
+        while start < len(texts):
+            batch = texts[start : start + most]
+            try:
+                out[start : start + len(batch)] = self._encoded(batch)
+                start += len(batch)
+                continue
+            except Exception as error:
+                if len(batch) == 1 or not is_out_of_memory(error):
+                    raise
+            free_cached(self.device)
+            most = len(batch) // 2
         return out
+
+    def _encoded(self, texts: list[str]) -> NDArray[np.float32]:
+        tokens = self._tokenizer(texts).to(self.device)
+        with true_float32(self.device):
+            encoded: NDArray[np.float32] = self.module.encode_text(tokens, normalize=True).float().cpu().numpy()
+        return encoded
 
     def head(self, class_space: ClassSpace, prompts: PromptSet | None = None) -> Head:
         """Return the zero-shot classifier of a class space; see `LoadedModel.head`.

@@ -20,6 +20,8 @@ class Normalizer:
     def __init__(self, preprocessing: Preprocessing, device: torch.device) -> None:
         self._mean = torch.tensor(preprocessing.mean, dtype=torch.float32, device=device).view(1, 3, 1, 1)
         self._std = torch.tensor(preprocessing.std, dtype=torch.float32, device=device).view(1, 3, 1, 1)
+        # A tensor, for a GPU multiplies by the rounded reciprocal of a number.
+        self._full = torch.tensor(255.0, dtype=torch.float32, device=device)
 
     def __call__(self, pixels: torch.Tensor) -> torch.Tensor:
         """Return (B, 3, H, W) float32 of (B, H, W, 3) or (B, 3, H, W) uint8."""
@@ -30,10 +32,20 @@ class Normalizer:
         if pixels.shape[1] != 3:
             pixels = pixels.permute(0, 3, 1, 2)
         if pixels.is_cuda:  # as GPUs like them, and always the same, so that nothing is compiled twice
-            scaled = pixels.to(torch.float32, memory_format=torch.channels_last).div_(255)
+            scaled = pixels.to(torch.float32, memory_format=torch.channels_last).div_(self._full)
         else:
-            scaled = pixels.contiguous().to(torch.float32).div_(255)
+            scaled = pixels.contiguous().to(torch.float32).div_(self._full)
         return scaled.sub_(self._mean).div_(self._std)
+
+
+def to_channels_last(module: torch.nn.Module) -> None:
+    """Lay a module's weights of convolutions out as GPUs like them.
+
+    Only those of four dimensions: ``Module.to`` takes five for a volume's, which fails for positions of lambda layers.
+    """
+    for tensor in (*module.parameters(), *module.buffers()):
+        if tensor.dim() == 4:
+            tensor.data = tensor.data.contiguous(memory_format=torch.channels_last)
 
 
 def check_precision(precision: str) -> str:

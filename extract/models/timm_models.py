@@ -37,7 +37,7 @@ from extract.models.base import (
 from extract.models.cards import model_card
 from extract.models.checkpoints import fitting_state
 from extract.models.meta import filled_from_meta, fits
-from extract.models.pixels import Normalizer, body_precision, check_precision, true_float32
+from extract.models.pixels import Normalizer, body_precision, check_precision, to_channels_last, true_float32
 from extract.models.weights import checkpoint_file, explaining, file_digest, known_digest
 from extract.preprocess import TIMM_MODES, from_timm
 from extract.prompts import PromptSet
@@ -280,7 +280,7 @@ class TimmModel(LoadedModel):
         self.preprocessing: Preprocessing = prepared.preprocessing
         self.module: Any = module.eval().to(self.device)
         if self.device.type == "cuda":
-            self.module = self.module.to(memory_format=torch.channels_last)
+            to_channels_last(self.module)
         self._tower = self.module.forward_features
         self._normalize = Normalizer(prepared.preprocessing, self.device)
         self._affine: heads.AffineHead | None = None
@@ -311,8 +311,6 @@ class TimmModel(LoadedModel):
 
     def _body(self, pixels: torch.Tensor, precision: str) -> Any:
         images = self._normalize(pixels)
-        if self.device.type == "cuda":
-            images = images.to(memory_format=torch.channels_last)
         with body_precision(self.device, precision):
             return _float32(self._tower(images))
 
