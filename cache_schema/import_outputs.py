@@ -4,6 +4,7 @@ out.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from cache_schema.errors import UserError, nearest
 from cache_schema.identities import identity
 from cache_schema.kinds.summaries import SummaryStore, write_summary
-from cache_schema.npz import NpzFile
+from cache_schema.own_arrays import OwnArrays
 from cache_schema.records import DatasetCard, ModelCard
 from cache_schema.row_rules import checked_ids, checked_labels
 from cache_schema.store import PredictionStore
@@ -24,13 +25,21 @@ KINDS = ("logits", "log_probabilities", "probabilities")
 """What the outputs in an ``.npz`` can be; the array's name says which, nothing is guessed."""
 
 TABLE_COLUMNS = ("image_id", "label", "predicted", "confidence")
+OTHER_COLUMNS: Mapping[str, tuple[str, ...]] = {
+    "image_id": ("image", "filename", "file_name", "file", "path", "id"),
+    "label": ("target", "class", "y_true"),
+    "predicted": ("prediction", "pred", "y_pred"),
+    "confidence": ("conf", "probability"),
+}
+"""Column -> what others call the same thing, taken where the column itself is not there."""
+
 BLOCK_BYTES = 32 << 20
 SUM_TOLERANCE = 1e-2
 """How far the probabilities of a row may sum from 1: float16 of 21,843 classes stays below."""
 
 
-def import_npz(
-    path: Path,
+def import_arrays(
+    file: OwnArrays,
     cache_path: Path | str,
     *,
     model: ModelCard,
@@ -39,11 +48,11 @@ def import_npz(
     features_dtype: str = "float16",
     overwrite: bool = False,
 ) -> PredictionStore:
-    """Make a prediction store of an ``.npz``.
+    """Make a prediction store of somebody's arrays.
 
     Parameters
     ----------
-    path
+    file
         Holds one of ``logits``, ``log_probabilities``, ``probabilities`` of shape (n, C); ``labels`` (n,),
         except for OOD sets; optionally ``features`` (n, D), ``image_ids`` (n,), ``valid`` (n,) and
         ``metadata.<name>`` (n,).
@@ -58,60 +67,60 @@ def import_npz(
     UserError
         Names the array or row and what it should be.
     """
-    with NpzFile(path) as file:
-        kind = _kind_of(file)
-        shape, dtype = file.shape_and_dtype(kind)
-        if len(shape) != 2 or dtype.kind != "f":
-            raise UserError(f"{path}: {kind} are {dtype} of shape {shape}, not floats of (images, classes)")
-        n, c = shape
-        width = None
-        if "features" in file.names:
-            features_shape, features_kind = file.shape_and_dtype("features")
-            if len(features_shape) != 2 or features_shape[0] != n or features_kind.kind != "f":
-                raise UserError(
-                    f"{path}: features are {features_kind} of shape {features_shape}, not ({n}, width)"
-                )
-            width = features_shape[1]
-        labels = _labels(file, n, dataset)
-        ids = [str(item) for item in file.read("image_ids")] if "image_ids" in file.names else _numbers(n)
-        valid = file.read("valid") if "valid" in file.names else None
-        if valid is not None and (valid.shape != (n,) or valid.dtype != np.bool_):
-            raise UserError(f"{path}: valid is {valid.dtype} of shape {valid.shape}, not bool of ({n},)")
-        metadata = {
-            name.removeprefix("metadata."): file.read(name)
-            for name in file.names
-            if name.startswith("metadata.")
-        }
-        card = _filled(dataset, ids, labels, c)
-        writer = StoreWriter(
-            cache_path,
-            model=model,
-            dataset=card,
-            n_images=n,
-            n_classes=c,
-            feature_width=width,
-            image_ids=ids,
-            labels=labels,
-            metadata=metadata,
-            logits_kind="logits" if kind == "logits" else "log_probabilities",
-            features_dtype=features_dtype,
-            backend=backend,
-            record={"imported_from": path.name, "imported_as": kind},
-            overwrite=overwrite,
-        )
-        with writer:
-            rows = max(1, min(8192, BLOCK_BYTES // (c * 8)))
-            features = file.blocks("features", rows) if width is not None else None
-            start = 0
-            for block in file.blocks(kind, rows):
-                keep = None if valid is None else valid[start : start + len(block)]
-                logits = _as_logits(block, kind, path, start, keep)
-                writer.append(logits, next(features) if features is not None else None, keep)
-                start += len(block)
+    path = file.path
+    kind = _kind_of(file)
+    shape, dtype = file.shape_and_dtype(kind)
+    if len(shape) != 2 or dtype.kind != "f":
+        raise UserError(f"{path}: {kind} are {dtype} of shape {shape}, not floats of (images, classes)")
+    n, c = shape
+    width = None
+    if "features" in file.names:
+        features_shape, features_kind = file.shape_and_dtype("features")
+        if len(features_shape) != 2 or features_shape[0] != n or features_kind.kind != "f":
+            raise UserError(
+                f"{path}: features are {features_kind} of shape {features_shape}, not ({n}, width)"
+            )
+        width = features_shape[1]
+    labels = _labels(file, n, dataset)
+    ids = [str(item) for item in file.read("image_ids")] if "image_ids" in file.names else _numbers(n)
+    valid = file.read("valid") if "valid" in file.names else None
+    if valid is not None and (valid.shape != (n,) or valid.dtype != np.bool_):
+        raise UserError(f"{path}: valid is {valid.dtype} of shape {valid.shape}, not bool of ({n},)")
+    metadata = {
+        name.removeprefix("metadata."): file.read(name)
+        for name in file.names
+        if name.startswith("metadata.")
+    }
+    card = _filled(dataset, ids, labels, c)
+    writer = StoreWriter(
+        cache_path,
+        model=model,
+        dataset=card,
+        n_images=n,
+        n_classes=c,
+        feature_width=width,
+        image_ids=ids,
+        labels=labels,
+        metadata=metadata,
+        logits_kind="logits" if kind == "logits" else "log_probabilities",
+        features_dtype=features_dtype,
+        backend=backend,
+        record={"imported_from": path.name, "imported_as": kind},
+        overwrite=overwrite,
+    )
+    with writer:
+        rows = max(1, min(8192, BLOCK_BYTES // (c * 8)))
+        features = file.blocks("features", rows) if width is not None else None
+        start = 0
+        for block in file.blocks(kind, rows):
+            keep = None if valid is None else valid[start : start + len(block)]
+            logits = _as_logits(block, kind, path, start, keep)
+            writer.append(logits, next(features) if features is not None else None, keep)
+            start += len(block)
     return writer.store
 
 
-def _kind_of(file: NpzFile) -> str:
+def _kind_of(file: OwnArrays) -> str:
     found = [kind for kind in KINDS if kind in file.names]
     if len(found) != 1:
         what = (
@@ -123,7 +132,7 @@ def _kind_of(file: NpzFile) -> str:
     return found[0]
 
 
-def _labels(file: NpzFile, n: int, dataset: DatasetCard) -> NDArray[Any]:
+def _labels(file: OwnArrays, n: int, dataset: DatasetCard) -> NDArray[Any]:
     if "labels" in file.names:
         return file.read("labels")
     if dataset.role == "ood":
@@ -198,7 +207,7 @@ def import_table(
         ``.csv`` or ``.parquet``. Labels and predictions are class indices (label -1 for none), the confidence
         is a probability. Other columns are kept as ``metadata.<name>``.
     cache_path, model, dataset, backend, overwrite
-        As for :func:`import_npz`.
+        As for :func:`import_arrays`.
 
     Raises
     ------
@@ -206,6 +215,7 @@ def import_table(
         Names the column or row and what it should be.
     """
     frame = _read_table(path)
+    frame = frame.rename(_renamed(frame.columns))
     n = len(frame)
     if n == 0:
         raise UserError(f"{path} has no rows, there is nothing to store")
@@ -253,14 +263,26 @@ def import_table(
     )
 
 
+def _renamed(columns: Sequence[str]) -> dict[str, str]:
+    """Return other names of the columns -> this project's."""
+    renamed = {}
+    for wanted, others in OTHER_COLUMNS.items():
+        if wanted not in columns:
+            given = next((name for name in columns if name.lower() in (wanted, *others)), None)
+            if given is not None:
+                renamed[given] = wanted
+    return renamed
+
+
 def _read_table(path: Path) -> Any:
     import polars as pl
 
+    text = dict.fromkeys(("image_id", *OTHER_COLUMNS["image_id"]), pl.String)
     if not path.exists():
         raise UserError(f"no file {path}")
     try:
         if path.suffix.lower() == ".csv":
-            return pl.read_csv(path, infer_schema_length=None, schema_overrides={"image_id": pl.String})
+            return pl.read_csv(path, infer_schema_length=None, schema_overrides=text)
         return pl.read_parquet(path)
     except (pl.exceptions.PolarsError, OSError) as error:
         raise UserError(f"{path} cannot be read: {' '.join(str(error).split())[:200]}") from error

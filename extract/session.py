@@ -330,7 +330,7 @@ def _print_plan(plan: Plan, options: RunOptions, console: Console) -> None:
     units = plan.units()
     console.print(
         f"{plan.count(MISSING)} stores to make, {plan.count(SEALED)} sealed, {plan.count(SKIPPED)} skipped;"
-        f" each image is decoded {len(units)} times, once a geometry, for {len(plan.models)} models",
+        f" each image is decoded once for each of {len(units)} ways to resize and crop, for {len(plan.models)} models",
         highlight=False,
     )
 

@@ -123,7 +123,7 @@ def _fill(spec: ModelSpec, model: Any, weights: Path) -> None:
     """Load the weights of a file into a model; every parameter must be in it."""
     try:
         open_clip.load_checkpoint(model, str(weights), strict=True, weights_only=True)
-    except (RuntimeError, KeyError, AttributeError, TypeError, pickle.UnpicklingError):
+    except (RuntimeError, KeyError, AttributeError, TypeError, AssertionError, pickle.UnpicklingError):
         if weights.suffix in (".npz", ".npy"):
             raise
         # A training checkpoint whose wrapping open_clip does not know.
