@@ -13,9 +13,9 @@ from extract.plan import MISSING, HeadJob, Job, Plan
 
 if TYPE_CHECKING:
     from cache_schema.cache import Cache
-    from extract.class_spaces import ClassSpace
+    from extract.classes.prompts import PromptSet
+    from extract.classes.spaces import ClassSpace
     from extract.models.base import Prepared
-    from extract.prompts import PromptSet
 
 OPERATIONS_PER_SECOND = 70e12
 """What a model does of its arithmetic on an RTX 4090 in half precision: public measurements of five (ResNet-50,

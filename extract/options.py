@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cache_schema.errors import UserError
-from extract.prompts import PromptSet
+from extract.classes.prompts import PromptSet
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,14 +9,14 @@ from pathlib import Path
 
 from cache_schema import identities, naming
 from cache_schema.errors import UserError
-from extract.class_spaces import BUILT_IN, IMAGENET_1K, ClassSpace, class_space
+from extract.classes.prompts import PromptSet
+from extract.classes.spaces import BUILT_IN, IMAGENET_1K, ClassSpace, class_space
 from extract.datasets.base import Dataset
 from extract.datasets.spaces import content_name
 from extract.forward_version import FORWARD_VERSION, forward_version
 from extract.models.base import Prepared
 from extract.options import RunOptions
 from extract.preprocess import Geometry, Preprocessing
-from extract.prompts import PromptSet
 
 MISSING, SEALED, SKIPPED = "missing", "sealed", "skipped"
 

@@ -27,10 +27,10 @@ from extract.progress import print_failures
 from extract.study import Study, read_study
 
 if TYPE_CHECKING:
+    from extract.classes.prompts import PromptSet
     from extract.model_list import ModelSpec
     from extract.models.base import Prepared
     from extract.progress import Reporter
-    from extract.prompts import PromptSet
 
 DEFAULT_DATASETS = Path("datasets.toml")
 MINIATURE = Path("miniature")
@@ -255,7 +255,7 @@ def _device(args: argparse.Namespace) -> tuple[str, int]:
 
 
 def _prompt_sets(text: str) -> tuple[PromptSet, ...]:
-    from extract.prompts import prompt_set
+    from extract.classes.prompts import prompt_set
 
     sets: dict[str, PromptSet] = {}
     for word in filter(None, map(str.strip, text.split(","))):

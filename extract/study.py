@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from cache_schema.errors import UserError, nearest
+from extract.classes.prompts import split_names
 from extract.datasets.specs import DatasetSpec, read_datasets_toml
-from extract.prompts import split_names
 
 STUDIES = ("closer-look", "holistic", "miniature")
 """Studies that come with the package; named ``@NAME``."""

@@ -19,7 +19,8 @@ from cache_schema.backends import BACKENDS
 from cache_schema.errors import CloserlookError, StoreExistsError
 from extract import provenance
 from extract.claims import Claims
-from extract.class_spaces import ClassSpace
+from extract.classes.prompts import PromptSet
+from extract.classes.spaces import ClassSpace
 from extract.clock import Clock, finished_line, first_line
 from extract.datasets.base import Dataset
 from extract.decode import DatasetChangedError, Decoder, changed_since
@@ -32,7 +33,6 @@ from extract.options import RunOptions
 from extract.pixel_cache import PixelSource
 from extract.plan import HeadJob, Job, Unit, head_identity, is_sealed, is_zero_shot, job_identity
 from extract.prefetch import Prefetcher
-from extract.prompts import PromptSet
 from extract.sinks import ReferenceSink, StoreSink
 from extract.waves import Member, waves
 

@@ -14,7 +14,7 @@ from PIL import Image
 
 from cache_schema.errors import UserError
 from cache_schema.records import DatasetCard
-from extract.class_spaces import ClassSpace
+from extract.classes.spaces import ClassSpace
 from extract.datasets.images import UnreadableImage, decode_rgb
 
 NO_LABEL = -1

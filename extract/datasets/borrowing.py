@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from cache_schema.errors import CloserlookError, UserError
-from extract.class_spaces import BUILT_IN, ClassSpace
+from extract.classes.spaces import BUILT_IN, ClassSpace
 from extract.datasets.base import Dataset
 from extract.datasets.resolve import resolve
 from extract.datasets.spaces import FOLDERS

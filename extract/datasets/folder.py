@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache_schema.errors import UserError
-from extract.class_spaces import ClassSpace
+from extract.classes.spaces import ClassSpace
 from extract.datasets.base import NO_LABEL
 from extract.datasets.labels import label_map
 from extract.datasets.listing import Listed, list_images

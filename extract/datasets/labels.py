@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Literal, get_args
 
 from cache_schema.errors import UserError, nearest
-from extract.class_spaces import ClassSpace
+from extract.classes.spaces import ClassSpace
 
 LabelKind = Literal["auto", "wnid", "index", "name", "none"]
 LABEL_KINDS: tuple[str, ...] = get_args(LabelKind)

@@ -13,7 +13,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from cache_schema.errors import UserError, nearest
-from extract.class_spaces import ClassSpace
+from extract.classes.spaces import ClassSpace
 from extract.datasets.base import MISSING, NO_LABEL
 from extract.datasets.folder import Rows
 from extract.datasets.labels import label_map

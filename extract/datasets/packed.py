@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache_schema.errors import UserError
-from extract.class_spaces import IMAGENET_1K, ClassSpace, class_space
+from extract.classes.spaces import IMAGENET_1K, ClassSpace, class_space
 from extract.datasets.base import NO_LABEL, ImageSource
 from extract.datasets.folder import Rows
 from extract.datasets.labels import by_index, by_name, by_wnid, label_map, plain

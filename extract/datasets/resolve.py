@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from cache_schema.errors import UserError
 from cache_schema.records import UNKNOWN, DatasetCard
-from extract.class_spaces import BUILT_IN, ClassSpace
+from extract.classes.spaces import BUILT_IN, ClassSpace
 from extract.datasets.base import NO_LABEL, ChosenRows, Dataset, ImageSource, manifest_digest
 from extract.datasets.folder import Rows, class_folder_names, read_class_folders, read_flat
 from extract.datasets.labels import label_map

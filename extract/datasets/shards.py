@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache_schema.errors import UserError
-from extract.class_spaces import ClassSpace
+from extract.classes.spaces import ClassSpace
 from extract.datasets.base import NO_LABEL
 from extract.datasets.folder import Rows
 from extract.datasets.images import UnreadableImage, is_image_name

@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from cache_schema.errors import UserError, nearest
-from extract.class_spaces import BUILT_IN, IMAGENET_1K, ClassSpace, class_space
+from extract.classes.spaces import BUILT_IN, IMAGENET_1K, ClassSpace, class_space
 from extract.datasets.labels import by_index, by_name, by_wnid, looks_like_wnid
 
 FOLDERS = "folders"

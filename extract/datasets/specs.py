@@ -12,7 +12,7 @@ from typing import Any
 
 from cache_schema.errors import UserError, nearest
 from cache_schema.records import ROLES
-from extract.class_spaces import ClassSpace
+from extract.classes.spaces import ClassSpace
 from extract.datasets.labels import LABEL_KINDS
 
 READERS = ("auto", "files", "webdataset", "huggingface")

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from cache_schema.errors import UserError
 from cache_schema.records import ModelCard
-from extract.class_spaces import ClassSpace
+from extract.classes.prompts import PromptSet
+from extract.classes.spaces import ClassSpace
 from extract.model_list import ModelSpec
 from extract.preprocess import Geometry, Preprocessing
-from extract.prompts import PromptSet
 
 if TYPE_CHECKING:
     import torch

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from cache_schema.errors import UserError
-from extract.class_spaces import class_space
+from extract.classes.spaces import class_space
 from extract.datasets import DatasetSpec, read_datasets_toml, resolve
 from extract.datasets.finding import find
 from extract.datasets.maps import class_map

@@ -12,7 +12,7 @@ import pytest
 from scipy.io import savemat
 
 from cache_schema.errors import UserError
-from extract.class_spaces import class_space
+from extract.classes.spaces import class_space
 from extract.datasets import DatasetSpec, resolve
 from extract.datasets.base import Dataset
 from extract.datasets.maps import real_labels

@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from cache_schema.errors import UserError
-from extract.class_spaces import class_space
+from extract.classes.spaces import class_space
 from extract.datasets import DatasetSpec, UnreadableImage, resolve
 from extract.datasets.maps import index_list
 

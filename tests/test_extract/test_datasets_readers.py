@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cache_schema.errors import UserError
-from extract.class_spaces import ClassSpace, class_space
+from extract.classes.spaces import ClassSpace, class_space
 from extract.datasets import DatasetSpec, UnreadableImage, resolve
 from extract.datasets.labels import label_map
 from extract.datasets.listing import list_images, safe_relative

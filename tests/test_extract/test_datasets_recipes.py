@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from cache_schema.errors import UserError
-from extract.class_spaces import class_space
+from extract.classes.spaces import class_space
 from extract.datasets import DatasetSpec, resolve
 from extract.datasets.base import Dataset
 from extract.datasets.maps import class_map, index_list

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from cache_schema.records import DatasetCard
-from extract.class_spaces import ClassSpace
+from extract.classes.prompts import prompt_set
+from extract.classes.spaces import ClassSpace
 from extract.datasets.base import Dataset
 from extract.estimate import (
     FASTEST_RATE,
@@ -27,7 +28,6 @@ from extract.models.base import Prepared
 from extract.operations import count_operations
 from extract.options import RunOptions
 from extract.plan import Plan, make_plan
-from extract.prompts import prompt_set
 
 SPACE = ClassSpace("three", ("cat", "dog", "fox"))
 VISION = {"image_size": 64, "layers": 3, "width": 96, "head_width": 32, "patch_size": 16}

@@ -156,8 +156,8 @@ def test_the_lists_are_read_by_the_ordinary_readers(built: Built) -> None:
 def test_weights_load_through_the_adapters_and_answer(built: Built) -> None:
     import torch
 
+    from extract.classes.prompts import PromptSet
     from extract.models import load, prepare
-    from extract.prompts import PromptSet
 
     val = next(resolve(s) for s in read_datasets_toml(built.out / "datasets.toml") if s.name == "mini-val")
     for spec in read_model_list(built.out / "models.txt"):

@@ -184,7 +184,7 @@ def test_options_are_described() -> None:
 
 
 def test_reading_a_list_needs_no_torch() -> None:
-    code = "import sys; sys.modules['torch'] = None; import extract.model_list, extract.prompts;"
+    code = "import sys; sys.modules['torch'] = None; import extract.model_list, extract.classes.prompts;"
     code += "import extract.preprocess, extract.models, extract.models.base"
-    code += "; extract.prompts.prompt_set('photo-1')"
+    code += "; extract.classes.prompts.prompt_set('photo-1')"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])

@@ -16,9 +16,9 @@ import cache_schema
 from analyze.cli import main as analyze
 from analyze.prompted import prompt_sets, prompted_sources
 from cache_schema.errors import UserError
-from extract.class_names import CLASS_NAME_SETS, ClassNames, class_names
-from extract.class_spaces import ClassSpace, class_space
-from extract.prompts import prompt_set
+from extract.classes.names import CLASS_NAME_SETS, ClassNames, class_names
+from extract.classes.prompts import prompt_set
+from extract.classes.spaces import ClassSpace, class_space
 
 CONFIG = {
     "embed_dim": 24,

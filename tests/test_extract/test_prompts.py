@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cache_schema.errors import UserError
-from extract.class_spaces import ClassSpace, class_space
-from extract.prompts import PROMPT_SETS, PromptSet, prompt_set
+from extract.classes.prompts import PROMPT_SETS, PromptSet, prompt_set
+from extract.classes.spaces import ClassSpace, class_space
 
 PETS = ClassSpace("pets", ("cat", "hot dog", "cat"), ("n01", "n02", "n03"))
 

@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from timm.data import create_transform, resolve_model_data_config
 
 from cache_schema.errors import UserError
-from extract.class_spaces import ClassSpace, class_space
+from extract.classes.spaces import ClassSpace, class_space
 from extract.model_list import ModelSpec, parse_line
 from extract.models import load, prepare, weights
 from extract.models.base import HeadUnavailable, LoadedModel, WeightsUnavailable

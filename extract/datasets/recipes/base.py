@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache_schema.errors import UserError
-from extract.class_spaces import IMAGENET_1K, ClassSpace, class_space
+from extract.classes.spaces import IMAGENET_1K, ClassSpace, class_space
 from extract.datasets.base import NO_LABEL, Dataset, ImageSource, NoSuchLayout
 from extract.datasets.folder import Rows, read_class_folders, read_flat
 from extract.datasets.labels import looks_like_wnid

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from cache_schema.errors import UserError
-from extract.class_spaces import IMAGENET_1K, class_space
+from extract.classes.spaces import IMAGENET_1K, class_space
 from extract.datasets.base import ChosenRows
 from extract.datasets.folder import Rows, read_class_folders
 from extract.datasets.listing import list_images

@@ -10,7 +10,7 @@ from pathlib import Path
 import polars as pl
 
 from cache_schema.errors import UserError
-from extract.class_spaces import ClassSpace
+from extract.classes.spaces import ClassSpace
 from extract.datasets.labels import label_map, looks_like_wnid
 
 FILE_NUMBER = re.compile(r"ILSVRC2012_val_0*(\d+)", re.IGNORECASE)

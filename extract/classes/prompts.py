@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from cache_schema.errors import UserError, nearest
-from extract.class_names import ClassNames, class_names
-from extract.class_spaces import ClassSpace
+from extract.classes.names import ClassNames, class_names
+from extract.classes.spaces import ClassSpace
 
 SLOT = "{}"
 DEFAULT_PROMPT_SET = "openai-80"
@@ -181,7 +181,7 @@ def prompt_set(name: str | Path) -> PromptSet:
         One of ``PROMPT_SETS``, or a path. A ``.txt`` file holds a template a line; a ``.json`` file a list of
         templates, or an object {class: [texts]}, classes given by name, WordNet id or index. The class name
         goes where a template says ``{}`` or ``{c}``. ``SET@NAMES`` puts other class names into the templates of a set:
-        see `extract.class_names.class_names`.
+        see `extract.classes.names.class_names`.
 
     Raises
     ------

@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 
 from cache_schema.errors import UserError, nearest
-from extract.class_spaces import IMAGENET_1K, ClassSpace, class_space
+from extract.classes.spaces import IMAGENET_1K, ClassSpace, class_space
 
 CLASS_NAME_SETS: Mapping[str, str] = {
     "open_clip": "of ImageNet's classes, as open_clip curated them; what imagenet-1k uses unless told otherwise",
