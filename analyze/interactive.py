@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,7 @@ from analyze.results.quantities import Quantity, id_dataset_of, joined, values
 from analyze.results.selection import Where, select
 from analyze.results.titles import dataset_title, metric_title
 from analyze.tables import Table, build_tables
+from analyze.tables.reading_order import HEADLINES
 from analyze.tables.writers import to_html, to_markdown
 from analyze.trends import natural_scale
 from analyze.trends.correlations import Correlation, correlation
@@ -32,6 +33,8 @@ from cache_schema.errors import UserError, nearest
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+    from cache_schema import Store
 
 
 @dataclass(frozen=True)
@@ -102,6 +105,30 @@ class Trend:
         return f"<b>{html.escape(first)}</b><br>" + "<br>".join(map(html.escape, rest))
 
 
+DIGEST_SIGNS = 16
+"""Signs of a store's digest that a result table keeps."""
+
+
+def _with_stores(rows: pl.DataFrame, cache: str | Path) -> pl.DataFrame:
+    """Add the stores that have the digests of the column ``store``."""
+    import cache_schema
+
+    by_digest = {store.digest[:DIGEST_SIGNS]: store for store in cache_schema.open_cache(cache).stores()}
+    told: dict[str, list[str]] = {"path": [], "weights": [], "made_by": []}
+    for digests in rows["store"]:
+        stores = [by_digest[digest] for digest in digests.split(",") if digest in by_digest]
+        told["path"].append(", ".join(str(store.path) for store in stores))
+        told["weights"].append(", ".join(dict.fromkeys(store.model.weights_digest for store in stores)))
+        told["made_by"].append(", ".join(dict.fromkeys(_writing(store) for store in stores)))
+    return rows.with_columns(pl.Series(name, cells, dtype=pl.String()) for name, cells in told.items())
+
+
+def _writing(store: Store) -> str:
+    imported = store.record.get("imported_from")
+    said = f"import of {imported}" if imported else str(store.record.get("command") or "unknown")
+    return f"{said} ({store.header['seal']['written']})"
+
+
 class Results:
     """A result table with the common questions as methods.
 
@@ -153,13 +180,44 @@ class Results:
     ) -> Tables:
         """Return how every model did, as tables; options are those of ``analyze.tables.build_tables``.
 
-        The in-distribution set alone where no dataset is chosen and datasets are neither rows nor columns.
+        The in-distribution set alone where no dataset is chosen and datasets are neither rows nor columns; the headline
+        metrics alone where nothing is chosen at all (a note says how many others there are).
         """
         asked = [[name] if isinstance(name, str) else list(name) for name in (rows, columns)]
         chosen = select(self.frame, where) if where else self.frame
         if "dataset" not in (*asked[0], *asked[1]) and not (where and "dataset" in where):
             chosen = chosen.filter(pl.col("dataset") == id_dataset_of(chosen))
-        return Tables(tuple(build_tables(chosen, rows=asked[0], columns=asked[1], best=best, **options)))
+        few = chosen.filter(pl.col("metric").is_in(HEADLINES)) if where is None and asked[1] == ["metric"] else chosen
+        left = chosen["metric"].n_unique() - few["metric"].n_unique()
+        pages = build_tables(chosen if few.is_empty() else few, rows=asked[0], columns=asked[1], best=best, **options)
+        if left and not few.is_empty():
+            told = f"{left} more metrics: where={{'metric': 'ece*'}}, or where={{}} for all"
+            pages = [replace(page, notes=(*page.notes, told)) for page in pages]
+        return Tables(tuple(pages))
+
+    def origin(self, quantity: Quantity | str, *, cache: str | Path | None = None) -> pl.DataFrame:
+        """Return where a number of each model comes from: ``results.origin("ece@imagenet-a", cache="cache")``.
+
+        Parameters
+        ----------
+        quantity
+            As for ``values``.
+        cache
+            The cache that it was computed from; its stores are looked up by their digests.
+
+        Returns
+        -------
+        polars.DataFrame
+            Columns ``model value low high n options metric_version command store`` (digests, comma-separated); with a
+            cache also ``path`` (of each of these stores that is there), ``weights`` (digest of the model's weights) and
+            ``made_by`` (the command that wrote the store, and when).
+        """
+        wanted = Quantity.parse(quantity) if isinstance(quantity, str) else quantity
+        found = values(self.frame, wanted).select("model", "value")
+        rows = self.frame.filter(pl.col("metric") == wanted.metric, pl.col("dataset") == wanted.dataset)
+        columns = ("model", "value", "low", "high", "n", "options", "metric_version", "command", "store")
+        rows = rows.join(found, on=["model", "value"], how="semi").select(columns).unique("model", maintain_order=True)
+        return rows if cache is None else _with_stores(rows, cache)
 
     def best(self, metric: str, *, on: str | None = None, n: int = 10) -> pl.DataFrame:
         """Return the n best models by a metric, best first, with intervals.

@@ -59,6 +59,8 @@ class Validation:
         """Return validation rows from ``(features, logits[, labels])``, a prediction store, or an object with those."""
         if isinstance(given, Validation):
             return given
+        if isinstance(given, np.ndarray):
+            raise UserError("validation is (features, logits), (features, logits, labels) or a store; got one array")
         if isinstance(given, (tuple, list)):
             if len(given) not in (2, 3):
                 raise UserError(

@@ -49,6 +49,8 @@ class Head:
         if isinstance(head, Head):
             return head
         scale, normalize, reason = None, False, ""
+        if isinstance(head, np.ndarray):
+            raise UserError("a head is (weight, bias) or a store; got one array")
         if isinstance(head, (tuple, list)):
             if len(head) != 2:
                 raise UserError(f"a head is (weight, bias); got {len(head)} arrays")

@@ -153,8 +153,11 @@ class Reference:
         """Return a reference from one, a store, or ``(features, logits, labels)``."""
         if isinstance(reference, Reference):
             return reference
-        if isinstance(reference, (tuple, list)):
+        if isinstance(reference, (tuple, list)) and len(reference) == 3:
             return Reference.from_arrays(*reference)
+        if isinstance(reference, (tuple, list, np.ndarray)):
+            got = f"got {len(reference)} arrays" if not isinstance(reference, np.ndarray) else "got one array"
+            raise UserError(f"a reference is a store or (features, logits, labels) of the training set; {got}")
         return Reference.from_store(reference)
 
     def of_unit_length(self) -> Reference:

@@ -37,10 +37,18 @@ def fraction(name: str, value: float, *, open_ends: bool = False) -> float:
     return float(value)
 
 
+_MENDS = {
+    "confidences": "; of probabilities p and labels y take p.max(axis=1) and p.argmax(axis=1) == y",
+    "labels": "; of one-hot rows take labels.argmax(axis=1)",
+}
+"""What whoever passes a matrix in place of these most likely has."""
+
+
 def _floating(name: str, values: ArrayLike, n_dimensions: int) -> Floats:
     array = np.asarray(values)
     if array.ndim != n_dimensions:
-        raise UserError(f"{name} must have {n_dimensions} dimension(s); its shape is {array.shape}")
+        mend = _MENDS.get(name, "") if (array.ndim, n_dimensions) == (2, 1) else ""
+        raise UserError(f"{name} must have {n_dimensions} dimension(s); its shape is {array.shape}{mend}")
     if array.shape[0] == 0:
         raise UserError(f"{name} has no rows; a metric needs at least one")
     if array.dtype == np.float16:
@@ -140,7 +148,8 @@ def labels(
     """Return class numbers between 0 and ``n_classes`` - 1."""
     array = np.asarray(values)
     if array.ndim != 1:
-        raise UserError(f"{name} must have 1 dimension(s); its shape is {array.shape}")
+        mend = _MENDS.get(name, "") if array.ndim == 2 else ""
+        raise UserError(f"{name} must have 1 dimension(s); its shape is {array.shape}{mend}")
     if n is not None:
         same_length(other, n, name, array.size)
     if array.size == 0:

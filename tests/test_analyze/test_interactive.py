@@ -33,6 +33,37 @@ def test_the_five_questions(results: pl.DataFrame, tmp_path) -> None:
     assert len(found.figure("ood").axes) == 10
 
 
+def test_a_table_shows_the_headlines_and_says_what_else_there_is(results: pl.DataFrame) -> None:
+    from analyze.tables.reading_order import HEADLINES
+
+    (page,) = Results(results).table()
+    assert {column.metric for column in page.columns} <= set(HEADLINES)
+    others = set(results.filter(pl.col("dataset") == "imagenet-val")["metric"]) - set(HEADLINES)
+    assert [note for note in page.notes if "more metrics" in note] == (
+        [f"{len(others)} more metrics: where={{'metric': 'ece*'}}, or where={{}} for all"] if others else []
+    )
+    (whole,) = Results(results).table(where={})
+    assert {column.metric for column in whole.columns} >= others
+
+
+def test_a_number_names_the_store_it_comes_from(toy_store, tmp_path) -> None:
+    from analyze.cli import main
+
+    stores = [toy_store(model="a", seed=1), toy_store(model="b", seed=2)]
+    assert main(["metrics", str(tmp_path / "cache"), "-o", str(tmp_path / "r.parquet")]) == 0
+    found = Results(tmp_path / "r.parquet")
+    plain = found.origin("ece@val")
+    assert plain["model"].to_list() == ["a", "b"]
+    assert plain["store"].to_list() == [store.digest[:16] for store in stores]
+    assert plain["value"].to_list() == values(found.frame, "ece@val").sort("model")["value"].to_list()
+    whole = found.origin("ece@val", cache=tmp_path / "cache")
+    assert whole["path"].to_list() == [str(store.path) for store in stores]
+    assert all(stores[0].header["seal"]["written"] in said for said in whole["made_by"][:1])
+    other = tmp_path / "empty"
+    toy_store(model="c", cache=other)
+    assert found.origin("ece@val", cache=other)["path"].to_list() == ["", ""]
+
+
 def test_it_shows_itself(results: pl.DataFrame, hostile_table: pl.DataFrame) -> None:
     found = Results(results)
     assert repr(found).startswith("Results: 3,396 numbers of 36 models (6 ")
