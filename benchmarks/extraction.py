@@ -44,8 +44,8 @@ if __name__ == "__main__":  # Decoding processes import this file again, and nee
     from extract.model_list import parse_line
     from extract.models import load, prepare
     from extract.models.base import Prepared
-    from extract.options import RunOptions
-    from extract.plan import make_plan
+    from extract.planning.options import RunOptions
+    from extract.planning.plan import make_plan
     from extract.worker import Worker
 
 SMALL = (

@@ -19,7 +19,7 @@ from cache_schema.staging import try_lock
 from extract.datasets.base import Dataset
 from extract.decode import Decoder, PixelBatch
 from extract.events import Event, Listener
-from extract.options import RunOptions
+from extract.planning.options import RunOptions
 from extract.preprocess import Geometry
 
 STAGED = ".staged"

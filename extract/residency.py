@@ -8,7 +8,7 @@ import torch
 
 from extract.models.base import LoadedModel
 from extract.models.memory import free_cached, is_out_of_memory
-from extract.options import RunOptions
+from extract.planning.options import RunOptions
 
 CPU_SHARE = 0.25
 """Weights may fill this share of the machine's memory; the rest is for images, outputs and everybody else."""

@@ -21,8 +21,8 @@ from cache_schema.errors import CloserlookError, UserError, nearest
 from cache_schema.terminal import plain_table
 from extract.datasets import DatasetSpec, read_datasets_toml, spec_from_table
 from extract.datasets.base import Dataset
-from extract.options import RunOptions, shard_of
-from extract.plan import MISSING, SEALED, SKIPPED, Job, Plan, make_plan, with_class_spaces
+from extract.planning.options import RunOptions, shard_of
+from extract.planning.plan import MISSING, SEALED, SKIPPED, Job, Plan, make_plan, with_class_spaces
 from extract.progress import print_failures
 from extract.study import Study, read_study
 

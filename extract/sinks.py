@@ -12,7 +12,7 @@ import cache_schema
 from cache_schema.kinds.reference_accumulator import ReferenceAccumulator
 from cache_schema.records import DatasetCard, ModelCard
 from extract.datasets.base import Dataset
-from extract.options import RunOptions
+from extract.planning.options import RunOptions
 
 
 class StoreSink:

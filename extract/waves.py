@@ -10,7 +10,7 @@ import torch
 from extract.events import Event, Listener
 from extract.models.base import Built, CompileError, Head, LoadedModel, Prepared
 from extract.models.memory import free_cached, is_out_of_memory, without_traceback
-from extract.options import RunOptions
+from extract.planning.options import RunOptions
 from extract.prefetch import Prefetcher
 from extract.residency import Residency
 

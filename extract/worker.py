@@ -29,9 +29,9 @@ from extract.faults import DeviceLostError, raise_if_full, reason_of
 from extract.forward import Runner, TextHead, run_pass
 from extract.models import build
 from extract.models.base import Head, Prepared
-from extract.options import RunOptions
 from extract.pixel_cache import PixelSource
-from extract.plan import HeadJob, Job, Unit, head_identity, is_sealed, is_zero_shot, job_identity
+from extract.planning.options import RunOptions
+from extract.planning.plan import HeadJob, Job, Unit, head_identity, is_sealed, is_zero_shot, job_identity
 from extract.prefetch import Prefetcher
 from extract.sinks import ReferenceSink, StoreSink
 from extract.waves import Member, waves

@@ -25,8 +25,8 @@ def run(args: argparse.Namespace) -> int:
 
     from cache_schema.errors import UserError
     from extract.commands.listing import Column, Row, print_rows, wide_console
-    from extract.estimate import count_states, estimate, open_if_there
-    from extract.plan import MISSING, SEALED, SKIPPED
+    from extract.planning.estimate import count_states, estimate, open_if_there
+    from extract.planning.plan import MISSING, SEALED, SKIPPED
     from extract.progress import print_failures
     from extract.session import plan_of
 

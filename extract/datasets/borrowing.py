@@ -48,7 +48,7 @@ def _borrowed(spec: DatasetSpec, found: dict[str, Dataset]) -> Dataset:
 
 
 def _in(spec: DatasetSpec, space: ClassSpace) -> Dataset:
-    from extract.plan import in_class_space
+    from extract.planning.plan import in_class_space
 
     try:
         # A recipe gives an OOD set its role and its counts, and knows nothing of classes.

@@ -8,8 +8,8 @@ from typing import Protocol
 
 from cache_schema.errors import UserError, nearest
 from extract.events import Listener
-from extract.options import RunOptions
-from extract.plan import Unit
+from extract.planning.options import RunOptions
+from extract.planning.plan import Unit
 
 ENGINES = {"local": "extract.engines.local", "ray": "extract.engines.ray_cluster"}
 """Name on the command line -> module with ``run_units(units, options, listener, devices=..., address=...)``."""

@@ -18,8 +18,8 @@ from multiprocessing.context import SpawnProcess
 from cache_schema.errors import CloserlookError
 from extract.events import Event, Listener
 from extract.faults import DeviceLostError
-from extract.options import RunOptions
-from extract.plan import Unit
+from extract.planning.options import RunOptions
+from extract.planning.plan import Unit
 
 RETRIES = 1
 """How often a unit is begun again after the process that was at it died; sealed stores of it are not made again."""

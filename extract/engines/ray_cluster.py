@@ -13,8 +13,8 @@ from cache_schema import cluster
 from cache_schema.errors import CloserlookError, UserError
 from extract.decode import SLOTS_PER_WORKER
 from extract.events import Event, Listener
-from extract.options import RunOptions
-from extract.plan import Unit
+from extract.planning.options import RunOptions
+from extract.planning.plan import Unit
 
 _PASSING = ("loading", "pass", "rows", "rates")
 """Events that only show how a job goes on; the others are also brought home by the job itself."""

@@ -16,8 +16,8 @@ from PIL import Image
 from cache_schema.records import DatasetCard
 from extract.datasets.base import Dataset, manifest_digest
 from extract.decode import DatasetChangedError, Decoder, changed_since
-from extract.options import RunOptions
 from extract.pixel_cache import PixelSource
+from extract.planning.options import RunOptions
 from extract.preprocess import Geometry
 
 GEOMETRY = Geometry("shortest", (20, 20), (16, 16), "bicubic")

@@ -12,7 +12,10 @@ from cache_schema.records import DatasetCard
 from extract.classes.prompts import prompt_set
 from extract.classes.spaces import ClassSpace
 from extract.datasets.base import Dataset
-from extract.estimate import (
+from extract.model_list import parse_line
+from extract.models import prepare
+from extract.models.base import Prepared
+from extract.planning.estimate import (
     FASTEST_RATE,
     LOGIT_BYTES,
     OPERATIONS_PER_SECOND,
@@ -22,12 +25,9 @@ from extract.estimate import (
     head_bytes,
     store_bytes,
 )
-from extract.model_list import parse_line
-from extract.models import prepare
-from extract.models.base import Prepared
-from extract.operations import count_operations
-from extract.options import RunOptions
-from extract.plan import Plan, make_plan
+from extract.planning.operations import count_operations
+from extract.planning.options import RunOptions
+from extract.planning.plan import Plan, make_plan
 
 SPACE = ClassSpace("three", ("cat", "dog", "fox"))
 VISION = {"image_size": 64, "layers": 3, "width": 96, "head_width": 32, "patch_size": 16}
@@ -75,7 +75,7 @@ def test_counts_of_published_models_are_remembered(tmp_path: Path, monkeypatch: 
     (line,) = parse_line("timm:resnet18 allow_random=yes input_size=224")
     (counted,) = count_operations([prepare(line)])
     assert counted == pytest.approx(2 * 1.814e9, rel=0.01)  # as published with the architecture: 1.8 GMACs
-    monkeypatch.setattr("extract.operations._count", lambda *_: pytest.fail("counted twice"))
+    monkeypatch.setattr("extract.planning.operations._count", lambda *_: pytest.fail("counted twice"))
     assert list(count_operations([prepare(line)])) == [counted]
 
 

@@ -44,8 +44,8 @@ def test_a_job_asks_for_what_it_will_take(study: Path) -> None:
     from extract.engines.ray_cluster import BASE_MEMORY, DECODER_MEMORY, needs_of
     from extract.model_list import read_model_list
     from extract.models import prepare
-    from extract.options import RunOptions
-    from extract.plan import make_plan
+    from extract.planning.options import RunOptions
+    from extract.planning.plan import make_plan
 
     models = [prepare(spec) for spec in read_model_list(study / "models.txt")[:1]]
     weights = study / "weights.safetensors"

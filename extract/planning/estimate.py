@@ -8,8 +8,8 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from cache_schema.errors import CloserlookError
-from extract.operations import count_operations, text_operations
-from extract.plan import MISSING, HeadJob, Job, Plan
+from extract.planning.operations import count_operations, text_operations
+from extract.planning.plan import MISSING, HeadJob, Job, Plan
 
 if TYPE_CHECKING:
     from cache_schema.cache import Cache

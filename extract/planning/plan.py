@@ -13,9 +13,9 @@ from extract.classes.prompts import PromptSet
 from extract.classes.spaces import BUILT_IN, IMAGENET_1K, ClassSpace, class_space
 from extract.datasets.base import Dataset
 from extract.datasets.spaces import content_name
-from extract.forward_version import FORWARD_VERSION, forward_version
 from extract.models.base import Prepared
-from extract.options import RunOptions
+from extract.planning.forward_version import FORWARD_VERSION, forward_version
+from extract.planning.options import RunOptions
 from extract.preprocess import Geometry, Preprocessing
 
 MISSING, SEALED, SKIPPED = "missing", "sealed", "skipped"
