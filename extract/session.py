@@ -24,7 +24,7 @@ from extract.datasets.base import Dataset
 from extract.planning.options import RunOptions, shard_of
 from extract.planning.plan import MISSING, SEALED, SKIPPED, Job, Plan, make_plan, with_class_spaces
 from extract.progress import print_failures
-from extract.study import Study, read_study
+from extract.studies.study import Study, read_study
 
 if TYPE_CHECKING:
     from extract.classes.prompts import PromptSet

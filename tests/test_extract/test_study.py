@@ -11,7 +11,7 @@ from cache_schema.errors import UserError
 from extract.classes.prompts import prompt_set
 from extract.datasets.recipes import all_recipes
 from extract.model_list import read_model_list
-from extract.study import STUDIES, read_study
+from extract.studies.study import STUDIES, read_study
 
 GOOD = '[extract]\nmodels = "models.txt"\ndatasets = "datasets.toml"\n'
 

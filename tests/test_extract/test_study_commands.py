@@ -11,7 +11,7 @@ import pytest
 import cache_schema
 from analyze.cli import main as analyze
 from extract.miniature.recipes import quick_size
-from extract.study import read_study
+from extract.studies.study import read_study
 
 STUDY = """
 [study]

@@ -153,7 +153,7 @@ def _text(source: str) -> tuple[str, Path, str]:
         if name not in STUDIES:
             known = ", ".join(f"@{study}" for study in STUDIES)
             raise UserError(f"no study {source}{nearest(name, STUDIES)}; the studies are {known}")
-        text = files("extract").joinpath("studies", f"{name}.toml").read_text(encoding="utf-8")
+        text = files("extract.studies").joinpath(f"{name}.toml").read_text(encoding="utf-8")
         return text, Path.cwd(), source
     path = Path(source)
     try:
