@@ -132,7 +132,15 @@ def read_model_list(source: str | Path) -> list[ModelSpec]:
     UserError
         A line cannot be read, a name does not exist (the nearest ones are told), or two models have one id.
     """
-    specs = [spec for where, folder, line in _lines(str(source)) for spec in parse_line(line, where, folder)]
+    specs: list[ModelSpec] = []
+    wrong: list[str] = []
+    for where, folder, line in _lines(str(source)):
+        try:
+            specs += parse_line(line, where, folder)
+        except UserError as error:
+            wrong.append(str(error))
+    if wrong:  # all at once: nobody wants to find the typos of a long list one run at a time
+        raise UserError(" | ".join(wrong))
     seen: dict[str, ModelSpec] = {}
     for spec in specs:
         other = seen.setdefault(spec.id, spec)

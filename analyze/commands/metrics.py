@@ -1,8 +1,7 @@
 """Compute every number of every model and dataset of a cache, as one long table.
 
 Only what changed since the last run into the same file is computed again. A number that cannot be had is a
-row with
-its reason. Exit code 1 where a model failed as a whole.
+row with its reason. Exit code 1 where a model failed as a whole.
 """
 
 from __future__ import annotations

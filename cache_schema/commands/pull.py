@@ -28,7 +28,10 @@ def run(args: argparse.Namespace) -> int:
     from cache_schema.transfer import chosen_names, pull_store
 
     if not is_address(args.address):
-        raise UserError(f"{args.address} is no address such as s3://bucket/cache; for a folder say file://...")
+        raise UserError(
+            f"{args.address} is no address such as s3://bucket/cache; for a folder say"
+            f" file://{Path(args.address).absolute()} (two caches on this machine: cp -r ONE/. OTHER/ joins them)"
+        )
     place = RemotePlace(args.address, {})
     names = chosen_names(place, choice(args))
     if args.cache.is_dir():

@@ -29,7 +29,10 @@ def run(args: argparse.Namespace) -> int:
     from cache_schema.transfer import chosen_names, push_store, write_index
 
     if not is_address(args.address):
-        raise UserError(f"{args.address} is no address such as s3://bucket/cache; for a folder say file://...")
+        raise UserError(
+            f"{args.address} is no address such as s3://bucket/cache; for a folder say"
+            f" file://{Path(args.address).absolute()} (two caches on this machine: cp -r ONE/. OTHER/ joins them)"
+        )
     here, place = LocalPlace(args.cache), RemotePlace(args.address, {})
     names = chosen_names(here, choice(args))
     try:

@@ -37,12 +37,19 @@ def run(args: argparse.Namespace) -> int:
     console.print(f"[bold]{escape(str(args.cache))}[/]: {len(states)} models x {len(datasets)} datasets: {told}")
     if states:
         console.print(_matrix(datasets, states))
-    failures = cache.failures()
+    sealed = sealed_in(cache)
+    failures = [failure for failure in cache.failures() if (failure.model, failure.dataset) not in sealed]
     print_failures(sorted((f.model, f.dataset, f.reason) for f in failures), console)
     refused = cache.refused()
     for store in refused:
         console.print(f"[red]unusable[/] {escape(store.path.name)}: {escape(store.reason)}")
     return int(bool(failures or refused))
+
+
+def sealed_in(cache: Cache) -> set[tuple[str, str]]:
+    """Return (model, dataset) of everything that is sealed, also what failed once, or in a cache that was joined."""
+    stores = [store for kind in ("predictions", "reference") for store in cache.stores(kind)]
+    return {(store.model.id, store.dataset.id) for store in stores}
 
 
 def states_of(cache: Cache) -> tuple[list[str], dict[str, list[str]]]:
@@ -51,7 +58,7 @@ def states_of(cache: Cache) -> tuple[list[str], dict[str, list[str]]]:
     A dataset of images with captions has no store of a model without a text tower: there the state says so.
     """
     stores = [store for kind in ("predictions", "reference") for store in cache.stores(kind)]
-    sealed = {(store.model.id, store.dataset.id) for store in stores}
+    sealed = sealed_in(cache)
     failed = {(failure.model, failure.dataset) for failure in cache.failures()} - sealed
     roles = {store.dataset.id: store.dataset.role for store in stores}
     zero_shot = {store.model.id: store.model.head_kind == "zero-shot" for store in stores}

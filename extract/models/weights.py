@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from cache_schema.errors import UserError
+from cache_schema.errors import UserError, nearest
 from extract.models.base import WeightsUnavailable
 
 _BLOCK = 1 << 22
@@ -78,6 +78,8 @@ def checkpoint_file(path: Path, where: str) -> Path:
     if path.is_file():
         return path
     problem = "is a folder, not a weight file" if path.is_dir() else "does not exist"
+    if not path.exists() and path.parent.is_dir():
+        problem += nearest(path.name, (file.name for file in path.parent.iterdir()))
     raise WeightsUnavailable(f"{where}: checkpoint {path} {problem}")
 
 

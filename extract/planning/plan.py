@@ -233,8 +233,10 @@ def _mismatch(model: Prepared, dataset: Dataset) -> str:
     theirs = f"the dataset's {len(space)} classes are {space.id}{_few_names(space)}"
     own = model.card.class_space
     said = f"it classifies into {own}" if own else f"its line does not say what its {outputs} outputs are"
-    mend = f"; if these are its classes in this order, put classes={dataset.card.id} into its line"
-    return f"{said}, {theirs}{mend if outputs == len(space) else ''}"
+    mend = ""
+    if outputs == len(space) and dataset.card.role != "ood":  # whose classes are those of another dataset
+        mend = f"; if these are its classes in this order, put classes={dataset.card.id} into its line"
+    return f"{said}, {theirs}{mend}"
 
 
 def _other_width(outputs: int, space: ClassSpace, dataset: Dataset) -> str:

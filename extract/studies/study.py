@@ -82,6 +82,9 @@ class Study:
         return found, tuple(name for name in self.only if name not in specs)
 
 
+_KEYS_OF = {"study": _STUDY_KEYS, "extract": _EXTRACT_KEYS}
+
+
 def read_study(source: str | Path) -> Study:
     """Read a study file.
 
@@ -168,7 +171,9 @@ def _text(source: str) -> tuple[str, Path, str]:
 def _known(told: Mapping[str, Any], known: tuple[str, ...], where: str, what: str) -> None:
     for key in told:
         if key not in known:
-            raise UserError(f"{where}: unknown {what} {key!r}{nearest(key, known)}")
+            home = next((name for name, keys in _KEYS_OF.items() if key in keys and keys is not known), "")
+            hint = f"; it belongs to [{home}]" if home else nearest(key, known)
+            raise UserError(f"{where}: unknown {what} {key!r}{hint}")
 
 
 def _section(told: Mapping[str, Any], name: str, where: str) -> Mapping[str, Any]:

@@ -169,3 +169,9 @@ def same(module: Any, state: State) -> None:
     own = module.state_dict()
     assert own.keys() == state.keys()
     assert all(torch.equal(own[name], state[name]) for name in state)
+
+
+def test_a_misspelt_file_is_answered_with_the_nearest(tmp_path: Path, weights: State) -> None:
+    torch.save(weights, tmp_path / "run-12.pth")
+    with pytest.raises(UserError, match=r"run-21\.pth does not exist; did you mean run-12\.pth\?"):
+        opened(f"timm:test_resnet checkpoint={tmp_path / 'run-21.pth'}")

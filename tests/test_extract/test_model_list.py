@@ -188,3 +188,12 @@ def test_reading_a_list_needs_no_torch() -> None:
     code += "import extract.preprocess, extract.models, extract.models.base"
     code += "; extract.classes.prompts.prompt_set('photo-1')"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])
+
+
+def test_all_typos_of_a_list_are_told_at_once(tmp_path: Path) -> None:
+    with pytest.raises(UserError) as caught:
+        listed(tmp_path, "timm:resnt50\ntimm:test_vit.r160_in1k\ntim:resnet50\ntimm:test_vit chekpoint=a.pth\n")
+    message = str(caught.value)
+    assert "\n" not in message
+    for said in ("models.txt:1", "did you mean timm?", "models.txt:3", "did you mean checkpoint?", "models.txt:4"):
+        assert said in message

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -136,6 +137,22 @@ def test_what_fails_is_told_and_the_rest_goes_on(study: Path, run_extract, monke
     assert status.stdout.count("failed torn on 2 datasets: ") == 1
     assert done.stderr.count("failed torn on pets: ") == 1  # while it runs
     assert done.stderr.count("failed torn on 2 datasets: ") == 1  # in the end
+
+
+def test_two_caches_are_joined_by_copying(study: Path, run_extract) -> None:
+    torn = study / "torn.pth"
+    torn.write_bytes(b"not a checkpoint")
+    line = "timm:test_vit checkpoint=torn.pth num_classes=3 classes=pets input_size=64 id=m\n"
+    (study / "one.txt").write_text(line + "timm:test_vit allow_random=yes num_classes=3 classes=pets id=a\n")
+    run_extract("--model-list", "one.txt", "--cache", "first", "--workers", 0, cwd=study, code=1)
+    torch.save(timm.create_model("test_vit", num_classes=3).state_dict(), torn)
+    (study / "two.txt").write_text(line)
+    run_extract("--model-list", "two.txt", "--cache", "second", "--workers", 0, cwd=study)
+    shutil.copytree(study / "second", study / "first", dirs_exist_ok=True)
+    status = run_extract("status", "first", cwd=study)
+    assert "2 models x 2 datasets: 4 sealed, 0 failed, 0 missing" in status.stdout
+    assert "failed m" not in status.stdout
+    assert {name[:2] for name in digests(study / "second")} < {name[:2] for name in digests(study / "first")}
 
 
 def test_own_classes_are_named_by_a_dataset_or_a_file(study: Path, run_extract) -> None:

@@ -67,6 +67,7 @@ def test_only_picks_and_names_what_is_missing(tmp_path: Path) -> None:
         (GOOD + 'promts = "x"\n', "'promts'; did you mean prompts"),
         (GOOD + "[analyse]\n", "did you mean analyze"),
         (GOOD + '[study]\nname = "x"\n', "unknown key 'name'"),
+        (GOOD + '[study]\nprompts = ["x"]\n', r"unknown key 'prompts'; it belongs to .extract."),
         (GOOD + 'store = "hdf"\n', "did you mean hdf5"),
         (GOOD + "prompts = [1]\n", "list of names"),
         (GOOD + "only = 3\n", "list of names"),
