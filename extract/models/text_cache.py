@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache_schema.errors import UserError
-from extract.models.weights import user_cache, write_atomically
+from extract.user_cache import user_cache, write_atomically
 
 LIMIT_VARIABLE = "CLOSERLOOK_TEXT_CACHE_GB"
 DEFAULT_LIMIT_GB = 4.0

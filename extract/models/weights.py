@@ -9,21 +9,15 @@ import hashlib
 import json
 import os
 import pickle
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from cache_schema.errors import UserError, nearest
 from extract.models.base import WeightsUnavailable
+from extract.user_cache import user_cache, write_atomically
 
 _BLOCK = 1 << 22
-
-
-def user_cache() -> Path:
-    """Return the folder for what may be computed again: ``$XDG_CACHE_HOME/closerlook``."""
-    root = os.environ.get("XDG_CACHE_HOME", "")
-    return (Path(root) if root else Path.home() / ".cache") / "closerlook"
 
 
 def _memo(path: Path) -> Path:
@@ -58,19 +52,6 @@ def file_digest(path: Path) -> str:
         memo = {"path": str(path.resolve()), **status, "sha256": digest}
         write_atomically(_memo(path), json.dumps(memo).encode())
     return digest
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file so that other processes see all of it or nothing."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".partial")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
 
 
 def checkpoint_file(path: Path, where: str) -> Path:

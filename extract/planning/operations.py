@@ -20,7 +20,7 @@ def count_operations(models: Iterable[Prepared]) -> Iterator[int | None]:
     Models are built on the meta device, which allocates nothing, and run on one image there. The counts of published
     architectures are remembered by library version. None where an architecture cannot be built or run that way.
     """
-    from extract.models.weights import user_cache, write_atomically
+    from extract.user_cache import user_cache, write_atomically
 
     files = {
         library: user_cache() / "operations" / f"{library}-{version(distribution)}.json"

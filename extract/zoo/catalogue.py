@@ -93,7 +93,7 @@ def count_parameters(wanted: Iterable[Entry]) -> Iterator[int | None]:
     Models are built on the meta device, which allocates nothing, and the counts are remembered by library
     version. None where an architecture cannot be built that way.
     """
-    from extract.models.weights import user_cache, write_atomically
+    from extract.user_cache import user_cache, write_atomically
 
     files = {
         library: user_cache() / "parameters" / f"{library}-{version(distribution)}.json"
