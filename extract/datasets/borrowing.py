@@ -9,7 +9,7 @@ from cache_schema.errors import CloserlookError, UserError
 from extract.classes.spaces import BUILT_IN, ClassSpace
 from extract.datasets.base import Dataset
 from extract.datasets.resolve import resolve
-from extract.datasets.spaces import FOLDERS
+from extract.datasets.spaces import FOLDERS, in_class_space
 from extract.datasets.specs import DatasetSpec
 
 
@@ -48,8 +48,6 @@ def _borrowed(spec: DatasetSpec, found: dict[str, Dataset]) -> Dataset:
 
 
 def _in(spec: DatasetSpec, space: ClassSpace) -> Dataset:
-    from extract.planning.plan import in_class_space
-
     try:
         # A recipe gives an OOD set its role and its counts, and knows nothing of classes.
         unlabelled = resolve(replace(spec, classes=""))

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from cache_schema.errors import UserError, nearest
 from extract.classes.spaces import BUILT_IN, IMAGENET_1K, ClassSpace, class_space
+from extract.datasets.base import Dataset
 from extract.datasets.labels import by_index, by_name, by_wnid, looks_like_wnid
 
 FOLDERS = "folders"
@@ -130,3 +132,9 @@ def member_indices(members: Sequence[str | int], space: ClassSpace, *, where: st
             raise UserError(f"{where}: {member!r} is no class of {space.id}{nearest(str(member), space.names)}")
         out.add(index)
     return tuple(sorted(out))
+
+
+def in_class_space(dataset: Dataset, space: ClassSpace) -> Dataset:
+    """Return a dataset without labels with the class space that its logits are to be of."""
+    card = replace(dataset.card, class_space=space.id, class_names=space.names, n_classes=len(space))
+    return replace(dataset, class_space=space, card=card)

@@ -12,7 +12,7 @@ from cache_schema.errors import UserError
 from extract.classes.prompts import PromptSet
 from extract.classes.spaces import BUILT_IN, IMAGENET_1K, ClassSpace, class_space
 from extract.datasets.base import Dataset
-from extract.datasets.spaces import content_name
+from extract.datasets.spaces import content_name, in_class_space
 from extract.models.base import Prepared
 from extract.planning.forward_version import FORWARD_VERSION, forward_version
 from extract.planning.options import RunOptions
@@ -197,12 +197,6 @@ def with_class_spaces(datasets: Sequence[Dataset]) -> list[Dataset]:
             dataset = in_class_space(dataset, next(iter(spaces.values())) if spaces else class_space(IMAGENET_1K))
         filled.append(dataset)
     return filled
-
-
-def in_class_space(dataset: Dataset, space: ClassSpace) -> Dataset:
-    """Return a dataset without labels with the class space that its logits are to be of."""
-    card = replace(dataset.card, class_space=space.id, class_names=space.names, n_classes=len(space))
-    return replace(dataset, class_space=space, card=card)
 
 
 def _effective(model: Prepared, dataset: Dataset) -> Preprocessing:
