@@ -16,6 +16,7 @@ from cache_schema.records import ModelCard
 from extract.classes.prompts import PromptSet
 from extract.classes.spaces import ClassSpace
 from extract.model_list import ModelSpec
+from extract.models.compiling import CompileError, compile_tower
 from extract.preprocess import Geometry, Preprocessing
 
 if TYPE_CHECKING:
@@ -45,10 +46,6 @@ AFFINE_TOLERANCE = 1e-4
 
 class WeightsUnavailable(UserError):
     """The weights are neither here nor to be had from the hub; the message says what would help."""
-
-
-class CompileError(RuntimeError):
-    """A model cannot be compiled here; it still runs as it is."""
 
 
 class HeadUnavailable(UserError):
@@ -222,8 +219,6 @@ class LoadedModel(ABC):
         CompileError
             It does not work; the model is then as it was.
         """
-        from extract.models.compiling import compile_tower
-
         compile_tower(self, rows, backend)
 
     def weight_bytes(self) -> int:

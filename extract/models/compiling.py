@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-import torch
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Protocol
 
-from extract.models.base import CompileError, LoadedModel
-from extract.models.memory import free_cached, is_out_of_memory
+from extract.preprocess import Preprocessing
+
+if TYPE_CHECKING:
+    import torch
 
 MOST_COMPILED = 1024
 """Versions of one function that torch keeps; its own limits are meant for one model, here many of a class may be
@@ -13,9 +16,28 @@ resident. Beyond the limit a model fails: it would otherwise silently run uncomp
 """
 
 
-def compile_tower(model: LoadedModel, rows: int, backend: str) -> None:
+class CompileError(RuntimeError):
+    """A model cannot be compiled here; it still runs as it is."""
+
+
+class HasTower(Protocol):
+    """What of a `LoadedModel` compiling needs, with the same meaning."""
+
+    preprocessing: Preprocessing
+    device: torch.device
+    compiled_rows: int
+    _tower: Callable[[torch.Tensor], Any]
+
+    def forward(self, pixels: torch.Tensor) -> Any:
+        """Run the model once."""
+
+
+def compile_tower(model: HasTower, rows: int, backend: str) -> None:
     """Do what `LoadedModel.compile` says."""
+    import torch
     import torch._dynamo.config as limits
+
+    from extract.models.memory import free_cached, is_out_of_memory
 
     limits.recompile_limit = limits.accumulated_recompile_limit = MOST_COMPILED
     limits.fail_on_recompile_limit_hit = True
