@@ -41,12 +41,12 @@ if __name__ == "__main__":  # Decoding processes import this file again, and nee
     from extract.datasets import resolve, spec_from_table
     from extract.decode import Decoder
     from extract.events import Event
-    from extract.model_list import parse_line
     from extract.models import load, prepare
     from extract.models.base import Prepared
     from extract.planning.options import RunOptions
     from extract.planning.plan import make_plan
     from extract.worker import Worker
+    from extract.zoo.model_list import parse_line
 
 SMALL = (
     "test_vit", "test_vit2", "test_mambaout", "test_convnext", "test_byobnet", "test_convnext3", "test_efficientnet",

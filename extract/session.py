@@ -28,9 +28,9 @@ from extract.studies.study import Study, read_study
 
 if TYPE_CHECKING:
     from extract.classes.prompts import PromptSet
-    from extract.model_list import ModelSpec
     from extract.models.base import Prepared
     from extract.progress import Reporter
+    from extract.zoo.model_list import ModelSpec
 
 DEFAULT_DATASETS = Path("datasets.toml")
 MINIATURE = Path("miniature")
@@ -128,7 +128,7 @@ def _study_datasets(study: Study, args: argparse.Namespace, console: Console) ->
 
 
 def _model_specs(args: argparse.Namespace) -> list[ModelSpec]:
-    from extract.model_list import read_model_list
+    from extract.zoo.model_list import read_model_list
 
     if not args.model_list:
         raise UserError(

@@ -76,7 +76,7 @@ def _of_list(everything: list[Entry], name: str) -> list[Entry]:
     """
     from dataclasses import replace
 
-    from extract.model_list import read_model_list
+    from extract.zoo.model_list import read_model_list
 
     by_name = {(entry.library, entry.name): entry for entry in everything}
     by_architecture = {(entry.library, entry.architecture): entry for entry in everything}

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from extract.models.base import LoadedModel, Prepared
 
 if TYPE_CHECKING:
-    from extract.model_list import ModelSpec
     from extract.models.base import Built
+    from extract.zoo.model_list import ModelSpec
 
 __all__ = ["ADAPTERS", "build", "load", "prepare"]
 

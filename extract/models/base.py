@@ -15,9 +15,9 @@ from cache_schema.errors import UserError
 from cache_schema.records import ModelCard
 from extract.classes.prompts import PromptSet
 from extract.classes.spaces import ClassSpace
-from extract.model_list import ModelSpec
 from extract.models.compiling import CompileError, compile_tower
 from extract.preprocess import Geometry, Preprocessing
+from extract.zoo.model_list import ModelSpec
 
 if TYPE_CHECKING:
     import torch

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from cache_schema.records import ModelCard
-from extract.model_list import ModelSpec
 from extract.zoo.cards import derive
+from extract.zoo.model_list import ModelSpec
 
 _FROM_LINE = ("group", "source", "family", "licence")
 _COUNTS = ("source_size", "samples_seen")

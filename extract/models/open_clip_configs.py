@@ -12,9 +12,9 @@ import open_clip
 from open_clip.pretrained import get_pretrained_cfg, list_pretrained_tags_by_model
 
 from cache_schema.errors import UserError, nearest
-from extract.model_list import ModelSpec
 from extract.models.base import WeightsUnavailable
 from extract.models.weights import cached_on_hub, fetched_from_hub
+from extract.zoo.model_list import ModelSpec
 
 CONFIG_FILE = "open_clip_config.json"
 LOCAL_FILES = (

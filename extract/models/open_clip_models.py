@@ -23,7 +23,6 @@ from numpy.typing import NDArray
 from cache_schema.errors import UserError
 from extract.classes.prompts import DEFAULT_PROMPT_SET, PromptSet, prompt_set
 from extract.classes.spaces import ClassSpace
-from extract.model_list import ModelSpec
 from extract.models import open_clip_configs as configs
 from extract.models.base import (
     Built,
@@ -44,6 +43,7 @@ from extract.models.projection import float32_projection
 from extract.models.text_cache import TextCache
 from extract.models.weights import checkpoint_file, explaining, file_digest, known_digest
 from extract.preprocess import from_open_clip
+from extract.zoo.model_list import ModelSpec
 
 __all__ = ["OpenClipModel", "build", "prepare", "quick_gelu_mismatch"]
 

@@ -22,7 +22,6 @@ from cache_schema.errors import UserError, nearest
 from extract.classes.prompts import PromptSet
 from extract.classes.spaces import IMAGENET_1K, ClassSpace
 from extract.datasets.spaces import space_for
-from extract.model_list import ModelSpec
 from extract.models import heads, timm_weights
 from extract.models.base import (
     AFFINE_TOLERANCE,
@@ -41,6 +40,7 @@ from extract.models.meta import filled_from_meta, fits
 from extract.models.pixels import Normalizer, body_precision, check_precision, to_channels_last, true_float32
 from extract.models.weights import checkpoint_file, explaining, file_digest, known_digest
 from extract.preprocess import TIMM_MODES, from_timm
+from extract.zoo.model_list import ModelSpec
 
 CHECKED_ROWS = 4
 """Rows of each batch whose logits are compared with features times head."""

@@ -13,9 +13,9 @@ import torch
 from safetensors import safe_open
 
 from cache_schema.errors import UserError
-from extract.model_list import ModelSpec
 from extract.models.checkpoints import nested_tensors, torch_file
 from extract.models.weights import cached_on_hub, fetched_from_hub
+from extract.zoo.model_list import ModelSpec
 
 HUB_FILES = ("model.safetensors", "pytorch_model.bin")
 LOCAL_FILES = (

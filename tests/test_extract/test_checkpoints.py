@@ -16,8 +16,8 @@ from huggingface_hub import constants
 from safetensors.torch import save_file
 
 from cache_schema.errors import UserError
-from extract.model_list import parse_line
 from extract.models import load, prepare
+from extract.zoo.model_list import parse_line
 
 State = dict[str, torch.Tensor]
 CLIP = {

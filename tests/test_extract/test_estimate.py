@@ -12,7 +12,6 @@ from cache_schema.records import DatasetCard
 from extract.classes.prompts import prompt_set
 from extract.classes.spaces import ClassSpace
 from extract.datasets.base import Dataset
-from extract.model_list import parse_line
 from extract.models import prepare
 from extract.models.base import Prepared
 from extract.planning.estimate import (
@@ -28,6 +27,7 @@ from extract.planning.estimate import (
 from extract.planning.operations import count_operations
 from extract.planning.options import RunOptions
 from extract.planning.plan import Plan, make_plan
+from extract.zoo.model_list import parse_line
 
 SPACE = ClassSpace("three", ("cat", "dog", "fox"))
 VISION = {"image_size": 64, "layers": 3, "width": 96, "head_width": 32, "patch_size": 16}

@@ -33,7 +33,7 @@ from extract.miniature.scenes import USUAL_COLOURS, Scene, Thing, render
 from extract.miniature.shapes import CLASSES
 from extract.miniature.stamps import stored_stamp
 from extract.miniature.writing import write_dataset
-from extract.model_list import read_model_list
+from extract.zoo.model_list import read_model_list
 
 REPOSITORY = Path(__file__).parents[2]
 

@@ -12,7 +12,7 @@ import timm
 from timm.models import get_pretrained_cfg
 
 from cache_schema.errors import UserError
-from extract.model_list import LIBRARIES, OPTIONS, parse_line, read_model_list, registry
+from extract.zoo.model_list import LIBRARIES, OPTIONS, parse_line, read_model_list, registry
 
 
 def listed(tmp_path: Path, text: str) -> list[str]:
@@ -184,7 +184,7 @@ def test_options_are_described() -> None:
 
 
 def test_reading_a_list_needs_no_torch() -> None:
-    code = "import sys; sys.modules['torch'] = None; import extract.model_list, extract.classes.prompts;"
+    code = "import sys; sys.modules['torch'] = None; import extract.zoo.model_list, extract.classes.prompts;"
     code += "import extract.preprocess, extract.models, extract.models.base"
     code += "; extract.classes.prompts.prompt_set('photo-1')"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])

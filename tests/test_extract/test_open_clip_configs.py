@@ -9,8 +9,8 @@ import pytest
 from open_clip.pretrained import get_pretrained_cfg
 
 from cache_schema.errors import UserError
-from extract.model_list import ModelSpec, parse_line
 from extract.models import open_clip_configs, prepare
+from extract.zoo.model_list import ModelSpec, parse_line
 
 
 def spec(line: str) -> ModelSpec:

@@ -19,11 +19,11 @@ from safetensors.torch import save_file
 from cache_schema.errors import UserError
 from extract.classes.prompts import PromptSet, prompt_set
 from extract.classes.spaces import ClassSpace
-from extract.model_list import ModelSpec, parse_line
 from extract.models import load, prepare, weights
 from extract.models.base import HeadUnavailable, LoadedModel, WeightsUnavailable
 from extract.models.open_clip_models import OpenClipModel
 from extract.models.projection import float32_projection
+from extract.zoo.model_list import ModelSpec, parse_line
 
 TEXT = {"context_length": 16, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1}
 VISION = {"image_size": 32, "layers": 2, "width": 64, "head_width": 32, "patch_size": 16}

@@ -12,11 +12,11 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-from extract.model_list import parse_line
 from extract.models import build, prepare
 from extract.models.base import Built
 from extract.models.meta import filled_from_meta
 from extract.prefetch import Prefetcher
+from extract.zoo.model_list import parse_line
 
 
 def eventually(condition) -> bool:

@@ -42,10 +42,10 @@ def study(tmp_path: Path, pets: Path) -> Path:
 def test_a_job_asks_for_what_it_will_take(study: Path) -> None:
     from extract.datasets import read_datasets_toml, resolve
     from extract.engines.ray_cluster import BASE_MEMORY, DECODER_MEMORY, needs_of
-    from extract.model_list import read_model_list
     from extract.models import prepare
     from extract.planning.options import RunOptions
     from extract.planning.plan import make_plan
+    from extract.zoo.model_list import read_model_list
 
     models = [prepare(spec) for spec in read_model_list(study / "models.txt")[:1]]
     weights = study / "weights.safetensors"

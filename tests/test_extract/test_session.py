@@ -13,8 +13,8 @@ from PIL import Image
 from timm.data import create_transform, resolve_data_config
 
 import cache_schema
-from extract.model_list import parse_line, read_model_list
 from extract.models import load, prepare
+from extract.zoo.model_list import parse_line, read_model_list
 
 MODELS = """
 timm:test_vit allow_random=yes seed=1 num_classes=3 classes=pets input_size=64

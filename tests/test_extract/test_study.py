@@ -10,8 +10,8 @@ from analyze.settings import override, study_defaults
 from cache_schema.errors import UserError
 from extract.classes.prompts import prompt_set
 from extract.datasets.recipes import all_recipes
-from extract.model_list import read_model_list
 from extract.studies.study import STUDIES, read_study
+from extract.zoo.model_list import read_model_list
 
 GOOD = '[extract]\nmodels = "models.txt"\ndatasets = "datasets.toml"\n'
 

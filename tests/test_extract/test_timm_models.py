@@ -19,10 +19,10 @@ from timm.data import create_transform, resolve_model_data_config
 
 from cache_schema.errors import UserError
 from extract.classes.spaces import ClassSpace, class_space
-from extract.model_list import ModelSpec, parse_line
 from extract.models import load, prepare, weights
 from extract.models.base import HeadUnavailable, LoadedModel, WeightsUnavailable
 from extract.models.timm_models import TimmModel
+from extract.zoo.model_list import ModelSpec, parse_line
 
 SIDE = 160
 BIRDS = ClassSpace("birds", tuple("abcdefg"))

@@ -12,11 +12,11 @@ import pytest
 
 from cache_schema.errors import UserError
 from cache_schema.records import FAMILIES, GROUPS, UNKNOWN
-from extract.model_list import read_model_list
 from extract.zoo.cards import derive
 from extract.zoo.catalogue import NON_COMMERCIAL, entries
 from extract.zoo.families import family_of
 from extract.zoo.lists import LISTS, line_for, named_list
+from extract.zoo.model_list import read_model_list
 from extract.zoo.sources import SOURCES
 
 
