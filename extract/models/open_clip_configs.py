@@ -14,6 +14,7 @@ from open_clip.pretrained import get_pretrained_cfg, list_pretrained_tags_by_mod
 from cache_schema.errors import UserError, nearest
 from extract.models.base import WeightsUnavailable
 from extract.models.weights import cached_on_hub, fetched_from_hub
+from extract.zoo.library_names import quick_gelu_mismatch
 from extract.zoo.model_list import ModelSpec
 
 CONFIG_FILE = "open_clip_config.json"
@@ -77,13 +78,6 @@ class Source:
         """Input size of the image tower."""
         size = self.model["vision_cfg"].get("image_size", 224)
         return size if isinstance(size, int) else (int(size[0]), int(size[1]))
-
-
-def quick_gelu_mismatch(architecture: str, tag: str) -> bool:
-    """Say whether a config's activation is another than the one that the weights were trained with."""
-    entry = get_pretrained_cfg(architecture, tag)
-    config = open_clip.get_model_config(architecture) or {}
-    return bool(entry) and bool(entry.get("quick_gelu", False)) != bool(config.get("quick_gelu", False))
 
 
 def _check_quick_gelu(spec: ModelSpec, architecture: str, tag: str) -> None:

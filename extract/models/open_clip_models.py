@@ -37,7 +37,6 @@ from extract.models.base import (
 from extract.models.cards import model_card
 from extract.models.checkpoints import fitting_state
 from extract.models.memory import free_cached, is_out_of_memory
-from extract.models.open_clip_configs import quick_gelu_mismatch
 from extract.models.pixels import Normalizer, body_precision, check_precision, to_channels_last, true_float32
 from extract.models.projection import float32_projection
 from extract.models.text_cache import TextCache
@@ -45,7 +44,7 @@ from extract.models.weights import checkpoint_file, explaining, file_digest, kno
 from extract.preprocess import from_open_clip
 from extract.zoo.model_list import ModelSpec
 
-__all__ = ["OpenClipModel", "build", "prepare", "quick_gelu_mismatch"]
+__all__ = ["OpenClipModel", "build", "prepare"]
 
 TEXTS_PER_BATCH = 256
 

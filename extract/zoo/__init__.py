@@ -1,1 +1,4 @@
-"""The models that can be named: lists of the study, and cards derived from names alone."""
+"""The models that can be named: how a model list is read, the study's lists, cards derived from names alone.
+
+Imports nothing else of ``extract`` but the user's cache; models are built from what stands here.
+"""

@@ -4,14 +4,13 @@ loaded.
 
 from __future__ import annotations
 
-import fnmatch
 import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 
 from cache_schema.errors import UserError, nearest
+from extract.zoo.library_names import full_name, matching_names
 
 LIBRARIES = ("timm", "open_clip")
 PREFIXES = ("hf-hub:", "local-dir:")
@@ -250,10 +249,10 @@ def parse_line(line: str, where: str = "", folder: Path | None = None) -> list[M
         ]:
             raise UserError(f"{where}: {taken[0]}= is for one model, and {name!r} may stand for several")
         return [
-            ModelSpec(library, match, None, "", options, where) for match in _matches(library, name, where)
+            ModelSpec(library, match, None, "", options, where) for match in matching_names(library, name, where)
         ]
     free = path is not None or options.get("allow_random", "").lower() in ("yes", "true")
-    return [ModelSpec(library, _resolved(library, name, where, free=free), path, identifier, options, where)]
+    return [ModelSpec(library, full_name(library, name, where, free=free), path, identifier, options, where)]
 
 
 def _options(words: list[str], where: str) -> dict[str, str]:
@@ -272,68 +271,3 @@ def _options(words: list[str], where: str) -> dict[str, str]:
             raise UserError(f"{where}: {key}= has no value")
         options[key] = value
     return options
-
-
-@cache
-def registry(library: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return the names that have weights (``arch.tag``, ``arch/tag``), and the bare architectures.
-
-    timm's towers without a classifier and open_clip's pairs whose config contradicts the weights (QuickGELU)
-    are among the names: they can be asked for one by one, and a wildcard leaves them out.
-    """
-    if library == "timm":
-        import timm
-
-        return tuple(timm.list_models(pretrained=True)), tuple(timm.list_models())
-    import open_clip
-
-    return tuple(f"{arch}/{tag}" for arch, tag in open_clip.list_pretrained()), tuple(open_clip.list_models())
-
-
-def _has_head(library: str, name: str) -> bool:
-    if library == "timm":
-        from timm.models import get_pretrained_cfg
-
-        config = get_pretrained_cfg(name)
-        return config is not None and config.num_classes > 0
-    from extract.models.open_clip_models import quick_gelu_mismatch
-
-    return not quick_gelu_mismatch(*name.split("/", 1))
-
-
-def _matches(library: str, pattern: str, where: str) -> list[str]:
-    names = registry(library)[0]
-    found = [name for name in names if fnmatch.fnmatchcase(name, pattern) and _has_head(library, name)]
-    if not found:
-        raise UserError(
-            f"{where}: no pretrained model of {library} matches {pattern!r}"
-            f"{nearest(pattern.replace('*', ''), names)}"
-        )
-    return found
-
-
-def _resolved(library: str, name: str, where: str, *, free: bool) -> str:
-    """Return the full name, the default tag filled in where weights are to come from the library."""
-    tagged, bare = registry(library)
-    if name in tagged:
-        return name
-    if library == "timm":
-        from timm.models import get_deprecated_models, get_pretrained_cfg
-
-        renamed = get_deprecated_models().get(name)
-        if renamed:
-            raise UserError(f"{where}: timm has renamed {name} to {renamed}; did you mean {renamed}?")
-        if name in bare:
-            tag = getattr(get_pretrained_cfg(name), "tag", None)
-            return f"{name}.{tag}" if tag and not free and f"{name}.{tag}" in tagged else name
-    elif name in bare:
-        if free:
-            return name
-        tags = [other.split("/", 1)[1] for other in tagged if other.split("/", 1)[0] == name]
-        hint = (
-            f"name one of its tags ({', '.join(tags)})"
-            if tags
-            else "it has no published weights: give checkpoint=FILE"
-        )
-        raise UserError(f"{where}: {name} says no weights; {hint}")
-    raise UserError(f"{where}: {library} has no model {name!r}{nearest(name, (*tagged, *bare))}")

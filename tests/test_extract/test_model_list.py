@@ -12,7 +12,8 @@ import timm
 from timm.models import get_pretrained_cfg
 
 from cache_schema.errors import UserError
-from extract.zoo.model_list import LIBRARIES, OPTIONS, parse_line, read_model_list, registry
+from extract.zoo.library_names import registry
+from extract.zoo.model_list import LIBRARIES, OPTIONS, parse_line, read_model_list
 
 
 def listed(tmp_path: Path, text: str) -> list[str]:
