@@ -25,10 +25,10 @@ def run(args: argparse.Namespace) -> int:
 
     from cache_schema.errors import UserError
     from extract.commands.listing import Column, Row, print_rows, wide_console
+    from extract.commands.progress import print_failures
+    from extract.commands.session import plan_of
     from extract.planning.estimate import count_states, estimate, open_if_there
     from extract.planning.plan import MISSING, SEALED, SKIPPED
-    from extract.progress import print_failures
-    from extract.session import plan_of
 
     if args.rate is not None and not args.rate > 0:
         raise UserError(f"--rate takes images a second, more than 0; not {args.rate:g}")

@@ -67,6 +67,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Plan, run, summarise; returns 0 only if nothing failed."""
-    from extract.session import run_session
+    from extract.commands.session import run_session
 
     return run_session(args)

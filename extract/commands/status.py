@@ -27,7 +27,7 @@ def run(args: argparse.Namespace) -> int:
     from rich.markup import escape
 
     import cache_schema
-    from extract.progress import print_failures
+    from extract.commands.progress import print_failures
 
     cache = cache_schema.open_cache(args.cache)
     datasets, states = states_of(cache)

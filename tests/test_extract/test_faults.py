@@ -28,7 +28,9 @@ timm:test_resnet allow_random=yes seed=2 num_classes=3 classes=pets input_size=6
 N_KILLS = 30
 CONTEXT = multiprocessing.get_context("forkserver")
 # Started once with everything imported, so that a trial costs what the run costs and not what importing costs.
-CONTEXT.set_forkserver_preload(["extract.session", "extract.worker", "extract.models.timm_models", "extract.progress"])
+CONTEXT.set_forkserver_preload(
+    ["extract.commands.session", "extract.worker", "extract.models.timm_models", "extract.commands.progress"]
+)
 
 
 def digests(cache: Path) -> dict[tuple[str, str, str], object]:
@@ -44,7 +46,7 @@ def in_own_group(words: list[str], folder: str, log: str = os.devnull) -> None:
     os.setsid()
     os.chdir(folder)
     from extract.cli import main
-    from extract.progress import Reporter
+    from extract.commands.progress import Reporter
 
     told = Reporter.__call__
 
@@ -226,7 +228,7 @@ def test_a_dataset_that_changes_under_the_run_is_stopped(study: Path, pets: Path
     (study / "datasets.toml").write_text(
         f'[pets]\npath = "{copy}"\nclass_space = "pets"\n[cats]\npath = "{pets}/cat"\nlabels = "none"\n'
     )
-    from extract.progress import Reporter
+    from extract.commands.progress import Reporter
 
     told = Reporter.__call__
 

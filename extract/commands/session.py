@@ -19,17 +19,17 @@ from rich.markup import escape
 from cache_schema.cluster import connected
 from cache_schema.errors import CloserlookError, UserError, nearest
 from cache_schema.terminal import plain_table
+from extract.commands.progress import print_failures
 from extract.datasets import DatasetSpec, read_datasets_toml, spec_from_table
 from extract.datasets.base import Dataset
 from extract.planning.options import RunOptions, shard_of
 from extract.planning.plan import MISSING, SEALED, SKIPPED, Job, Plan, make_plan, with_class_spaces
-from extract.progress import print_failures
 from extract.studies.study import Study, read_study
 
 if TYPE_CHECKING:
     from extract.classes.prompts import PromptSet
+    from extract.commands.progress import Reporter
     from extract.models.base import Prepared
-    from extract.progress import Reporter
     from extract.zoo.model_list import ModelSpec
 
 DEFAULT_DATASETS = Path("datasets.toml")
@@ -301,9 +301,9 @@ def _devices(args: argparse.Namespace, device: str) -> list[str]:
 def _run(plan: Plan, options: RunOptions, args: argparse.Namespace, console: Console) -> Reporter:
     from cache_schema.staging import clean_stale
     from extract.claims import clean_claims
+    from extract.commands.progress import Reporter
     from extract.engines import engine
     from extract.faults import check_writable
-    from extract.progress import Reporter
 
     shard, devices = shard_of(args.shard), _devices(args, options.device)
     spread = len(devices) > 1 or shard[1] > 1 or args.engine != "local"
