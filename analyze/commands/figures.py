@@ -46,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--models",
         default="",
         metavar="ID,...",
-        help="of a cache: these models (wildcards; default: the most accurate of each group)",
+        help="of a cache: these models (wildcards; default: all of up to six, else the most accurate of each group)",
     )
     parser.add_argument("--datasets", default="", metavar="ID,...", help="of a cache: these sets (default: all)")
     parser.add_argument("--list", action="store_true", help="name the figures and stop")
@@ -128,13 +128,20 @@ def _curves(args: argparse.Namespace, path: str) -> pl.DataFrame:
     return table
 
 
+FEW = 6
+"""Up to so many models of a cache are drawn one by one; of more, the most accurate of each group."""
+
+
 def representatives(cache: Cache, console: Console) -> list[str] | None:
-    """Return the most accurate model of each group on the in-distribution set, and say which they are."""
+    """Return a few models; of many the most accurate of each group on the in-distribution set, which are named."""
     import polars as pl
 
     from analyze.commands.progress import model_progress
     from analyze.evaluate import evaluate
 
+    everyone = sorted({store.model.id for kind in ("predictions", "summary") for store in cache.stores(kind)})
+    if len(everyone) <= FEW:
+        return everyone or None
     with model_progress(console) as advance:
         found = evaluate(cache, only=["top1"], progress=advance).table
     best = (

@@ -187,6 +187,17 @@ def _extent(points: pl.DataFrame, axis: str) -> Floats:
     return np.concatenate([own, np.clip(ends, own.min() - 0.25 * spread, own.max() + 0.25 * spread)])
 
 
+FEW = 6
+"""Up to so many models without groups their points bear names: no legend tells them apart."""
+
+
+def _named_if_few(data: pl.DataFrame) -> pl.DataFrame:
+    points = data.filter(pl.col("kind") == "point")
+    if len(points) > FEW or (points["label"] != "").any() or set(points["group"]) != {"unknown"}:
+        return data
+    return data.with_columns(pl.when(pl.col("kind") == "point").then("model").otherwise("label").alias("label"))
+
+
 def scatter(data: pl.DataFrame, ax: Axes, *, diagonal: bool = False, intervals: bool = True) -> Axes:
     """Draw one panel of points and lines on the scales that the frame names."""
     shown = data.filter(pl.col("kind") == "point")
@@ -201,7 +212,7 @@ def scatter(data: pl.DataFrame, ax: Axes, *, diagonal: bool = False, intervals: 
         getattr(ax, f"set_{axis}lim")(*ends)
     if diagonal:
         draw_diagonal(ax)
-    draw_labels(data, ax)
+    draw_labels(_named_if_few(data), ax)
     ax.set_title(str(data["panel"][0]).split(": ")[0])
     ax.set_xlabel(data["x_title"][0])
     ax.set_ylabel(data["y_title"][0])

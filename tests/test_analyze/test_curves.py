@@ -72,7 +72,9 @@ def test_models_and_sets_can_be_chosen(cache) -> None:
     assert set(table["dataset"]) == {"moved"}
 
 
-def test_figures_and_report_from_a_cache(cache, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_figures_and_report_from_a_cache(
+    cache, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     words = [
         "figures",
         str(cache.path),
@@ -86,8 +88,13 @@ def test_figures_and_report_from_a_cache(cache, tmp_path: Path, capsys: pytest.C
         "4",
     ]
     assert main(words) == 0
-    assert "most accurate model" in " ".join(capsys.readouterr().err.split())
+    assert "most accurate model" not in capsys.readouterr().err  # there are few: all are drawn
     assert {p.name for p in (tmp_path / "f").iterdir()} == {"reliability.png", "reliability.csv", "roc.png", "roc.csv"}
+    numbers = pl.read_csv(tmp_path / "f" / "reliability.csv", infer_schema_length=None)
+    assert set(numbers["model"]) == {"first", "second"}
+    monkeypatch.setattr("analyze.commands.figures.FEW", 1)
+    assert main(words) == 0
+    assert "most accurate model of each group: first" in " ".join(capsys.readouterr().err.split())
     numbers = pl.read_csv(tmp_path / "f" / "reliability.csv", infer_schema_length=None)
     assert set(numbers["model"]) == {"first"}
     assert main(["report", str(cache.path), "-o", str(tmp_path / "r.html")]) == 0
