@@ -103,9 +103,9 @@ def run(args: argparse.Namespace) -> int:
 
 def _import(args: argparse.Namespace, model: ModelCard, dataset: DatasetCard) -> Store:
     from cache_schema.errors import UserError
-    from cache_schema.import_fits import import_head, import_reference
-    from cache_schema.import_outputs import import_arrays, import_table
-    from cache_schema.own_arrays import OwnArrays
+    from cache_schema.importing.fits import import_head, import_reference
+    from cache_schema.importing.outputs import import_arrays, import_table
+    from cache_schema.importing.own_arrays import OwnArrays
 
     where: dict[str, Any] = {"model": model, "backend": args.backend, "overwrite": args.overwrite}
     suffix = args.file.suffix.lower()
@@ -139,7 +139,7 @@ def _is_wide(path: Path) -> bool:
     import polars as pl
 
     from cache_schema.errors import UserError
-    from cache_schema.own_arrays import wide_columns
+    from cache_schema.importing.own_arrays import wide_columns
 
     try:
         scan = pl.scan_csv(path) if path.suffix.lower() == ".csv" else pl.scan_parquet(path)

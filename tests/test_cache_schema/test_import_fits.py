@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 import cache_schema
 from cache_schema.cli import main
-from cache_schema.own_arrays import wide_columns
+from cache_schema.importing.own_arrays import wide_columns
 from cache_schema.validate import problems
 
 N, C, D = 60, 7, 5

@@ -66,7 +66,7 @@ def test_npz(
     save: Any,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("cache_schema.import_outputs.BLOCK_BYTES", 17 * C * 8)  # several blocks
+    monkeypatch.setattr("cache_schema.importing.outputs.BLOCK_BYTES", 17 * C * 8)  # several blocks
     features = np.asfortranarray(np.random.default_rng(0).normal(size=(N, 3)).astype(np.float32))
     extra = {"image_ids": [f"i{i}" for i in range(N)], "metadata.pose": ["top", "side"] * 30}
     save(tmp_path / "mine.npz", features=features, labels=arrays["labels"], **{kind: arrays[kind]}, **extra)

@@ -10,10 +10,10 @@ import numpy as np
 
 from cache_schema.errors import UserError
 from cache_schema.identities import identity
+from cache_schema.importing.own_arrays import OwnArrays
 from cache_schema.kinds.heads import HeadStore, write_head
 from cache_schema.kinds.reference_accumulator import ReferenceAccumulator
 from cache_schema.kinds.references import ReferenceStore, write_reference
-from cache_schema.own_arrays import OwnArrays
 from cache_schema.records import DatasetCard, ModelCard
 
 BLOCK_ROWS = 8192

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from cache_schema.errors import UserError, nearest
 from cache_schema.identities import identity
+from cache_schema.importing.own_arrays import OwnArrays
 from cache_schema.kinds.summaries import SummaryStore, write_summary
-from cache_schema.own_arrays import OwnArrays
 from cache_schema.records import DatasetCard, ModelCard
 from cache_schema.row_rules import checked_ids, checked_labels
 from cache_schema.store import PredictionStore

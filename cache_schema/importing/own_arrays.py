@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache_schema.errors import UserError, nearest
-from cache_schema.npz import NpzFile
+from cache_schema.importing.npz import NpzFile
 
 OTHER_NAMES: Mapping[str, tuple[str, ...]] = {
     "logits": ("logit", "logit_list"),
