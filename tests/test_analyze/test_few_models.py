@@ -14,8 +14,10 @@ def drawn_names(n: int, group: str) -> set[str]:
     for i in range(n):
         told = {"model": f"own-model_{i}", "group": group, "id_dataset": "val"}
         rows.append(ResultRow(dataset="val", metric="top1", value=0.5 + 0.04 * i, role="id", **told))
-        for metric in ("auroc", "fpr95_id"):
-            rows.append(ResultRow(dataset="far", metric=metric, value=0.4 + 0.05 * i, role="ood", score="msp", **told))
+        rows += [
+            ResultRow(dataset="far", metric=metric, value=0.4 + 0.05 * i, role="ood", score="msp", **told)
+            for metric in ("auroc", "fpr95_id")
+        ]
     figure = compose("ood", prepare("ood", to_frame(rows)))
     return {text.get_text() for ax in figure.axes for text in ax.texts if text.get_gid() == LABEL}
 
