@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from cache_schema.command_line import Command, run_command
+from cache_schema.console.command_line import Command, run_command
 
 COMMANDS = {
     "metrics": Command("analyze.commands.metrics", "every number of every model and dataset, as one long table"),

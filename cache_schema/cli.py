@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from cache_schema.command_line import Command, run_command
+from cache_schema.console.command_line import Command, run_command
 
 COMMANDS = {
     "show": Command("cache_schema.commands.show", "what a cache or a store holds, as a table"),

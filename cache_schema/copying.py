@@ -50,8 +50,8 @@ def copy_all(verb: str, names: Sequence[str], copy: Callable[[str], bool]) -> in
     """
     from rich.console import Console
 
+    from cache_schema.console.progress import Bar
     from cache_schema.errors import CacheError
-    from cache_schema.progress import Bar
 
     out = Console(highlight=False, soft_wrap=True)
     done = there = failed = 0

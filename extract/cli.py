@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from cache_schema.command_line import Command, run_command
+from cache_schema.console.command_line import Command, run_command
 
 COMMANDS = {
     "run": Command("extract.commands.run", "run the models of a list over datasets (the default command)"),

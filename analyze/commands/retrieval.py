@@ -49,7 +49,7 @@ def _print(rows: Sequence[ResultRow], ks: Sequence[int]) -> None:
     from rich.console import Console
     from rich.text import Text
 
-    from cache_schema.terminal import plain_table
+    from cache_schema.console.terminal import plain_table
 
     numbers = {(row.model, row.dataset, row.metric): row.value for row in rows}
     ways = {"image_to_text": "image to text", "text_to_image": "text to image"}

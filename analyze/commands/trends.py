@@ -211,7 +211,7 @@ def _agreement(cache: str, models: list[str]) -> dict[str, pl.DataFrame]:
 def _print_plain(table: pl.DataFrame, title: str, console: Console) -> None:
     from rich.text import Text
 
-    from cache_schema.terminal import plain_table
+    from cache_schema.console.terminal import plain_table
 
     drawn = plain_table(title)
     for name, kind in table.schema.items():
@@ -247,7 +247,7 @@ def _print(table: pl.DataFrame, console: Console) -> None:
     from rich.text import Text
 
     from analyze.trends.correlations import TITLES
-    from cache_schema.terminal import plain_table
+    from cache_schema.console.terminal import plain_table
 
     for (x,), whole in table.group_by("x", maintain_order=True):
         part, hidden = _strongest(whole)
@@ -280,7 +280,7 @@ def _print_robustness(table: pl.DataFrame, console: Console) -> None:
     import polars as pl
     from rich.text import Text
 
-    from cache_schema.terminal import plain_table
+    from cache_schema.console.terminal import plain_table
 
     medians = table.group_by("dataset", "factor", "group", maintain_order=True).agg(pl.col("value").median())
     groups = medians["group"].unique(maintain_order=True).to_list()

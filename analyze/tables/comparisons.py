@@ -79,7 +79,7 @@ def _numbers(comparison: Comparison) -> Table:
     """Return models by metrics on one dataset; below them their difference and what their mean would score."""
     from rich.markup import escape
 
-    from cache_schema.terminal import plain_table
+    from cache_schema.console.terminal import plain_table
 
     title = f"{comparison.dataset}, {comparison.n:,} images"
     if len(comparison.models) == 2:
@@ -106,7 +106,7 @@ def _numbers(comparison: Comparison) -> Table:
 def _pairs(comparisons: Sequence[Comparison]) -> Table:
     from rich.markup import escape
 
-    from cache_schema.terminal import plain_table
+    from cache_schema.console.terminal import plain_table
 
     models = comparisons[0].models
     table = plain_table("agreement / error consistency (kappa)")

@@ -24,7 +24,7 @@ def catalogue() -> Table:
     from rich.text import Text
 
     from analyze.detectors.registry import DETECTORS
-    from cache_schema.terminal import plain_table
+    from cache_schema.console.terminal import plain_table
 
     table = plain_table("detectors")
     table.add_column("name", no_wrap=True)
@@ -58,7 +58,7 @@ def availability_table(title: str, found: Mapping[str, Mapping[str, str]], detec
     """
     from rich.text import Text
 
-    from cache_schema.terminal import plain_table
+    from cache_schema.console.terminal import plain_table
 
     table = plain_table(title)
     table.add_column("detector", no_wrap=True)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from cache_schema.terminal import GAP
+from cache_schema.console.terminal import GAP
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -72,7 +72,7 @@ def _by_model(parts: Sequence[Part], names: list[str], width: int) -> list[Table
 def _piece(title: str, parts: Sequence[Part], names: list[str], counts: dict[str, int], with_dataset: bool) -> Table:
     from rich.markup import escape
 
-    from cache_schema.terminal import plain_table
+    from cache_schema.console.terminal import plain_table
 
     printed = plain_table(title)
     printed.add_column("model", overflow="fold")
@@ -92,7 +92,7 @@ def _piece(title: str, parts: Sequence[Part], names: list[str], counts: dict[str
 def _by_factor(parts: Sequence[Part], names: list[str]) -> Table:
     from rich.markup import escape
 
-    from cache_schema.terminal import plain_table
+    from cache_schema.console.terminal import plain_table
 
     printed = plain_table(_TITLE)
     printed.add_column("factor")

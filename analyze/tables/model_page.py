@@ -37,7 +37,7 @@ def model_page(card: ModelCard, results: pl.DataFrame, *, width: int = 120) -> I
 
 
 def _table(title: str, *columns: str) -> Table:
-    from cache_schema.terminal import plain_table
+    from cache_schema.console.terminal import plain_table
 
     return plain_table(title, *columns)
 

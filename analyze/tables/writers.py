@@ -278,7 +278,7 @@ def _heading(column: Column) -> str:
 def _print_piece(table: Table, piece: list[int], console: Console) -> None:
     from rich.text import Text
 
-    from cache_schema.terminal import plain_table
+    from cache_schema.console.terminal import plain_table
 
     drawn = plain_table(page_title(table.page))
     for index, name in enumerate(table.row_names):

@@ -23,9 +23,9 @@ def run(args: argparse.Namespace) -> int:
     """Check and print what is wrong."""
     from rich.console import Console
 
+    from cache_schema.console.progress import Bar
     from cache_schema.errors import UserError
     from cache_schema.naming import backend_of
-    from cache_schema.progress import Bar
     from cache_schema.staging import clean_stale, is_live, stages
     from cache_schema.validate import cache_problems, problems, store_paths
 

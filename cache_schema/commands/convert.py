@@ -24,9 +24,9 @@ def run(args: argparse.Namespace) -> int:
     """Convert what is not there yet."""
     from rich.console import Console
 
+    from cache_schema.console.progress import Bar
     from cache_schema.convert import convert_store
     from cache_schema.errors import CacheError, StoreExistsError, UserError
-    from cache_schema.progress import Bar
     from cache_schema.store import open_store
     from cache_schema.validate import store_paths
 

@@ -71,7 +71,7 @@ _SPARED = ("digest", "identity", "format", "invalid", "features", "logits")
 def _table(stores: list[Store], width: int) -> Table:
     from rich.text import Text
 
-    from cache_schema.terminal import plain_table
+    from cache_schema.console.terminal import plain_table
 
     rows = []
     for store in stores:

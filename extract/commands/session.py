@@ -17,8 +17,8 @@ from rich.console import Console
 from rich.markup import escape
 
 from cache_schema.cluster import connected
+from cache_schema.console.terminal import plain_table
 from cache_schema.errors import CloserlookError, UserError, nearest
-from cache_schema.terminal import plain_table
 from extract.commands.progress import print_failures
 from extract.datasets import DatasetSpec, read_datasets_toml, spec_from_table
 from extract.datasets.base import Dataset
