@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--datasets", metavar="PATTERNS", help="datasets (default: the in-distribution sets)")
     parser.add_argument("--bootstrap", type=at_least(0), metavar="N", help="intervals of the ECE too")
     parser.add_argument("--config", type=Path, metavar="TOML", help="options in place of the study's defaults")
-    parser.add_argument("-o", "--output", type=Path, help="result table (Parquet)")
+    parser.add_argument("-o", "--output", type=Path, help="result table (Parquet); other rows in it stay")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -39,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
     from analyze.commands.metrics import words
     from analyze.commands.progress import model_progress
     from analyze.evaluate.factor_tables import evaluate_factors
-    from analyze.results import write_results
+    from analyze.results import merge_results
     from analyze.settings import read_settings
     from analyze.tables.factors import factor_table, reasons
 
@@ -78,8 +78,9 @@ def run(args: argparse.Namespace) -> int:
     for reason in reasons(result.table):
         console.print(f"[red]no number[/red] {escape(reason)}", highlight=False, soft_wrap=True)
     if args.output:
-        write_results(result.table, args.output)
-        console.print(f"{len(result.table)} rows in {args.output}", highlight=False, soft_wrap=True)
+        table = merge_results(result.table, args.output, command="factors")
+        told = f"{len(result.table)} rows put into {args.output} ({len(table)} rows)"
+        console.print(told, highlight=False, soft_wrap=True)
     for model, reason in result.failures.items():
         console.print(f"[red]failed[/red] {model}: {reason}", highlight=False, soft_wrap=True)
     return 1 if result.failures or not printed else 0

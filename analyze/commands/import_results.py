@@ -11,6 +11,11 @@ dataset and accuracy (fractions, or --percent), or model, dataset, metric and va
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import polars as pl
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
     import polars as pl
 
     from analyze.results import read_results, write_results
-    from analyze.results.published import join_published, read_published
+    from analyze.results.published import PUBLISHED, join_published, read_published
     from cache_schema.errors import UserError
 
     parts = []
@@ -59,6 +64,16 @@ def run(args: argparse.Namespace) -> int:
         if clashes:
             done = "kept beside them as '(published)'" if args.both else "left out (--both keeps them)"
             print(f"{clashes:,} published numbers were also measured here: {done}")
+    elif Path(args.output).exists() and (own := _own_rows(read_results(args.output), PUBLISHED)):
+        raise UserError(
+            f"{args.output} holds {own:,} numbers of your own, which this would replace:"
+            f" --join {args.output} keeps them"
+        )
     path = write_results(published, args.output)
     print(f"wrote {len(published):,} rows to {path}")
     return 0
+
+
+def _own_rows(table: pl.DataFrame, prefix: str) -> int:
+    """Return how many rows of a table are not published ones."""
+    return int((~table["store"].str.starts_with(f"{prefix}:")).sum())

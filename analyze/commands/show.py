@@ -27,7 +27,8 @@ def run(args: argparse.Namespace) -> int:
     cache = cache_schema.open_cache(args.cache)
     cards = {card.id: card for card in cache.models()}
     if args.model not in cards:
-        raise UserError(f"no model {args.model!r} in {args.cache}{nearest(args.model, cards)}")
+        few = f"; it has {', '.join(sorted(cards))}" if 0 < len(cards) <= 8 else ""
+        raise UserError(f"no model {args.model!r} in {args.cache}{nearest(args.model, cards) or few}")
     result = evaluate(cache, settings=read_settings(args.config), models=[args.model])
     # A page that goes to a file or a pipe is not cut to a terminal's width.
     console = Console(width=None if sys.stdout.isatty() else 120)

@@ -229,7 +229,8 @@ def id_dataset_of(results: pl.DataFrame) -> str:
     )
     if found.is_empty():
         raise UserError(
-            "the result table has no top1 of an in-distribution set (role 'id'); name the axis with --x"
+            "the result table has no top1 of an in-distribution set (role 'id'): 'analyze metrics CACHE -o FILE'"
+            " makes it; 'analyze trends' takes another axis (--x)"
         )
     top = found["count"][0]
     return str(sorted(found.filter(pl.col("count") == top)["dataset"])[0])

@@ -213,7 +213,7 @@ def _resolve(specs: Sequence[DatasetSpec], failed: list[tuple[str, str, str]]) -
     from extract.datasets.borrowing import resolve_all
 
     datasets, reasons = resolve_all(specs)
-    failed += [("", name, reason) for name, reason in reasons.items()]
+    failed += [("", name, str(reason)) for name, reason in reasons.items()]
     return datasets
 
 

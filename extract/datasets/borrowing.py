@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from cache_schema.errors import CloserlookError, UserError
@@ -13,28 +13,38 @@ from extract.datasets.spaces import FOLDERS, in_class_space
 from extract.datasets.specs import DatasetSpec
 
 
-def resolve_all(specs: Sequence[DatasetSpec]) -> tuple[list[Dataset], dict[str, str]]:
+def resolve_all(
+    specs: Sequence[DatasetSpec], progress: Callable[[str], None] = lambda name: None
+) -> tuple[list[Dataset], dict[str, CloserlookError]]:
     """List the images of every dataset of a run.
 
     ``classes = "NAME"`` takes the classes of the dataset ``NAME``: for labels that are among them (a shifted set with
     fewer classes), and for an OOD set, whose logits are of them.
 
+    Parameters
+    ----------
+    specs
+        Of all datasets; their names are told apart.
+    progress
+        Told each name before its turn.
+
     Returns
     -------
     list of Dataset
         Those that can be used, in the order of ``specs``.
-    dict of str to str
+    dict of str to CloserlookError
         Name -> why one cannot.
     """
     lenders = {spec.name for spec in specs} - {*BUILT_IN, FOLDERS, ""}
     found: dict[str, Dataset] = {}
-    reasons: dict[str, str] = {}
+    reasons: dict[str, CloserlookError] = {}
     borrowers = [spec for spec in specs if isinstance(spec.classes, str) and spec.classes in lenders - {spec.name}]
     for spec in [*(spec for spec in specs if spec not in borrowers), *borrowers]:
+        progress(spec.name)
         try:
             found[spec.name] = _borrowed(spec, found) if spec in borrowers else resolve(spec)
         except CloserlookError as error:
-            reasons[spec.name] = str(error)
+            reasons[spec.name] = error
     return [found[spec.name] for spec in specs if spec.name in found], reasons
 
 

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from cache_schema.errors import UserError
+from cache_schema.errors import CloserlookError, UserError
 from extract.datasets.base import Dataset, NoSuchLayout
+from extract.datasets.borrowing import resolve_all
 from extract.datasets.labels import plain
 from extract.datasets.recipes import Recipe, all_recipes, apply
 from extract.datasets.recipes.base import CountMismatch
-from extract.datasets.resolve import resolve
 from extract.datasets.specs import DatasetSpec
 
 _DEPTH = 3
@@ -53,15 +54,18 @@ def check(specs: Iterable[DatasetSpec], *, progress: Callable[[str], None] = lam
     """Resolve every dataset; one that cannot be does not stop the others."""
     from extract.datasets.recipes import recipe_for
 
+    specs = list(specs)
+    datasets, errors = resolve_all(specs, progress)
+    by_name = {dataset.card.id: dataset for dataset in datasets}
     findings = []
     for spec in specs:
-        progress(spec.name)
         recipe = None
-        try:
+        with contextlib.suppress(UserError):  # then it is among the errors
             recipe = recipe_for(spec)
-            findings.append(Finding(spec.name, recipe, spec.path, resolve(spec)))
-        except UserError as error:
+        if (error := errors.get(spec.name)) is not None:
             findings.append(Finding(spec.name, recipe, spec.path, None, _said(error, spec), _count(error)))
+        else:
+            findings.append(Finding(spec.name, recipe, spec.path, by_name[spec.name]))
     return findings
 
 
@@ -148,10 +152,10 @@ def _first_that_fits(recipe: Recipe, places: list[Path]) -> Finding:
     return best
 
 
-def _said(error: UserError, spec: DatasetSpec) -> str:
+def _said(error: CloserlookError, spec: DatasetSpec) -> str:
     """Return what an error says, without the name of the table that stands before it anyway."""
     return str(error).removeprefix(f"{spec.where or f'dataset {spec.name}'}: ")
 
 
-def _count(error: UserError) -> int | None:
+def _count(error: CloserlookError) -> int | None:
     return error.count if isinstance(error, CountMismatch) else None

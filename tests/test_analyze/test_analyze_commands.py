@@ -166,6 +166,17 @@ def test_summarize_then_metrics_on_a_laptop(study, tmp_path, capsys):
     assert "needs all probabilities" in capsys.readouterr().out
 
 
+def test_factors_join_the_other_numbers_of_a_table(study, tmp_path):
+    out = tmp_path / "r.parquet"
+    assert main(["metrics", str(study), "-o", str(out), "--only", "top1,ece"]) == 0
+    before = read_results(out).filter(pl.col("subset") == "")
+    for _ in range(2):
+        assert main(["factors", str(study), "-o", str(out)]) == 0
+        after = read_results(out)
+        assert after.filter(pl.col("metric") == "factor_accuracy").height > 0
+        assert after.join(before, on=before.columns, how="semi", nulls_equal=True).height == before.height
+
+
 def expected_factors(study, keep, labels="top"):
     import cache_schema
 

@@ -163,3 +163,9 @@ def test_command_joins_files(
     assert len(values(read_results(out), "top1@imagenet-val")) == 36 + 7 + 2
     assert main(["import-results", str(timm_file), str(timm_file), "-o", str(out)]) == 2
     assert "two of the files" in capsys.readouterr().err
+    before = source.read_bytes()
+    assert main(["import-results", str(timm_file), "-o", str(source)]) == 2  # nobody's own numbers are lost
+    assert f"would replace: --join {source} keeps them" in capsys.readouterr().err
+    assert source.read_bytes() == before
+    alone = tmp_path / "published.parquet"
+    assert [main(["import-results", str(timm_file), "-o", str(alone)]) for _ in range(2)] == [0, 0]

@@ -210,6 +210,7 @@ def test_datasets_share_classes_by_name(study: Path, run_extract) -> None:
     stores = cache_schema.open_cache(study / "cache").stores("predictions")
     cards = {store.dataset.id: store.dataset for store in stores}
     assert {cards[name].class_names for name in ("pets", "cats", "ood")} == {("cat", "dog", "fox")}
+    assert "4 found whole" in run_extract("datasets", "--datasets", "both.toml", cwd=study).stdout
     assert cards["ood"].role == "ood"
     (study / "both.toml").write_text(toml.replace('"pets"', '"ood"') + 'classes = "zoo"\n')
     told = run_extract(*words, cwd=study, code=1).stderr
