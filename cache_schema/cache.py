@@ -71,7 +71,9 @@ class Cache:
         """Return the stores of some names; ``whole`` where these are all there are."""
         wanted = None if kind is None else KINDS[kind].folder
         known, refused, stores = {}, {}, []
-        for path in names if wanted is None else (name for name in names if _folder_of(name) == wanted):
+        asked = list(names) if wanted is None else [name for name in names if _folder_of(name) == wanted]
+        self.place.prepare(asked)
+        for path in asked:
             try:
                 reader = self.place.reader(path)
                 signature = reader.signature()
@@ -248,7 +250,7 @@ class Cache:
         else:
             hint = f"; it has the prompt sets {', '.join(sorted(repr(head.prompt_set) for head in of_space))}"
         wanted = f" with prompt set {prompt_set!r}" if prompt_set is not None else ""
-        raise StoreNotFoundError(f"{self.path} has no head of model {model_id!r} for {class_space!r}{wanted}{hint}")
+        raise StoreNotFoundError(f"{self.title} has no head of model {model_id!r} for {class_space!r}{wanted}{hint}")
 
     def _head_identities(self, model_id: str) -> set[str]:
         return {

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,7 @@ from cache_schema.backends import reader_of
 from cache_schema.backends.base import StoreReader
 from cache_schema.errors import UserError, nearest
 from cache_schema.naming import backend_of, store_folders
-
-
-def is_address(path: Path | str) -> bool:
-    """Return whether a path is an address such as ``s3://bucket/cache`` or ``https://host/cache``."""
-    return isinstance(path, str) and "://" in path
+from cache_schema.remote.addresses import is_address, meant_address
 
 
 class Place(ABC):
@@ -25,7 +22,9 @@ class Place(ABC):
     Attributes
     ----------
     title
-        What the cache is called in an error.
+        What the cache is called in an error; no secrets of an address are in it.
+    where
+        What opens it again, in another process say.
     folder
         The cache's folder; for an address, the folder on this machine that holds what was read of it.
     is_local
@@ -33,12 +32,17 @@ class Place(ABC):
     """
 
     title: str
+    where: str
     folder: Path
     is_local: bool
 
     @abstractmethod
     def names(self, model: str = "") -> list[str]:
         """Return the stores' paths below the cache, ``/`` between parts, sorted; of one model's folder, if named."""
+
+    @abstractmethod
+    def prepare(self, names: Sequence[str]) -> None:
+        """Be told which stores are asked for next, so that their headers can be fetched together."""
 
     @abstractmethod
     def reader(self, name: str) -> StoreReader:
@@ -58,9 +62,10 @@ class LocalPlace(Place):
 
     def __init__(self, path: Path) -> None:
         if not path.is_dir():
-            raise UserError(f"no cache at {path}{_nearest_folder(path)}")
+            raise UserError(f"no cache at {path}{meant_address(path) or _nearest_folder(path)}")
         self.folder = path
         self.title = str(path)
+        self.where = str(path.absolute())
 
     def names(self, model: str = "") -> list[str]:
         """Return the stores' paths."""
@@ -74,6 +79,9 @@ class LocalPlace(Place):
                     if not entry.name.startswith(".") and backend_of(entry.name)
                 ]
         return sorted(found)
+
+    def prepare(self, names: Sequence[str]) -> None:
+        """Do nothing: a file at hand is best read when it is needed."""
 
     def reader(self, name: str) -> StoreReader:
         """Return a reader of a store."""
@@ -97,7 +105,16 @@ def open_place(path: Path | str, options: Mapping[str, Any] | None = None) -> Pl
         For fsspec, such as ``{"anon": True}``.
     """
     if is_address(path):
-        from cache_schema.remote import RemotePlace
+        if str(path).lower().startswith(("file://", "local://")):
+            return LocalPlace(local_path(str(path)))  # at hand: nothing of it need be kept a second time
+        from cache_schema.remote.place import RemotePlace
 
-        return RemotePlace(str(path), options or {})
+        return RemotePlace(str(path), options)
     return LocalPlace(Path(path))
+
+
+def local_path(address: str) -> Path:
+    """Return the folder that a ``file://`` address names."""
+    rest = address.partition("://")[2].removeprefix("localhost/")
+    # file:///C:/cache is C:/cache, file:///cache is /cache.
+    return Path(rest[1:] if re.match(r"/[A-Za-z]:", rest) else rest)

@@ -4,6 +4,7 @@ overwrites.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import json
@@ -72,6 +73,7 @@ class Stage:
         try_lock(self._lock)
         os.write(self._lock, json.dumps({"host": host, "pid": os.getpid(), "boot": boot_id()}).encode())
         self.path = self.folder / target.name
+        self._left = False
 
     def publish(self, *, replaces: Path | None = None) -> None:
         """Give the finished store its name.
@@ -87,6 +89,13 @@ class Stage:
         publish(self.path, self.target)
         self.remove()
 
+    def leave(self) -> None:
+        """Let go of the folder without deleting it, as its owner's death would: :func:`adopt` takes it over."""
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+        self._left = True
+
     def remove(self) -> None:
         """Delete the folder and whatever is in it."""
         if self._lock >= 0:
@@ -100,7 +109,8 @@ class Stage:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.remove()
+        if not self._left:
+            self.remove()
 
 
 def publish(staged: Path, target: Path) -> None:
@@ -266,6 +276,25 @@ def clean_stale(cache_path: Path | str, *, idle_hours: float = IDLE_HOURS) -> li
             if not stage.exists():
                 removed.append(stage)
     return removed
+
+
+def adopt(stage: Stage) -> None:
+    """Move what a dead writer of the same store has staged into a stage that is still empty.
+
+    Parameters
+    ----------
+    stage
+        Of a writer that compares every byte with a seal before it publishes: what it is given may be anything.
+    """
+    for other in sorted(stage.target.parent.glob(f"{PREFIX}*")):
+        parts = _PARTS.match(other.name)
+        if parts is None or parts["name"] != stage.target.name or other == stage.folder or is_live(other):
+            continue
+        _put_back(other)
+        if not stage.path.exists():
+            with contextlib.suppress(OSError):  # there is nothing, or another writer was first
+                (other / stage.target.name).rename(stage.path)
+        shutil.rmtree(other, ignore_errors=True)
 
 
 def _put_back(stage: Path) -> None:

@@ -16,7 +16,9 @@ from cache_schema.backends import reader_of
 from cache_schema.backends.base import StoreReader
 from cache_schema.centred import decode
 from cache_schema.errors import CorruptStoreError, UserError
+from cache_schema.place import open_place
 from cache_schema.records import DatasetCard, ModelCard
+from cache_schema.remote.addresses import is_address
 from cache_schema.schema import OFFSETS
 from cache_schema.text_arrays import decode_text
 
@@ -34,7 +36,9 @@ class Store:
     Attributes
     ----------
     path
-        Where it lies.
+        Where it lies; of a store at an address, where what was read of it lies on this machine.
+    title
+        What it is called in an error: its path, or its address.
     header
         All of it, as JSON.
     kind
@@ -44,6 +48,7 @@ class Store:
     def __init__(self, reader: StoreReader, header: dict[str, Any]) -> None:
         self._reader = reader
         self.path: Path = reader.path
+        self.title: str = reader.title
         self.header = header
         self.kind: str = header["kind"]
 
@@ -62,7 +67,7 @@ class Store:
     def dataset(self) -> DatasetCard:
         """The dataset's card; UserError for a head, which has none."""
         if self.header["dataset"] is None:
-            raise UserError(f"{self.path}: a store of kind {self.kind} belongs to no dataset")
+            raise UserError(f"{self.title}: a store of kind {self.kind} belongs to no dataset")
         return DatasetCard.from_record(self.header["dataset"])
 
     @property
@@ -103,7 +108,7 @@ class Store:
     def shape(self, name: str) -> tuple[int, ...]:
         """Return an array's shape, from the seal."""
         if not self.has(name):
-            raise UserError(f"{self.path} holds no {name}")
+            raise UserError(f"{self.title} holds no {name}")
         return tuple(self.header["seal"]["arrays"][name]["shape"])
 
     def read(self, name: str, start: int = 0, stop: int | None = None) -> NDArray[Any]:
@@ -119,7 +124,7 @@ class Store:
         rows = self.shape(name)[0]
         stop = rows if stop is None else min(stop, rows)
         if start < 0 or stop < start:
-            raise UserError(f"{self.path}: rows {start} to {stop} of {name}: start must be 0 to stop")
+            raise UserError(f"{self.title}: rows {start} to {stop} of {name}: start must be 0 to stop")
         return self._reader.read(name, start, stop)
 
     def release(self) -> None:
@@ -133,7 +138,7 @@ class Store:
         try:
             return decode_text(self.read(name), self.read(name + OFFSETS))
         except (CorruptStoreError, UnicodeDecodeError) as error:
-            raise CorruptStoreError(f"{self.path}: {name}: {error}") from error
+            raise CorruptStoreError(f"{self.title}: {name}: {error}") from error
 
     def _columns(self, listed: list[dict[str, str]]) -> dict[str, NDArray[Any]]:
         return {item["name"]: self._column(item) for item in listed}
@@ -311,7 +316,7 @@ def open_store(path: Path | str) -> Store:
     Parameters
     ----------
     path
-        A ``.zarr`` folder or an ``.h5`` file.
+        A ``.zarr`` folder or an ``.h5`` file, or the address of one.
 
     Returns
     -------
@@ -323,6 +328,10 @@ def open_store(path: Path | str) -> Store:
     UnsealedStoreError, NewerSchemaError, CorruptStoreError
         It cannot be used; one sentence says why.
     """
+    if is_address(path):
+        folder, _, name = str(path).rstrip("/").rpartition("/")
+        place = open_place(folder)
+        return store_of(place.reader(name))
     return store_of(reader_of(Path(path)))
 
 

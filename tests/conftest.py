@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import importlib.util
 import os
+import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +67,55 @@ def miniature_cache(miniature: Path) -> Path:
         words = ["--model-list", models, "--datasets", miniature / "datasets.toml", "--cache", cache]
         assert main([*map(str, words), "--prompts", "openai-80,photo-1"]) == 0
     return cache
+
+
+@pytest.fixture
+def serve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Any]]:
+    """Return a function that starts a ``WebServer`` (see web_server.py); what is read of it lies in ``tmp_path``."""
+    spec = importlib.util.spec_from_file_location("web_server", Path(__file__).with_name("web_server.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    monkeypatch.setenv("CLOSERLOOK_MIRROR", str(tmp_path / "mirror"))
+    servers: list[Any] = []
+
+    def start(folder: Path | None, upstream: str = "") -> Any:
+        servers.append(module.WebServer(folder, upstream))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.stop()
+
+
+@pytest.fixture(scope="session")
+def moto() -> Iterator[str]:
+    """Return ``host:port`` of a local S3 server."""
+    server = pytest.importorskip("moto.server").ThreadedMotoServer(port=0, verbose=False)
+    server.start()
+    yield f"127.0.0.1:{server.get_host_and_port()[1]}"
+    server.stop()
+
+
+@pytest.fixture
+def bucket(moto: str, serve: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Return a server in front of S3, whose ``cache`` is the address of an empty cache in a fresh bucket."""
+    fsspec = pytest.importorskip("fsspec")
+    pytest.importorskip("s3fs", reason="the extra 'remote' is not installed")
+    front = serve(None, upstream=moto)
+    for name, value in {
+        "AWS_ENDPOINT_URL": front.address,
+        "AWS_ACCESS_KEY_ID": "k",
+        "AWS_SECRET_ACCESS_KEY": "s",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }.items():
+        monkeypatch.setenv(name, value)
+    name = f"bucket-{secrets.token_hex(8)}"
+    fsspec.filesystem("s3", skip_instance_cache=True).mkdir(name)
+    front.asked.clear()
+    front.cache = f"s3://{name}/my cache"
+    return front
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from analyze.commands.argument_types import at_least
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
     parser.add_argument("cache", help="folder of the cache")
-    parser.add_argument("--to", type=Path, metavar="DIR", help="cache to write to (default: the same)")
+    parser.add_argument("--to", metavar="DIR", help="cache to write to (default: the same)")
     parser.add_argument("--models", metavar="PATTERNS", help="models, comma-separated, * and ? allowed")
     parser.add_argument("--config", type=Path, metavar="TOML", help="options in place of the study's defaults")
     parser.add_argument("--store", choices=("zarr", "hdf5"), default="zarr", help="format of the summaries")
@@ -31,13 +31,18 @@ def run(args: argparse.Namespace) -> int:
     from analyze.commands.progress import model_progress
     from analyze.evaluate.summarize_cache import summarize_cache
     from analyze.settings import read_settings
+    from cache_schema.errors import UserError
+    from cache_schema.remote.addresses import is_address, meant_address
 
     console = Console(stderr=True)
+    to = str(args.to or args.cache)
+    if is_address(to) or meant_address(to):
+        raise UserError(f"{to}: summaries are written to a folder; say --to FOLDER, then 'python -m cache_schema push'")
     cache = cache_schema.open_cache(args.cache)
     with model_progress(console) as progress:
         done = summarize_cache(
             cache,
-            args.to or args.cache,
+            to,
             settings=read_settings(args.config),
             models=words(args.models),
             backend=args.store,
@@ -46,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
         )
     size = f"{done.n_bytes / 1e6:.1f} MB, {done.n_bytes / max(done.n_images, 1):.0f} bytes an image"
     console.print(
-        f"{done.written} summaries written ({size}), {done.unchanged} unchanged in {args.to or args.cache}",
+        f"{done.written} summaries written ({size}), {done.unchanged} unchanged in {to}",
         highlight=False,
         soft_wrap=True,
     )

@@ -17,7 +17,6 @@ from analyze.settings import Settings, study_defaults
 from cache_schema import cluster
 from cache_schema.cache import Cache, open_cache
 from cache_schema.errors import CloserlookError
-from cache_schema.place import is_address
 
 MEMORY = 1 << 30
 """Bytes that one model takes; it does not grow with the images."""
@@ -57,7 +56,7 @@ def evaluate_on_cluster(
     settings = settings or study_defaults()
     cells = cells if cells is not None else Cells(None)
     names = choose({source.model for source in sources_of(cache)}, models, "model")
-    where = cache.title if is_address(cache.title) else str(cache.path.absolute())
+    where = cache.place.where
     failures: dict[str, str] = {}
     computed = 0
     with cluster.connected(address):

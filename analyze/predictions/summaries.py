@@ -201,7 +201,7 @@ def read_summary(store: Any) -> Summary:
         if name in COLUMNS or name.startswith(METADATA):
             columns[name] = store.column(name)
     if "label" not in columns:
-        raise UserError(f"{store.path} has no column 'label': it is no summary that metrics can use")
+        raise UserError(f"{store.title} has no column 'label': it is no summary that metrics can use")
     if "valid" not in columns:
         columns["valid"] = np.ones(len(store), np.bool_)
     if "top" not in columns and "predicted" in names:

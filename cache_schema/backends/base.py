@@ -53,10 +53,13 @@ class StoreReader(ABC):
     ----------
     path
         Of the store.
+    title
+        What the store is called in an error; the path when None.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, title: str | None = None) -> None:
         self.path = path
+        self.title = title or str(path)
 
     @abstractmethod
     def header(self) -> dict[str, Any]:

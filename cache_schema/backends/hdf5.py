@@ -7,7 +7,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -149,12 +149,19 @@ class Hdf5Reader(StoreReader):
         Opens the file where it is not at ``path``; seekable.
     title
         What to call it in an error; the path when None.
+    ahead
+        Told the byte ranges that are read next, so that they can be fetched together.
     """
 
-    def __init__(self, path: Path, opener: Callable[[], BinaryIO] | None = None, title: str | None = None) -> None:
-        super().__init__(path)
-        self._title = title or str(path)
-        self._opener = opener
+    def __init__(
+        self,
+        path: Path,
+        opener: Callable[[], BinaryIO] | None = None,
+        title: str | None = None,
+        ahead: Callable[[Sequence[tuple[int, int]]], None] | None = None,
+    ) -> None:
+        super().__init__(path, title)
+        self._opener, self._ahead = opener, ahead
         self._tail: Tail | None = None
         self._trusted = False
 
@@ -165,9 +172,9 @@ class Hdf5Reader(StoreReader):
         if self._tail is None:
             try:
                 with self._binary() as file:
-                    tail = read_tail(file, self._title)
+                    tail = read_tail(file, self.title)
             except (FileNotFoundError, IsADirectoryError) as error:
-                raise UnsealedStoreError(f"{self._title} is no file") from error
+                raise UnsealedStoreError(f"{self.title} is no file") from error
             self._tail = tail
         return self._tail
 
@@ -175,11 +182,11 @@ class Hdf5Reader(StoreReader):
         """Return the verified header."""
         tail = self._read_tail()
         try:
-            header = check_header(json.loads(tail.header), self._title)
+            header = check_header(json.loads(tail.header), self.title)
         except json.JSONDecodeError as error:
-            raise CorruptStoreError(f"{self._title}: its header is no JSON; bytes were changed") from error
+            raise CorruptStoreError(f"{self.title}: its header is no JSON; bytes were changed") from error
         if hashlib.sha256(tail.header.encode()).hexdigest() != tail.header_digest:
-            raise CorruptStoreError(f"{self._title}: its header is not the one that was sealed")
+            raise CorruptStoreError(f"{self.title}: its header is not the one that was sealed")
         return header
 
     def signature(self) -> tuple[int, ...]:
@@ -196,22 +203,24 @@ class Hdf5Reader(StoreReader):
                 if self._opener is None:
                     file = stack.enter_context(h5py.File(self.path, "r", locking=False))
                 else:
-                    file = stack.enter_context(h5py.File(stack.enter_context(self._opener()), "r"))
+                    file = stack.enter_context(open_object(stack.enter_context(self._opener())))
                 if not self._trusted and file.attrs.get(FORMAT) != self._read_tail().header:
-                    raise CorruptStoreError(f"{self._title}: the header inside is not the one behind the file's end")
+                    raise CorruptStoreError(f"{self.title}: the header inside is not the one behind the file's end")
                 self._trusted = True
                 yield file
         except (OSError, KeyError, RuntimeError, ValueError) as error:
-            raise CorruptStoreError(f"{self._title} cannot be read, bytes were changed: {error}") from error
+            raise CorruptStoreError(f"{self.title} cannot be read, bytes were changed: {error}") from error
 
     def read(self, name: str, start: int, stop: int) -> NDArray[Any]:
         """Return rows of an array."""
         with self._opened() as file:
             try:
+                if self._ahead is not None:
+                    self._ahead(chunk_places(file[name], start, stop))
                 return np.asarray(file[name][start:stop])
             except (OSError, KeyError, RuntimeError, ValueError) as error:
                 raise CorruptStoreError(
-                    f"{self._title}: rows {start} to {stop} of {name} cannot be read, bytes changed: {error}"
+                    f"{self.title}: rows {start} to {stop} of {name} cannot be read, bytes changed: {error}"
                 ) from error
 
     def arrays(self) -> dict[str, tuple[tuple[int, ...], str]]:
@@ -229,3 +238,30 @@ class Hdf5Reader(StoreReader):
         """Return the size on disk."""
         with self._binary() as file:
             return file.seek(0, os.SEEK_END)
+
+
+def open_object(file: BinaryIO) -> h5py.File:
+    """Return an HDF5 file that is read through a Python object.
+
+    The list of properties is closed here. ``h5py.File`` leaves that to Python: where the file cannot be opened, an
+    error that somebody keeps keeps the list, and a list that is open when the process ends brings it down.
+    """
+    access = h5py.h5p.create(h5py.h5p.FILE_ACCESS)
+    try:
+        access.set_fclose_degree(h5py.h5f.CLOSE_STRONG)
+        access.set_fileobj_driver(h5py.h5fd.fileobj_driver, file)
+        return h5py.File(h5py.h5f.open(b"remote", h5py.h5f.ACC_RDONLY, fapl=access))
+    finally:
+        access.close()
+
+
+def chunk_places(dataset: h5py.Dataset, start: int, stop: int) -> list[tuple[int, int]]:
+    """Return the byte ranges of the chunks that rows ``start`` to ``stop`` of a dataset lie in."""
+    places = []
+    if dataset.chunks is not None:
+        rows, rest = dataset.chunks[0], (0,) * (dataset.ndim - 1)
+        for row in range(start // rows * rows, stop, rows):
+            chunk = dataset.id.get_chunk_info_by_coord((row, *rest))
+            if chunk.byte_offset is not None:
+                places.append((chunk.byte_offset, chunk.byte_offset + chunk.size))
+    return places

@@ -33,6 +33,10 @@ class FileSource(ABC):
         """See that files (name -> size, SHA-256) lie in ``folder``; CorruptStoreError where they cannot."""
 
     @abstractmethod
+    def are_kept(self, files: Mapping[str, tuple[int, str]]) -> bool:
+        """Return whether files that were needed are there still; one that went away reads as fill values."""
+
+    @abstractmethod
     def signature(self, name: str) -> tuple[int, ...]:
         """Return what changes when a file is replaced."""
 
@@ -56,6 +60,10 @@ class LocalFiles(FileSource):
                 raise CorruptStoreError(f"{self.title}/{name} is missing; write the store again") from None
             if found != size:
                 raise CorruptStoreError(f"{self.title}/{name} has {found} bytes, {size} were sealed")
+
+    def are_kept(self, files: Mapping[str, tuple[int, str]]) -> bool:
+        """Return True: nobody but the user deletes them."""
+        return True
 
     def signature(self, name: str) -> tuple[int, ...]:
         """Return size, time and inode."""

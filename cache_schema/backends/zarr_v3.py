@@ -138,7 +138,7 @@ class ZarrReader(StoreReader):
     """
 
     def __init__(self, path: Path, source: FileSource | None = None) -> None:
-        super().__init__(path)
+        super().__init__(path, None if source is None else source.title)
         self._source = source or LocalFiles(path, str(path))
         self._open: dict[tuple[str, int], zarr.Array[Any]] = {}
         self._small: dict[str, Columns | None] = {}
@@ -205,7 +205,8 @@ class ZarrReader(StoreReader):
         small = self._small[name]
         if small is not None and small.n_bytes(stop - start) > LARGEST:
             small = None
-        self._source.need(self._shards(small or self._array(name), name, start, stop))
+        files = self._shards(small or self._array(name), name, start, stop)
+        self._source.need(files)
         try:
             if small is not None:
                 return small.read(self._source.folder / name, start, stop)
@@ -214,6 +215,8 @@ class ZarrReader(StoreReader):
             raise CorruptStoreError(
                 f"{self._source.title}: rows {start} to {stop} of {name} cannot be decoded, bytes changed: {error}"
             ) from error
+        if not self._source.are_kept(files):
+            raise CorruptStoreError(f"{self._source.title}: files of {name} were deleted while they were read")
         return np.asarray(block)
 
     def _shards(self, array: zarr.Array[Any] | Columns, name: str, start: int, stop: int) -> dict[str, tuple[int, str]]:

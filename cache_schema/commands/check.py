@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import functools
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("path", type=Path, help="a cache or one store")
+    parser.add_argument("path", help="a cache or one store; of an address every store is fetched whole for a moment")
     parser.add_argument(
         "--bytes-only",
         action="store_true",
@@ -26,30 +29,41 @@ def run(args: argparse.Namespace) -> int:
     from cache_schema.console.progress import Bar
     from cache_schema.errors import UserError
     from cache_schema.naming import backend_of
+    from cache_schema.remote.addresses import is_address, meant_address
     from cache_schema.staging import clean_stale, is_live, stages
     from cache_schema.validate import cache_problems, problems, store_paths
 
-    if not args.path.exists():
-        raise UserError(f"nothing at {args.path}")
-    paths = store_paths(args.path)
-    is_cache = backend_of(args.path) is None
-    if not paths and is_cache:
-        raise UserError(f"{args.path} holds no store")
     out = Console(highlight=False, soft_wrap=True)
+    path = Path(args.path)
+    is_remote = is_address(args.path)
+    is_cache = not is_remote and backend_of(path) is None
+    paths: Sequence[Path | str]
+    if is_remote:
+        from cache_schema.remote.pull import check_remote, stores_at
+
+        place, paths = stores_at(args.path)
+        check: Callable[[Any], list[str]] = functools.partial(check_remote, place, bytes_only=args.bytes_only)
+    else:
+        if not path.exists():
+            raise UserError(f"nothing at {path}{meant_address(args.path)}")
+        paths = store_paths(path)
+        check = functools.partial(problems, bytes_only=args.bytes_only)
+    if not paths:
+        raise UserError(f"{args.path} holds no store")
     wrong = 0
     with Bar("checking", "stores") as progress:
-        for path in progress.track(paths):
-            for what in problems(path, bytes_only=args.bytes_only):
-                out.print(f"{path}: {what}", markup=False)
+        for one in progress.track(paths):
+            for what in check(one):
+                out.print(f"{one}: {what}", markup=False)
                 wrong += 1
     if is_cache:
-        for problem in cache_problems(args.path):
+        for problem in cache_problems(path):
             out.print(f"{problem.path}: {problem.what}", markup=False)
             wrong += 1
         if args.clean:
-            for stage in clean_stale(args.path):
+            for stage in clean_stale(path):
                 out.print(f"{stage}: removed, its writer is gone", markup=False)
-        for stage in stages(args.path):
+        for stage in stages(path):
             state = "a writer is at work" if is_live(stage) else "its writer is gone; --clean removes it"
             out.print(f"{stage}: {state}", markup=False)
     out.print(f"{len(paths)} stores checked, {wrong} problems")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    from cache_schema.copying import add_choice
+    from cache_schema.remote.copying import add_choice
 
     parser.add_argument("address", help="such as s3://bucket/cache or https://host/cache")
     parser.add_argument("cache", type=Path, help="the cache on this machine; made if it is not there")
@@ -20,20 +20,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Pull the stores."""
-    from cache_schema.copying import choice, copy_all
     from cache_schema.errors import UserError
-    from cache_schema.place import is_address
-    from cache_schema.remote import RemotePlace
+    from cache_schema.remote.addresses import is_address, no_address
+    from cache_schema.remote.copying import chosen_names, copy_all
+    from cache_schema.remote.place import RemotePlace
+    from cache_schema.remote.pull import pull_store
     from cache_schema.staging import clean_stale
-    from cache_schema.transfer import chosen_names, pull_store
 
     if not is_address(args.address):
-        raise UserError(
-            f"{args.address} is no address such as s3://bucket/cache; for a folder say"
-            f" file://{Path(args.address).absolute()} (two caches on this machine: cp -r ONE/. OTHER/ joins them)"
-        )
-    place = RemotePlace(args.address, {})
-    names = chosen_names(place, choice(args))
-    if args.cache.is_dir():
-        clean_stale(args.cache)
-    return copy_all("pulled", names, lambda name: pull_store(place, name, args.cache))
+        raise no_address(args.address)
+    if args.cache.exists() and not args.cache.is_dir():
+        raise UserError(f"{args.cache} is no folder")
+    place = RemotePlace(args.address)
+    code = copy_all(
+        "pulled",
+        chosen_names(place, args),
+        lambda name: pull_store(place, name, args.cache),
+        where=str(args.cache),
+        stop=place.wire.stop,
+    )
+    if code == 0 and args.cache.is_dir():
+        clean_stale(args.cache)  # not before: an interrupted copy is taken over
+    return code

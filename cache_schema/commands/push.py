@@ -12,7 +12,7 @@ from pathlib import Path
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    from cache_schema.copying import add_choice
+    from cache_schema.remote.copying import add_choice
 
     parser.add_argument("cache", type=Path, help="the cache on this machine")
     parser.add_argument("address", help="such as s3://bucket/cache")
@@ -22,20 +22,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Push the stores."""
-    from cache_schema.copying import choice, copy_all
-    from cache_schema.errors import UserError
-    from cache_schema.place import LocalPlace, is_address
-    from cache_schema.remote import RemotePlace
-    from cache_schema.transfer import chosen_names, push_store, write_index
+    from cache_schema.place import LocalPlace
+    from cache_schema.remote.copying import chosen_names, copy_all
+    from cache_schema.remote.push import open_target, push_store, write_index
 
-    if not is_address(args.address):
-        raise UserError(
-            f"{args.address} is no address such as s3://bucket/cache; for a folder say"
-            f" file://{Path(args.address).absolute()} (two caches on this machine: cp -r ONE/. OTHER/ joins them)"
-        )
-    here, place = LocalPlace(args.cache), RemotePlace(args.address, {})
-    names = chosen_names(here, choice(args))
-    try:
-        return copy_all("pushed", names, lambda name: push_store(here.folder, name, place, read_back=args.read_back))
-    finally:
-        write_index(place)
+    here = LocalPlace(args.cache)
+    names = chosen_names(here, args)
+    place = open_target(args.address)
+    code = copy_all(
+        "pushed",
+        names,
+        lambda name: push_store(here.folder, name, place, read_back=args.read_back),
+        where=place.title,
+        stop=place.wire.stop,
+    )
+    write_index(place)
+    return code

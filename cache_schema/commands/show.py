@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("path", help="a cache (folder or address) or one store")
+    parser.add_argument("path", help="a cache or one store, a path or an address")
     parser.add_argument("--kind", help="only stores of this kind: predictions, head, reference, summary, texts")
     parser.add_argument("--model", help="only this model")
     parser.add_argument("--dataset", help="only this dataset")
@@ -31,12 +31,13 @@ def run(args: argparse.Namespace) -> int:
 
     from cache_schema.cache import open_cache
     from cache_schema.naming import backend_of
+    from cache_schema.remote.addresses import is_address
     from cache_schema.store import open_store
 
     # A table that goes to a file or a pipe is not cut to a terminal's width.
     out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 250)
-    if backend_of(args.path) is not None and Path(args.path).exists():
-        store = open_store(Path(args.path))
+    if backend_of(args.path.rstrip("/")) is not None and (is_address(args.path) or Path(args.path).exists()):
+        store = open_store(args.path)
         if args.json:
             print(json.dumps(store.header))
         else:
@@ -46,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
     stores = [store for store in cache.stores(args.kind) if _wanted(store, args)]
     if args.json:
         for store in stores:
-            print(json.dumps({"path": str(store.path), **store.header}))
+            print(json.dumps({"path": store.title, **store.header}))
         return 0
     out.print(_table(stores, out.width))
     _print_rest(cache, stores, out)

@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Self, TypeVar
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 T = TypeVar("T")
 
@@ -22,10 +22,13 @@ class Bar:
         What is being done.
     unit
         What is counted.
+    total
+        How many there are, for :meth:`advance`; :meth:`track` counts by itself.
     """
 
-    def __init__(self, what: str, unit: str) -> None:
-        self._what, self._unit = what, unit
+    def __init__(self, what: str, unit: str, total: int | None = None) -> None:
+        self._what, self._unit, self._total = what, unit, total
+        self._task: TaskID | None = None
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -39,14 +42,17 @@ class Bar:
 
     def track(self, items: Sequence[T]) -> Iterator[T]:
         """Yield the items and count them."""
-        task = self._progress.add_task(self._what, total=len(items), unit=self._unit, rate=0.0)
+        self._total, self._task = len(items), None
         for item in items:
             yield item
-            self._progress.update(
-                task,
-                advance=1,
-                rate=self._progress.tasks[task].finished_speed or self._progress.tasks[task].speed or 0.0,
-            )
+            self.advance()
+
+    def advance(self) -> None:
+        """Count one."""
+        if self._task is None:
+            self._task = self._progress.add_task(self._what, total=self._total, unit=self._unit, rate=0.0)
+        task = self._progress.tasks[self._task]
+        self._progress.update(self._task, advance=1, rate=task.finished_speed or task.speed or 0.0)
 
     def __enter__(self) -> Self:
         self._progress.start()

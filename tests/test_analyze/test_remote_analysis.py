@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import functools
-import http.server
-import threading
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -19,12 +17,12 @@ from cache_schema.cli import main as schema
 
 pytest.importorskip("aiohttp", reason="the extra 'remote' is not installed")
 pytest.importorskip("s3fs", reason="the extra 'remote' is not installed")
-moto_server = pytest.importorskip("moto.server")
 pytestmark = pytest.mark.filterwarnings(
     "ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning", "ignore::DeprecationWarning"
 )
 
 N, CLASSES = 300, 8
+Serve = Callable[..., Any]
 
 
 @pytest.fixture
@@ -47,78 +45,95 @@ def cache(tmp_path: Path) -> Path:
     return tmp_path / "cache"
 
 
-@pytest.fixture
-def web(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, list[str]]]:
-    """Return the address of a static server of the cache, and what it was asked for."""
-    monkeypatch.setenv("CLOSERLOOK_MIRROR", str(tmp_path / "mirror"))
-    asked: list[str] = []
-
-    class Handler(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, *_: object) -> None:
-            pass
-
-        def do_GET(self) -> None:
-            asked.append(self.path)
-            super().do_GET()
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, directory=str(cache)))
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}", asked
-    server.shutdown()
-    thread.join()
-    server.server_close()
-
-
 def table(*words: str, output: Path) -> pl.DataFrame:
     assert main(["metrics", *words, "-o", str(output)]) == 0
     return pl.read_parquet(output)
 
 
-def test_metrics_of_a_cache_on_a_server_equal_those_of_the_folder(cache, web, tmp_path: Path) -> None:
-    address, asked = web
+def test_metrics_of_a_cache_on_a_server_equal_those_of_the_folder(cache: Path, serve: Serve, tmp_path: Path) -> None:
+    web = serve(cache)
     want = table(str(cache), output=tmp_path / "here.parquet")
-    assert_frame_equal(table(address, output=tmp_path / "there.parquet"), want, check_exact=True)
-    rows = [path for path in asked if "/logits/" in path or path.endswith(".h5")]
-    assert rows
-    # What was fetched lies on this machine: computing everything again fetches no row again.
-    asked.clear()
-    assert_frame_equal(table(address, "--fresh", output=tmp_path / "there.parquet"), want, check_exact=True)
-    assert not [path for path in asked if "/logits/" in path]
-    assert not [path for path in asked if "/features/" in path]
+    assert_frame_equal(table(web.address, output=tmp_path / "there.parquet"), want, check_exact=True)
+    assert any("/logits/" in path for path in web.files())
+    assert any(path.endswith(".h5") for path in web.files())
+    # What was fetched lies on this machine: computing everything again fetches headers, and of HDF5 the file's end.
+    web.asked.clear()
+    assert_frame_equal(table(web.address, "--fresh", output=tmp_path / "there.parquet"), want, check_exact=True)
+    assert {path.rpartition("/")[2] for path in web.files() if ".zarr/" in path} == {"zarr.json"}
+    assert len([path for path in web.files() if ".zarr/" in path]) == 4
+    assert len([path for path in web.files() if path.endswith(".h5")]) == 2
 
 
-def test_a_laptop_pulls_summaries_alone_and_has_the_numbers(
-    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
-) -> None:
-    server = moto_server.ThreadedMotoServer(port=0, verbose=False)
-    server.start()
-    try:
-        _, port = server.get_host_and_port()
-        for name, value in {
-            "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
-            "AWS_ACCESS_KEY_ID": "k",
-            "AWS_SECRET_ACCESS_KEY": "s",
-            "AWS_DEFAULT_REGION": "us-east-1",
-            "CLOSERLOOK_MIRROR": str(tmp_path / "mirror"),
-        }.items():
-            monkeypatch.setenv(name, value)
-        import fsspec
+def test_features_are_not_fetched_for_metrics_of_logits(serve: Serve, tmp_path: Path) -> None:
+    rng = np.random.default_rng(4)
+    n, width = 4_000, 200
+    store = cache_schema.write_store(
+        tmp_path / "cache",
+        model=cache_schema.ModelCard(id="m"),
+        dataset=cache_schema.DatasetCard(id="val", role="id"),
+        logits=rng.normal(size=(n, CLASSES)).astype(np.float32),
+        features=rng.normal(size=(n, width)).astype(np.float32),
+        labels=rng.integers(0, CLASSES, n),
+    )
+    web = serve(tmp_path / "cache")
+    table(web.address, "--only", "top1,ece", output=tmp_path / "there.parquet")
+    assert not [path for path in web.files() if "/features/c/" in path]
+    assert web.n_bytes() < store.n_bytes() / 5
 
-        fsspec.filesystem("s3", skip_instance_cache=True).mkdir("laptop")
-        assert main(["summarize", str(cache)]) == 0
-        assert schema(["push", str(cache), "s3://laptop/cache", "--summaries"]) == 0
-        assert schema(["pull", "s3://laptop/cache", str(tmp_path / "laptop"), "--summaries"]) == 0
-        pulled = cache_schema.open_cache(tmp_path / "laptop")
-        assert {store.kind for store in pulled.stores()} == {"summary"}
-        words = ("--only", "top1,ece,nll,auroc")
-        from_s3 = table("s3://laptop/cache", *words, output=tmp_path / "s3.parquet")
-        from_laptop = table(str(tmp_path / "laptop"), *words, output=tmp_path / "laptop.parquet")
-        assert_frame_equal(from_s3, from_laptop, check_exact=True)
-        full = table(str(cache), *words, output=tmp_path / "full.parquet")
-        keys = ["model", "dataset", "metric", "score", "calibrator", "subset", "head"]
-        both = from_laptop.join(full, on=keys, suffix="_full").filter(pl.col("value").is_not_nan())
-        assert both["metric"].n_unique() == 4
-        np.testing.assert_allclose(both["value"], both["value_full"], rtol=1e-5, atol=1e-6)
-    finally:
-        server.stop()
+
+def test_metrics_of_summaries_fetch_nothing_else(cache: Path, serve: Serve, tmp_path: Path) -> None:
+    """Where the big stores are there too, they are used; a cache of summaries alone is asked for no other thing."""
+    assert main(["summarize", str(cache), "--to", str(tmp_path / "small")]) == 0
+    web = serve(tmp_path / "small")
+    words = ("--only", "top1,ece,nll,auroc")
+    want = table(str(tmp_path / "small"), *words, output=tmp_path / "here.parquet")
+    assert_frame_equal(table(web.address, *words, output=tmp_path / "there.parquet"), want, check_exact=True)
+    got = [path for path in web.files() if ".zarr" in path]
+    assert len(got) > 6 * 10
+    assert all("/summaries/" in path for path in got)
+    assert len(got) == len(set(got)), "no file is fetched twice"
+
+
+@pytest.mark.parametrize("command", ["show", "compare", "summarize", "ood", "prompts"])
+def test_other_commands_take_an_address(command: str, cache: Path, serve: Serve, tmp_path: Path, capsys) -> None:
+    web = serve(cache)
+    words = {
+        "show": ["show", web.address, "model-0"],
+        "compare": ["compare", web.address, "model-0", "model-2"],
+        "summarize": ["summarize", web.address, "--to", str(tmp_path / "small")],
+        "ood": ["ood", web.address, "--id", "val", "--detectors", "msp", "-o", str(tmp_path / "ood.parquet")],
+        "prompts": ["prompts", web.address, "-o", str(tmp_path / "prompts.parquet")],
+    }[command]
+    code = main(words)
+    captured = capsys.readouterr()
+    assert code == (2 if command == "prompts" else 0), captured.err  # this cache has no prompt sets
+    assert "Traceback" not in captured.err
+    assert not (Path.cwd() / "http:").exists()
+
+
+def test_summaries_are_written_to_no_address(cache: Path, serve: Serve, capsys, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["summarize", serve(cache).address]) == 2
+    error = capsys.readouterr().err
+    assert "--to FOLDER" in error
+    assert "push" in error
+    assert error.count("\n") == 1
+    assert main(["summarize", str(cache), "--to", "s3://bucket/cache"]) == 2
+    assert not list(tmp_path.glob("*:"))
+
+
+def test_a_laptop_pulls_summaries_alone_and_has_the_numbers(cache: Path, bucket: Any, tmp_path: Path) -> None:
+    assert main(["summarize", str(cache)]) == 0
+    assert schema(["push", str(cache), bucket.cache, "--summaries"]) == 0
+    assert schema(["pull", bucket.cache, str(tmp_path / "laptop"), "--summaries"]) == 0
+    pulled = cache_schema.open_cache(tmp_path / "laptop")
+    assert {store.kind for store in pulled.stores()} == {"summary"}
+    words = ("--only", "top1,ece,nll,auroc")
+    from_s3 = table(bucket.cache, *words, output=tmp_path / "s3.parquet")
+    from_laptop = table(str(tmp_path / "laptop"), *words, output=tmp_path / "laptop.parquet")
+    assert_frame_equal(from_s3, from_laptop, check_exact=True)
+    full = table(str(cache), *words, output=tmp_path / "full.parquet")
+    keys = ["model", "dataset", "metric", "score", "calibrator", "subset", "head"]
+    both = from_laptop.join(full, on=keys, suffix="_full").filter(pl.col("value").is_not_nan())
+    assert both["metric"].n_unique() == 4
+    np.testing.assert_allclose(both["value"], both["value_full"], rtol=1e-5, atol=1e-6)
