@@ -51,6 +51,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--sort", default="", metavar="COLUMN", help="sort rows by this column, best first")
     parser.add_argument(
+        "--plain",
+        action="store_true",
+        help="each number once: not its calibrated, held-out, by-factor, by-subset and by-option variants",
+    )
+    parser.add_argument(
         "--all-columns",
         action="store_true",
         help="in the terminal, print columns that do not fit as further tables",
@@ -67,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
     """Run ``analyze table``."""
     from analyze.results import read_results
     from analyze.results.quantities import usual_heads
-    from analyze.results.selection import parse_where, select
+    from analyze.results.selection import parse_where, plain_numbers, select
     from analyze.tables import build_tables, split_names
     from analyze.tables.writers import WRITERS, print_tables
     from cache_schema.errors import UserError
@@ -83,6 +88,8 @@ def run(args: argparse.Namespace) -> int:
             told = "each model under its usual prompts; --where 'head=*' shows every prompt set"
             print(told, file=sys.stderr)
         results = usual
+    if args.plain:
+        results = plain_numbers(results, keep=[key.removesuffix("!") for key in (*where, *rows, *columns)])
     tables = build_tables(
         results,
         rows=rows,

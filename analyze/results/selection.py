@@ -92,6 +92,34 @@ def default_variant(results: pl.DataFrame, *, keep: Sequence[str] = ()) -> pl.Da
     return results.filter(*[pl.col(column) == "" for column in VARIANT_COLUMNS if column not in keep])
 
 
+def plain_numbers(results: pl.DataFrame, *, keep: Sequence[str] = ()) -> pl.DataFrame:
+    """Return each number once, as it is quoted: not calibrated, of the whole set, of no factor, with default options.
+
+    Means over datasets keep their subset (``near``, ``far``, ``all``), and scores stay apart. Options that no other row
+    of the number does without (a detector's) stay too.
+
+    Parameters
+    ----------
+    results
+        A result table.
+    keep
+        Columns of which every variant stays.
+    """
+    asked = [column for column in ("calibrator", "subset", "factor", "options") if column not in keep]
+    chosen = results
+    for column in asked:
+        if column == "options":
+            key = [name for name in ("model", "dataset", "metric", *VARIANT_COLUMNS) if name != "options"]
+            bare = chosen.filter(pl.col("options") == "").select(key)
+            others = chosen.filter(pl.col("options") != "").join(bare, on=key, how="anti")
+            kept = pl.concat([chosen.filter(pl.col("options") == ""), others])
+            chosen = chosen.join(kept.select([*key, "options"]).unique(), on=[*key, "options"], how="semi")
+        else:
+            is_mean = (pl.col("dataset") == "") if column == "subset" else pl.lit(value=False)
+            chosen = chosen.filter((pl.col(column) == "") | is_mean)
+    return chosen
+
+
 def varying(
     results: pl.DataFrame, key: Sequence[str], candidates: Sequence[str] = VARIANT_COLUMNS
 ) -> list[str]:

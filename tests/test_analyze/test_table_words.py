@@ -91,3 +91,23 @@ def test_factors_of_many_models_stay_readable(width: int) -> None:
     assert pieces > 1
     assert all(words.count(m) == pieces for m in models)
     assert all(words.count(f"{50 + i}.0") == 5 for i in range(1, 10))
+
+
+def test_plain_shows_each_number_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from analyze.cli import main
+    from analyze.results import write_results
+
+    rows = [row("one", "ece", 0.1), row("one", "auroc", 0.6, dataset="far", score="msp")]
+    rows += [row("one", "ece", 0.2, **{name: "x"}) for name in ("calibrator", "subset", "factor")]
+    rows += [row("one", "ece", 0.3, options='{"a":1}'), row("one", "auroc", 0.7, dataset="", subset="all", score="msp")]
+    rows += [row("one", "auroc", 0.8, dataset="far", score="knn", options='{"k":50}')]
+    path = write_results(to_frame(rows), tmp_path / "r.parquet")
+    words = ["table", str(path), "--columns", "dataset,metric", "--csv", "-"]
+    assert main(words) == 0
+    assert len(capsys.readouterr().out.splitlines()[0].split(",")) > 8
+    assert main([*words, "--plain"]) == 0
+    head, numbers = capsys.readouterr().out.splitlines()
+    assert sorted(numbers.split(",")[1:]) == ["0.1", "0.6", "0.7", "0.8"]
+    assert "d ece" in head
+    assert main([*words, "--plain", "--where", "metric=ece", "--where", "calibrator=,x"]) == 0
+    assert sorted(capsys.readouterr().out.splitlines()[1].split(",")[1:]) == ["0.1", "0.2"]
