@@ -14,11 +14,15 @@ CPU_SHARE = 0.25
 """Weights may fill this share of the machine's memory; the rest is for images, outputs and everybody else."""
 
 
+PEAK_MARGIN = 1.2
+"""Of the largest peak of a batch: what is free is in pieces, and text heads want some too."""
+
+
 class Residency:
     """Counts what loaded models take and says whether one more has room.
 
     On a GPU each loaded model runs one batch of zeros, whose peak memory is kept free beside the weights of the next
-    model. A model that does not fit after all halves its batch.
+    model, as is room for the two batches that are on their way. A model that does not fit after all halves its batch.
     """
 
     def __init__(self, device: torch.device, options: RunOptions) -> None:
@@ -26,12 +30,15 @@ class Residency:
         self.count = 0
         self.weights = 0
         self.peak = 0
+        self.batches = 0
 
     def add(self, model: LoadedModel) -> None:
         """Take account of a model that has just been loaded."""
         self.count += 1
         self.weights += model.weight_bytes()
         if self.device.type == "cuda":
+            height, width = model.preprocessing.geometry.output_size
+            self.batches = 2 * self.options.batch_size * 3 * height * width
             self.peak = max(self.peak, self._probe(model))
 
     def has_room(self, size: int) -> bool:
@@ -41,7 +48,7 @@ class Residency:
         if self.device.type == "cuda":
             free, _ = torch.cuda.mem_get_info(self.device)
             cached = torch.cuda.memory_reserved(self.device) - torch.cuda.memory_allocated(self.device)
-            return free + cached > size + 1.2 * self.peak
+            return free + cached > size + PEAK_MARGIN * self.peak + self.batches
         total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
         return self.weights + size < CPU_SHARE * total
 

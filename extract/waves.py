@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -71,9 +72,7 @@ def waves(
             wave, residency = _released(wave, options), Residency(device, options)
         model, problem = _placed(built, residency, options, tell)
         if wave and problem is not None and is_out_of_memory(problem):
-            # It may fit without the others, which need the room that it has taken so far.
-            built.module.to("cpu")
-            free_cached(torch.device(options.device))
+            # It may fit without the others.
             yield wave
             wave, residency = _released(wave, options), Residency(device, options)
             model, problem = _placed(built, residency, options, tell)
@@ -96,8 +95,14 @@ def _placed(
             _compile(model, options, tell)
         residency.add(model)
     except Exception as error:  # noqa: BLE001  # it is the caller's to handle
-        return None, without_traceback(error)
-    return model, None
+        problem = without_traceback(error)
+    else:
+        return model, None
+    # The others need the room that it has taken so far.
+    with contextlib.suppress(RuntimeError):  # of a lost device, which has no room to give
+        built.module.to("cpu")
+        free_cached(torch.device(options.device))
+    return None, problem
 
 
 def _compile(model: LoadedModel, options: RunOptions, tell: Listener) -> None:

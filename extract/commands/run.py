@@ -42,10 +42,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--features-dtype", choices=("float16", "float32"), help="default: float16")
     how = parser.add_argument_group("how to run it")
     how.add_argument("--device", default="auto", metavar="auto|cpu|cuda[:i]", help="default: auto")
-    how.add_argument("--devices", default="", metavar="LIST", help="several, as cuda:0,cuda:1 or 'all': a process each")
+    how.add_argument(
+        "--devices", default="", metavar="LIST", help="several, as 0,1 or cuda:0,cuda:1 or all: a process each"
+    )
     how.add_argument(
         "--precision", choices=("auto", "fp32", "bf16", "fp16"),
-        help="of the models' bodies; heads are always computed in fp32 (auto: bf16 on a GPU, fp32 on the CPU)",
+        help="of the models' bodies; heads are always computed in fp32 (auto: bf16 on a GPU that has it, else fp32)",
     )  # fmt: skip
     how.add_argument("--batch-size", default="auto", metavar="auto|N", help="auto: 256 on a GPU, 32 on the CPU")
     how.add_argument("--workers", default="auto", metavar="auto|N", help="decoding processes; 0 decodes in this one")

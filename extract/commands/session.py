@@ -224,7 +224,7 @@ def _options(args: argparse.Namespace) -> RunOptions:
     workers = decoders if args.workers == "auto" else _number("--workers", args.workers, 0)
     precision = args.precision
     if precision == "auto":
-        precision = "fp32" if kind == "cpu" else "bf16"
+        precision = "bf16" if kind == "cuda" and (args.engine == "ray" or _has_bf16(device)) else "fp32"
     return RunOptions(
         cache=args.cache,
         backend=args.store,
@@ -247,11 +247,18 @@ def _device(args: argparse.Namespace) -> tuple[str, int]:
         from extract.engines.ray_cluster import cluster_device
 
         return cluster_device(args.device, args.address)
-    device = resolve_device(args.device)
+    devices = _devices(args)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if device == "cpu":  # the models need cores themselves
-        return device, max(cores // 2, 1)
-    return device, max(cores // max(len(_devices(args, device)), 1) - 1, 1)
+    if devices[0] == "cpu":  # the models need cores themselves
+        return devices[0], max(cores // 2 // len(devices), 1)
+    return devices[0], max(cores // len(devices) - 1, 1)
+
+
+def _has_bf16(device: str) -> bool:
+    """Tell whether a GPU computes in bfloat16; older ones only pretend to, and are slower than in float32."""
+    import torch
+
+    return bool(torch.version.hip) or torch.cuda.get_device_capability(device) >= (8, 0)
 
 
 def _prompt_sets(text: str) -> tuple[PromptSet, ...]:
@@ -271,7 +278,7 @@ def _number(option: str, text: str, least: int) -> int:
     return int(text)
 
 
-def resolve_device(name: str) -> str:
+def resolve_device(name: str, option: str = "--device") -> str:
     """Return the device that a name means, or say what there is."""
     import torch
 
@@ -279,23 +286,29 @@ def resolve_device(name: str) -> str:
         return "cuda:0" if torch.cuda.is_available() else "cpu"
     kind, colon, index = name.partition(":")
     if kind not in ("cpu", "cuda") or (colon and not index.isdigit()):
-        raise UserError(f"--device takes auto, cpu, cuda or cuda:i, not {name!r}")
+        raise UserError(f"{option} takes auto, cpu, cuda or cuda:i, not {name!r}")
     if kind == "cpu":
         return "cpu"
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if int(index or 0) >= count:
-        raise UserError(f"--device {name}: torch sees {count} CUDA devices here; take --device cpu or auto")
-    return f"cuda:{index or 0}"
+        raise UserError(f"{option} {name}: torch sees {count} CUDA devices here; take --device cpu or auto")
+    return f"cuda:{int(index or 0)}"
 
 
-def _devices(args: argparse.Namespace, device: str) -> list[str]:
-    if not args.devices or args.engine == "ray":
-        return [device]
+def _devices(args: argparse.Namespace) -> list[str]:
+    """Return the devices of this machine that are to be used."""
+    if not args.devices:
+        return [resolve_device(args.device)]
     if args.devices == "all":
         import torch
 
         return [f"cuda:{i}" for i in range(torch.cuda.device_count())] or ["cpu"]
-    return [resolve_device(name.strip()) for name in args.devices.split(",")]
+    names = [name.strip() for name in args.devices.split(",")]
+    # As CUDA_VISIBLE_DEVICES has them, 0,1 are GPUs.
+    found = [resolve_device(f"cuda:{name}" if name.isdigit() else name, "--devices") for name in names]
+    if len({name.partition(":")[0] for name in found}) > 1:
+        raise UserError(f"--devices {args.devices}: one run is either on GPUs or on the CPU")
+    return found
 
 
 def _run(plan: Plan, options: RunOptions, args: argparse.Namespace, console: Console) -> Reporter:
@@ -305,7 +318,7 @@ def _run(plan: Plan, options: RunOptions, args: argparse.Namespace, console: Con
     from extract.engines import engine
     from extract.faults import check_writable
 
-    shard, devices = shard_of(args.shard), _devices(args, options.device)
+    shard, devices = shard_of(args.shard), _devices(args) if args.engine == "local" else [options.device]
     spread = len(devices) > 1 or shard[1] > 1 or args.engine != "local"
     units = plan.units(shard=shard, largest=SPREAD_MODELS if spread else 0)
     rows = sum(len(job.dataset) for unit in units for job in unit.jobs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import signal
@@ -10,10 +11,14 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 import cache_schema
+from cache_schema.errors import UserError
 from cache_schema.staging import stages
+from extract.commands import run
 from extract.engines.local import see_only
+from extract.session import _devices, _options, _settle
 
 MODELS = "\n".join(
     f"timm:test_resnet allow_random=yes seed={i} num_classes=3 classes=pets input_size={size} crop_pct=1.0 id=m{i}"
@@ -69,6 +74,35 @@ def test_a_process_that_dies_is_replaced_and_its_work_done(study: Path, run_extr
     assert killed[0] != os.getpid()
     assert "died (exit code -9): once more" in done.stderr
     assert digests(study / "two") == digests(study / "one")
+
+
+@pytest.mark.parametrize(
+    ("device", "devices", "found"),
+    [
+        ("auto", "", ["cuda:0"]),
+        ("cuda:1", "", ["cuda:1"]),
+        ("auto", "all", ["cuda:0", "cuda:1"]),
+        ("auto", "0,1", ["cuda:0", "cuda:1"]),
+        ("cpu", "cuda:1, cuda:0", ["cuda:1", "cuda:0"]),
+        ("auto", "cpu,cpu", ["cpu", "cpu"]),
+    ],
+)
+@pytest.mark.parametrize(("capability", "on_gpu"), [((7, 5), "fp32"), ((8, 0), "bf16"), ((9, 0), "bf16")])
+def test_devices_and_their_precision(monkeypatch, device: str, devices: str, found, capability, on_gpu: str) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda name: capability)
+    parser = argparse.ArgumentParser()
+    run.add_arguments(parser)
+    args = parser.parse_args(["--device", device, "--devices", devices])
+    _settle(args, None)
+    options = _options(args)
+    assert _devices(args) == found
+    assert options.device == found[0]
+    on_cpu = found[0] == "cpu"
+    assert (options.precision, options.batch_size) == (("fp32", 32) if on_cpu else (on_gpu, 256))
+    with pytest.raises(UserError, match="one run is either on GPUs or on the CPU"):
+        _devices(parser.parse_args(["--devices", "cpu,cuda:0"]))
 
 
 @pytest.mark.parametrize(
