@@ -8,6 +8,9 @@ import json
 import os
 import time
 from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
 from typing import IO, Any
 
@@ -67,7 +70,7 @@ class PixelSource:
             self._make_room(size)
             yield from self._decode_and_keep(stem, dataset, geometry, batch_size)
         else:
-            yield from _read(*kept, batch_size)
+            yield from kept.batches(batch_size)
 
     def _decode_and_keep(
         self, stem: Path, dataset: Dataset, geometry: Geometry, batch_size: int
@@ -157,29 +160,62 @@ def _stem(dataset: Dataset, geometry: Geometry) -> str:
     return f"{slug(dataset.card.id)}-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
 
 
-def _open(
-    stem: Path, shape: tuple[int, int, int, int]
-) -> tuple[NDArray[np.uint8], NDArray[np.bool_], list[tuple[int, str]]] | None:
+@dataclass(frozen=True, eq=False)
+class _Kept:
+    """A complete pixel file, open, so that nobody can take it away, and what else is known of its rows."""
+
+    file: FileIO
+    shape: tuple[int, int, int, int]
+    valid: NDArray[np.bool_]
+    problems: list[tuple[int, str]]
+
+    def batches(self, batch_size: int) -> Iterator[PixelBatch]:
+        """Yield the rows in order, each batch read while the one before is in use.
+
+        Read, not mapped: a page at a time, as a mapped file comes from a cold disk, takes three times as long and
+        would hold up whoever copies the pixels on.
+        """
+        starts = range(0, self.shape[0], batch_size)
+        spare = [np.empty((batch_size, *self.shape[1:]), np.uint8) for _ in range(2)]
+        with self.file as file, ThreadPoolExecutor(1, "pixels") as reader:
+            waiting: Future[None] | None = None
+            for start in starts:
+                stop = min(start + batch_size, self.shape[0])
+                pixels = spare[0][: stop - start]
+                if waiting is None:
+                    waiting = reader.submit(_fill, file, pixels)
+                waiting.result()
+                spare.reverse()
+                if stop < self.shape[0]:
+                    following = min(stop + batch_size, self.shape[0]) - stop
+                    waiting = reader.submit(_fill, file, spare[0][:following])
+                mine = tuple(problem for problem in self.problems if start <= problem[0] < stop)
+                yield PixelBatch(start, stop, pixels, self.valid[start:stop], mine)
+
+
+def _fill(file: FileIO, pixels: NDArray[np.uint8]) -> None:
+    """Read the next pixels of a file."""
+    left = pixels.reshape(-1).data
+    while left:
+        n = file.readinto(left)
+        if not n:
+            raise OSError(f"{file.name} has become shorter while it was read; run the same command again")
+        left = left[n:]
+
+
+def _open(stem: Path, shape: tuple[int, int, int, int]) -> _Kept | None:
     path = stem.with_suffix(".u8")
     try:
         notes = json.loads(stem.with_suffix(".json").read_text())
-        if path.stat().st_size != int(np.prod(shape)):
-            return None
-        pixels = np.memmap(path, np.uint8, "r", shape=shape)
+        file = path.open("rb", buffering=0)
     except (OSError, ValueError):
+        return None
+    if os.fstat(file.fileno()).st_size != int(np.prod(shape)):
+        file.close()
         return None
     # Access times say which file goes first; many file systems do not keep them by themselves.
     with contextlib.suppress(OSError):
         os.utime(path)
     valid = np.ones(shape[0], bool)
     valid[np.array(notes["invalid"], int)] = False
-    return pixels, valid, [(int(row), str(reason)) for row, reason in notes["problems"]]
-
-
-def _read(
-    pixels: NDArray[np.uint8], valid: NDArray[np.bool_], problems: list[tuple[int, str]], batch_size: int
-) -> Iterator[PixelBatch]:
-    for start in range(0, len(pixels), batch_size):
-        stop = min(start + batch_size, len(pixels))
-        mine = tuple(problem for problem in problems if start <= problem[0] < stop)
-        yield PixelBatch(start, stop, pixels[start:stop], valid[start:stop], mine)
+    return _Kept(file, shape, valid, [(int(row), str(reason)) for row, reason in notes["problems"]])

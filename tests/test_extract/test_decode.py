@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
+import threading
 import time
 from dataclasses import dataclass
 from io import BytesIO
@@ -173,6 +175,34 @@ def test_pixel_cache_gives_the_same_batches_without_the_images(dataset: Dataset,
         (dataset.root / path).unlink()
     assert through(8) == first
     assert b"".join(pixels for _, pixels, _, _ in through(5)) == b"".join(pixels for _, pixels, _, _ in first)
+
+
+def test_kept_pixels_are_read_ahead_and_stay_until_the_next_are_asked_for(dataset: Dataset, tmp_path: Path) -> None:
+    want = decoded(dataset, 0, 8)[0]
+    options = RunOptions(cache=tmp_path / "cache", pixel_cache=tmp_path / "pixels")
+    with Decoder(0, 1) as decoder:
+        source = PixelSource(decoder, options)
+        assert len(list(source.batches(dataset, GEOMETRY, 8))) == 5
+        (kept,) = (tmp_path / "pixels").glob("*.u8")
+        for batch in source.batches(dataset, GEOMETRY, 8):
+            time.sleep(0.02)  # the next batch is read meanwhile
+            np.testing.assert_array_equal(batch.pixels, want[batch.start : batch.stop])
+        # A run beside this one that needs the room removes the file; who reads it goes on.
+        going = source.batches(dataset, GEOMETRY, 8)
+        got = [next(going).pixels.copy()]
+        os.truncate(shutil.copy(kept, kept.with_name("copy")), kept.stat().st_size - 1)
+        kept.unlink()
+        got += [batch.pixels.copy() for batch in going]
+        np.testing.assert_array_equal(np.concatenate(got), want)
+        # One that is cut short is not believed; if that happens under the reader, it is told.
+        kept.with_name("copy").rename(kept)
+        assert len(list(source.batches(dataset, GEOMETRY, 8))) == 5
+        going = source.batches(dataset, GEOMETRY, 4)
+        next(going)
+        os.truncate(kept, 3000)
+        with pytest.raises(OSError, match="has become shorter while it was read"):
+            list(going)
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("pixels")]
 
 
 def test_half_pixel_files_of_dead_processes_are_removed_those_of_living_ones_not(dataset, tmp_path: Path) -> None:

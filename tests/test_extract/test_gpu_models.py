@@ -17,8 +17,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from extract.forward import Runner, TextHead, forward_halving
-from extract.model_list import parse_line
 from extract.models import build, heads, load, prepare
+from extract.zoo.model_list import parse_line
 
 GPU = torch.device("cuda:0")
 LINES = {

@@ -17,8 +17,8 @@ import cache_schema
 from cache_schema.errors import UserError
 from cache_schema.staging import stages
 from extract.commands import run
+from extract.commands.session import _devices, _options, _settle
 from extract.engines.local import see_only
-from extract.session import _devices, _options, _settle
 
 MODELS = "\n".join(
     f"timm:test_resnet allow_random=yes seed={i} num_classes=3 classes=pets input_size={size} crop_pct=1.0 id=m{i}"

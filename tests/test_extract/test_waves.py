@@ -14,7 +14,7 @@ import torch
 from extract import residency, waves
 from extract.models import memory
 from extract.models.base import Built
-from extract.options import RunOptions
+from extract.planning.options import RunOptions
 from extract.prefetch import Prefetcher
 from extract.preprocess import Geometry
 
