@@ -32,7 +32,7 @@ def run(args: argparse.Namespace) -> int:
     from analyze.evaluate.summarize_cache import summarize_cache
     from analyze.settings import read_settings
     from cache_schema.errors import UserError
-    from cache_schema.remote.addresses import is_address, meant_address
+    from cache_schema.places.addresses import is_address, meant_address
 
     console = Console(stderr=True)
     to = str(args.to or args.cache)

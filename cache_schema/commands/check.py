@@ -29,7 +29,7 @@ def run(args: argparse.Namespace) -> int:
     from cache_schema.console.progress import Bar
     from cache_schema.errors import UserError
     from cache_schema.naming import backend_of
-    from cache_schema.remote.addresses import is_address, meant_address
+    from cache_schema.places.addresses import is_address, meant_address
     from cache_schema.staging import clean_stale, is_live, stages
     from cache_schema.validate import cache_problems, problems, store_paths
 
@@ -39,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
     is_cache = not is_remote and backend_of(path) is None
     paths: Sequence[Path | str]
     if is_remote:
-        from cache_schema.remote.pull import check_remote, stores_at
+        from cache_schema.copying.pull import check_remote, stores_at
 
         place, paths = stores_at(args.path)
         check: Callable[[Any], list[str]] = functools.partial(check_remote, place, bytes_only=args.bytes_only)

@@ -29,12 +29,12 @@ def run(args: argparse.Namespace) -> int:
     from cache_schema.console.progress import Bar
     from cache_schema.convert import convert_store
     from cache_schema.errors import CacheError, StoreExistsError, UserError
-    from cache_schema.remote.addresses import is_address, meant_address
+    from cache_schema.places.addresses import is_address, meant_address
     from cache_schema.store import store_of
     from cache_schema.validate import store_paths
 
     if is_address(args.source):
-        from cache_schema.remote.pull import stores_at
+        from cache_schema.copying.pull import stores_at
 
         place, names = stores_at(args.source)
         readers = {f"{place.title}/{name}": functools.partial(place.reader, name) for name in names}

@@ -11,7 +11,7 @@ from pathlib import Path
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    from cache_schema.remote.copying import add_choice
+    from cache_schema.copying.shared import add_choice
 
     parser.add_argument("address", help="such as s3://bucket/cache or https://host/cache")
     parser.add_argument("cache", type=Path, help="the cache on this machine; made if it is not there")
@@ -20,11 +20,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Pull the stores."""
+    from cache_schema.copying.pull import pull_store
+    from cache_schema.copying.shared import chosen_names, copy_all
     from cache_schema.errors import UserError
-    from cache_schema.remote.addresses import is_address, no_address
-    from cache_schema.remote.copying import chosen_names, copy_all
-    from cache_schema.remote.place import RemotePlace
-    from cache_schema.remote.pull import pull_store
+    from cache_schema.places.addresses import is_address, no_address
+    from cache_schema.places.remote import RemotePlace
     from cache_schema.staging import clean_stale
 
     if not is_address(args.address):

@@ -12,7 +12,7 @@ from pathlib import Path
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    from cache_schema.remote.copying import add_choice
+    from cache_schema.copying.shared import add_choice
 
     parser.add_argument("cache", type=Path, help="the cache on this machine")
     parser.add_argument("address", help="such as s3://bucket/cache")
@@ -22,9 +22,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Push the stores."""
-    from cache_schema.place import LocalPlace
-    from cache_schema.remote.copying import chosen_names, copy_all
-    from cache_schema.remote.push import open_target, push_store, write_index
+    from cache_schema.copying.push import open_target, push_store, write_index
+    from cache_schema.copying.shared import chosen_names, copy_all
+    from cache_schema.places.base import LocalPlace
 
     here = LocalPlace(args.cache)
     names = chosen_names(here, args)

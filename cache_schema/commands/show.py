@@ -31,7 +31,7 @@ def run(args: argparse.Namespace) -> int:
 
     from cache_schema.cache import open_cache
     from cache_schema.naming import backend_of
-    from cache_schema.remote.addresses import is_address
+    from cache_schema.places.addresses import is_address
     from cache_schema.store import open_store
 
     # A table that goes to a file or a pipe is not cut to a terminal's width.

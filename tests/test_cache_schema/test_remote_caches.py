@@ -87,7 +87,7 @@ def test_a_cache_opened_again_is_read_again(stores: list[Any], bucket: Any, tmp_
 def test_one_shard_is_fetched_where_its_rows_are_asked_for(
     stores: list[Any], web: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cache_schema.remote.files.SMALL_FILE", 0)
+    monkeypatch.setattr("cache_schema.places.files.SMALL_FILE", 0)
     store = cache_schema.open_cache(web.address).store("ViT-B-32/openai", "imagenet")
     assert not any("/c/" in path for path in web.files())  # headers alone
     np.testing.assert_array_equal(store.centred_logits(40, 50), stores[0].centred_logits(40, 50))

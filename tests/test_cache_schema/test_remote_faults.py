@@ -16,7 +16,7 @@ import pytest
 import cache_schema
 from cache_schema.cli import main
 from cache_schema.errors import CacheError, CorruptStoreError, UserError
-from cache_schema.remote import mirror, wire
+from cache_schema.places import mirror, wire
 
 pytest.importorskip("s3fs")
 pytest.importorskip("aiohttp")
@@ -118,8 +118,8 @@ def test_a_server_that_falls_silent(web: Any, store: Any, monkeypatch: pytest.Mo
 def test_a_store_that_is_replaced_while_it_is_read(
     web: Any, store: Any, write: Callable[..., Any], outputs: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cache_schema.remote.files.SMALL_FILE", 0)
-    monkeypatch.setattr("cache_schema.remote.blocks.BLOCK", 1 << 11)
+    monkeypatch.setattr("cache_schema.places.files.SMALL_FILE", 0)
+    monkeypatch.setattr("cache_schema.places.blocks.BLOCK", 1 << 11)
     (remote,) = cache_schema.open_cache(web.address).stores()
     np.testing.assert_array_equal(remote.read("labels"), store.read("labels"))
     rng = np.random.default_rng(5)
@@ -177,7 +177,7 @@ def test_a_trimmed_file_never_reads_as_fill_values(
     write: Callable[..., Any], serve: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The block cache loses a shard between its being fetched and its being decoded."""
-    from cache_schema.remote.files import RemoteFiles
+    from cache_schema.places.files import RemoteFiles
 
     write()
     monkeypatch.setattr("cache_schema.backends.zarr_v3.LARGEST", 0)  # through zarr, which fills silently
@@ -227,7 +227,7 @@ def test_a_failed_hdf5_open_does_not_bring_the_process_down(
 import sys, cache_schema
 (store,) = cache_schema.open_cache(sys.argv[1]).stores()
 kept = []
-from cache_schema.remote.blocks import RemoteBlocks
+from cache_schema.places.blocks import RemoteBlocks
 RemoteBlocks._run = lambda self, run: (_ for _ in ()).throw(cache_schema.errors.CacheError("gone"))
 try:
     store.read("labels")

@@ -20,7 +20,7 @@ import pytest
 import cache_schema
 from cache_schema.cli import main
 from cache_schema.errors import CacheError
-from cache_schema.remote import wire
+from cache_schema.places import wire
 from cache_schema.validate import problems
 
 pytest.importorskip("s3fs")
@@ -260,7 +260,7 @@ def test_a_killed_pull_goes_on(after: int, serve: Any, tmp_path: Path) -> None:
 def test_a_killed_pull_of_hdf5_goes_on_in_the_file(
     serve: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from cache_schema.remote import pull
+    from cache_schema.copying import pull
 
     store = slow_store(tmp_path / "cache", "hdf5")
     web = serve(tmp_path / "cache")
@@ -339,7 +339,7 @@ def test_two_pushes_to_one_place(stores: list[Any], bucket: Any, tmp_path: Path)
 def test_a_full_disk_stops_a_pull(
     serve: Any, tmp_path: Path, stores: list[Any], monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
-    from cache_schema.remote import pull
+    from cache_schema.copying import pull
 
     web = serve(tmp_path / "cache")
     written: list[Path] = []

@@ -16,12 +16,12 @@ from cache_schema.backends.hdf5 import GUESS, Hdf5Reader
 from cache_schema.backends.zarr_v3 import ROOT, ZarrReader
 from cache_schema.errors import CacheError, CorruptStoreError, UnsealedStoreError, UserError
 from cache_schema.naming import backend_of
-from cache_schema.place import Place
-from cache_schema.remote.addresses import Address, is_plain_name
-from cache_schema.remote.blocks import RemoteBlocks, RemoteHdf5Reader
-from cache_schema.remote.files import RemoteFiles
-from cache_schema.remote.mirror import Mirror, mirror_bytes, mirror_folder, part_of, touch
-from cache_schema.remote.wire import Wire
+from cache_schema.places.addresses import Address, is_plain_name
+from cache_schema.places.base import Place
+from cache_schema.places.blocks import RemoteBlocks, RemoteHdf5Reader
+from cache_schema.places.files import RemoteFiles
+from cache_schema.places.mirror import Mirror, mirror_bytes, mirror_folder, part_of, touch
+from cache_schema.places.wire import Wire
 from cache_schema.schema import KINDS
 
 INDEX = "index.json"

@@ -10,9 +10,9 @@ from cache_schema.backends import reader_of
 from cache_schema.backends.hdf5 import HEX, MAGIC, TAIL
 from cache_schema.backends.zarr_v3 import FILES, ROOT, ZarrReader
 from cache_schema.errors import CacheError, CorruptStoreError, StoreExistsError, UserError
-from cache_schema.remote.addresses import is_address, no_address
-from cache_schema.remote.place import INDEX, RemotePlace
-from cache_schema.remote.wire import LARGE, Wire
+from cache_schema.places.addresses import is_address, no_address
+from cache_schema.places.remote import INDEX, RemotePlace
+from cache_schema.places.wire import LARGE, Wire
 from cache_schema.seal import digest_file, verify_digest
 
 PART = 16 << 20

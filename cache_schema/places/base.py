@@ -13,7 +13,7 @@ from cache_schema.backends import reader_of
 from cache_schema.backends.base import StoreReader
 from cache_schema.errors import UserError, nearest
 from cache_schema.naming import backend_of, store_folders
-from cache_schema.remote.addresses import is_address, meant_address
+from cache_schema.places.addresses import is_address, meant_address
 
 
 class Place(ABC):
@@ -107,7 +107,7 @@ def open_place(path: Path | str, options: Mapping[str, Any] | None = None) -> Pl
     if is_address(path):
         if str(path).lower().startswith(("file://", "local://")):
             return LocalPlace(local_path(str(path)))  # at hand: nothing of it need be kept a second time
-        from cache_schema.remote.place import RemotePlace
+        from cache_schema.places.remote import RemotePlace
 
         return RemotePlace(str(path), options)
     return LocalPlace(Path(path))

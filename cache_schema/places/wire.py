@@ -20,7 +20,7 @@ from fsspec.config import conf
 from fsspec.core import url_to_fs
 
 from cache_schema.errors import CacheError, UserError
-from cache_schema.remote.addresses import Address, credentials_hint
+from cache_schema.places.addresses import Address, credentials_hint
 
 T = TypeVar("T")
 Item = TypeVar("Item")

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from cache_schema.backends.base import StoreReader
 from cache_schema.backends.hdf5 import HEX, Hdf5Reader
 from cache_schema.errors import CacheError, CorruptStoreError
-from cache_schema.remote.mirror import Mirror, touch
-from cache_schema.remote.wire import Wire
+from cache_schema.places.mirror import Mirror, touch
+from cache_schema.places.wire import Wire
 
 BLOCK = 1 << 18
 """Bytes that are fetched and kept at a time."""

@@ -8,7 +8,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from cache_schema.place import Place
+    from cache_schema.places.base import Place
 
 STORES_AT_ONCE = 8
 FAILURES_IN_A_ROW = 8
@@ -95,7 +95,7 @@ def copy_all(
 
     from cache_schema.console.progress import Bar
     from cache_schema.errors import CacheError, UserError
-    from cache_schema.remote.mirror import is_full
+    from cache_schema.places.mirror import is_full
 
     out = Console(highlight=False, soft_wrap=True)
     done = there = failed = in_a_row = 0

@@ -10,9 +10,9 @@ from pathlib import Path
 from cache_schema.backends.sources import FileSource
 from cache_schema.backends.zarr_v3 import FILES, ROOT
 from cache_schema.errors import CorruptStoreError
-from cache_schema.remote.addresses import is_plain_name
-from cache_schema.remote.mirror import touch
-from cache_schema.remote.wire import LARGE, Wire
+from cache_schema.places.addresses import is_plain_name
+from cache_schema.places.mirror import touch
+from cache_schema.places.wire import LARGE, Wire
 from cache_schema.schema import FORMAT
 from cache_schema.seal import digest_file
 
@@ -42,7 +42,7 @@ class RemoteFiles(FileSource):
     root
         The bytes of the store's own ``zarr.json``.
     keep
-        Writes a file that was fetched; :func:`cache_schema.remote.mirror.write_whole` or a mirror's.
+        Writes a file that was fetched; :func:`cache_schema.places.mirror.write_whole` or a mirror's.
     """
 
     def __init__(self, wire: Wire, name: str, folder: Path, root: bytes, keep: Callable[[Path, bytes], None]) -> None:
