@@ -13,7 +13,8 @@ from cache_schema.kinds.references import ReferenceStore
 from cache_schema.kinds.summaries import SummaryStore
 from cache_schema.kinds.texts import TextStore
 from cache_schema.naming import slug
-from cache_schema.places.base import Place, open_place
+from cache_schema.places.base import Place
+from cache_schema.places.opening import open_place
 from cache_schema.records import DatasetCard, ModelCard
 from cache_schema.schema import KINDS
 from cache_schema.store import PredictionStore, Store, store_of
@@ -33,7 +34,7 @@ class Cache:
     Parameters
     ----------
     place
-        The folder, or the place that :func:`cache_schema.places.base.open_place` gives for an address.
+        The folder, or the place that :func:`cache_schema.places.opening.open_place` gives for an address.
 
     Attributes
     ----------

@@ -17,7 +17,7 @@ from cache_schema.backends.base import StoreReader
 from cache_schema.centred import decode
 from cache_schema.errors import CorruptStoreError, UserError
 from cache_schema.places.addresses import is_address
-from cache_schema.places.base import open_place
+from cache_schema.places.opening import open_place
 from cache_schema.records import DatasetCard, ModelCard
 from cache_schema.schema import OFFSETS
 from cache_schema.text_arrays import decode_text

@@ -13,9 +13,10 @@ from cache_schema.backends.zarr_v3 import ROOT, ZarrReader
 from cache_schema.errors import CacheError, CloserlookError, CorruptStoreError, StoreExistsError
 from cache_schema.naming import backend_of
 from cache_schema.places.addresses import is_address, is_plain_name
-from cache_schema.places.base import Place, open_place
+from cache_schema.places.base import Place
 from cache_schema.places.files import RemoteFiles
 from cache_schema.places.mirror import is_full, write_whole
+from cache_schema.places.opening import open_place
 from cache_schema.places.remote import RemotePlace
 from cache_schema.places.wire import Wire
 from cache_schema.seal import digest_file

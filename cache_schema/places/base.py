@@ -1,19 +1,17 @@
-"""Where a cache is: a folder or an address in; names of stores and readers of them out."""
+"""What a place of stores is, and the plain one: names of stores and readers of them out."""
 
 from __future__ import annotations
 
 import os
-import re
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from cache_schema.backends import reader_of
 from cache_schema.backends.base import StoreReader
 from cache_schema.errors import UserError, nearest
 from cache_schema.naming import backend_of, store_folders
-from cache_schema.places.addresses import is_address, meant_address
+from cache_schema.places.addresses import meant_address
 
 
 class Place(ABC):
@@ -92,29 +90,3 @@ def _nearest_folder(path: Path) -> str:
     parent = path.parent
     names = [entry.name for entry in parent.iterdir() if entry.is_dir()] if parent.is_dir() else []
     return nearest(path.name, names)
-
-
-def open_place(path: Path | str, options: Mapping[str, Any] | None = None) -> Place:
-    """Return the place that a path or an address names.
-
-    Parameters
-    ----------
-    path
-        A folder, or an address that fsspec knows.
-    options
-        For fsspec, such as ``{"anon": True}``.
-    """
-    if is_address(path):
-        if str(path).lower().startswith(("file://", "local://")):
-            return LocalPlace(local_path(str(path)))  # at hand: nothing of it need be kept a second time
-        from cache_schema.places.remote import RemotePlace
-
-        return RemotePlace(str(path), options)
-    return LocalPlace(Path(path))
-
-
-def local_path(address: str) -> Path:
-    """Return the folder that a ``file://`` address names."""
-    rest = address.partition("://")[2].removeprefix("localhost/")
-    # file:///C:/cache is C:/cache, file:///cache is /cache.
-    return Path(rest[1:] if re.match(r"/[A-Za-z]:", rest) else rest)

@@ -15,7 +15,7 @@ import cache_schema
 from cache_schema.cli import main
 from cache_schema.errors import UserError
 from cache_schema.places.addresses import Address, is_plain_name, meant_address
-from cache_schema.places.base import local_path
+from cache_schema.places.opening import local_path
 
 Capture = pytest.CaptureFixture[str]
 pytestmark = pytest.mark.filterwarnings(
