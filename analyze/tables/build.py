@@ -11,9 +11,9 @@ import polars as pl
 
 from analyze.results import CARD_COLUMNS
 from analyze.results.selection import NAME_COLUMNS, check_column, varying
-from analyze.results.titles import FRACTIONS, dataset_title, metric_title, score_title
+from analyze.results.titles import FRACTIONS, score_title
 from analyze.tables.reading_order import ORDER, in_reading_order
-from analyze.tables.variants import variant_words
+from analyze.tables.variants import MEAN, column_title, headed, variant_words
 from cache_schema.errors import UserError, nearest
 from cache_schema.records import GROUPS
 
@@ -55,6 +55,8 @@ class Column:
         Whether the numbers are shown times 100.
     variant
         Whether it is one of several variants (calibrated, another prompt set ...) of a number.
+    over, under
+        The title in two lines where two columns were asked for: the first, which neighbours share, and the rest.
     """
 
     key: tuple[str, ...]
@@ -64,6 +66,8 @@ class Column:
     direction: str
     percent: bool = False
     variant: bool = False
+    over: str = ""
+    under: str = ""
 
     @property
     def arrow(self) -> str:
@@ -144,13 +148,10 @@ def _number(value: float, column: Column, digits: int | None) -> str:
 
 def split_names(words: str, what: str) -> list[str]:
     """Read a comma-separated list of the table's columns."""
-    return [
-        check_column(word.strip(), (*NAME_COLUMNS, *CARD_COLUMNS[4:])) for word in words.split(",") if word.strip()
-    ] or (_raise(f"{what} needs at least one column, for example 'model'"))
-
-
-def _raise(message: str) -> Any:
-    raise UserError(message)
+    named = [word.strip() for word in words.split(",") if word.strip()]
+    if not named:
+        raise UserError(f"{what} needs at least one column, for example 'model'")
+    return [check_column(name, (*NAME_COLUMNS, *CARD_COLUMNS[4:])) for name in named]
 
 
 def build_tables(
@@ -313,7 +314,7 @@ def _listed(names: list[str]) -> str:
 
 
 def _columns(part: pl.DataFrame, page: dict[str, str], key: list[str], n_asked: int, percent: bool) -> list[Column]:
-    """Columns in the order of their first appearance, the variants of one name side by side."""
+    """Columns in the order of their first appearance, what shares the first name and the variants side by side."""
     seen = part.group_by(key, maintain_order=True).agg(
         pl.col("metric").first().alias("_metric"),
         pl.col("metric").n_unique().alias("_metrics"),
@@ -326,13 +327,13 @@ def _columns(part: pl.DataFrame, page: dict[str, str], key: list[str], n_asked: 
         first.setdefault(values[:n_asked], len(first))
         metric = metric if n_metrics == 1 else ""
         asked = values[:n_asked]
-        is_mean = dict(zip(key, asked, strict=False)).get("dataset", page.get("dataset", "-")) == ""
+        is_mean = {**page, **dict(zip(key, asked, strict=False))}.get("dataset", "-") == ""
         told = variant_words(key[n_asked:], values[n_asked:], is_mean=is_mean)
-        name = _headed([v or MEAN * (k == "dataset") for k, v in zip(key, asked, strict=False)], told, "[]")
-        shown = [_title(k, v) for k, v in zip(key, asked, strict=False)]
+        name = headed([v or MEAN * (k == "dataset") for k, v in zip(key, asked, strict=False)], told, "[]")
+        shown = [column_title(k, v) for k, v in zip(key, asked, strict=False)]
         scores = [score_title(v) if k == "score" else v for k, v in zip(key[n_asked:], values[n_asked:], strict=True)]
         marks = variant_words(key[n_asked:], scores, is_mean=is_mean)
-        title = _headed(shown, marks, "()")
+        title = headed(shown, marks, "()")
         built.append(
             Column(
                 key=values,
@@ -342,30 +343,20 @@ def _columns(part: pl.DataFrame, page: dict[str, str], key: list[str], n_asked: 
                 direction=direction if metric else "none",
                 percent=percent and metric in FRACTIONS,
                 variant=bool(told),
+                over=shown[0] if len(shown) > 1 else "",
+                under=headed(shown[1:], marks, "()"),
             )
         )
     built = [_by_its_options(column, built) for column in built]
-    return sorted(built, key=lambda column: first[column.key[:n_asked]])
-
-
-MEAN = "mean"
-"""What a number of several datasets together is called in place of a dataset."""
-
-
-def _headed(asked: list[str], told: list[str], brackets: str) -> str:
-    words = " ".join(word for word in asked if word)
-    return f"{words} {brackets[0]}{', '.join(told)}{brackets[1]}".strip() if told else words
-
-
-def _title(column: str, value: str) -> str:
-    if column == "dataset":
-        return dataset_title(value) or MEAN.capitalize()
-    return metric_title(value) if column == "metric" else value
+    outer: dict[str, int] = {}  # of --columns dataset,metric the first goes around the second
+    for column in built:
+        outer.setdefault(column.key[0] if n_asked > 1 else "", len(outer))
+    return sorted(built, key=lambda column: (outer.get(column.key[0], 0), first[column.key[:n_asked]]))
 
 
 def _by_its_options(column: Column, others: list[Column]) -> Column:
     """Name a column by its options as they are stored where words would not tell it from another."""
-    if sum(other.name == column.name for other in others) < 2:
+    if [other.name for other in others].count(column.name) == 1:
         return column
     told = f"[{', '.join(value for value in column.key if value)}]"
     return replace(column, name=told, title=told)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
+from analyze.results.titles import dataset_title, metric_title
+
 SUBSETS = {"near": "near OOD", "far": "far OOD", "all": "all OOD"}
 
 
@@ -56,3 +58,20 @@ def variant_words(columns: Sequence[str], values: Sequence[str], *, is_mean: boo
             value = SUBSETS.get(value, value)
         told.append(value)
     return [word for word in told if word]
+
+
+MEAN = "mean"
+"""What a number of several datasets together is called in place of a dataset."""
+
+
+def headed(asked: Sequence[str], told: Sequence[str], brackets: str) -> str:
+    """Return the heading of a column: what was asked for, and in brackets what tells it from others."""
+    words = " ".join(word for word in asked if word)
+    return f"{words} {brackets[0]}{', '.join(told)}{brackets[1]}".strip() if told else words
+
+
+def column_title(column: str, value: str) -> str:
+    """Return a value of a column of the result table as a paper prints it."""
+    if column == "dataset":
+        return dataset_title(value) or MEAN.capitalize()
+    return metric_title(value) if column == "metric" else value

@@ -94,6 +94,31 @@ def to_markdown(tables: Sequence[Table]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def _spans(table: Table) -> list[tuple[str, int]]:
+    """Return what neighbouring columns share and how many they are; empty where titles have one line."""
+    spans: list[tuple[str, int]] = []
+    for column in table.columns:
+        if not column.over:
+            return []
+        if spans and spans[-1][0] == column.over:
+            spans[-1] = (column.over, spans[-1][1] + 1)
+        else:
+            spans.append((column.over, 1))
+    # Where nothing is shared, a line above saves no room.
+    return spans if len(spans) < len(table.columns) else []
+
+
+def _latex_spans(spans: Sequence[tuple[str, int]], before: int) -> Iterable[str]:
+    if not spans:
+        return
+    yield "& " * before + " & ".join(rf"\multicolumn{{{n}}}{{c}}{{{escape_latex(name)}}}" for name, n in spans) + r" \\"
+    rules, start = "", before + 1
+    for _, n in spans:
+        rules += rf"\cmidrule(lr){{{start}-{start + n - 1}}}"
+        start += n
+    yield rules
+
+
 def to_latex(tables: Sequence[Table]) -> str:
     r"""Return pages as LaTeX ``tabular``s for the ``booktabs`` package: best bold, second underlined."""
 
@@ -105,15 +130,17 @@ def to_latex(tables: Sequence[Table]) -> str:
     parts = [r"% needs \usepackage{booktabs} and \usepackage[T1]{fontenc}"]
     for table in tables:
         width = len(table.row_names) + len(table.columns)
+        spans = _spans(table)
         head = [
             *map(escape_latex, table.row_names),
-            *(f"{escape_latex(c.title)}{arrows[c.arrow]}" for c in table.columns),
+            *(f"{escape_latex(c.under if spans else c.title)}{arrows[c.arrow]}" for c in table.columns),
         ]
         lines = [
             f"% {escape_latex(page_title(table.page))}",
             *(f"% note: {escape_latex(n)}" for n in table.notes),
             rf"\begin{{tabular}}{{{'l' * len(table.row_names)}{'r' * len(table.columns)}}}",
             r"\toprule",
+            *_latex_spans(spans, len(table.row_names)),
             " & ".join(head) + r" \\",
             r"\midrule",
         ]

@@ -111,3 +111,16 @@ def test_plain_shows_each_number_once(tmp_path: Path, capsys: pytest.CaptureFixt
     assert "d ece" in head
     assert main([*words, "--plain", "--where", "metric=ece", "--where", "calibrator=,x"]) == 0
     assert sorted(capsys.readouterr().out.splitlines()[1].split(",")[1:]) == ["0.1", "0.2"]
+
+
+def test_latex_headings_in_two_lines() -> None:
+    rows = [row("one", metric, 0.5, dataset=d) for d in ("imagenet-a", "sun") for metric in ("top1", "ece")]
+    text = to_latex(build_tables(to_frame(rows), columns=["dataset", "metric"])[:1])
+    lines = [line for line in text.splitlines() if "&" in line or "cmidrule" in line]
+    assert lines[0] == r"& \multicolumn{2}{c}{ImageNet-A} & \multicolumn{2}{c}{SUN} \\"
+    assert lines[1] == r"\cmidrule(lr){2-3}\cmidrule(lr){4-5}"
+    assert lines[2].startswith("model & Top-1 accuracy $\\uparrow$ & ECE")
+    (page,) = build_tables(to_frame(rows), columns=["dataset", "metric"])
+    assert lines[3].count("&") == len(page.columns)
+    # One metric: nothing to share.
+    assert "multicolumn" not in to_latex(build_tables(to_frame(rows[::2]), columns=["dataset", "metric"]))
