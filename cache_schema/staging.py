@@ -69,11 +69,15 @@ class Stage:
         host = re.sub(r"[^A-Za-z0-9.]+", ".", socket.gethostname()) or "host"
         self.folder = target.parent / f"{PREFIX}{host}-{os.getpid()}-{secrets.token_hex(4)}-{target.name}"
         self.folder.mkdir()
-        self._lock = os.open(self.folder / LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o644)
-        try_lock(self._lock)
-        os.write(self._lock, json.dumps({"host": host, "pid": os.getpid(), "boot": boot_id()}).encode())
+        self._lock, self._left = -1, False
+        try:
+            self._lock = os.open(self.folder / LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o644)
+            try_lock(self._lock)
+            os.write(self._lock, json.dumps({"host": host, "pid": os.getpid(), "boot": boot_id()}).encode())
+        except OSError:  # a full disk, where an owner without a name would count as alive for a day
+            self.remove()
+            raise
         self.path = self.folder / target.name
-        self._left = False
 
     def publish(self, *, replaces: Path | None = None) -> None:
         """Give the finished store its name.
