@@ -23,6 +23,8 @@ class Member:
     prepared: Prepared
     model: LoadedModel
     heads: dict[tuple[str, str], Head] = field(default_factory=dict)
+    largest: int = 0
+    """Rows that fit the device's memory at once beside the others of its wave; 0 while nothing has run out."""
 
     @property
     def id(self) -> str:

@@ -251,6 +251,8 @@ class Worker:
             for member, _ in members:
                 self._fail(member.id, dataset.card.id, error)
             return
+        for (member, _), runner in zip(members, runners, strict=True):
+            member.largest = runner.largest
         speed = clock.record()
         record: dict[str, Any] = {
             "speed": speed,
@@ -310,7 +312,7 @@ class Worker:
         }
         sink_type = ReferenceSink if job.dataset.card.role == "reference" else StoreSink
         sink = sink_type(self.options, card, job.dataset, job.identity, record)
-        return Runner(member.model, sink, text_head, compiled_rows=compiled_rows)
+        return Runner(member.model, sink, text_head, compiled_rows=compiled_rows, largest=member.largest)
 
     def _finish(self, member: Member, job: Job, runner: Runner, record: dict[str, Any]) -> None:
         dataset = job.dataset

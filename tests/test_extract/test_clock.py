@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 import pytest
 import torch
@@ -50,7 +52,7 @@ class Nowhere:
     """A sink that keeps nothing."""
 
     def append(self, features, logits, valid) -> None:
-        self.width = features.shape[1]
+        self.thread = threading.current_thread()
 
 
 def test_a_pass_tells_its_rates_once_and_accounts_for_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -58,14 +60,17 @@ def test_a_pass_tells_its_rates_once_and_accounts_for_its_time(monkeypatch: pyte
     pixels, valid = np.zeros((2, 4, 4, 3), np.uint8), np.ones(2, bool)
     batches = [PixelBatch(i, i + 2, pixels, valid, (), seconds=0.25) for i in range(0, 12, 2)]
     told: list[tuple[int, int, int, float]] = []
+    sinks = Nowhere(), Nowhere()
     result, problems = run_pass(
-        [Runner(Mean(), Nowhere()), Runner(Mean(), Nowhere())],
+        [Runner(Mean(), sink) for sink in sinks],
         batches,
         torch.device("cpu"),
         on_rates=lambda c: told.append((c.batches, c.images, c.forwarded, c.decode)),
     )
     assert told == [(3, 6, 12, 0.75)]
     assert problems == []
+    assert sinks[0].thread is sinks[1].thread is not threading.main_thread()
+    assert not sinks[0].thread.is_alive()
     assert (result.images, result.forwarded, result.batches, result.decode) == (12, 24, 6, 1.5)
     record = result.record()
     assert record["images"] == 12

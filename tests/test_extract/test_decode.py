@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import shutil
 import signal
+import sys
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
 
@@ -37,6 +39,17 @@ class Harmful(Geometry):
         if (red, green, blue) == (3, 2, 1):
             time.sleep(600)
         return super().__call__(image)
+
+
+@dataclass(frozen=True)
+class Telling(Geometry):
+    """Tells of its process: spawned, has torch, is another than the one that decodes nothing."""
+
+    def __call__(self, image: Image.Image) -> np.ndarray:
+        out = super().__call__(image).copy()
+        spawned = multiprocessing.get_start_method() == "spawn"
+        out[0, 0] = spawned, "torch" in sys.modules, multiprocessing.parent_process() is not None
+        return out
 
 
 @dataclass(frozen=True)
@@ -175,6 +188,28 @@ def test_pixel_cache_gives_the_same_batches_without_the_images(dataset: Dataset,
         (dataset.root / path).unlink()
     assert through(8) == first
     assert b"".join(pixels for _, pixels, _, _ in through(5)) == b"".join(pixels for _, pixels, _, _ in first)
+
+
+def test_kept_pixels_are_of_this_dataset_and_no_other(dataset: Dataset, tmp_path: Path) -> None:
+    options = RunOptions(cache=tmp_path / "cache", pixel_cache=tmp_path / "pixels")
+    with Decoder(0, 1) as decoder:
+        source = PixelSource(decoder, options)
+        for change in (
+            lambda: dataset,
+            lambda: replace(dataset, border_crop=2),
+            lambda: replaced(dataset, 3, coloured((9, 9, 9))),
+        ):
+            changed = change()
+            for _ in range(2):
+                got = np.concatenate([batch.pixels.copy() for batch in source.batches(changed, GEOMETRY, 8)])
+                np.testing.assert_array_equal(got, decoded(changed, 0, 8)[0])
+    assert len(list((tmp_path / "pixels").glob("*.u8"))) == 3
+
+
+def test_decoding_processes_are_spawned_and_know_nothing_of_torch(dataset: Dataset) -> None:
+    told = Telling(GEOMETRY.resize_mode, GEOMETRY.resize, GEOMETRY.crop, GEOMETRY.interpolation)
+    pixels, _, _ = decoded(dataset, 1, 8, told)
+    assert pixels[:, 0, 0].tolist() == [[1, 0, 1]] * N
 
 
 def test_kept_pixels_are_read_ahead_and_stay_until_the_next_are_asked_for(dataset: Dataset, tmp_path: Path) -> None:

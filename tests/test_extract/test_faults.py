@@ -273,8 +273,11 @@ def test_models_that_raise_or_need_too_much_memory_fail_alone(study: Path, run_e
     line = "timm:test_vit allow_random=yes seed=1 num_classes=3 classes=pets input_size=64 crop_pct=1.0"
     (study / "models.txt").write_text(MODELS + "\n".join(f"{line} id={name}" for name in ("raises", "huge", "greedy")))
     forward = TimmModel.forward
+    too_many: list[int] = []
 
     def misbehave(self, pixels):
+        if self.card.id == "greedy" and len(pixels) > 1:
+            too_many.append(len(pixels))
         if self.card.id == "raises":
             raise KeyError("no such layer")
         if self.card.id == "huge" or (self.card.id == "greedy" and len(pixels) > 1):
@@ -294,6 +297,7 @@ def test_models_that_raise_or_need_too_much_memory_fail_alone(study: Path, run_e
     # The others are as if nothing had happened; the one with too little memory went on image by image.
     kept = digests(study / "cache")
     assert {key: value for key, value in kept.items() if key in digests(study / "whole")} == digests(study / "whole")
+    assert too_many == [4, 2]  # once, not once a dataset
     one, same = cache.store("greedy", "pets"), cache.store("test_vit", "pets")
     np.testing.assert_allclose(one.logits(), same.logits(), atol=2e-3)
 

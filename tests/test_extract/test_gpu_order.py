@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,11 +14,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from simulated_gpu import DEVICE, Buffer, Machine
 
-from extract import forward, transfer
+from extract import forward, transfer, worker
+from extract.clock import Clock
 from extract.decode import PixelBatch
+from extract.faults import DeviceLostError
 from extract.forward import Runner, run_pass
 from extract.models import memory
 from extract.models.base import Outputs
+from extract.planning.options import RunOptions
 
 SIDE = 2
 
@@ -176,3 +181,40 @@ def test_a_device_that_is_lost_ends_the_pass(seed: int) -> None:
         assert machine.ran < machine.lost_at or any(runner.error is not None for runner in done[0])
         assert wrong([runner for runner in done[0] if runner.error is None], sizes) == []
     assert not [thread for thread in threading.enumerate() if thread.name == "writer"]
+
+
+@pytest.mark.parametrize(
+    ("raised", "lost"), [(True, True), (False, True), (True, False)], ids=["by the pass", "by a model", "only a pass"]
+)
+def test_a_lost_device_is_told_from_a_failed_pass(tmp_path, monkeypatch, raised: bool, lost: bool) -> None:
+    error = torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
+    told: list[Any] = []
+    aborted: list[bool] = []
+
+    def failing(runners, *_, **__):
+        if raised:
+            raise error
+        runners[0].fail(error)
+        return Clock(), []
+
+    def synchronize(device: torch.device) -> None:
+        if lost:
+            raise error
+
+    runner = Runner(None, SimpleNamespace(abort=lambda: aborted.append(True)))  # type: ignore[arg-type]
+    monkeypatch.setattr(worker, "run_pass", failing)
+    monkeypatch.setattr(torch.cuda, "synchronize", synchronize)
+    monkeypatch.setattr(worker.Worker, "_runner", lambda *_: runner)
+    mine = worker.Worker(RunOptions(cache=tmp_path), told.append)
+    mine.device, mine.pixels = DEVICE, SimpleNamespace(batches=lambda *_: iter(()))
+    job = SimpleNamespace(
+        dataset=SimpleNamespace(card=SimpleNamespace(id="set")), preprocessing=SimpleNamespace(geometry=None)
+    )
+    members = [(SimpleNamespace(id="model"), job)]
+    with pytest.raises(DeviceLostError, match="illegal memory access") if lost else contextlib.nullcontext():
+        mine._dataset(members)
+    mine.close()
+    assert aborted == [True]
+    assert [(event.model, event.dataset) for event in told if event.kind == "failed"] == (
+        [] if lost else [("model", "set")]
+    )

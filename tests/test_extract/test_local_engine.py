@@ -18,7 +18,7 @@ from cache_schema.errors import UserError
 from cache_schema.staging import stages
 from extract.commands import run
 from extract.commands.session import _devices, _options, _settle
-from extract.engines.local import see_only
+from extract.engines.local import _Processes, see_only
 
 MODELS = "\n".join(
     f"timm:test_resnet allow_random=yes seed={i} num_classes=3 classes=pets input_size={size} crop_pct=1.0 id=m{i}"
@@ -43,10 +43,14 @@ def study(tmp_path: Path, pets: Path, run_extract) -> Path:
 
 
 @pytest.mark.slow
-def test_two_processes_give_the_stores_of_one(study: Path, run_extract) -> None:
+def test_two_processes_give_the_stores_of_one(study: Path, run_extract, monkeypatch) -> None:
+    started: list[str] = []
+    start = _Processes._start
+    monkeypatch.setattr(_Processes, "_start", lambda self, name: started.append(name) or start(self, name))
     words = ("--model-list", "models.txt", "--cache", "two", "--batch-size", 4, "--workers", 0, "--devices", "cpu,cpu")
     done = run_extract(*words, cwd=study)
     assert "5 done, 0 sealed before, 0 skipped, 0 failed" in done.stderr
+    assert started == ["cpu", "cpu"]  # for five geometries: they stay alive over all of them
     assert digests(study / "two") == digests(study / "one")
     assert "0 done, 5 sealed before" in run_extract(*words, cwd=study).stderr
 

@@ -13,6 +13,8 @@ from PIL import Image
 from timm.data import create_transform, resolve_data_config
 
 import cache_schema
+from extract import decode
+from extract.decode import decode_row
 from extract.models import load, prepare
 from extract.zoo.model_list import parse_line, read_model_list
 
@@ -51,6 +53,12 @@ def test_stores_equal_the_library_and_a_second_run_does_nothing(study: Path, run
         store = cache.store(spec.id, "pets")
         assert len(store) == 45
         assert store.valid.all()
+        speed = store.record["speed"]
+        assert speed["images"] == 45
+        assert speed["images_per_second"] == pytest.approx(45 / speed["seconds"], rel=0.05)
+        for part in ("device", "decode", "transfer", "forward", "write"):
+            assert 0 < speed[f"{part}_share"] < 1, part
+        assert speed["device_share"] + speed["transfer_share"] + speed["decode_wait_share"] < 1.001
         assert store.labels.tolist() == [0] * 15 + [1] * 15 + [2] * 15
         # The library's own way: its model, its transform.
         module = load(prepared, device="cpu", precision="fp32").module
@@ -90,13 +98,19 @@ def test_batch_size_workers_and_backend_change_nothing_but_float_noise(study: Pa
         np.testing.assert_allclose(other.features(), store.features(), rtol=2e-3, atol=2e-3)
 
 
-def test_group_pass_equals_single_model_passes(study: Path, run_extract) -> None:
+def test_group_pass_equals_single_model_passes(study: Path, run_extract, monkeypatch) -> None:
     """Models that share a pass, models alone, and models in waves of one over kept pixels: equal stores."""
     options = ("--batch-size", 8, "--workers", 0)
+    decoded: list[int] = []
+    monkeypatch.setattr(decode, "decode_row", lambda *args: decoded.append(args[2]) or decode_row(*args))
+    assert len({prepare(spec).preprocessing.mean for spec in read_model_list(study / "models.txt")[1:]}) == 2
     run_extract("--model-list", "models.txt", "--cache", "together", *options, cwd=study)
+    # Of three models two share a geometry, though not the mean: 45 + 15 images are decoded twice, not three times.
+    assert len(decoded) == 2 * (45 + 15)
     for number, line in enumerate(MODELS.strip().splitlines()):
         (study / f"{number}.txt").write_text(line)
         run_extract("--model-list", f"{number}.txt", "--cache", "alone", *options, cwd=study)
+    decoded.clear()
     run_extract(
         "--model-list",
         "models.txt",
@@ -109,6 +123,7 @@ def test_group_pass_equals_single_model_passes(study: Path, run_extract) -> None
         *options,
         cwd=study,
     )
+    assert len(decoded) == 2 * (45 + 15)
     together = digests(study / "together")
     assert digests(study / "alone") == together
     assert digests(study / "waves") == together
