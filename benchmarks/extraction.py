@@ -37,15 +37,15 @@ if __name__ == "__main__":  # Decoding processes import this file again, and nee
     from timm.data import create_dataset, create_loader, resolve_data_config
 
     import cache_schema
-    import extract.worker
+    import extract.passes.worker
     from extract.datasets import resolve, spec_from_table
-    from extract.decode import Decoder
-    from extract.events import Event
     from extract.models import load, prepare
     from extract.models.base import Prepared
+    from extract.passes.decode import Decoder
+    from extract.passes.events import Event
+    from extract.passes.worker import Worker
     from extract.planning.options import RunOptions
     from extract.planning.plan import make_plan
-    from extract.worker import Worker
     from extract.zoo.model_list import parse_line
 
 SMALL = (
@@ -165,14 +165,14 @@ class Bench:
             # The last line of rates is the finished pass's, the last "done" the last seal's.
             clock[event.kind], cpu[event.kind] = time.perf_counter(), time.process_time()
 
-        sink = extract.worker.StoreSink
-        extract.worker.StoreSink = sink if written else Dropped
+        sink = extract.passes.worker.StoreSink
+        extract.passes.worker.StoreSink = sink if written else Dropped
         worker = Worker(options, listen)
         try:
             worker.run(unit)
         finally:
             worker.close()
-            extract.worker.StoreSink = sink
+            extract.passes.worker.StoreSink = sink
         wall = time.perf_counter() - begun
         assert not [event for event in told if event.kind == "failed"], told
         took = {"wall": wall, "loop": clock["done"] - clock["pass"], "cpu": cpu["rates"] - cpu["pass"]}

@@ -21,7 +21,7 @@ from rich.progress import (
 from rich.table import Column
 from rich.text import Text
 
-from extract.events import Event
+from extract.passes.events import Event
 
 LINE_EVERY = 20.0
 """Seconds between lines where there is no terminal."""

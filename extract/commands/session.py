@@ -313,10 +313,10 @@ def _devices(args: argparse.Namespace) -> list[str]:
 
 def _run(plan: Plan, options: RunOptions, args: argparse.Namespace, console: Console) -> Reporter:
     from cache_schema.staging import clean_stale
-    from extract.claims import clean_claims
     from extract.commands.progress import Reporter
     from extract.engines import engine
-    from extract.faults import check_writable
+    from extract.passes.claims import clean_claims
+    from extract.passes.faults import check_writable
 
     shard, devices = shard_of(args.shard), _devices(args) if args.engine == "local" else [options.device]
     spread = len(devices) > 1 or shard[1] > 1 or args.engine != "local"

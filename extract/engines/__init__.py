@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from cache_schema.errors import UserError, nearest
-from extract.events import Listener
+from extract.passes.events import Listener
 from extract.planning.options import RunOptions
 from extract.planning.plan import Unit
 

@@ -16,8 +16,8 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 
 from cache_schema.errors import CloserlookError
-from extract.events import Event, Listener
-from extract.faults import DeviceLostError
+from extract.passes.events import Event, Listener
+from extract.passes.faults import DeviceLostError
 from extract.planning.options import RunOptions
 from extract.planning.plan import Unit
 
@@ -43,7 +43,7 @@ def run_units(
 
 
 def _run_here(units: Sequence[Unit], options: RunOptions, listener: Listener) -> None:
-    from extract.worker import Worker
+    from extract.passes.worker import Worker
 
     worker = Worker(options, listener)
     try:
@@ -71,7 +71,7 @@ def _device_process(options: RunOptions, todo: Connection, told: Connection) -> 
     # Ctrl-C goes to the whole group; the parent ends these processes in order.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     options = replace(options, device=see_only(options.device))
-    from extract.worker import Worker
+    from extract.passes.worker import Worker
 
     inbox: queue.SimpleQueue[Unit | None] = queue.SimpleQueue()
 

@@ -11,8 +11,8 @@ from typing import Any
 
 from cache_schema import cluster
 from cache_schema.errors import CloserlookError, UserError
-from extract.decode import SLOTS_PER_WORKER
-from extract.events import Event, Listener
+from extract.passes.decode import SLOTS_PER_WORKER
+from extract.passes.events import Event, Listener
 from extract.planning.options import RunOptions
 from extract.planning.plan import Unit
 
@@ -133,9 +133,9 @@ def _drain(events: Any, listener: Listener) -> None:
 def _unit_task(unit: Unit, options: RunOptions, events: Any, gpu: bool) -> list[Event]:
     """Run one unit in a worker process of the cluster; return what became of it."""
     from cache_schema.staging import clean_stale
-    from extract.claims import clean_claims
-    from extract.faults import check_writable
-    from extract.worker import Worker
+    from extract.passes.claims import clean_claims
+    from extract.passes.faults import check_writable
+    from extract.passes.worker import Worker
 
     kept: list[Event] = []
 

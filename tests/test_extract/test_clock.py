@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from extract import forward
-from extract.clock import Clock, duration, finished_line, first_line
-from extract.decode import PixelBatch
-from extract.forward import Runner, run_pass
 from extract.models.base import Outputs
+from extract.passes import forward
+from extract.passes.clock import Clock, duration, finished_line, first_line
+from extract.passes.decode import PixelBatch
+from extract.passes.forward import Runner, run_pass
 
 
 def clock(decode: float, forward: float) -> Clock:

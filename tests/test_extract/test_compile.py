@@ -10,9 +10,9 @@ import pytest
 import torch
 
 import cache_schema
-from extract.forward import Runner, forward_halving
 from extract.models import load, prepare
 from extract.models.base import CompileError, LoadedModel, Outputs
+from extract.passes.forward import Runner, forward_halving
 from extract.zoo.model_list import parse_line
 
 LINE = "timm:{} allow_random=yes seed=1 num_classes=3 classes=pets input_size=64 crop_pct=1.0 interpolation=bicubic"

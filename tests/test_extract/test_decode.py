@@ -19,8 +19,8 @@ from PIL import Image
 
 from cache_schema.records import DatasetCard
 from extract.datasets.base import Dataset, manifest_digest
-from extract.decode import DatasetChangedError, Decoder, changed_since
-from extract.pixel_cache import PixelSource
+from extract.passes.decode import DatasetChangedError, Decoder, changed_since
+from extract.passes.pixel_cache import PixelSource
 from extract.planning.options import RunOptions
 from extract.preprocess import Geometry
 

@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 
 import cache_schema
 from cache_schema.validate import problems
-from extract.claims import Claims
+from extract.passes.claims import Claims
 
 MODELS = """
 timm:test_vit allow_random=yes seed=1 num_classes=3 classes=pets input_size=64 crop_pct=1.0
@@ -29,7 +29,7 @@ N_KILLS = 30
 CONTEXT = multiprocessing.get_context("forkserver")
 # Started once with everything imported, so that a trial costs what the run costs and not what importing costs.
 CONTEXT.set_forkserver_preload(
-    ["extract.commands.session", "extract.worker", "extract.models.timm_models", "extract.commands.progress"]
+    ["extract.commands.session", "extract.passes.worker", "extract.models.timm_models", "extract.commands.progress"]
 )
 
 

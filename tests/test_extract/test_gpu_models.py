@@ -16,8 +16,8 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from extract.forward import Runner, TextHead, forward_halving
 from extract.models import build, heads, load, prepare
+from extract.passes.forward import Runner, TextHead, forward_halving
 from extract.zoo.model_list import parse_line
 
 GPU = torch.device("cuda:0")

@@ -14,13 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from simulated_gpu import DEVICE, Buffer, Machine
 
-from extract import forward, transfer, worker
-from extract.clock import Clock
-from extract.decode import PixelBatch
-from extract.faults import DeviceLostError
-from extract.forward import Runner, run_pass
 from extract.models import memory
 from extract.models.base import Outputs
+from extract.passes import forward, transfer, worker
+from extract.passes.clock import Clock
+from extract.passes.decode import PixelBatch
+from extract.passes.faults import DeviceLostError
+from extract.passes.forward import Runner, run_pass
 from extract.planning.options import RunOptions
 
 SIDE = 2

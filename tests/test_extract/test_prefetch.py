@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from extract.models import build, prepare
 from extract.models.base import Built
 from extract.models.meta import filled_from_meta
-from extract.prefetch import Prefetcher
+from extract.passes.prefetch import Prefetcher
 from extract.zoo.model_list import parse_line
 
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import pytest
 import torch
 
-from extract.forward import Runner, forward_halving
 from extract.models.base import Outputs
+from extract.passes.forward import Runner, forward_halving
 
 
 @dataclass

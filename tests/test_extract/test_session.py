@@ -13,9 +13,9 @@ from PIL import Image
 from timm.data import create_transform, resolve_data_config
 
 import cache_schema
-from extract import decode
-from extract.decode import decode_row
 from extract.models import load, prepare
+from extract.passes import decode
+from extract.passes.decode import decode_row
 from extract.zoo.model_list import parse_line, read_model_list
 
 MODELS = """

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 import torch
 
-from extract import residency, waves
 from extract.models import memory
 from extract.models.base import Built
+from extract.passes import residency, waves
+from extract.passes.prefetch import Prefetcher
 from extract.planning.options import RunOptions
-from extract.prefetch import Prefetcher
 from extract.preprocess import Geometry
 
 SIDE = 2

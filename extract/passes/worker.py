@@ -17,24 +17,24 @@ import cache_schema
 from cache_schema import failures
 from cache_schema.backends import BACKENDS
 from cache_schema.errors import CloserlookError, StoreExistsError
-from extract import provenance
-from extract.claims import Claims
 from extract.classes.prompts import PromptSet
 from extract.classes.spaces import ClassSpace
-from extract.clock import Clock, finished_line, first_line
 from extract.datasets.base import Dataset
-from extract.decode import DatasetChangedError, Decoder, changed_since
-from extract.events import Event, Listener
-from extract.faults import DeviceLostError, raise_if_full, reason_of
-from extract.forward import Runner, TextHead, run_pass
 from extract.models import build
 from extract.models.base import Head, Prepared
-from extract.pixel_cache import PixelSource
+from extract.passes import provenance
+from extract.passes.claims import Claims
+from extract.passes.clock import Clock, finished_line, first_line
+from extract.passes.decode import DatasetChangedError, Decoder, changed_since
+from extract.passes.events import Event, Listener
+from extract.passes.faults import DeviceLostError, raise_if_full, reason_of
+from extract.passes.forward import Runner, TextHead, run_pass
+from extract.passes.pixel_cache import PixelSource
+from extract.passes.prefetch import Prefetcher
+from extract.passes.sinks import ReferenceSink, StoreSink
+from extract.passes.waves import Member, waves
 from extract.planning.options import RunOptions
 from extract.planning.plan import HeadJob, Job, Unit, head_identity, is_sealed, is_zero_shot, job_identity
-from extract.prefetch import Prefetcher
-from extract.sinks import ReferenceSink, StoreSink
-from extract.waves import Member, waves
 
 POLL_SECONDS = 1.0
 SEALERS = 4

@@ -38,7 +38,7 @@ def versions() -> dict[str, str]:
 @functools.cache
 def commit() -> dict[str, Any]:
     """Return the commit of this package's own checkout and whether it was changed; empty for an installed wheel."""
-    here = Path(__file__).resolve().parent
+    here = Path(__file__).resolve().parents[1]
 
     def git(*words: str) -> str:
         return subprocess.run(
@@ -47,7 +47,7 @@ def commit() -> dict[str, Any]:
 
     try:
         # A wheel inside somebody else's checkout must not claim that checkout's commit.
-        if not git("ls-files", "--", Path(__file__).name):
+        if not git("ls-files", "--", "passes/" + Path(__file__).name):
             return {}
         return {"commit": git("rev-parse", "HEAD"), "changed": bool(git("status", "--porcelain", "--", "."))}
     except (OSError, subprocess.SubprocessError):

@@ -6,7 +6,7 @@ import errno
 from pathlib import Path
 
 from cache_schema.errors import CacheError, CloserlookError
-from extract.decode import DatasetChangedError
+from extract.passes.decode import DatasetChangedError
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG}
 

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 
 import torch
 
-from extract.events import Event, Listener
 from extract.models.base import Built, CompileError, Head, LoadedModel, Prepared
 from extract.models.memory import free_cached, is_out_of_memory, without_traceback
+from extract.passes.events import Event, Listener
+from extract.passes.prefetch import Prefetcher
+from extract.passes.residency import Residency
 from extract.planning.options import RunOptions
-from extract.prefetch import Prefetcher
-from extract.residency import Residency
 
 
 @dataclass(eq=False)

@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from cache_schema.naming import slug
 from cache_schema.staging import try_lock
 from extract.datasets.base import Dataset
-from extract.decode import Decoder, PixelBatch
-from extract.events import Event, Listener
+from extract.passes.decode import Decoder, PixelBatch
+from extract.passes.events import Event, Listener
 from extract.planning.options import RunOptions
 from extract.preprocess import Geometry
 

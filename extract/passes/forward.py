@@ -14,12 +14,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from extract.clock import MEASURED_BATCHES, MEASURED_SECONDS, Clock
-from extract.decode import PixelBatch
 from extract.models.base import LoadedModel
 from extract.models.memory import free_cached, is_out_of_memory, without_traceback
 from extract.models.pixels import true_float32
-from extract.transfer import Timed, Transfer, to_host
+from extract.passes.clock import MEASURED_BATCHES, MEASURED_SECONDS, Clock
+from extract.passes.decode import PixelBatch
+from extract.passes.transfer import Timed, Transfer, to_host
 
 QUEUED_BYTES = 128 << 20
 """Outputs that may wait for the writer, over all models of a pass: enough to outlast a slow moment of the disk."""
