@@ -61,7 +61,7 @@ def see_only(device: str) -> str:
     kind, _, index = device.partition(":")
     if kind != "cuda":
         return device
-    visible = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
+    visible = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
     os.environ["CUDA_VISIBLE_DEVICES"] = visible[int(index)] if visible else index
     return "cuda:0"
 

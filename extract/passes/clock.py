@@ -25,7 +25,7 @@ class Clock:
     processes
         That decode; 0 where the loop decodes by itself.
     transfer
-        Batches were handed to the device.
+        Batches were copied, in this process and on their way to the device; waiting for the models is no part of it.
     forward
         The models ran; on a GPU the device's own time from a batch's first kernel to the end of the copy of its
         outputs, which is known a little later.

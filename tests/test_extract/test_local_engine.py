@@ -113,7 +113,7 @@ def test_devices_and_their_precision(monkeypatch, device: str, devices: str, fou
     ("visible", "device", "name", "left"),
     [
         (None, "cuda:2", "cuda:0", "2"),
-        ("4,5,6", "cuda:1", "cuda:0", "5"),
+        ("4, 5,6", "cuda:1", "cuda:0", "5"),
         ("GPU-a,GPU-b", "cuda:0", "cuda:0", "GPU-a"),
         ("4,5", "cpu", "cpu", "4,5"),
     ],
