@@ -2,7 +2,7 @@
 
 from extract.datasets.base import Dataset, ImageSource
 from extract.datasets.images import UnreadableImage, decode_rgb
-from extract.datasets.resolve import resolve
+from extract.datasets.resolving import resolve
 from extract.datasets.specs import DatasetSpec, read_datasets_toml, spec_from_table, write_datasets_toml
 
 __all__ = [

@@ -8,7 +8,7 @@ from dataclasses import replace
 from cache_schema.errors import CloserlookError, UserError
 from extract.classes.spaces import BUILT_IN, ClassSpace
 from extract.datasets.base import Dataset
-from extract.datasets.resolve import resolve
+from extract.datasets.resolving import resolve
 from extract.datasets.spaces import FOLDERS, in_class_space
 from extract.datasets.specs import DatasetSpec
 

@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from extract.datasets.resolve import resolve
+from extract.datasets.resolving import resolve
 from extract.datasets.specs import read_datasets_toml
 from extract.miniature.backgrounds import USUAL_BACKGROUNDS
 from extract.miniature.build import Step, build

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from cache_schema.errors import UserError
 from extract.classes.spaces import IMAGENET_1K, ClassSpace, class_space
 from extract.datasets.base import NO_LABEL, Dataset, ImageSource, NoSuchLayout
+from extract.datasets.building import build, folder_column
 from extract.datasets.folder import Rows, read_class_folders, read_flat
 from extract.datasets.labels import looks_like_wnid
 from extract.datasets.listing import holds_images, list_images, subfolders
 from extract.datasets.packed import packed_kind, read_packed
-from extract.datasets.resolve import build, folder_column
 from extract.datasets.specs import DatasetSpec
 
 

@@ -8,10 +8,10 @@ import numpy as np
 
 from cache_schema.errors import UserError
 from extract.datasets.base import NO_LABEL
+from extract.datasets.building import folder_column
 from extract.datasets.folder import Rows
 from extract.datasets.listing import list_images
 from extract.datasets.recipes.base import ANY_SPLIT, Found, Reader, Recipe, candidates, unlabelled
-from extract.datasets.resolve import folder_column
 from extract.datasets.specs import DatasetSpec
 
 # Textures whose images show ImageNet's classes too often, left out by the 5,160-image variant.
