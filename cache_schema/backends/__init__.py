@@ -1,5 +1,7 @@
 """The backends: name -> where its reader and its writer are. Nothing outside this folder tells one from
-another.
+another, but for places and copies, which move the very files.
+
+Imports the format and the staging of files; readers of stores and writers import it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Datasets: folders, manifests and named recipes become an ordered list of labelled images."""
+"""Datasets: folders, manifests and named recipes become an ordered list of labelled images.
+
+Imports classes; a model is no concern of theirs.
+"""
 
 from extract.datasets.base import Dataset, ImageSource
 from extract.datasets.images import UnreadableImage, decode_rgb

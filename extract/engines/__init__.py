@@ -1,4 +1,7 @@
-"""Who runs the units: this machine's devices, or a Ray cluster. Each is a function of a plan and options."""
+"""Who runs the units: this machine's devices, or a Ray cluster. Each is a function of a plan and options.
+
+Imports passes and planning; only ``commands`` imports it.
+"""
 
 from __future__ import annotations
 

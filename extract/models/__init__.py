@@ -1,4 +1,7 @@
-"""Model libraries by name, each behind the same two functions: prepare without building, and load."""
+"""Model libraries by name, each behind the same two functions: prepare without building, and load.
+
+Imports the zoo, classes and what datasets say of class spaces; what a run is, models do not know.
+"""
 
 from __future__ import annotations
 
