@@ -1,7 +1,7 @@
 """The cache: what a store of model outputs is, how to write one, how to read one. No torch, no model.
 
-The format stands lowest (``schema``, ``records``, ``naming``, ``identities``, ``seal`` ...), then the backends; places and
-``store`` read, ``builder`` and ``writer`` write, ``cache`` finds. A contract in ``pyproject.toml`` holds the order.
+The format stands lowest (``schema``, ``records``, ``naming``, ``identities``, ``seal`` ...), then the backends; places
+and ``store`` read, ``builder`` and ``writer`` write, ``cache`` finds. A contract in ``pyproject.toml`` holds the order.
 
 Names are loaded when first used, so that importing the package costs nothing.
 """
