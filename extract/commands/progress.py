@@ -115,6 +115,8 @@ class Reporter:
         elif event.kind == "done":
             self.tally.done.append((event.model, event.dataset))
         elif event.kind == "failed":
+            if (event.model, event.dataset, event.text) in self.tally.failed:
+                return  # every pass over a dataset finds the same unreadable images
             is_new = all((event.model, event.text) != (model, text) for model, _, text in self.tally.failed)
             self.tally.failed.append((event.model, event.dataset, event.text))
             if is_new:  # weights that cannot be loaded fail on every dataset: once is enough

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import stat
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,11 +18,15 @@ from PIL import Image
 from cache_schema.errors import UserError
 from cache_schema.records import DatasetCard
 from extract.classes.spaces import ClassSpace
-from extract.datasets.images import UnreadableImage, decode_rgb
+from extract.datasets.images import UnreachableImage, UnreadableImage, decode_rgb, fault_of
 
 NO_LABEL = -1
 MISSING = -1
 """The size of a file that is named but is not there."""
+
+
+PAUSES = (0.2, 1.0)
+"""Seconds before a file whose disk or file server gave an error is tried again."""
 
 
 class NoSuchLayout(UserError):
@@ -32,7 +39,12 @@ class ImageSource(Protocol):
     """
 
     def read(self, index: int) -> bytes:
-        """Return the bytes of one image, or raise `UnreadableImage`."""
+        """Return the bytes of one image, or raise `UnreadableImage` or `UnreachableImage`."""
+        ...
+
+    @property
+    def files(self) -> Sequence[Path]:
+        """The files that hold the images."""
         ...
 
 
@@ -46,6 +58,11 @@ class ChosenRows:
     def read(self, index: int) -> bytes:
         """Return the bytes of one image."""
         return self.source.read(int(self.rows[index]))
+
+    @property
+    def files(self) -> Sequence[Path]:
+        """The files that hold the images."""
+        return self.source.files
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -82,6 +99,8 @@ class Dataset:
         takes them as they are. None where the usual resize and crop apply.
     source
         Reader of images that do not lie as files below ``root``.
+    stamps
+        Size and time (ns) of each file of ``source`` when its images were listed.
     problems
         What was found odd while listing, one line each, none of it fatal.
     """
@@ -98,6 +117,7 @@ class Dataset:
     already_cropped: int | None = None
     source: ImageSource | None = None
     keys: tuple[str, ...] | None = None
+    stamps: Mapping[Path, tuple[int, int]] = field(default_factory=dict)
     problems: tuple[str, ...] = ()
 
     def __len__(self) -> int:
@@ -115,19 +135,39 @@ class Dataset:
         return self.card.digest
 
     def read(self, index: int) -> bytes:
-        """Return the bytes of image ``index``; raises `UnreadableImage` with the reason."""
+        """Return the bytes of image ``index``.
+
+        Raises
+        ------
+        UnreadableImage
+            The image is at fault: its file is missing, or no file.
+        UnreachableImage
+            The machine is: the file may not be read, its disk or file server does not answer, also later.
+        """
         if self.source is not None:
             return self.source.read(index)
-        try:
-            return (self.root / self.paths[index]).read_bytes()
-        except FileNotFoundError:
-            raise UnreadableImage("the file is missing") from None
-        except OSError as error:
-            raise UnreadableImage(error.strerror or str(error)) from None
+        for pause in (*PAUSES, None):
+            try:
+                return _bytes_of(self.root / self.paths[index])
+            except OSError as error:
+                fault = fault_of(error)
+                if pause is None or not isinstance(fault, UnreachableImage) or isinstance(error, PermissionError):
+                    raise fault from None
+                time.sleep(pause)
+        raise AssertionError
 
     def open(self, index: int) -> Image.Image:
         """Return image ``index`` as RGB, border cut off, EXIF rotation ignored; raises `UnreadableImage`."""
         return decode_rgb(self.read(index), border_crop=self.border_crop)
+
+
+def _bytes_of(path: Path) -> bytes:
+    """Return a file's bytes; what is no file (a pipe, a device) is never waited for."""
+    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    with open(handle, "rb") as file:  # noqa: PTH123
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            raise UnreadableImage("it is no file")
+        return file.read()
 
 
 def manifest_digest(

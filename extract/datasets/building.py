@@ -129,8 +129,14 @@ def build(
         border_crop=border,
         already_cropped=spec.already_cropped,
         source=source,
+        stamps={} if source is None else {path: _stamp(path) for path in source.files},
         problems=problems,
     )
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    found = path.stat()
+    return found.st_size, found.st_mtime_ns
 
 
 def choose_per_class(paths: tuple[str, ...], labels: NDArray[np.int32], per_class: int, seed: int) -> NDArray[np.intp]:

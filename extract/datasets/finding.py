@@ -13,6 +13,7 @@ from cache_schema.errors import CloserlookError, UserError
 from extract.datasets.base import Dataset, NoSuchLayout
 from extract.datasets.borrowing import resolve_all
 from extract.datasets.labels import plain
+from extract.datasets.listing import is_folder
 from extract.datasets.recipes import Recipe, all_recipes, apply
 from extract.datasets.recipes.base import CountMismatch
 from extract.datasets.specs import DatasetSpec
@@ -127,7 +128,7 @@ def _folders(root: Path) -> list[Path]:
 def _children(folder: Path) -> list[Path]:
     try:
         with os.scandir(folder) as entries:
-            found = [Path(e.path) for e in entries if e.is_dir() and not e.name.startswith(".")]
+            found = [Path(e.path) for e in entries if is_folder(e) and not e.name.startswith(".")]
     except OSError:
         return []
     return sorted(found) if len(found) <= _MANY_FOLDERS else []

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import struct
+import warnings
 import zlib
 from io import BytesIO
 
@@ -32,6 +34,34 @@ _BROKEN = (
 
 class UnreadableImage(Exception):
     """One image cannot be read; the message is the reason, short enough for a table."""
+
+
+class MissingImage(UnreadableImage):
+    """There is no file."""
+
+
+class UnreachableImage(Exception):
+    """The machine, not the image, is at fault: mending it would change nothing by which the dataset is known."""
+
+
+_OF_THE_NAME = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EISDIR, errno.ENXIO, errno.ENODEV, errno.ENAMETOOLONG}
+"""What says that a name leads to no file; any other error of the system says that a file could not be had."""
+
+
+def fault_of(error: OSError) -> UnreadableImage | UnreachableImage:
+    """Return what an error of the operating system says about an image.
+
+    Examples
+    --------
+    >>> fault_of(OSError(errno.ENOENT, "No such file or directory"))
+    MissingImage('the file is missing')
+    >>> fault_of(OSError(errno.EIO, "Input/output error"))
+    UnreachableImage('Input/output error')
+    """
+    if error.errno == errno.ENOENT:
+        return MissingImage("the file is missing")
+    text = error.strerror or str(error)
+    return UnreadableImage(text) if error.errno in _OF_THE_NAME else UnreachableImage(text)
 
 
 def is_image_name(name: str) -> bool:
@@ -70,14 +100,15 @@ def decode_rgb(data: bytes, *, border_crop: int = 0) -> Image.Image:
     if not data:
         raise UnreadableImage("the file is empty")
     try:
-        with Image.open(BytesIO(data), formats=_FORMATS) as image:
+        # Pillow warns of odd metadata and of large photographs, and reads them.
+        with warnings.catch_warnings(action="ignore"), Image.open(BytesIO(data), formats=_FORMATS) as image:
             if isinstance(image.info.get("transparency"), bytes):
                 # Transparency is dropped either way; Pillow warns of it once an image.
                 image.info = {key: value for key, value in image.info.items() if key != "transparency"}
             rgb = image.convert("RGB")
     except UnidentifiedImageError:
         raise UnreadableImage("not an image of a known format") from None
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+    except Image.DecompressionBombError as error:
         raise UnreadableImage(f"too many pixels: {error}") from None
     except MemoryError:
         raise UnreadableImage("not enough memory to unpack it") from None

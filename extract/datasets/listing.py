@@ -51,21 +51,29 @@ def _walk(folder: Path | str, prefix: str, above: frozenset[str]) -> Iterator[Li
     for entry in entries:
         if entry.name.startswith("."):
             continue
-        if entry.is_dir():
+        if is_folder(entry):
             real = os.path.realpath(entry.path)
             if real not in above:
                 yield from _walk(entry.path, f"{prefix}{entry.name}/", above | {real})
         elif is_image_name(entry.name):
             try:
                 size = entry.stat().st_size
-            except OSError:  # a dangling link keeps its row; reading it says why
+            except OSError:  # a link to nowhere or to itself keeps its row; reading it says why
                 size = MISSING
             yield Listed(prefix + entry.name, size)
 
 
+def is_folder(entry: os.DirEntry[str]) -> bool:
+    """Tell whether an entry is a folder or leads to one; a link that leads back to itself does not."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
 def subfolders(root: Path) -> list[str]:
     """Return the names of the visible folders in ``root``, sorted."""
-    return sorted(entry.name for entry in os.scandir(root) if entry.is_dir() and not entry.name.startswith("."))
+    return sorted(entry.name for entry in os.scandir(root) if is_folder(entry) and not entry.name.startswith("."))
 
 
 def safe_relative(text: str, root: Path, *, follow_links: bool = False, where: str = "") -> str:

@@ -15,6 +15,7 @@ from extract.classes.spaces import IMAGENET_1K, ClassSpace, class_space
 from extract.datasets.base import NO_LABEL, ImageSource
 from extract.datasets.folder import Rows
 from extract.datasets.labels import by_index, by_name, by_wnid, label_map, plain
+from extract.datasets.listing import is_folder
 from extract.datasets.spaces import own_space, space_for
 from extract.datasets.specs import DatasetSpec
 
@@ -49,7 +50,7 @@ def packed_kind(folder: Path) -> str:
             except OSError:
                 continue
             found |= {Path(entry.name).suffix for entry in listed} & set(_SUFFIX_OF)
-            folders = [Path(entry.path) for entry in listed if entry.is_dir() and not entry.name.startswith(".")]
+            folders = [Path(entry.path) for entry in listed if is_folder(entry) and not entry.name.startswith(".")]
             below += folders if len(folders) <= _MANY else []
         level = below
     return next((reader for suffix, reader in _SUFFIX_OF.items() if suffix in found), "")

@@ -22,7 +22,7 @@ from cache_schema.errors import UserError
 from extract.classes.spaces import ClassSpace
 from extract.datasets.base import NO_LABEL
 from extract.datasets.folder import Rows
-from extract.datasets.images import UnreadableImage, is_image_name
+from extract.datasets.images import UnreadableImage, fault_of, is_image_name
 from extract.datasets.labels import label_map
 from extract.datasets.splits import choose_split, snapshot
 
@@ -57,10 +57,15 @@ class TarSource:
                 file.seek(int(self.offset[index]))
                 data = file.read(int(self.size[index]))
         except OSError as error:
-            raise UnreadableImage(error.strerror or str(error)) from None
+            raise fault_of(error) from None
         if len(data) != int(self.size[index]):
             raise UnreadableImage(f"the shard {path.name} is cut short")
         return data
+
+    @property
+    def files(self) -> Sequence[Path]:
+        """The tar files."""
+        return self.shards
 
 
 @dataclass(frozen=True)

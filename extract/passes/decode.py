@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from extract.datasets.base import MISSING, Dataset
-from extract.datasets.images import UnreadableImage, decode_rgb
+from extract.datasets.base import Dataset
+from extract.passes.image_rows import DatasetStoppedError, decode_rows
 
 if TYPE_CHECKING:
     from extract.models.base import Geometry
@@ -25,13 +25,16 @@ SLOTS_PER_WORKER = 3
 """One batch being filled, one waiting, one in use."""
 
 STUCK_SECONDS = 120.0
-"""A batch that takes longer is taken for hung; its images are then tried one by one."""
+"""A batch that is waited for longer is taken for hung; its images are then tried one by one."""
 
 STUCK_IMAGE_SECONDS = 20.0
 
+TRIES_ALONE = 2
+"""A process may be killed for what others did, by whoever makes room in memory."""
 
-class DatasetChangedError(Exception):
-    """An image no longer has the size that the dataset's digest was made from; the whole dataset must stop."""
+_LOOK_SECONDS = 1.0
+_MOST_OF_A_LOOK = 2 * _LOOK_SECONDS
+"""What one look can count for: after a whole group of processes was stopped for an hour, nothing has hung."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,35 +61,6 @@ class PixelBatch:
     valid: NDArray[np.bool_]
     problems: tuple[tuple[int, str], ...] = ()
     seconds: float = 0.0
-
-
-def decode_row(dataset: Dataset, geometry: Geometry, row: int) -> NDArray[np.uint8]:
-    """Return the pixels of one image, or raise `UnreadableImage`; `DatasetChangedError` where the file has changed."""
-    expected = int(dataset.sizes[row])
-    data = dataset.read(row)
-    if dataset.source is None and expected != MISSING and len(data) != expected:
-        raise DatasetChangedError(f"{dataset.paths[row]} had {expected} bytes and now has {len(data)}")
-    image = decode_rgb(data, border_crop=dataset.border_crop)
-    try:
-        return geometry(image)
-    except (ValueError, ZeroDivisionError, MemoryError) as error:
-        raise UnreadableImage(f"cannot be resized: {error}") from None
-
-
-def decode_rows(
-    dataset: Dataset, geometry: Geometry, start: int, stop: int, out: NDArray[np.uint8]
-) -> tuple[list[bool], list[tuple[int, str]]]:
-    """Decode rows into ``out``; return which are valid, and the reasons of those that are not."""
-    valid, problems = [], []
-    for row in range(start, stop):
-        try:
-            out[row - start] = decode_row(dataset, geometry, row)
-            valid.append(True)
-        except UnreadableImage as error:
-            out[row - start] = 0
-            valid.append(False)
-            problems.append((row, str(error)))
-    return valid, problems
 
 
 def _worker(pipe: connection.Connection, memory: Any, slot_bytes: int) -> None:
@@ -116,8 +90,8 @@ def _worker(pipe: connection.Connection, memory: Any, slot_bytes: int) -> None:
         try:
             found = decode_rows(dataset, geometry, start, stop, out)
             answer: tuple[Any, ...] = ("done", *found, time.perf_counter() - begun)
-        except DatasetChangedError as error:
-            answer = ("changed", str(error))
+        except DatasetStoppedError as error:
+            answer = ("stopped", error)
         except Exception as error:  # noqa: BLE001  # whatever a decoder raises is the parent's to sort out
             answer = ("failed", f"{type(error).__name__}: {error}")
         try:
@@ -133,7 +107,7 @@ class _Worker:
     buffer: NDArray[np.uint8]
     free: list[int] = field(default_factory=lambda: list(range(SLOTS_PER_WORKER)))
     job: tuple[int, int, int] | None = None  # slot, start, stop
-    since: float = 0.0
+    waited: float = 0.0
 
 
 class Decoder:
@@ -151,7 +125,8 @@ class Decoder:
     Notes
     -----
     A process that dies (a decoder's segmentation fault, the out-of-memory killer) or hangs costs its batch a second
-    try, image by image; the image at fault is marked unreadable and everything else goes on.
+    try, image by image. An image whose process dies twice of it alone, or hangs, is marked unreadable and everything
+    else goes on.
     """
 
     def __init__(
@@ -211,8 +186,8 @@ class Decoder:
 
         Raises
         ------
-        DatasetChangedError
-            A file's size is not the one in the manifest.
+        DatasetStoppedError
+            A file's size is not the one in the manifest, or it cannot be had.
         """
         height, width = geometry.output_size
         if self._n_workers == 0:
@@ -244,8 +219,12 @@ class _Pass:
 
     def run(self) -> Iterator[PixelBatch]:
         """Yield the batches in order; whatever ends this early leaves the workers idle or dead, never half-way."""
-        for worker in self.decoder._workers:
-            worker.pipe.send(("dataset", self.dataset, self.geometry))
+        for index, worker in enumerate(self.decoder._workers):
+            try:
+                worker.pipe.send(("dataset", self.dataset, self.geometry))
+            except OSError:  # it died while there was nothing to do
+                self.decoder._stop(worker)
+                self.decoder._workers[index] = self._fresh()
         try:
             wanted = 0
             while wanted < len(self.dataset):
@@ -275,7 +254,7 @@ class _Pass:
                 self._send(worker, worker.free.pop(), start, stop)
 
     def _send(self, worker: _Worker, slot: int, start: int, stop: int) -> None:
-        worker.job, worker.since = (slot, start, stop), time.monotonic()
+        worker.job, worker.waited = (slot, start, stop), 0.0
         # A worker that has died is found by its sentinel.
         with contextlib.suppress(OSError):
             worker.pipe.send(("rows", slot, start, stop))
@@ -283,8 +262,10 @@ class _Pass:
     def _collect(self) -> None:
         busy = [worker for worker in self.decoder._workers if worker.job is not None]
         watched = [w.pipe for w in busy] + [w.process.sentinel for w in busy]
-        ready = set(connection.wait(watched, timeout=1.0))
+        found, waited = _look(watched, _LOOK_SECONDS)
+        ready = set(found)
         for worker in busy:
+            worker.waited += waited
             if worker.pipe in ready:
                 try:
                     answer = worker.pipe.recv()
@@ -292,7 +273,7 @@ class _Pass:
                     self._rescue(worker)
                 else:
                     self._take(worker, answer)
-            elif worker.process.sentinel in ready or time.monotonic() - worker.since > self.decoder._stuck_seconds:
+            elif worker.process.sentinel in ready or worker.waited > self.decoder._stuck_seconds:
                 self._rescue(worker)
 
     def _view(self, worker: _Worker, slot: int, rows: int) -> NDArray[np.uint8]:
@@ -303,9 +284,9 @@ class _Pass:
     def _take(self, worker: _Worker, answer: tuple[Any, ...]) -> None:
         assert worker.job is not None
         slot, start, stop = worker.job
-        if answer[0] == "changed":
+        if answer[0] == "stopped":
             worker.job = None
-            raise DatasetChangedError(answer[1])
+            raise answer[1]
         if answer[0] == "failed":
             self._rescue(worker)
             return
@@ -323,26 +304,35 @@ class _Pass:
         problems: list[tuple[int, str]] = []
         index = self.decoder._workers.index(worker)
         self.decoder._stop(worker)
-        spare = self._fresh()
         for row in range(start, stop):
-            self._send(spare, 0, row, row + 1)
-            answer = self._wait_for(spare)
-            if answer[0] == "changed":
-                raise DatasetChangedError(answer[1])
+            answer = self._alone(index, row)
+            if answer[0] == "stopped":
+                raise answer[1]
             if answer[0] == "done":
-                pixels[row - start] = self._view(spare, 0, 1)[0]
+                pixels[row - start] = self._view(self.decoder._workers[index], 0, 1)[0]
                 valid[row - start] = answer[1][0]
                 problems.extend(answer[2])
-                spare.job = None
             else:
                 problems.append((row, answer[1]))
-                self.decoder._stop(spare)
-                spare = self._fresh()
-        spare.free = list(range(SLOTS_PER_WORKER))
-        self.decoder._workers[index] = spare
         # The batch owns its pixels: slot -1 goes back to nobody.
         self.finished[start] = (PixelBatch(start, stop, pixels, valid, tuple(problems)), _NOBODY, slot)
         # Batches that the dead worker had finished still point into its memory, which lives as long as they do.
+
+    def _alone(self, index: int, row: int) -> tuple[Any, ...]:
+        """Have one image decoded by the worker at ``index``, in a new process if need be; return its answer."""
+        answer: tuple[Any, ...] = ()
+        for _ in range(TRIES_ALONE):
+            worker = self.decoder._workers[index]
+            if worker.job is not None or not worker.process.is_alive():
+                self.decoder._stop(worker)
+                worker = self.decoder._workers[index] = self._fresh()
+            self._send(worker, 0, row, row + 1)
+            answer = self._wait_for(worker)
+            if answer[0] in ("done", "stopped", "failed"):
+                worker.job = None  # it lives
+            if answer[0] != "crashed":
+                break
+        return answer
 
     def _fresh(self) -> _Worker:
         worker = self.decoder._start()
@@ -350,14 +340,24 @@ class _Pass:
         return worker
 
     def _wait_for(self, worker: _Worker) -> tuple[Any, ...]:
-        ready = connection.wait([worker.pipe, worker.process.sentinel], timeout=self.decoder._stuck_image_seconds)
-        if worker.pipe in ready:
-            try:
-                answer: tuple[Any, ...] = worker.pipe.recv()
-                return answer
-            except (EOFError, OSError):
-                pass
-        return ("failed", "the decoder hung on it" if not ready else "the decoder crashed on it")
+        limit = self.decoder._stuck_image_seconds
+        while worker.waited < limit:
+            ready, waited = _look([worker.pipe, worker.process.sentinel], min(_LOOK_SECONDS, limit - worker.waited))
+            worker.waited += waited
+            if worker.pipe in ready:
+                with contextlib.suppress(EOFError, OSError):
+                    answer: tuple[Any, ...] = worker.pipe.recv()
+                    return answer
+            if ready:
+                return ("crashed", "the decoder crashed on it")
+        return ("hung", "the decoder hung on it")
+
+
+def _look(watched: list[Any], seconds: float) -> tuple[list[Any], float]:
+    """Return which of these are ready, and how long that was waited for, as far as this process was running."""
+    begun = time.monotonic()
+    ready = connection.wait(watched, timeout=seconds)
+    return ready, min(time.monotonic() - begun, _MOST_OF_A_LOOK)
 
 
 class _Nobody:
@@ -368,17 +368,3 @@ class _Nobody:
 
 
 _NOBODY: Any = _Nobody()
-
-
-def changed_since(dataset: Dataset) -> str:
-    """Return which file no longer has the size that the dataset's digest was made from; empty where none is."""
-    if dataset.source is not None:
-        return ""
-    for path, expected in zip(dataset.paths, dataset.sizes.tolist(), strict=True):
-        try:
-            size = (dataset.root / path).stat().st_size
-        except OSError:
-            size = MISSING
-        if size != expected:
-            return f"{path} had {expected} bytes and now has {'none: it is gone' if size == MISSING else size}"
-    return ""

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from cache_schema import failures
 from cache_schema.errors import CacheError, CloserlookError
-from extract.passes.decode import DatasetChangedError
+from extract.passes.events import Event, Listener
+from extract.passes.image_rows import DatasetStoppedError
+
+if TYPE_CHECKING:
+    from extract.planning.plan import Job
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG}
 
@@ -32,9 +39,17 @@ def reason_of(error: BaseException) -> str:
     """Return an exception as one line; its kind is named where the text alone would puzzle."""
     text = str(error).strip().splitlines()[0] if str(error).strip() else ""
     # torch.OutOfMemoryError is known by its name, so that this module needs no torch.
-    known = isinstance(error, CloserlookError | OSError | DatasetChangedError)
+    known = isinstance(error, CloserlookError | OSError | DatasetStoppedError)
     plain = known or type(error).__name__ == "OutOfMemoryError"
     return text if plain and text else f"{type(error).__name__}: {text}".rstrip(": ")
+
+
+def record_lost(cache: Path, job: Job, reason: str, tell: Listener) -> None:
+    """Record and tell that a job failed with the process that was at it, which can do neither any more."""
+    model, dataset = job.model.card.id, job.dataset.card.id
+    with contextlib.suppress(OSError):
+        failures.record_failure(cache, model, dataset, reason)
+    tell(Event("failed", model, dataset, text=reason))
 
 
 def check_writable(cache: Path) -> None:

@@ -25,10 +25,11 @@ from extract.models.base import Head, Prepared
 from extract.passes import provenance
 from extract.passes.claims import Claims
 from extract.passes.clock import Clock, finished_line, first_line
-from extract.passes.decode import DatasetChangedError, Decoder, changed_since
+from extract.passes.decode import Decoder
 from extract.passes.events import Event, Listener
 from extract.passes.faults import DeviceLostError, raise_if_full, reason_of
 from extract.passes.forward import Runner, TextHead, run_pass
+from extract.passes.image_rows import DatasetChangedError, changed_since
 from extract.passes.pixel_cache import PixelSource
 from extract.passes.prefetch import Prefetcher
 from extract.passes.sinks import ReferenceSink, StoreSink

@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import cache_schema
+
 CLASSES = ("cat", "dog", "fox")
 
 
@@ -72,3 +74,17 @@ def run_extract(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Finished]:
         return Finished(returncode, out.getvalue(), err.getvalue())
 
     return run
+
+
+@pytest.fixture
+def digests() -> Callable[[Path], dict[tuple[str, str, str], object]]:
+    """Return a function that gives what every store of a cache holds, by kind, model and dataset or class space."""
+
+    def of(cache: Path) -> dict[tuple[str, str, str], object]:
+        found = {}
+        for store in cache_schema.open_cache(cache).stores():
+            name = f"{store.class_space}/{store.prompt_set}" if store.kind == "head" else store.dataset.id
+            found[store.kind, store.model.id, name] = store.header["seal"]["arrays"]
+        return found
+
+    return of

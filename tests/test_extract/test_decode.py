@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import shutil
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -19,7 +20,8 @@ from PIL import Image
 
 from cache_schema.records import DatasetCard
 from extract.datasets.base import Dataset, manifest_digest
-from extract.passes.decode import DatasetChangedError, Decoder, changed_since
+from extract.passes.decode import Decoder
+from extract.passes.image_rows import DatasetChangedError, changed_since
 from extract.passes.pixel_cache import PixelSource
 from extract.planning.options import RunOptions
 from extract.preprocess import Geometry
@@ -50,6 +52,19 @@ class Telling(Geometry):
         spawned = multiprocessing.get_start_method() == "spawn"
         out[0, 0] = spawned, "torch" in sys.modules, multiprocessing.parent_process() is not None
         return out
+class Victim(Geometry):
+    """Has its process killed, the first few times that it is used."""
+
+    log: str = ""
+    times: int = 0
+
+    def __call__(self, image: Image.Image) -> np.ndarray:
+        path = Path(self.log)
+        if not path.exists() or path.stat().st_size < self.times:
+            with path.open("ab") as file:
+                file.write(b"!")
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().__call__(image)
 
 
 @dataclass(frozen=True)
@@ -140,6 +155,66 @@ def test_a_crash_and_a_hang_cost_one_image_each(dataset: Dataset) -> None:
     assert "crashed" in problems[9]
     assert "hung" in problems[30]
     np.testing.assert_array_equal(pixels[valid], want[valid])
+
+
+@pytest.mark.slow
+def test_a_decoder_that_is_killed_for_others_costs_nothing(dataset: Dataset, tmp_path: Path) -> None:
+    """The out-of-memory killer takes a process twice: with its batch, and again with an image of it alone."""
+    want = decoded(dataset, 0, 8)[0]
+    victim = Victim(**vars(GEOMETRY), log=str(tmp_path / "killed"), times=2)
+    pixels, valid, problems = decoded(dataset, 1, 8, victim)
+    assert len((tmp_path / "killed").read_bytes()) == 2
+    assert valid.all()
+    assert not problems
+    np.testing.assert_array_equal(pixels, want)
+
+
+@pytest.mark.slow
+def test_a_decoder_that_dies_idle_is_replaced(dataset: Dataset) -> None:
+    want = decoded(dataset, 0, 8)[0]
+    with Decoder(2, 8 * 16 * 16 * 3) as decoder:
+        for _ in range(2):
+            got = np.concatenate([b.pixels.copy() for b in decoder.batches(dataset, GEOMETRY, 8)])
+            np.testing.assert_array_equal(got, want)
+            for worker in decoder._workers:
+                worker.process.kill()
+                worker.process.join()
+
+
+STOPPED = """
+import os, signal, sys
+sys.path.insert(0, sys.argv[1])
+from pathlib import Path
+import test_decode
+root = Path(sys.argv[2])
+names = sorted(path.name for path in root.glob("*.png"))
+dataset = test_decode.make(root, names, [(root / name).stat().st_size for name in names])
+slow = test_decode.Slow(**vars(test_decode.GEOMETRY))
+if __name__ == "__main__":
+    print("ready", flush=True)
+    pixels, valid, problems = test_decode.decoded(dataset, 1, 8, slow, stuck_seconds=2.0, stuck_image_seconds=2.0)
+    print(int(valid.sum()), problems, flush=True)
+"""
+
+
+@pytest.mark.slow
+def test_a_run_that_is_stopped_for_a_while_has_not_hung(dataset: Dataset, tmp_path: Path) -> None:
+    """Ctrl-Z, a debugger, a suspended laptop: all processes stand still for longer than an image may take."""
+    (tmp_path / "stopped.py").write_text(STOPPED)
+    words = [sys.executable, str(tmp_path / "stopped.py"), str(Path(__file__).parent), str(dataset.root)]
+    root = str(Path(__file__).parents[2])
+    with subprocess.Popen(
+        words, stdout=subprocess.PIPE, text=True, start_new_session=True, env={**os.environ, "PYTHONPATH": root}
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        deadline = time.monotonic() + 60
+        while process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.7)
+            os.killpg(process.pid, signal.SIGSTOP)
+            time.sleep(3.0)
+            os.killpg(process.pid, signal.SIGCONT)
+        assert process.stdout.read() == f"{N} {{}}\n"
 
 
 def test_a_changed_file_stops_the_dataset(dataset: Dataset) -> None:

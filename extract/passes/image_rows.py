@@ -1,0 +1,103 @@
+"""One row of a dataset in, its pixels out; or why it has none, or why the whole dataset must stop."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from extract.datasets.base import MISSING, Dataset
+from extract.datasets.images import MissingImage, UnreachableImage, UnreadableImage, decode_rgb
+
+if TYPE_CHECKING:
+    from extract.models.base import Geometry
+
+
+class DatasetStoppedError(Exception):
+    """What would be sealed under the dataset's digest would not be the dataset; all of it must stop."""
+
+
+class DatasetChangedError(DatasetStoppedError):
+    """A file no longer has the size that the dataset's digest was made from."""
+
+
+class DatasetUnreachableError(DatasetStoppedError):
+    """A file cannot be had, for reasons of the machine: sealed without it, the store would never get it."""
+
+
+def decode_row(dataset: Dataset, geometry: Geometry, row: int) -> NDArray[np.uint8]:
+    """Return the pixels of one image.
+
+    Raises
+    ------
+    UnreadableImage
+        The image is at fault; its row stays empty.
+    DatasetChangedError, DatasetUnreachableError
+        The dataset must stop.
+    """
+    path, expected = dataset.paths[row], int(dataset.sizes[row])
+    try:
+        data = dataset.read(row)
+    except UnreachableImage as error:
+        raise DatasetUnreachableError(
+            f"{path} cannot be read: {error}; mend that and run the same command again, or leave the image out"
+            " with a manifest"
+        ) from None
+    except UnreadableImage as error:
+        if dataset.source is None and isinstance(error, MissingImage) and expected != MISSING:
+            raise DatasetChangedError(_difference(path, expected, MISSING)) from None
+        if dataset.source is not None and (change := changed_since(dataset)):
+            raise DatasetChangedError(change) from None
+        raise
+    if dataset.source is None and len(data) != expected:
+        raise DatasetChangedError(_difference(path, expected, len(data)))
+    image = decode_rgb(data, border_crop=dataset.border_crop)
+    try:
+        return geometry(image)
+    except (ValueError, ZeroDivisionError, MemoryError) as error:
+        raise UnreadableImage(f"cannot be resized: {error}") from None
+
+
+def decode_rows(
+    dataset: Dataset, geometry: Geometry, start: int, stop: int, out: NDArray[np.uint8]
+) -> tuple[list[bool], list[tuple[int, str]]]:
+    """Decode rows into ``out``; return which are valid, and the reasons of those that are not."""
+    valid, problems = [], []
+    for row in range(start, stop):
+        try:
+            out[row - start] = decode_row(dataset, geometry, row)
+            valid.append(True)
+        except UnreadableImage as error:
+            out[row - start] = 0
+            valid.append(False)
+            problems.append((row, str(error)))
+    return valid, problems
+
+
+def changed_since(dataset: Dataset) -> str:
+    """Return which file is not the one that was listed, by its size, of shards and tables also by its time; else
+    nothing.
+    """
+    if dataset.source is not None:
+        for path, stamp in dataset.stamps.items():
+            try:
+                found = path.stat()
+            except OSError as error:
+                return f"{path.name} cannot be had any more: {error.strerror}"
+            if (found.st_size, found.st_mtime_ns) != stamp:
+                return f"{path.name} was changed after its images were listed"
+        return ""
+    for name, expected in zip(dataset.paths, dataset.sizes.tolist(), strict=True):
+        try:
+            size = (dataset.root / name).stat().st_size
+        except OSError:
+            size = MISSING
+        if size != expected:
+            return _difference(name, expected, size)
+    return ""
+
+
+def _difference(path: str, expected: int, size: int) -> str:
+    before = "was missing" if expected == MISSING else f"had {expected} bytes"
+    return f"{path} {before} and now has {'none: it is gone' if size == MISSING else f'{size} bytes'}"
