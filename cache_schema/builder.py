@@ -136,9 +136,13 @@ class StoreBuilder:
         self._stage = Stage(target)
         try:
             self._files = files_of(backend, self._stage.path)
-            self._files.begin(self._header)
         except BaseException:
             self._stage.remove()
+            raise
+        try:
+            self._files.begin(self._header)
+        except BaseException:
+            self.abandon()
             raise
 
     def copy_header(self, header: Mapping[str, Any]) -> None:
@@ -182,6 +186,7 @@ class StoreBuilder:
         try:
             for stream in self._streams.values():
                 stream.flush()
+            self._stage.check()  # first, for what is missing would be reported as something else
             self._seal(n)
             self._stage.publish(replaces=self._replaces)
         finally:
@@ -217,8 +222,7 @@ class StoreBuilder:
         try:
             self._files.close()
         except (OSError, RuntimeError):
-            # HDF5 flushes as it closes, which fails again on a full disk; the file goes away anyway.
-            pass
+            pass  # the file goes away anyway
         finally:
             self._stage.remove()
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import secrets
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,6 +16,7 @@ from cache_schema.seal import DIGEST_KEY, dump_with_digest, verify_digest
 
 FOLDER = "failures"
 _WHOLE_MODEL = "all"
+_TRIES = 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,10 +63,19 @@ def record_failure(cache_path: Path | str, model: str, dataset: str, reason: str
         when=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     )
     path = _path(cache_path, model, dataset)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{time.time_ns()}")
-    part.write_bytes(dump_with_digest({**asdict(failure), DIGEST_KEY: None}))
-    part.replace(path)
+    raw = dump_with_digest({**asdict(failure), DIGEST_KEY: None})
+    part = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
+    for again in reversed(range(_TRIES)):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            part.write_bytes(raw)
+            part.replace(path)
+            break
+        except (FileNotFoundError, FileExistsError):
+            if not again:  # else somebody has cleared the folder's last record meanwhile, and the folder with it
+                raise
+        finally:
+            part.unlink(missing_ok=True)
     return failure
 
 
@@ -70,7 +83,7 @@ def clear_failure(cache_path: Path | str, model: str, dataset: str) -> None:
     """Forget a failure, because the job has succeeded since; nothing where there is none."""
     path = _path(cache_path, model, dataset)
     path.unlink(missing_ok=True)
-    if path.parent.is_dir() and not any(path.parent.iterdir()):
+    with contextlib.suppress(OSError):  # others are in it, or have just removed it
         path.parent.rmdir()
 
 

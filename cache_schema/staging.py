@@ -68,16 +68,29 @@ class Stage:
         target.parent.mkdir(parents=True, exist_ok=True)
         host = re.sub(r"[^A-Za-z0-9.]+", ".", socket.gethostname()) or "host"
         self.folder = target.parent / f"{PREFIX}{host}-{os.getpid()}-{secrets.token_hex(4)}-{target.name}"
-        self.folder.mkdir()
+        self.path = self.folder / target.name
         self._lock, self._left = -1, False
         try:
+            self.folder.mkdir()
             self._lock = os.open(self.folder / LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o644)
             try_lock(self._lock)
             os.write(self._lock, json.dumps({"host": host, "pid": os.getpid(), "boot": boot_id()}).encode())
         except OSError:  # a full disk, where an owner without a name would count as alive for a day
             self.remove()
             raise
-        self.path = self.folder / target.name
+
+    def check(self) -> None:
+        """Raise `CacheError` where the folder was removed or moved away: what is there now is not all of the store."""
+        try:
+            there, mine = os.stat(self.folder / LOCK_NAME), os.fstat(self._lock)  # noqa: PTH116
+            if (there.st_dev, there.st_ino) == (mine.st_dev, mine.st_ino):
+                return
+        except OSError:
+            pass
+        raise CacheError(
+            f"{self.folder} was removed or moved while {self.target.name} was written; nothing of it is published,"
+            " run the same command again"
+        )
 
     def publish(self, *, replaces: Path | None = None) -> None:
         """Give the finished store its name.
@@ -87,6 +100,7 @@ class Stage:
         replaces
             A published store to move out of the way first. Without it an existing target is an error.
         """
+        self.check()
         if replaces is not None:
             (self.folder / REPLACED).mkdir()
             replaces.rename(self.folder / REPLACED / replaces.name)
@@ -205,7 +219,7 @@ def is_live(stage: Path, *, idle_hours: float = IDLE_HOURS) -> bool:
 
     On the machine that runs this (the same boot of the same kernel, containers included) the lock tells. For
     a stage of another machine, whose locks need not be visible here, it is live until nothing in it has
-    changed for ``idle_hours``.
+    changed for ``idle_hours`` by the clock of the file system.
 
     Parameters
     ----------
@@ -234,7 +248,23 @@ def is_live(stage: Path, *, idle_hours: float = IDLE_HOURS) -> bool:
     finally:
         if handle >= 0:
             os.close(handle)
-    return time.time() - _last_change(stage) < idle_hours * 3600
+    return file_system_time(stage.parent) - _last_change(stage) < idle_hours * 3600
+
+
+def file_system_time(folder: Path) -> float:
+    """Return what time it is for whoever stamps the files in a folder: clocks of nodes differ, one file server's not.
+
+    This machine's own time where nothing can be written.
+    """
+    probe = folder / f".time-{os.getpid()}-{secrets.token_hex(4)}"
+    try:
+        with probe.open("xb") as file:
+            return os.fstat(file.fileno()).st_mtime
+    except OSError:
+        return time.time()
+    finally:
+        with contextlib.suppress(OSError):
+            probe.unlink()
 
 
 def _runs(pid: int) -> bool:

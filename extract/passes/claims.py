@@ -14,9 +14,10 @@ import time
 from pathlib import Path
 
 from cache_schema.naming import slug
-from cache_schema.staging import boot_id, try_lock
+from cache_schema.staging import boot_id, file_system_time, try_lock
 
 FOLDER = ".claims"
+TRIES = 20
 BEAT_SECONDS = 10.0
 STALE_SECONDS = 120.0
 """A claim that was not renewed for so long is nobody's; on its own machine the end of its process tells at once."""
@@ -34,6 +35,7 @@ class Claims:
     def __init__(self, cache: Path) -> None:
         self._folder = cache / FOLDER
         self._held: dict[str, int] = {}
+        self._ahead = 0.0
         self._beaten = time.monotonic()
 
     def take(self, model: str, dataset: str, identity: str) -> bool:
@@ -41,19 +43,23 @@ class Claims:
         name = _name(model, dataset, identity)
         path = self._folder / name
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            for _ in range(2):
+            for _ in range(TRIES):
                 # Written under another name first: a claim without its owner's name could not be judged.
                 draft = self._folder / f".{os.getpid()}.{secrets.token_hex(4)}"
-                handle = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644)
+                try:
+                    self._folder.mkdir(parents=True, exist_ok=True)
+                    handle = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644)
+                except (FileExistsError, FileNotFoundError):
+                    continue  # another run has given up its last claim, and the folder with it
                 try:
                     try_lock(handle)
+                    self._ahead = os.fstat(handle).st_mtime - time.time()
                     owner = {"host": socket.gethostname(), "pid": os.getpid(), "boot": boot_id()}
                     os.write(handle, json.dumps(owner).encode())
                     os.link(draft, path)
                 except FileExistsError:
                     os.close(handle)
-                    if _is_live(path):
+                    if _is_live(path, self._ahead):
                         return False
                     path.unlink(missing_ok=True)
                     continue
@@ -69,7 +75,7 @@ class Claims:
         """Return who is at a store, as a few words; empty where nobody is, or this process."""
         name = _name(model, dataset, identity)
         path = self._folder / name
-        if name in self._held or not _is_live(path):
+        if name in self._held or not _is_live(path, self._ahead):
             return ""
         try:
             told = json.loads(path.read_bytes())
@@ -100,8 +106,9 @@ class Claims:
 def clean_claims(cache: Path) -> None:
     """Remove the claims of runs that are over."""
     with contextlib.suppress(OSError):
+        ahead = file_system_time(cache) - time.time()
         for path in (cache / FOLDER).iterdir():
-            if not _is_live(path):
+            if not _is_live(path, ahead):
                 path.unlink(missing_ok=True)
         (cache / FOLDER).rmdir()
 
@@ -110,19 +117,20 @@ def _name(model: str, dataset: str, identity: str) -> str:
     return f"{slug(model)}--{slug(dataset)}-{identity[:16]}"
 
 
-def _is_live(path: Path) -> bool:
+def _is_live(path: Path, ahead: float) -> bool:
+    """Tell whether a claim's owner is at work; ``ahead`` is the file system's clock less this machine's."""
     try:
         handle = os.open(path, os.O_RDWR)
     except OSError:
         return False
     try:
-        age = time.time() - os.fstat(handle).st_mtime
+        age = time.time() + ahead - os.fstat(handle).st_mtime
         try:
             owner = json.loads(os.read(handle, 4096) or b"{}")
         except ValueError:
             owner = {}
         if owner.get("boot") == boot_id() != "" and try_lock(handle):
             return False
-        return age < STALE_SECONDS
+        return abs(age) < STALE_SECONDS
     finally:
         os.close(handle)

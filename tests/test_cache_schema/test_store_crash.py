@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ from typing import Any
 import pytest
 
 import cache_schema
-from cache_schema.errors import StoreExistsError
+from cache_schema.errors import CacheError, StoreExistsError
 from cache_schema.staging import Stage, clean_stale, is_live, publish, stages
 from cache_schema.validate import problems
 
@@ -139,6 +141,53 @@ def test_a_stage_of_another_machine_counts_by_its_age(tmp_path: Path) -> None:
     for path in (stage / "owner.json", stage):
         os.utime(path, (0, 0))
     assert clean_stale(tmp_path) == [stage]
+
+
+@pytest.mark.parametrize("days", [-30, 30])
+def test_a_wrong_clock_takes_nothing_from_a_writer_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, days: int
+) -> None:
+    """Of two nodes' clocks one is always ahead; what counts is the time that the file system gives its files."""
+    stage = tmp_path / "m" / ".staged-node7-4711-0123abcd-d-12345678.zarr"
+    stage.mkdir(parents=True)
+    (stage / "owner.json").write_text('{"host": "node7", "pid": 4711, "boot": "another"}')
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + days * 86400)
+    assert clean_stale(tmp_path) == []
+    assert list((tmp_path / "m").iterdir()) == [stage]
+    os.utime(stage / "owner.json", (now - 2 * 86400, now - 2 * 86400))
+    os.utime(stage, (now - 2 * 86400, now - 2 * 86400))
+    assert clean_stale(tmp_path) == [stage]
+
+
+@pytest.mark.parametrize("harm", ["removed", "moved", "removed whole"])
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_stage_that_was_taken_away_is_not_published(
+    tmp_path: Path, backend: str, harm: str, model: Any, dataset: Any, outputs: dict[str, Any], monkeypatch
+) -> None:
+    """What is written afterwards would be a store without its first rows, and sealed."""
+    monkeypatch.setattr("cache_schema.schema.ROWS_A_CHUNK", 4)
+    cache = tmp_path / "cache"
+    about = {"model": model, "dataset": dataset, "n_images": 70, "n_classes": 10, "image_ids": outputs["image_ids"]}
+    writer = cache_schema.StoreWriter(cache, labels=outputs["labels"], backend=backend, **about)
+    writer.append(outputs["logits"][:50], valid=outputs["valid"][:50])
+    (stage,) = stages(cache)
+    if harm == "moved":
+        cache.rename(tmp_path / "elsewhere")
+    else:
+        shutil.rmtree(stage if harm == "removed" else cache)
+
+    def finish() -> None:
+        writer.append(outputs["logits"][50:], valid=outputs["valid"][50:])
+        writer.close()
+
+    with pytest.raises((CacheError, OSError), match=r"removed or moved|No such file"):
+        finish()
+    writer.abort()
+    assert not cache.exists() or cache_schema.open_cache(cache).stores() == []
+    again = cache_schema.StoreWriter(cache, labels=outputs["labels"], backend=backend, **about)
+    again.append(outputs["logits"], valid=outputs["valid"])
+    assert problems(again.close().path) == []
 
 
 def test_publishing_never_overwrites(tmp_path: Path) -> None:
