@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from cache_schema.cluster import connected
+from cache_schema.console.command_line import EXIT_INTERRUPTED
 from cache_schema.console.terminal import plain_table
 from cache_schema.errors import CloserlookError, UserError, nearest
 from extract.commands.progress import print_failures
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 
 DEFAULT_DATASETS = Path("datasets.toml")
 MINIATURE = Path("miniature")
+PATIENCE_SECONDS = 2.0
+
 SPREAD_MODELS = 8
 """Models of one piece of work where several devices or jobs share it."""
 
@@ -62,19 +65,30 @@ def run_session(args: argparse.Namespace) -> int:
 
 @contextlib.contextmanager
 def _ending_in_order() -> Iterator[None]:
-    """Treat the signal that job schedulers send before they kill as Ctrl-C: nothing half is left behind."""
+    """Treat the signal that job schedulers send before they kill as Ctrl-C: nothing half is left behind.
+
+    Signals that come twice, as from a scheduler and from a terminal, do not disturb the first one's work; who asks
+    again after `PATIENCE_SECONDS` means it.
+    """
+    asked: list[float] = []
 
     def stop(*_: object) -> None:
-        raise KeyboardInterrupt
+        if not asked:
+            asked.append(time.monotonic())
+            raise KeyboardInterrupt
+        if time.monotonic() - asked[0] > PATIENCE_SECONDS:
+            os._exit(EXIT_INTERRUPTED)
 
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, stop)
+    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            # Once asked, this process does nothing but end.
+            signal.signal(number, signal.SIG_IGN if asked else handler)
 
 
 def plan_of(args: argparse.Namespace, console: Console) -> tuple[Plan, RunOptions, list[tuple[str, str, str]]]:

@@ -17,9 +17,12 @@ from multiprocessing.context import SpawnProcess
 
 from cache_schema.errors import CloserlookError
 from extract.passes.events import Event, Listener
-from extract.passes.faults import DeviceLostError
+from extract.passes.faults import DeviceLostError, record_lost
 from extract.planning.options import RunOptions
 from extract.planning.plan import Unit
+
+ENDING_SECONDS = 30.0
+"""What a process gets to leave in order."""
 
 RETRIES = 1
 """How often a unit is begun again after the process that was at it died; sealed stores of it are not made again."""
@@ -70,6 +73,12 @@ def _device_process(options: RunOptions, todo: Connection, told: Connection) -> 
     """Run the units that come in until None comes or the parent is gone; tell events, and None after each unit."""
     # Ctrl-C goes to the whole group; the parent ends these processes in order.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def stop(*_: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a scheduler's may come beside the parent's
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, stop)
     options = replace(options, device=see_only(options.device))
     from extract.passes.worker import Worker
 
@@ -82,7 +91,9 @@ def _device_process(options: RunOptions, todo: Connection, told: Connection) -> 
             try:
                 unit = todo.recv()
             except (EOFError, OSError):
-                unit = None
+                # The parent was killed, and whoever did that wants the device back.
+                os.kill(os.getpid(), signal.SIGTERM)
+                return
             inbox.put(unit)
             if unit is None:
                 return
@@ -108,6 +119,8 @@ def _device_process(options: RunOptions, todo: Connection, told: Connection) -> 
                 return
             worker.run(unit, waiting[0] if waiting else None)
             tell(None)
+    except KeyboardInterrupt:
+        raise SystemExit(128 + signal.SIGTERM) from None
     except DeviceLostError:
         raise SystemExit(1) from None  # a new process may have better luck
     except CloserlookError as error:
@@ -139,6 +152,7 @@ class _Processes:
         self.options, self.listener = options, listener
         self.left = deque(units)
         self.deaths: dict[int, int] = {}
+        self.done: set[tuple[str, str]] = set()
         self.context = multiprocessing.get_context("spawn")
         self.devices = [self._start(name) for name in devices]
 
@@ -165,6 +179,9 @@ class _Processes:
         except BaseException:
             for device in self.devices:
                 device.process.terminate()
+            for device in self.devices:
+                device.process.join(ENDING_SECONDS)
+                device.process.kill()  # no more than nothing, mostly
             raise
         finally:
             for device in self.devices:
@@ -181,7 +198,10 @@ class _Processes:
             self._give()
         elif isinstance(told, BaseException):
             raise told
-        else:
+        elif told.kind != "done":
+            self.listener(told)
+        elif (where := (told.model, told.dataset)) not in self.done:  # of a unit that was begun again
+            self.done.add(where)
             self.listener(told)
 
     def _give(self) -> None:
@@ -213,6 +233,7 @@ class _Processes:
             else:
                 reason = f"the process of {device.name} died {deaths} times at it (exit code {code})"
                 for job in present.jobs:
-                    self.listener(Event("failed", job.model.card.id, job.dataset.card.id, text=reason))
+                    if (job.model.card.id, job.dataset.card.id) not in self.done:
+                        record_lost(self.options.cache, job, reason, self.listener)
         self.devices[self.devices.index(device)] = self._start(device.name)
         self._give()

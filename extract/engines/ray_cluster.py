@@ -13,8 +13,9 @@ from cache_schema import cluster
 from cache_schema.errors import CloserlookError, UserError
 from extract.passes.decode import SLOTS_PER_WORKER
 from extract.passes.events import Event, Listener
+from extract.passes.faults import record_lost
 from extract.planning.options import RunOptions
-from extract.planning.plan import Unit
+from extract.planning.plan import Unit, is_sealed
 
 _PASSING = ("loading", "pass", "rows", "rates")
 """Events that only show how a job goes on; the others are also brought home by the job itself."""
@@ -104,7 +105,10 @@ def _run(units: Sequence[Unit], options: RunOptions, listener: Listener, *, gpu:
             if isinstance(result, BaseException):
                 reason = (str(result).strip().splitlines() or [type(result).__name__])[0]
                 for job in units[index].jobs:
-                    listener(Event("failed", job.model.card.id, job.dataset.card.id, text=reason))
+                    if is_sealed(job, options):
+                        listener(Event("done", job.model.card.id, job.dataset.card.id))
+                    else:
+                        record_lost(options.cache, job, reason, listener)
             else:
                 _drain(events, listener)
                 for event in result:

@@ -52,6 +52,9 @@ class Telling(Geometry):
         spawned = multiprocessing.get_start_method() == "spawn"
         out[0, 0] = spawned, "torch" in sys.modules, multiprocessing.parent_process() is not None
         return out
+
+
+@dataclass(frozen=True)
 class Victim(Geometry):
     """Has its process killed, the first few times that it is used."""
 

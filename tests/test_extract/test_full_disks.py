@@ -1,0 +1,78 @@
+"""A disk that is full at any moment of a run: one line, nothing published half, the same command goes on."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+import cache_schema
+from cache_schema.staging import stages
+from cache_schema.validate import problems
+
+MODELS = """
+timm:test_vit allow_random=yes seed=1 num_classes=3 classes=pets input_size=64 crop_pct=1.0
+timm:test_resnet allow_random=yes seed=2 num_classes=3 classes=pets input_size=64 crop_pct=1.0
+"""
+PAGE = 4096
+"""What a tmpfs gives out at a time."""
+
+
+@pytest.fixture
+def study(tmp_path: Path, pets: Path) -> Path:
+    (tmp_path / "models.txt").write_text(MODELS)
+    (tmp_path / "datasets.toml").write_text(
+        f'[pets]\npath = "{pets}"\nclass_space = "pets"\n[cats]\npath = "{pets}/cat"\nlabels = "none"\n'
+        f'[training]\npath = "{pets}"\nclass_space = "pets"\nrole = "reference"\nper_class = 4\n'
+    )
+    return tmp_path
+
+
+def words(cache: str, *more: str) -> list[str]:
+    return ["--model-list", "models.txt", "--cache", cache, "--batch-size", "4", "--workers", "0", *more]
+
+
+def pages(folder: Path) -> int:
+    """Return what files take of a tmpfs."""
+    return sum(-(-path.stat().st_size // PAGE) for path in folder.rglob("*") if path.is_file())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["zarr"])
+def test_a_disk_that_is_full_at_any_moment(study: Path, run_extract, small_disk, digests, backend: str) -> None:
+    """Room for so many pages and no more, from none to all: what fills up is now a store's rows, now its seal."""
+    run_extract(*words("whole", "--store", backend), cwd=study)
+    want, needed = digests(study / "whole"), pages(study / "whole")
+    stopped_with: set[int] = set()
+    with small_disk(study / "disk", "64m"):
+        for room in range(0, needed, max(needed // 25, 1)):
+            subprocess.run(["mount", "-o", f"remount,nr_blocks={room + 1}", str(study / "disk")], check=True)
+            done = run_extract(*words("disk/cache", "--store", backend), cwd=study, code=2)
+            last = done.stderr.strip().splitlines()[-1]
+            if not last.startswith("extract: cannot write to the cache disk/cache: No space left"):  # before it began
+                assert last.startswith("extract: cannot write to disk/cache: No space left on device; what is sealed")
+                assert last.endswith("make room and run the same command again")
+            assert "Traceback" not in done.stderr
+            if (study / "disk" / "cache").is_dir():
+                stores = cache_schema.open_cache(study / "disk" / "cache").stores()
+                stopped_with.add(len(stores))
+                for store in stores:
+                    assert problems(store.path) == []
+                assert stages(study / "disk" / "cache") == []
+        # It was stopped at many places, and what was sealed under one bound was not made again under the next.
+        assert len(stopped_with) >= 5
+        subprocess.run(["mount", "-o", "remount,nr_blocks=16384", str(study / "disk")], check=True)
+        run_extract(*words("disk/cache", "--store", backend), cwd=study)
+        assert digests(study / "disk" / "cache") == want
+        assert list((study / "disk" / "cache").rglob(".*")) == []
+
+
+def test_a_full_pixel_cache_is_one_line_and_costs_nothing_else(study: Path, run_extract, small_disk, digests) -> None:
+    run_extract(*words("whole"), cwd=study)
+    with small_disk(study / "disk", "128k"):
+        done = run_extract(*words("cache", "--pixel-cache", "disk/pixels", "--resident", "1"), cwd=study)
+        told = [line for line in done.stderr.splitlines() if "decoded pixels cannot be kept" in line]
+        assert set(told) == {"decoded pixels cannot be kept in disk/pixels: No space left on device"}
+        assert list((study / "disk").rglob(".*")) == []
+    assert digests(study / "cache") == digests(study / "whole")
