@@ -14,8 +14,8 @@ from timm.data import create_transform, resolve_data_config
 
 import cache_schema
 from extract.models import load, prepare
-from extract.passes import decode
-from extract.passes.decode import decode_row
+from extract.passes import image_rows
+from extract.passes.image_rows import decode_row
 from extract.zoo.model_list import parse_line, read_model_list
 
 MODELS = """
@@ -102,7 +102,7 @@ def test_group_pass_equals_single_model_passes(study: Path, run_extract, monkeyp
     """Models that share a pass, models alone, and models in waves of one over kept pixels: equal stores."""
     options = ("--batch-size", 8, "--workers", 0)
     decoded: list[int] = []
-    monkeypatch.setattr(decode, "decode_row", lambda *args: decoded.append(args[2]) or decode_row(*args))
+    monkeypatch.setattr(image_rows, "decode_row", lambda *args: decoded.append(args[2]) or decode_row(*args))
     assert len({prepare(spec).preprocessing.mean for spec in read_model_list(study / "models.txt")[1:]}) == 2
     run_extract("--model-list", "models.txt", "--cache", "together", *options, cwd=study)
     # Of three models two share a geometry, though not the mean: 45 + 15 images are decoded twice, not three times.
