@@ -34,12 +34,24 @@ GUESS = 1 << 16
 """Read from the file's end in one go; nearly every header is shorter."""
 
 
+MARGIN = 1 << 14
+"""Room on the disk that is kept for what HDF5 itself adds to an array: names, types, what it is filled with."""
+
+CHUNK_MARGIN = 256
+"""The same for a chunk: its place in the index, the frame around what is compressed."""
+
+
 class Hdf5Files(StoreFiles):
-    """Writes one file in the 1.10 format, whose metadata have checksums of their own."""
+    """Writes one file in the 1.10 format, whose metadata have checksums of their own.
+
+    HDF5 does not survive a write that fails: its objects fail again when they are collected, and the process ends in
+    a crash. Room on the disk is taken before it writes anything therefore, so that a full disk is met here.
+    """
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
         self._file: h5py.File | None = None
+        self._room = 0
 
     def _h5(self) -> h5py.File:
         if self._file is None:
@@ -48,13 +60,24 @@ class Hdf5Files(StoreFiles):
 
     def begin(self, header: Mapping[str, Any]) -> None:
         """Create the store with a header that has no seal."""
+        text = _dump(header)
+        take_room(self.path, 0, MARGIN)
         # Only the owner knows the staged name, and network disks often have no locks.
-        self._file = h5py.File(self.path, "x", libver=("v110", "v110"), locking=False)
-        self._file.attrs[FORMAT] = _dump(header)
+        self._file = h5py.File(self.path, "w", libver=("v110", "v110"), locking=False)
+        self._make_room(len(text))
+        self._file.attrs[FORMAT] = text
+
+    def _make_room(self, more: int) -> None:
+        """Take room for so many bytes more, and for what comes with them."""
+        needed = self._h5().id.get_filesize() + more + MARGIN
+        if needed > self._room:
+            take_room(self.path, self._room, needed - self._room)
+            self._room = needed
 
     def create(self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> int:
         """Create an array; returns the rows of a whole write."""
         cut = layout(shape, dtype.itemsize)
+        self._make_room(CHUNK_MARGIN * -(-shape[0] // cut.chunk_rows))
         if 0 in shape:
             self._h5().create_dataset(name, shape=shape, dtype=dtype)
             return cut.shard_rows
@@ -72,11 +95,14 @@ class Hdf5Files(StoreFiles):
     def write(self, name: str, start: int, block: NDArray[Any]) -> None:
         """Write rows, whole shards at a time."""
         if block.size:
-            self._h5()[name][start : start + len(block)] = block
+            dataset = self._h5()[name]
+            self._make_room(block.nbytes + CHUNK_MARGIN * -(-len(block) // dataset.chunks[0]))
+            dataset[start : start + len(block)] = block
 
     def seal(self, header: Mapping[str, Any]) -> None:
         """Replace the header by the sealed one, last of all."""
         text = _dump(header)
+        self._make_room(len(text))
         self._h5().attrs[FORMAT] = text
         self.close()
         body = text.encode()
@@ -91,8 +117,23 @@ class Hdf5Files(StoreFiles):
     def close(self) -> None:
         """Let go of every handle."""
         if self._file is not None:
-            self._file.close()
-            self._file = None
+            with self._file as file:
+                self._file = None
+                file.flush()
+                size = file.id.get_filesize()
+            # HDF5 cuts off what it knows of, not the room that was taken behind that.
+            if self.path.stat().st_size > size:
+                os.truncate(self.path, size)
+
+
+def take_room(path: Path, start: int, size: int) -> None:
+    """Take room on the disk for a file, which is made where it is not there; OSError where there is none.
+
+    Nothing happens on systems that cannot do so.
+    """
+    if hasattr(os, "posix_fallocate"):
+        with path.open("ab") as file:
+            os.posix_fallocate(file.fileno(), start, size)
 
 
 def _dump(header: Mapping[str, Any]) -> str:

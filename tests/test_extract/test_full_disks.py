@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -39,7 +41,7 @@ def pages(folder: Path) -> int:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("backend", ["zarr"])
+@pytest.mark.parametrize("backend", ["zarr", "hdf5"])
 def test_a_disk_that_is_full_at_any_moment(study: Path, run_extract, small_disk, digests, backend: str) -> None:
     """Room for so many pages and no more, from none to all: what fills up is now a store's rows, now its seal."""
     run_extract(*words("whole", "--store", backend), cwd=study)
@@ -76,3 +78,32 @@ def test_a_full_pixel_cache_is_one_line_and_costs_nothing_else(study: Path, run_
         assert set(told) == {"decoded pixels cannot be kept in disk/pixels: No space left on device"}
         assert list((study / "disk").rglob(".*")) == []
     assert digests(study / "cache") == digests(study / "whole")
+
+
+def test_hdf5_ends_well_in_a_process_that_met_a_full_disk(study: Path, small_disk) -> None:
+    """Written straight to a full disk, HDF5 fails once more as its objects are collected and crashes at the end."""
+    with small_disk(study / "disk", "96k"):
+        done = subprocess.run(
+            [sys.executable, "-c", WRITE, str(study / "disk" / "cache")], capture_output=True, text=True, check=False,
+            env={**os.environ, "PYTHONPATH": str(Path(cache_schema.__file__).parent.parent)},
+        )  # fmt: skip
+        assert done.stdout.splitlines() == ["No space left on device"] * 3
+        assert (done.returncode, done.stderr) == (0, "")
+        assert [path for path in (study / "disk").rglob("*") if path.is_file()] == []
+
+
+WRITE = """
+import sys
+import numpy as np
+import cache_schema
+rng = np.random.default_rng(0)
+for width in (20, 40, 60):
+    try:
+        cache_schema.write_store(
+            sys.argv[1], backend="hdf5",
+            model=cache_schema.ModelCard(id="m"), dataset=cache_schema.DatasetCard(id="d"),
+            logits=rng.normal(size=(3000, width)).astype("f4"), labels=np.zeros(3000, int),
+        )
+    except OSError as error:
+        print(error.strerror)
+"""
