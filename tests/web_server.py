@@ -42,6 +42,8 @@ class WebServer:
         middle of the body, ``short``, ``flip``, ``hang``; an empty string for nothing.
     asked
         All requests so far.
+    waits
+        Beginning and end of every wait for the latency.
     """
 
     def __init__(self, folder: Path | None, upstream: str = "") -> None:
@@ -50,6 +52,7 @@ class WebServer:
         self.latency = 0.0
         self.fault: Callable[[str, str, int], str | int] = lambda _method, _path, _before: ""
         self.asked: list[Asked] = []
+        self.waits: list[tuple[float, float]] = []
         self._times: dict[tuple[str, str], int] = {}
         self.released = threading.Event()
 
@@ -83,6 +86,14 @@ class WebServer:
         """Return the bytes of all bodies so far."""
         return sum(asked.n_bytes for asked in self.asked)
 
+    def one_after_another(self) -> int:
+        """Return how many waits came one after another: the most of them of which no two were at the same time."""
+        count, end = 0, float("-inf")
+        for begun, ended in sorted(self.waits, key=lambda wait: wait[1]):
+            if begun >= end:
+                count, end = count + 1, ended
+        return count
+
     def stop(self) -> None:
         """Stop, and let hanging answers go."""
         self.released.set()
@@ -104,7 +115,10 @@ class _Handler(http.server.SimpleHTTPRequestHandler):
     def do_GET(self) -> None:
         web = self.web
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        time.sleep(web.latency)
+        if web.latency:
+            begun = time.monotonic()
+            time.sleep(web.latency)
+            web.waits.append((begun, time.monotonic()))
         path = self.path
         wrong = web.fault(self.command, path, web.times(self.command, path))
         if isinstance(wrong, int):
