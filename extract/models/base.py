@@ -171,6 +171,13 @@ class Head:
         out: NDArray[np.float32] = scale * (f @ self.weight.T) + self.bias
         return out
 
+    @property
+    def kind(self) -> str:
+        """What a model card calls it: ``zero-shot``, ``linear`` or ``non-affine``."""
+        if self.normalize_features:
+            return "zero-shot"
+        return "linear" if self.affine else "non-affine"
+
 
 class LoadedModel(ABC):
     """A model with its weights on a device, in evaluation mode.

@@ -90,6 +90,15 @@ class Runner:
     """The only number of rows that a compiled model takes without being compiled again; 0 where it is not."""
     largest: int = 0
     """Rows that fit the device's memory at once; 0 while nothing has run out."""
+    ending: threading.Lock = field(default_factory=threading.Lock)
+    """Held while the sink is finished."""
+    dropped: bool = False
+
+    def drop(self) -> None:
+        """Leave nothing of the sink behind but what is finished; it is not finished any more."""
+        with self.ending:
+            self.dropped = True
+            self.sink.abort()
 
     def fail(self, error: Exception) -> None:
         """Remember what ended this model's part."""
@@ -125,10 +134,18 @@ class _Writer:
     waiting: int = 0
     held: dict[int, list[_Output]] = field(default_factory=dict)
     held_bytes: int = 0
+    stopped: bool = False
+    ended: threading.Event = field(default_factory=threading.Event)
 
     def __post_init__(self) -> None:
-        self.thread = threading.Thread(target=self._loop, name="writer", daemon=True)
+        self.thread = threading.Thread(target=self._run, name="writer", daemon=True)
         self.thread.start()
+
+    def _run(self) -> None:
+        try:
+            self._loop()
+        finally:
+            self.ended.set()
 
     def _loop(self) -> None:
         if self.device.type == "cuda":
@@ -166,7 +183,7 @@ class _Writer:
         runner, size = outputs[0].runner, sum(output.size for output in outputs)
         begun, on_core = time.perf_counter(), time.thread_time()
         try:
-            if runner.error is None:
+            if runner.error is None and not self.stopped:
                 _append(outputs)
         except Exception as error:  # noqa: BLE001  # one model's failure must not stop the others
             runner.fail(error)
@@ -188,8 +205,15 @@ class _Writer:
 
     def close(self) -> None:
         begun = time.perf_counter()
-        self.inbox.put(None)
-        self.thread.join()
+        try:
+            self.inbox.put(None)
+            self.ended.wait()  # not the thread: waiting for one again fails where the first time was interrupted
+        except BaseException:
+            # Who interrupts removes the stores next, and nothing may be begun in them behind that.
+            self.stopped = True
+            self.inbox.put(None)
+            self.ended.wait()
+            raise
         self.clock.write_wait += time.perf_counter() - begun
 
 

@@ -41,6 +41,8 @@ POLL_SECONDS = 1.0
 SEALERS = 4
 """Stores that are sealed at a time; most of it is waiting for the disk to say that it has them."""
 
+_Members = Sequence[tuple[Member, Job]]
+
 
 class Worker:
     """Runs units on one device; its decoding processes stay alive from unit to unit.
@@ -150,7 +152,7 @@ class Worker:
         try:
             cache_schema.write_head(
                 self.options.cache,
-                model=replace(member.model.card, head_kind=_head_kind(head)),
+                model=replace(member.model.card, head_kind=head.kind),
                 class_space=space.id,
                 class_names=space.names,
                 weight=head.weight,
@@ -173,7 +175,7 @@ class Worker:
 
     # -- side by side with other runs on the same cache ----------------------------------------------------------
 
-    def _claimed(self, members: Sequence[tuple[Member, Job]]) -> list[tuple[Member, Job]]:
+    def _claimed(self, members: _Members) -> list[tuple[Member, Job]]:
         """Run a dataset through the models that nobody else is at; return the others."""
         free, taken = [], []
         for member, job in members:
@@ -193,7 +195,7 @@ class Worker:
             self.claims.release()
         return taken
 
-    def _others(self, members: Sequence[tuple[Member, Job]]) -> None:
+    def _others(self, members: _Members) -> None:
         """Wait until nobody else is at these; run what was not finished."""
         told = False
         while members:
@@ -212,9 +214,7 @@ class Worker:
             self.tell(Event("done", member.id, job.dataset.card.id, text="sealed before"))
         return sealed
 
-    # -- one dataset ---------------------------------------------------------------------------------------------
-
-    def _dataset(self, members: Sequence[tuple[Member, Job]]) -> None:
+    def _dataset(self, members: _Members) -> None:
         dataset, geometry = members[0][1].dataset, members[0][1].preprocessing.geometry
         runners = [self._runner(member, job) for member, job in members]
         names = ", ".join(member.id for member, _ in members)
@@ -244,7 +244,7 @@ class Worker:
                 raise DatasetChangedError(change)
         except BaseException as error:
             for runner in runners:
-                runner.sink.abort()
+                runner.drop()
             if not isinstance(error, Exception) or isinstance(error, CloserlookError):
                 raise
             raise_if_full(self.options.cache, error)
@@ -252,16 +252,25 @@ class Worker:
             for member, _ in members:
                 self._fail(member.id, dataset.card.id, error)
             return
+        try:
+            self._seal(members, runners, clock, problems)
+        except BaseException:
+            for runner in runners:
+                runner.drop()
+            raise
+
+    def _seal(self, members: _Members, runners: list[Runner], clock: Clock, problems: list[tuple[int, str]]) -> None:
+        dataset = members[0][1].dataset
         for (member, _), runner in zip(members, runners, strict=True):
             member.largest = runner.largest
-        speed = clock.record()
         record: dict[str, Any] = {
-            "speed": speed,
-            "images_per_second": speed["images_per_second"],
+            "speed": clock.record(),
+            "images_per_second": clock.record()["images_per_second"],
             "models_in_pass": len(runners),
             "unreadable": [{"image_id": dataset.image_ids[row], "reason": reason} for row, reason in problems[:1000]],
             "n_unreadable": len(problems),
         }
+        names = ", ".join(member.id for member, _ in members)
         self.tell(Event("rates", names, dataset.card.id, text=finished_line(clock)))
         sealing: list[Future[None]] = []
         for (member, job), runner in zip(members, runners, strict=True):
@@ -316,6 +325,11 @@ class Worker:
         return Runner(member.model, sink, text_head, compiled_rows=compiled_rows, largest=member.largest)
 
     def _finish(self, member: Member, job: Job, runner: Runner, record: dict[str, Any]) -> None:
+        with runner.ending:
+            if not runner.dropped:
+                self._end(member, job, runner, record)
+
+    def _end(self, member: Member, job: Job, runner: Runner, record: dict[str, Any]) -> None:
         dataset = job.dataset
         try:
             if runner.error is not None:
@@ -382,9 +396,3 @@ class Worker:
             self._fail(prepared.card.id, job.dataset.card.id, error)
         if not jobs:
             self._fail(prepared.card.id, "", error)
-
-
-def _head_kind(head: Head) -> str:
-    if head.normalize_features:
-        return "zero-shot"
-    return "linear" if head.affine else "non-affine"

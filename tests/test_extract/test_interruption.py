@@ -1,0 +1,92 @@
+"""Ctrl-C at its worst moments leaves nothing half behind."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from extract.passes import worker
+from extract.passes.decode import PixelBatch
+from extract.passes.forward import Runner, run_pass
+
+
+def interrupt() -> None:
+    """Send Ctrl-C to the main thread, wherever it is."""
+    signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
+
+class SlowSink:
+    """Is interrupted while it opens its store, as the loop waits for its last rows."""
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+
+    def append(self, *_: object) -> None:
+        self.calls.append("begin")
+        interrupt()
+        time.sleep(0.5)
+        self.calls.append("end")
+
+    def finish(self, record: dict[str, object]) -> None:
+        raise AssertionError("interrupted before")
+
+    def abort(self) -> None:
+        self.calls.append("abort")
+
+
+def test_a_store_is_not_removed_while_it_is_opened() -> None:
+    class Model:
+        def forward(self, pixels: torch.Tensor) -> SimpleNamespace:
+            return SimpleNamespace(features=pixels.float().mean((2, 3)), logits=None)
+
+    runners = [Runner(Model(), SlowSink()) for _ in range(3)]  # type: ignore[arg-type]
+    batch = PixelBatch(0, 4, np.zeros((4, 8, 8, 3), np.uint8), np.ones(4, bool))
+    with pytest.raises(KeyboardInterrupt):
+        run_pass(runners, [batch], torch.device("cpu"))
+    for runner in runners:
+        runner.sink.abort()
+    calls = [runner.sink.calls for runner in runners]  # type: ignore[attr-defined]
+    assert calls[0] == ["begin", "end", "abort"]
+    assert calls[1:] == [["abort"], ["abort"]]  # nothing is begun any more
+
+
+@pytest.mark.parametrize("where", ["finished_line", "first_seal"])
+def test_between_a_pass_and_its_seals(where: str, tmp_path: Path, pets: Path, run_extract, monkeypatch) -> None:
+    (tmp_path / "models.txt").write_text(
+        "".join(
+            f"timm:test_resnet allow_random=yes seed={i} num_classes=3 classes=pets input_size=64 id=m{i}\n"
+            for i in range(3)
+        )
+    )
+    (tmp_path / "datasets.toml").write_text(f'[pets]\npath = "{pets}"\nclass_space = "pets"\n')
+    words = ("--model-list", "models.txt", "--cache", "cache", "--batch-size", 4, "--workers", 0)
+    with monkeypatch.context() as patch:
+        if where == "finished_line":
+
+            def interrupted(clock: object) -> str:
+                raise KeyboardInterrupt
+
+            patch.setattr(worker, "finished_line", interrupted)
+        else:
+            finish = worker.Worker._end
+
+            def once(self, member, *rest) -> None:
+                if member.id == "m0":
+                    interrupt()
+                    time.sleep(0.2)
+                finish(self, member, *rest)
+
+            patch.setattr(worker.Worker, "_end", once)
+        run_extract(*words, cwd=tmp_path, code=130)
+    assert list((tmp_path / "cache").rglob(".staged-*")) == []
+    sealed = {path.parent.name for path in (tmp_path / "cache").rglob("pets-*.zarr")}
+    assert ("m0" in sealed) == (where == "first_seal")  # what was begun is finished
+    assert not (tmp_path / "cache" / ".failures").exists()
+    assert f"{3 - len(sealed)} done, {len(sealed)} sealed before" in run_extract(*words, cwd=tmp_path).stderr
