@@ -7,13 +7,14 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-import cache_schema
 from cache_schema.errors import UserError
 
 ray = pytest.importorskip("ray", reason="the extra 'ray' is not installed")
@@ -22,14 +23,6 @@ MODELS = "\n".join(
     f"timm:{name} allow_random=yes seed={i} num_classes=3 classes=pets input_size={size} crop_pct=1.0 id=m{i}"
     for i, (name, size) in enumerate((("test_vit", 64), ("test_resnet", 48), ("test_resnet", 56), ("test_byobnet", 40)))
 )
-
-
-def digests(cache: Path) -> dict[tuple[str, str, str], object]:
-    found = {}
-    for store in cache_schema.open_cache(cache).stores():
-        name = f"{store.class_space}/{store.prompt_set}" if store.kind == "head" else store.dataset.id
-        found[store.kind, store.model.id, name] = store.header["seal"]["arrays"]
-    return found
 
 
 @pytest.fixture
@@ -82,44 +75,123 @@ def test_the_cluster_says_what_a_device_is(monkeypatch, nodes, device: str, want
             ray_cluster.cluster_device(device, "")
 
 
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore")  # Ray's own, of its processes that are killed here on purpose
-def test_a_cluster_that_loses_a_worker_and_a_node_gives_the_same_cache(study: Path, run_extract) -> None:
+@pytest.fixture
+def two_nodes() -> Iterator[tuple[Any, Any]]:
+    """A cluster of two nodes of one core each; the second has a GPU, as far as Ray is told."""
     from ray.cluster_utils import Cluster
 
-    words = ("--model-list", "models.txt", "--batch-size", 4, "--workers", 0)
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    second = cluster.add_node(num_cpus=1, num_gpus=1)
+    cluster.wait_for_nodes()
+    try:
+        ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
+        yield cluster, second
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # Ray's own, of its processes that are killed here on purpose
+def test_a_cluster_that_loses_a_worker_and_a_node_gives_the_same_cache(
+    study: Path, run_extract, digests, two_nodes, monkeypatch
+) -> None:
+    """A worker is killed on the node that stays, then the other node is lost, each in the middle of a pass."""
+    from extract.engines import ray_cluster
+
+    words = ("--model-list", "models.txt", "--batch-size", 4, "--workers", 0, "--device", "cpu")
     # Ray's workers compute with one thread; another number of threads sums in another order.
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     run_extract(*words, "--cache", "whole", cwd=study)
     torch.set_num_threads(threads)
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-    second = cluster.add_node(num_cpus=1)
-    cluster.wait_for_nodes()
+    running, second = two_nodes
+    lost_node = second.node_id
+    begun = study / "begun"
+    begun.mkdir()
+
+    def watched(unit, options, events, gpu):
+        """Do the real work; say who is at it where, and hold the first on each node in its pass until it is lost."""
+        import os
+        import time
+
+        import ray
+
+        from extract.engines import ray_cluster as on_the_node
+        from extract.passes import forward, worker
+
+        forward.WRITTEN_ROWS = 4  # these few rows would be written together at the end
+        node, name = ray.get_runtime_context().get_node_id(), unit.models[0].card.id
+        first = not list(begun.glob(f"{node}.*"))
+        (begun / f"{node}.{name}.{os.getpid()}").touch()
+        run_pass = worker.run_pass
+
+        def held(runners, batches, device, **rest):
+            def slowly():
+                for number, batch in enumerate(batches):
+                    yield batch
+                    if first and number == 5:  # stores are staged, rows are written, and there is no end of it
+                        while not list(options.cache.glob(f"{name}/.staged-*")):
+                            time.sleep(0.01)
+                        (begun / f"{node}.{name}.{os.getpid()}").rename(begun / f"{node}.{name}.{os.getpid()}.held")
+                        time.sleep(600)
+
+            return run_pass(runners, slowly(), device, **rest)
+
+        worker.run_pass = held
+        try:
+            return on_the_node._unit_task(unit, options, events, gpu)
+        finally:
+            worker.run_pass = run_pass
+
+    monkeypatch.setattr(ray_cluster, "_unit_task", watched)
     lost: list[str] = []
 
     def harm() -> None:
-        # First a worker in the middle of a model, then the whole second node.
         deadline = time.monotonic() + 120
-        while time.monotonic() < deadline and not list((study / "cluster").rglob(".staged-*")):
+        while time.monotonic() < deadline and len(list(begun.glob("*.held"))) < 2:
             time.sleep(0.02)
-        for path in (study / "cluster").rglob(".staged-*"):
-            pid = int(path.name.split("-")[-4] if path.name.count("-") > 4 else path.name.split("-")[2])
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.kill(pid, signal.SIGKILL)
-                lost.append("worker")
-                break
-        cluster.remove_node(second, allow_graceful=False)
-        lost.append("node")
+        (there,) = begun.glob(f"{lost_node}.*.held")
+        (here,) = set(begun.glob("*.held")) - {there}
+        staged = {path.parent.name for path in (study / "cluster").rglob(".staged-*")}
+        assert staged == {here.name.split(".")[1], there.name.split(".")[1]}  # both are in the middle
+        os.kill(int(here.name.split(".")[2]), signal.SIGKILL)
+        lost.append(here.name.split(".")[1])
+        running.remove_node(second, allow_graceful=False)
+        with contextlib.suppress(ProcessLookupError):  # the machine takes all along
+            os.kill(int(there.name.split(".")[2]), signal.SIGKILL)
+        lost.append(there.name.split(".")[1])
 
-    try:
-        ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
-        thread = threading.Thread(target=harm)
-        thread.start()
-        run_extract(*words, "--cache", "cluster", "--engine", "ray", "--address", cluster.address, cwd=study)
-        thread.join()
-    finally:
-        ray.shutdown()
-        cluster.shutdown()
-    assert "node" in lost
+    thread = threading.Thread(target=harm)
+    thread.start()
+    done = run_extract(*words, "--cache", "cluster", "--engine", "ray", "--address", running.address, cwd=study)
+    thread.join()
+    assert len(lost) == 2
+    assert "4 done, 0 sealed before, 0 skipped, 0 failed" in done.stderr
+    # What the lost worker and the lost node were at was begun again, and nothing else was.
+    tries = [path.name.split(".")[1] for path in begun.iterdir()]
+    assert sorted(tries) == sorted(["m0", "m1", "m2", "m3", *lost])
     assert digests(study / "cluster") == digests(study / "whole")
+    again = run_extract(*words, "--cache", "cluster", cwd=study)
+    assert "0 done, 4 sealed before" in again.stderr
+    # What dead workers of this machine had staged, whichever node they called themselves, is gone.
+    assert list((study / "cluster").rglob(".staged-*")) == []
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_jobs_get_the_gpu_and_the_memory_that_they_ask_for(two_nodes) -> None:
+    from cache_schema import cluster
+
+    def where() -> tuple[str, list[int]]:
+        import ray
+
+        return ray.get_runtime_context().get_node_id(), ray.get_gpu_ids()
+
+    _, second = two_nodes
+    found = dict(cluster.run_calls(where, [()] * 3, [cluster.Needs(gpus=1)] * 3))
+    assert [found[index] for index in range(3)] == [(second.node_id, [0])] * 3
+    with pytest.raises(UserError, match=r"a job needs 1 cores, 2 GPU.*no node of the Ray cluster has that"):
+        list(cluster.run_calls(where, [()], [cluster.Needs(gpus=2)]))
+    with pytest.raises(UserError, match=r"a job needs 1 cores, 1000000.0 GB of memory.*no node"):
+        list(cluster.run_calls(where, [()], [cluster.Needs(memory=10**15)]))
