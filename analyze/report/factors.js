@@ -38,7 +38,7 @@ function drawSources() {
   const axis = { measure: byId("source-measure").value, dataset: byId("source-dataset").value }, index = quantityOf(axis), n = M();
   if (index < 0) { byId("sources").replaceChildren(); return; }
   const quantity = DATA.quantities[index];
-  byId("source-about").textContent = `${quantity.text} · metric version ${quantity.versions.join(", ") || "–"} · ${{ higher: "higher is better", lower: "lower is better" }[quantity.direction] || "no direction"} · table: ${DATA.made_from || "–"}`;
+  byId("source-about").textContent = `${quantity.text} · metric version ${DATA.versions[index].join(", ") || "–"} · ${{ higher: "higher is better", lower: "lower is better" }[quantity.direction] || "no direction"} · table: ${DATA.made_from || "–"}`;
   const names = ["Model", "Value", "Interval", "Images", "Options", "Stores"];
   const head = make("thead", {}, make("tr", {}, ...names.map((name) => make("th", { scope: "col" }, make("span", {}, name)))));
   const rows = shownModels().slice(0, HEAT_ROWS).map((m) => {

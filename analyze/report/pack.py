@@ -173,7 +173,6 @@ def _described(key: Quantity, present: pl.DataFrame) -> dict[str, Any]:
         "usual": usual,
         "id_dataset": key.variant("id_dataset"),
         "direction": rows["direction"][0],
-        "versions": sorted(rows["metric_version"].drop_nulls().unique().to_list()),
         "proportion": key.metric in PROPORTIONS,
         "fraction": key.metric in FRACTIONS,
         "text": str(key),
@@ -181,7 +180,10 @@ def _described(key: Quantity, present: pl.DataFrame) -> dict[str, Any]:
 
 
 def _cells(results: pl.DataFrame, keys: list[Quantity], place_of_model: dict[str, int]) -> dict[str, Any]:
-    """Return the numbers, column by column: value, low, high, n, stores, options; and why some are missing."""
+    """Return the numbers, column by column: value, low, high, n, stores, options; and why some are missing.
+
+    ``versions`` are those of the metric in the numbers of each quantity.
+    """
     shape = (len(keys), len(place_of_model))
     place = {(key.metric, key.dataset, *(key.variant(c) for c in VARIANT_COLUMNS)): i for i, key in enumerate(keys)}
     loose = {k[:-1]: i for k, i in place.items() if k[-1] == ""}
@@ -191,6 +193,7 @@ def _cells(results: pl.DataFrame, keys: list[Quantity], place_of_model: dict[str
     for found in words.values():
         found.place("")
     reasons, missing = Names(), []
+    versions: list[set[int]] = [set() for _ in keys]
     columns = (
         "metric",
         "dataset",
@@ -203,9 +206,10 @@ def _cells(results: pl.DataFrame, keys: list[Quantity], place_of_model: dict[str
         "store",
         "reason",
         "own_head",
+        "metric_version",
     )
     for row in results.select(columns).iter_rows():
-        key, (model, value, low, high, n, store, reason, head) = row[:-8], row[-8:]
+        key, (model, value, low, high, n, store, reason, head, version) = row[:-9], row[-9:]
         at = place.get(key, loose.get(key[:-1], -1))
         if at < 0 or model not in place_of_model:
             continue
@@ -214,6 +218,8 @@ def _cells(results: pl.DataFrame, keys: list[Quantity], place_of_model: dict[str
             if reason:
                 missing.append([spot[0], spot[1], reasons.place(reason)])
             continue
+        if version is not None:
+            versions[at].add(version)
         for name, number in (("value", value), ("low", low), ("high", high)):
             numbers[name][spot] = np.nan if number is None else number
         for name, text in (("n", str(n or "")), ("store", _short(store)), ("options", _told(head, key[-1]))):
@@ -226,6 +232,7 @@ def _cells(results: pl.DataFrame, keys: list[Quantity], place_of_model: dict[str
             **{name: shuffled(codes[name]) for name in codes},
         },
         "words": {name: list(found.places) for name, found in words.items()},
+        "versions": [sorted(found) for found in versions],
         "missing": missing,
         "reasons": list(reasons.places),
     }

@@ -49,6 +49,21 @@ def test_missing_numbers_keep_their_reason() -> None:
     assert [packed["reasons"][r] for _, _, r in packed["missing"]] == ["no logits"]
 
 
+def test_a_number_tells_the_version_of_its_own_metric(results: pl.DataFrame) -> None:
+    """Other numbers of the metric may be of another suite: on a subset, by a factor, on another dataset."""
+    plain = (pl.col("subset") == "") & (pl.col("factor") == "")
+    first = str(results.filter(plain, pl.col("metric") == "top1")["dataset"][0])
+    own = plain & (pl.col("dataset") == first)
+    packed = pack(results.with_columns(pl.when(own).then(3).otherwise(1).cast(pl.Int64).alias("metric_version")))
+    told = {
+        (q["metric"], q["dataset"], q["variant"]): v
+        for q, v in zip(packed["quantities"], packed["versions"], strict=True)
+    }
+    assert told["top1", first, ""] == [3]
+    assert [1] in told.values()
+    assert [1, 3] not in told.values()
+
+
 def test_zero_shot_models_and_classifiers_share_a_column() -> None:
     frame = to_frame(
         [
