@@ -42,7 +42,7 @@ class StoreNotFoundError(CacheError, KeyError):
         return str(self.args[0]) if self.args else ""
 
 
-def nearest(name: str, candidates: Iterable[str], *, n: int = 3) -> str:
+def nearest(name: str, candidates: Iterable[str], *, n: int = 3, told: bool = False) -> str:
     """Return a clause that names the closest candidates, or an empty string.
 
     Parameters
@@ -53,12 +53,19 @@ def nearest(name: str, candidates: Iterable[str], *, n: int = 3) -> str:
         The names that exist.
     n
         At most this many are named.
+    told
+        All candidates are told besides: they are few.
 
     Examples
     --------
     >>> nearest("resnt50", ["resnet50", "vit_base"])
     '; did you mean resnet50?'
+    >>> nearest("bird", ["cat", "dog"], told=True)
+    '; there are cat, dog'
     """
     pool = {candidate.lower(): candidate for candidate in candidates}
     close = difflib.get_close_matches(name.lower(), pool, n=n, cutoff=0.55)
-    return f"; did you mean {' or '.join(pool[c] for c in close)}?" if close else ""
+    meant = f"; did you mean {' or '.join(pool[c] for c in close)}?" if close else ""
+    if not told:
+        return meant
+    return f"{meant} There are {', '.join(pool.values())}" if meant else f"; there are {', '.join(pool.values())}"

@@ -86,7 +86,7 @@ def get(name: str, *, defaults: str = "openood", **hyper_parameters: Any) -> Det
 
 def _kind(name: str) -> type[Detector]:
     if name not in DETECTORS:
-        raise UserError(f"no detector {name!r}{nearest(name, DETECTORS)}; there are {', '.join(DETECTORS)}")
+        raise UserError(f"no detector {name!r}{nearest(name, DETECTORS, told=True)}")
     return DETECTORS[name]
 
 

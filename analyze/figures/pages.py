@@ -41,7 +41,7 @@ def figure_spec(name: str) -> FigureSpec:
         An unknown name, answered with the nearest.
     """
     if name not in FIGURES:
-        raise UserError(f"no figure {name!r}{nearest(name, FIGURES)} Figures are {', '.join(FIGURES)}.")
+        raise UserError(f"no figure {name!r}{nearest(name, FIGURES, told=True)}")
     return FIGURES[name]
 
 
@@ -198,7 +198,7 @@ def save(
     """
     unknown = [f for f in formats if f not in FORMATS]
     if unknown:
-        raise UserError(f"no format {unknown[0]!r}{nearest(unknown[0], FORMATS)} Formats are {', '.join(FORMATS)}.")
+        raise UserError(f"no format {unknown[0]!r}{nearest(unknown[0], FORMATS, told=True)}")
     folder.mkdir(parents=True, exist_ok=True)
     numbers = folder / f"{name}.csv"
     data.write_csv(numbers)

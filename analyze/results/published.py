@@ -119,7 +119,7 @@ def read_published(
     """
     path = Path(path)
     if layout not in FORMATS:
-        raise UserError(f"no layout {layout!r}{nearest(layout, FORMATS)} Layouts are {', '.join(FORMATS)}.")
+        raise UserError(f"no layout {layout!r}{nearest(layout, FORMATS, told=True)}")
     if not path.is_file():
         raise UserError(f"no file {path}")
     try:

@@ -103,8 +103,7 @@ def check_option(section: str, name: str, value: Any, where: str) -> None:
     words = FACTORS if key == ("factors", "factors") else WORDS.get(WORDS_OF.get(key, key))
     for word in value if isinstance(value, list) else [value]:
         if words is not None and word not in words:
-            known = ", ".join(words)
-            raise UserError(f"{where}: [{section}] {name}: no {word!r}{nearest(str(word), words)} There are {known}.")
+            raise UserError(f"{where}: [{section}] {name}: no {word!r}{nearest(str(word), words, told=True)}")
     if key in NUMBERS:
         allowed, said = NUMBERS[key]
         if not allowed(value):

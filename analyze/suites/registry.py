@@ -117,7 +117,7 @@ def chosen_suites(only: list[str] | None) -> tuple[list[Suite], set[str]]:
             wanted.add(name)
         else:
             raise UserError(
-                f"no metric or suite {name!r}{nearest(name, [*SUITES, *owner])} Suites: {', '.join(SUITES)}."
-                f" Metrics: {', '.join(owner)}."
+                f"no metric or suite {name!r}{nearest(name, [*SUITES, *owner]) or ';'} suites: {', '.join(SUITES)};"
+                f" metrics: {', '.join(owner)}"
             )
     return list(suites.values()), (wanted | whole) if wanted else set()

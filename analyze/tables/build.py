@@ -371,7 +371,7 @@ def _sorted(
 ) -> list[tuple[str, ...]]:
     names = [head.name for head in heads]
     if sort not in names:
-        raise UserError(f"no column {sort!r} to sort by{nearest(sort, names)} The columns are {', '.join(names)}.")
+        raise UserError(f"no column {sort!r} to sort by{nearest(sort, names, told=True)}")
     head = heads[names.index(sort)]
     order = list(dict.fromkeys(group_of[label] for label in labels))
 

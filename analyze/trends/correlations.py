@@ -127,9 +127,7 @@ def correlation(
 def check_method(method: str) -> str:
     """Return the method, or raise a ``UserError`` that names those that exist."""
     if method not in METHODS:
-        raise UserError(
-            f"no correlation {method!r}{nearest(method, METHODS)} Methods are {', '.join(METHODS)}."
-        )
+        raise UserError(f"no correlation {method!r}{nearest(method, METHODS, told=True)}")
     return method
 
 

@@ -151,7 +151,7 @@ def fit_line(
         Unknown method or scale, fewer than three models, or all x equal.
     """
     if method not in FIT_METHODS:
-        raise UserError(f"no fit {method!r}{nearest(method, FIT_METHODS)} Fits are {', '.join(FIT_METHODS)}.")
+        raise UserError(f"no fit {method!r}{nearest(method, FIT_METHODS, told=True)}")
     own_x, own_y = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
     if own_x.shape != own_y.shape or own_x.ndim != 1:
         raise UserError(f"a line needs two lists of equal length, got shapes {own_x.shape} and {own_y.shape}")

@@ -21,7 +21,7 @@ Floats = NDArray[np.float64]
 def check_scale(scale: str) -> Scale:
     """Return the scale, or raise a ``UserError`` that names those that exist."""
     if scale not in SCALES:
-        raise UserError(f"no axis scale {scale!r}{nearest(scale, SCALES)} Scales are {', '.join(SCALES)}.")
+        raise UserError(f"no axis scale {scale!r}{nearest(scale, SCALES, told=True)}")
     return scale  # type: ignore[return-value]
 
 

@@ -8,7 +8,7 @@ import importlib
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 from cache_schema.errors import CloserlookError, nearest
 
@@ -39,11 +39,19 @@ class Command(NamedTuple):
     help: str
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, with the nearest option, where argparse prints all options before it."""
+
+    def error(self, message: str) -> NoReturn:
+        unknown = message.partition("unrecognized arguments: ")[2].partition(" ")[0].partition("=")[0]
+        near = nearest(unknown, self._option_string_actions) if unknown.startswith("-") else ""
+        self.exit(EXIT_BAD_INPUT, f"{self.prog}: {message}{near or ';'} '{self.prog} --help' tells what it takes\n")
+
 
 def _parser(prog: str, description: str, commands: Mapping[str, Command]) -> argparse.ArgumentParser:
     width = max(map(len, commands))
     lines = "\n".join(f"  {name:<{width}}  {command.help}" for name, command in commands.items())
-    return argparse.ArgumentParser(
+    return _Parser(
         prog=prog,
         description=description,
         epilog=f"commands:\n{lines}\n\n'{prog} COMMAND --help' tells a command's options.",
@@ -99,13 +107,12 @@ def run_command(
     elif default is not None and words[0].startswith("-"):
         name, rest = default, words
     else:
-        print(f"{prog}: no command {words[0]!r}{nearest(words[0], commands)}"
-              f" The commands are {', '.join(commands)}.", file=sys.stderr)
+        print(f"{prog}: no command {words[0]!r}{nearest(words[0], commands, told=True)}", file=sys.stderr)
         return EXIT_BAD_INPUT
     try:
         module = importlib.import_module(commands[name].module)
         shown = prog if name == default and words[0] != name else f"{prog} {name}"
-        parser = argparse.ArgumentParser(
+        parser = _Parser(
             prog=shown, description=module.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
         )
         module.add_arguments(parser)

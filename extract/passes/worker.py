@@ -283,7 +283,8 @@ class Worker:
             future.result()
         if problems:
             first = f"{dataset.image_ids[problems[0][0]]}: {problems[0][1]}"
-            self.tell(Event("failed", "", dataset.card.id, text=f"{len(problems)} images cannot be read ({first})"))
+            many = f"{len(problems)} images" if len(problems) > 1 else "1 image"
+            self.tell(Event("failed", "", dataset.card.id, text=f"{many} cannot be read ({first})"))
 
     def _check_device(self, errors: Sequence[BaseException]) -> None:
         """Raise `DeviceLostError` where one of these errors has left the device unusable for every model."""
