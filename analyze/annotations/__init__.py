@@ -5,6 +5,7 @@ Imports nothing else of ``analyze``.
 
 from analyze.annotations.visual_factors import (
     FACTORS,
+    STUDY_FACTORS,
     Annotations,
     aligned,
     image_key,
@@ -13,4 +14,13 @@ from analyze.annotations.visual_factors import (
     read_annotations,
 )
 
-__all__ = ["FACTORS", "Annotations", "aligned", "image_key", "image_keys", "of_metadata", "read_annotations"]
+__all__ = [
+    "FACTORS",
+    "STUDY_FACTORS",
+    "Annotations",
+    "aligned",
+    "image_key",
+    "image_keys",
+    "of_metadata",
+    "read_annotations",
+]

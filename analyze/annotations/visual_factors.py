@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from cache_schema.errors import UserError
 
-FACTORS = (
+STUDY_FACTORS = (
     "pose",
     "background",
     "pattern",
@@ -27,6 +27,11 @@ FACTORS = (
     "subcategory",
     "texture",
     "larger",
+)
+"""The study's ten of ImageNet-X's sixteen factors, in the order of its panels."""
+
+FACTORS = (
+    *STUDY_FACTORS,
     "darker",
     "object_blocking",
     "person_blocking",
@@ -34,7 +39,7 @@ FACTORS = (
     "brighter",
     "multiple_objects",
 )
-"""The sixteen factors of ImageNet-X; the study uses the first ten."""
+"""The sixteen factors of ImageNet-X."""
 
 _METACLASSES = frozenset(
     [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -144,9 +145,9 @@ class _ActivationShaping(Detector):
     def __post_init__(self) -> None:
         check_range(self.name, "percentile", self.percentile, 0, 100)
 
+    @abstractmethod
     def _shape(self, features: Float32, kept: NDArray[np.bool_], k: int) -> tuple[Float32, Float32 | None]:
         """Return the shaped features, and a factor for each row (None for 1)."""
-        raise NotImplementedError
 
     def _fit(self, inputs: Inputs) -> Learnt:
         head = inputs.the_head()

@@ -49,7 +49,7 @@ class Gaussians:
 
     def class_part(self, rows: Rows) -> NDArray[Any]:
         """Return min over classes of |nu_c|^2 - 2 y nu_c, (n,)."""
-        return rows.once(self.doubled_means, lambda: self._class_part(rows))  # type: ignore[no-any-return]
+        return rows.once(self.doubled_means, lambda: self._class_part(rows))
 
     def _class_part(self, rows: Rows) -> NDArray[Any]:
         from analyze.detectors._row_kernels import largest_less
@@ -63,7 +63,7 @@ class Gaussians:
 
     def lengths(self, rows: Rows) -> tuple[NDArray[Any], NDArray[Any]]:
         """Return |y|^2, and what it exceeds the squared distance to the whole by; both (n,)."""
-        return rows.once(self.background, lambda: self._lengths(rows))  # type: ignore[no-any-return]
+        return rows.once(self.background, lambda: self._lengths(rows))
 
     def _lengths(self, rows: Rows) -> tuple[NDArray[Any], NDArray[Any]]:
         from analyze.detectors._row_kernels import weighted_squares

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,7 @@ TILE = 1008
 """Rows that are worked on at a time."""
 
 Float32 = NDArray[np.float32]
+T = TypeVar("T")
 
 
 class LogitSums(NamedTuple):
@@ -141,17 +142,17 @@ class Rows:
         self._unit._logits = self._logits
         return self._unit
 
-    def once(self, owner: object, make: Callable[[], Any]) -> Any:
+    def once(self, owner: object, make: Callable[[], T]) -> T:
         """Return what ``make`` gives, computed once for each owner."""
         kept = self._kept.get(id(owner))
         if kept is None:
             kept = (owner, make())
             self._kept[id(owner)] = kept
-        return kept[1]
+        return cast(T, kept[1])
 
     def less(self, origin: NDArray[Any]) -> Float32:
         """Return ``features - origin``, computed once for each origin (the same array)."""
-        return self.once(origin, lambda: self.features - origin)  # type: ignore[no-any-return]
+        return self.once(origin, lambda: self.features - origin)
 
     def distance(self, origin: NDArray[Any]) -> Float32:
         """Return the length of ``features - origin``, at least 1e-8 so that nothing is divided by zero, (n,)."""
@@ -171,9 +172,7 @@ class Rows:
         minus : ndarray of shape (D,)
             Always the same one for the same right side.
         """
-        return self.once(  # type: ignore[no-any-return]
-            right, lambda: multiply(self.features if minus is None else self.less(minus), right)
-        )
+        return self.once(right, lambda: multiply(self.features if minus is None else self.less(minus), right))
 
     def leading(self, right: Right, columns: int, origin: NDArray[Any]) -> NDArray[Any]:
         """Return the first columns of ``(features - origin) @ right``, or more; none is computed twice."""

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
+from analyze.annotations import STUDY_FACTORS
 from analyze.figures.axes import scatter
 from analyze.figures.frames import need, scatter_panel
 from analyze.results.quantities import Quantity, id_dataset_of
@@ -13,20 +14,6 @@ from analyze.results.titles import dataset_title, factor_title
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-STUDY_FACTORS = (
-    "pose",
-    "background",
-    "pattern",
-    "color",
-    "smaller",
-    "shape",
-    "partial_view",
-    "subcategory",
-    "texture",
-    "larger",
-)
-"""The study's ten of ImageNet-X's sixteen factors, in the order of its panels."""
 
 FIT_GROUPS = ("supervised-in1k", "clip-zero-shot")
 """Groups with a line: the baseline that saw ImageNet alone, and zero-shot CLIP."""

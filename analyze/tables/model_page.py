@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from analyze.tables.reading_order import in_reading_order
+from cache_schema.console.terminal import plain_table
 from cache_schema.records import GROUPS, ModelCard
 
 if TYPE_CHECKING:
@@ -36,16 +37,10 @@ def model_page(card: ModelCard, results: pl.DataFrame, *, width: int = 120) -> I
             yield table
 
 
-def _table(title: str, *columns: str) -> Table:
-    from cache_schema.console.terminal import plain_table
-
-    return plain_table(title, *columns)
-
-
 def _card(card: ModelCard) -> Table:
     from rich.markup import escape
 
-    table = _table(card.id, "", "")
+    table = plain_table(card.id, "", "")
     table.show_header = False
     table.columns[1].no_wrap = False
     table.columns[1].justify = "left"
@@ -99,7 +94,7 @@ def _labelled(results: pl.DataFrame, width: int) -> Table | None:
     names = results.filter(pl.col("metric") == "top1", pl.col("subset") == "")["dataset"].unique(maintain_order=True)
     minor = {"top-5 %": ("top5", _percent), "AURC": ("aurc", _plain)} if width >= WIDE else {}
     heads = ("dataset", "images", "top-1 %", "ECE %", "NLL", "ECE % (T)", "NLL (T)", *minor)
-    table = _table("accuracy and calibration", *heads)
+    table = plain_table("accuracy and calibration", *heads)
     for name in names:
         rows = results.filter(pl.col("dataset") == name)
         top1 = _one(rows, metric="top1")
@@ -135,7 +130,7 @@ def _outside(results: pl.DataFrame, width: int) -> Iterator[Table]:
             first = f"from {inside}"
             room = width - max(map(len, (first, *label.values())))
             for part in _that_fit(scores, room):
-                table = _table(title if part[0] == scores[0] else "", first, *part)
+                table = plain_table(title if part[0] == scores[0] else "", first, *part)
                 for (dataset, subset), name in label.items():
                     pair = own.filter(pl.col("dataset") == dataset, pl.col("subset") == subset)
                     table.add_row(
@@ -169,7 +164,7 @@ def _factors(results: pl.DataFrame, width: int) -> Table | None:
     minor = {"gap %": ("calibration_gap", _percent), "NLL": ("nll", _plain)} if width >= WIDE else {}
     title = "by factor" if several or rows.is_empty() else f"by factor, {rows['dataset'][0]}"
     heads = ("factor", *(["dataset"] if several else []), "images", "accuracy %", "error ratio", "ECE %", *minor)
-    table = _table(title, *heads)
+    table = plain_table(title, *heads)
     table.caption = "error ratio: 1 is no harder than the whole; dim: its interval holds 1"
     for row in rows.iter_rows(named=True):
         own = results.filter(pl.col("dataset") == row["dataset"], pl.col("options") == row["options"])
@@ -198,7 +193,7 @@ def _ratio(row: dict[str, Any] | None) -> str:
 
 def _shape(results: pl.DataFrame) -> Table | None:
     rows = results.filter(pl.col("metric") == "shape_bias", pl.col("value").is_not_null())
-    table = _table("shape bias", "dataset", "category", "decisions", "shape bias %")
+    table = plain_table("shape bias", "dataset", "category", "decisions", "shape bias %")
     for row in rows.iter_rows(named=True):
         table.add_row(row["dataset"], row["factor"] or "all", f"{row['n']:,}", _percent(row, interval=True))
     return table
@@ -208,7 +203,7 @@ def _reasons(results: pl.DataFrame) -> Table | None:
     from rich.markup import escape
 
     rows = results.filter(pl.col("reason") != "").group_by("dataset", "reason", maintain_order=True)
-    table = _table("what cannot be had", "dataset", "numbers", "why")
+    table = plain_table("what cannot be had", "dataset", "numbers", "why")
     for column in table.columns[1:]:
         column.justify, column.no_wrap, column.overflow = "left", False, "fold"
     for row in rows.agg(pl.col("metric").unique(maintain_order=True)).iter_rows(named=True):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from analyze.annotations import FACTORS
+from analyze.annotations import FACTORS, STUDY_FACTORS
 from analyze.cli import main
 from analyze.predictions.conformal_sets import METHODS
 from analyze.settings import override, read_settings, study_defaults
@@ -53,6 +53,7 @@ def test_what_no_metric_could_use_is_refused(tmp_path, capsys, text, told):
 
 
 def test_all_sixteen_factors_may_be_asked_for():
+    assert study_defaults()["factors"]["factors"] == list(STUDY_FACTORS)
     assert study_defaults().updated("factors", factors=list(FACTORS))["factors"]["factors"] == list(FACTORS)
 
 
