@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from analyze.results import conform, read_results
-from analyze.results.quantities import Quantity, id_dataset_of, joined, values
+from analyze.results import conform, read_results, store_digests
+from analyze.results.quantities import Quantity, answers, id_dataset_of, joined, values
 from analyze.results.selection import Where, select
 from analyze.results.titles import dataset_title, metric_title
 from analyze.tables import Table, build_tables
@@ -105,19 +105,15 @@ class Trend:
         return f"<b>{html.escape(first)}</b><br>" + "<br>".join(map(html.escape, rest))
 
 
-DIGEST_SIGNS = 16
-"""Signs of a store's digest that a result table keeps."""
-
-
 def _with_stores(rows: pl.DataFrame, cache: str | Path) -> pl.DataFrame:
     """Add the stores that have the digests of the column ``store``."""
     import cache_schema
 
-    by_digest = {store.digest[:DIGEST_SIGNS]: store for store in cache_schema.open_cache(cache).stores()}
+    by_digest = {store_digests(store.digest): store for store in cache_schema.open_cache(cache).stores()}
     told: dict[str, list[str]] = {"path": [], "weights": [], "made_by": []}
     for digests in rows["store"]:
         stores = [by_digest[digest] for digest in digests.split(",") if digest in by_digest]
-        told["path"].append(", ".join(str(store.path) for store in stores))
+        told["path"].append(", ".join(store.title for store in stores))
         told["weights"].append(", ".join(dict.fromkeys(store.model.weights_digest for store in stores)))
         told["made_by"].append(", ".join(dict.fromkeys(_writing(store) for store in stores)))
     return rows.with_columns(pl.Series(name, cells, dtype=pl.String()) for name, cells in told.items())
@@ -208,15 +204,17 @@ class Results:
         Returns
         -------
         polars.DataFrame
-            Columns ``model value low high n options metric_version command store`` (digests, comma-separated); with a
-            cache also ``path`` (of each of these stores that is there), ``weights`` (digest of the model's weights) and
-            ``made_by`` (the command that wrote the store, and when).
+            Columns ``model value low high n options metric_version command store`` (digests, comma-separated), one row
+            per model, by model; with a cache also ``path`` (of each of these stores that is there), ``weights`` (digest
+            of the model's weights) and ``made_by`` (the command that wrote the store, and when).
+
+        Raises
+        ------
+        UserError
+            As ``values`` does, and where there is no cache.
         """
-        wanted = Quantity.parse(quantity) if isinstance(quantity, str) else quantity
-        found = values(self.frame, wanted).select("model", "value")
-        rows = self.frame.filter(pl.col("metric") == wanted.metric, pl.col("dataset") == wanted.dataset)
         columns = ("model", "value", "low", "high", "n", "options", "metric_version", "command", "store")
-        rows = rows.join(found, on=["model", "value"], how="semi").select(columns).unique("model", maintain_order=True)
+        rows = answers(self.frame, quantity).select(columns)
         return rows if cache is None else _with_stores(rows, cache)
 
     def best(self, metric: str, *, on: str | None = None, n: int = 10) -> pl.DataFrame:

@@ -9,7 +9,7 @@ import numpy as np
 
 from analyze.intervals import wilson_interval
 from analyze.metrics.retrieval import retrieval_recall
-from analyze.results import ResultRow
+from analyze.results import ResultRow, card_cells, store_digests
 from cache_schema.errors import CloserlookError, UserError
 
 if TYPE_CHECKING:
@@ -62,15 +62,10 @@ def _rows(images: PredictionStore, texts: TextStore, ks: Sequence[int]) -> list[
                     low=interval.low,
                     high=interval.high,
                     n=n,
-                    store=f"{images.digest[:16]},{texts.digest[:16]}",
+                    store=store_digests(images.digest, texts.digest),
                     command="retrieval",
                     role=images.dataset.role,
-                    group=card.group,
-                    source=card.source,
-                    family=card.family,
-                    parameters=card.parameters,
-                    input_size=card.input_size,
-                    samples_seen=card.samples_seen,
+                    **card_cells(card),
                 )
             )
     return rows

@@ -20,7 +20,7 @@ from analyze.intervals.resampling import Resampling, resampling_of
 from analyze.predictions.summaries import SUMMARY_VERSION
 from analyze.reading.class_options import class_options
 from analyze.reading.sources import Source, sources_of
-from analyze.results import ResultRow
+from analyze.results import ResultRow, card_cells, store_digests
 from analyze.settings import Settings, canonical, study_defaults
 from analyze.suites.base import Number, Suite
 from analyze.suites.registry import chosen_suites, direction
@@ -271,14 +271,9 @@ def result_row(number: Number, model: ModelCases, dataset: str) -> ResultRow:
         head=model.head,
         options=canonical(options),
         reason=number.reason,
-        store=",".join(digest[:16] for digest in stores),
+        store=store_digests(*stores),
         role=cards[name].role if name in cards else ("ood" if number.score else ""),
-        group=card.group,
-        source=card.source,
-        family=card.family,
-        parameters=card.parameters,
-        input_size=card.input_size,
-        samples_seen=card.samples_seen,
+        **card_cells(card),
     )
 
 

@@ -25,7 +25,7 @@ from analyze.ood.inputs import (
     read_validation,
     spectrum_sets,
 )
-from analyze.results import KEY_COLUMNS, ResultRow, conform, to_frame
+from analyze.results import KEY_COLUMNS, ResultRow, card_cells, conform, store_digests, to_frame
 from analyze.settings import canonical
 from analyze.suites.detection import METRICS
 from analyze.suites.registry import direction
@@ -249,8 +249,7 @@ def _rows(
 ) -> Iterator[ResultRow]:
     card = inputs.store.model
     distances = ood_sets(cache, model, options)
-    digests = [s.digest[:16] for s in (inputs.store, inputs.head, inputs.reference) if s is not None]
-    stores = {dataset: ",".join([*digests, cache.store(card.id, dataset).digest[:16]]) for dataset in distances}
+    stores = _stores(cache, inputs, distances)
     for candidate in candidates:
         name = candidate.detector.name
         told = options_of(candidate, options)
@@ -265,12 +264,7 @@ def _rows(
             metric_version=DETECTOR_VERSION,
             head=inputs.head.prompt_set if inputs.head is not None else "",
             role="ood",
-            group=card.group,
-            source=card.source,
-            family=card.family,
-            parameters=card.parameters,
-            input_size=card.input_size,
-            samples_seen=card.samples_seen,
+            **card_cells(card),
         )
         own = inside.get(name)
         yield from _numbers(blank, candidate, own, outside, distances, stores)
@@ -340,6 +334,12 @@ def merge(old: pl.DataFrame | None, rows: Iterable[ResultRow]) -> pl.DataFrame:
     return pl.concat([conform(old).join(new, on=list(KEY_COLUMNS), how="anti"), new])
 
 
+def _stores(cache: Cache, inputs: ModelInputs, datasets: Iterable[str]) -> dict[str, str]:
+    """Return which stores a model's numbers on each dataset come from, as the result table tells them."""
+    own = [store.digest for store in (inputs.store, inputs.head, inputs.reference) if store is not None]
+    return {name: store_digests(*own, cache.store(inputs.store.model.id, name).digest) for name in datasets}
+
+
 def is_done(table: pl.DataFrame | None, cache: Cache, model: str, options: OodOptions) -> bool:
     """Whether a table holds a model's rows already, from the same stores and with the same options.
 
@@ -348,7 +348,6 @@ def is_done(table: pl.DataFrame | None, cache: Cache, model: str, options: OodOp
     if table is None or table.is_empty() or options.sweep:
         return False
     inputs = find_inputs(cache, model, options)
-    digests = [s.digest[:16] for s in (inputs.store, inputs.head, inputs.reference) if s is not None]
     mine = table.filter(
         (pl.col("model") == model)
         & (pl.col("id_dataset") == options.id_dataset)
@@ -361,7 +360,7 @@ def is_done(table: pl.DataFrame | None, cache: Cache, model: str, options: OodOp
         have.add((score, dataset, _plain(told), tuple(told.get("full_spectrum", ())), store))
     shifted = spectrum_sets(cache, model, options)
     outside = ood_sets(cache, model, options)
-    stores = {dataset: ",".join([*digests, cache.store(model, dataset).digest[:16]]) for dataset in outside}
+    stores = _stores(cache, inputs, outside)
     for name in options.detectors:
         plain = options_of(Candidate(get(name, defaults=options.defaults), None), options)
         spectra = {(), shifted} if not inputs.lacks(name, options.defaults) else {()}

@@ -11,9 +11,11 @@ from analyze.results.table import (
     RESULT_VERSION,
     VARIANT_COLUMNS,
     ResultRow,
+    card_cells,
     conform,
     merge_results,
     read_results,
+    store_digests,
     to_frame,
     write_results,
 )
@@ -25,9 +27,11 @@ __all__ = [
     "RESULT_VERSION",
     "VARIANT_COLUMNS",
     "ResultRow",
+    "card_cells",
     "conform",
     "merge_results",
     "read_results",
+    "store_digests",
     "to_frame",
     "write_results",
 ]

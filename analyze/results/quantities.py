@@ -133,6 +133,14 @@ def values(results: pl.DataFrame, quantity: Quantity | str, *, score: str = "") 
     UserError
         Where no row answers, or several do for one model.
     """
+    return answers(results, quantity, score=score).select("model", "value", "low", "high", "n", *CARD_COLUMNS)
+
+
+def answers(results: pl.DataFrame, quantity: Quantity | str, *, score: str = "") -> pl.DataFrame:
+    """Return the whole rows that ``values`` takes its numbers from, one per model, sorted by model.
+
+    Parameters and errors are those of ``values``; columns are those of the result table.
+    """
     quantity = Quantity.parse(quantity) if isinstance(quantity, str) else quantity
     chosen = results.filter(pl.col("metric") == quantity.metric, pl.col("dataset") == quantity.dataset)
     if chosen.is_empty():
@@ -157,29 +165,30 @@ def values(results: pl.DataFrame, quantity: Quantity | str, *, score: str = "") 
             raise UserError(f"{quantity}: model {model} has {len(own)} values; the table was joined twice?")
         choices = "; ".join(f"{c}={' or '.join(sorted(own[c].unique()))}" for c in unclear)
         raise UserError(f"{quantity} is ambiguous for model {model}: add [{unclear[0]}=...] ({choices})")
-    return chosen.select("model", "value", "low", "high", "n", *CARD_COLUMNS).sort("model")
+    return chosen.sort("model")
 
 
 def _resolve(chosen: pl.DataFrame, column: str) -> pl.DataFrame:
     """Keep, for each model, the rows of the variant that is meant where none is named."""
     if column in STRICT:
         return chosen.filter(pl.col(column) == "")
-    rank = pl.when(pl.col(column) == "").then(0).otherwise(2)
+    preferred = pl.lit("")
     if column == "head":
-        rank = pl.when(pl.col(column) == PREFERRED_HEADS[1]).then(1).otherwise(rank)
+        preferred = pl.lit(PREFERRED_HEADS[1])
     if column == "score":
-        study = pl.col("group").replace_strict(STUDY_SCORES, default="msp", return_dtype=pl.String)
-        rank = pl.when(pl.col(column) == study).then(1).otherwise(rank)
-    ranked = chosen.with_columns(rank.alias("_rank"))
-    return ranked.filter(pl.col("_rank") == pl.col("_rank").min().over("model")).drop("_rank")
+        preferred = pl.col("group").replace_strict(STUDY_SCORES, default="msp", return_dtype=pl.String)
+    return _first_choice(chosen, column, preferred, of=["model"])
+
+
+def _first_choice(rows: pl.DataFrame, column: str, preferred: pl.Expr, *, of: list[str]) -> pl.DataFrame:
+    """Keep, of each group, the rows where a column is empty; else where it is what is preferred; else all."""
+    rank = pl.when(pl.col(column) == "").then(0).when(pl.col(column) == preferred).then(1).otherwise(2)
+    return rows.filter(rank == rank.min().over(of))
 
 
 def usual_heads(results: pl.DataFrame) -> pl.DataFrame:
     """Keep, of each number, the rows of the model's own head, else of the 80 study templates, else all."""
-    rank = pl.when(pl.col("head") == "").then(0).when(pl.col("head") == PREFERRED_HEADS[1]).then(1).otherwise(2)
-    ranked = results.with_columns(rank.alias("_rank"))
-    number = ["model", "dataset", "metric"]
-    return ranked.filter(pl.col("_rank") == pl.col("_rank").min().over(number)).drop("_rank")
+    return _first_choice(results, "head", pl.lit(PREFERRED_HEADS[1]), of=["model", "dataset", "metric"])
 
 
 def _near(results: pl.DataFrame, quantity: Quantity) -> str:

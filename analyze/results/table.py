@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
 from cache_schema.errors import UserError
+from cache_schema.records import ModelCard
 
 RESULT_VERSION = 1
 
@@ -114,6 +116,22 @@ class ResultRow:
     parameters: int | None = None
     input_size: int | None = None
     samples_seen: int | None = None
+
+
+def card_cells(card: ModelCard) -> dict[str, Any]:
+    """Return what a row tells of a model's card: ``CARD_COLUMNS`` but for the role, which is the dataset's."""
+    return {name: getattr(card, name) for name in CARD_COLUMNS if name != "role"}
+
+
+def store_digests(*digests: str) -> str:
+    """Return the cell ``store`` of a number that was computed from the stores of these digests: their first 16 signs.
+
+    Examples
+    --------
+    >>> store_digests("0123456789abcdef01", "f" * 64)
+    '0123456789abcdef,ffffffffffffffff'
+    """
+    return ",".join(digest[:16] for digest in digests)
 
 
 def to_frame(rows: Iterable[ResultRow]) -> pl.DataFrame:

@@ -6,7 +6,7 @@ import polars as pl
 import pytest
 
 from analyze.interactive import Results
-from analyze.results import write_results
+from analyze.results import ResultRow, to_frame, write_results
 from analyze.results.quantities import values
 from analyze.trends.fits import fit_line, fit_piecewise
 from analyze.trends.ranks import rank_test
@@ -39,9 +39,9 @@ def test_a_table_shows_the_headlines_and_says_what_else_there_is(results: pl.Dat
     (page,) = Results(results).table()
     assert {column.metric for column in page.columns} <= set(HEADLINES)
     others = set(results.filter(pl.col("dataset") == "imagenet-val")["metric"]) - set(HEADLINES)
-    assert [note for note in page.notes if "more metrics" in note] == (
-        [f"{len(others)} more metrics: where={{'metric': 'ece*'}}, or where={{}} for all"] if others else []
-    )
+    assert others
+    told = f"{len(others)} more metrics: where={{'metric': 'ece*'}}, or where={{}} for all"
+    assert [note for note in page.notes if "more metrics" in note] == [told]
     (whole,) = Results(results).table(where={})
     assert {column.metric for column in whole.columns} >= others
 
@@ -58,10 +58,21 @@ def test_a_number_names_the_store_it_comes_from(toy_store, tmp_path) -> None:
     assert plain["value"].to_list() == values(found.frame, "ece@val").sort("model")["value"].to_list()
     whole = found.origin("ece@val", cache=tmp_path / "cache")
     assert whole["path"].to_list() == [str(store.path) for store in stores]
-    assert all(stores[0].header["seal"]["written"] in said for said in whole["made_by"][:1])
+    for store, said in zip(stores, whole["made_by"], strict=True):
+        assert store.header["seal"]["written"] in said
     other = tmp_path / "empty"
     toy_store(model="c", cache=other)
     assert found.origin("ece@val", cache=other)["path"].to_list() == ["", ""]
+
+
+def test_the_origin_is_that_of_the_number_and_not_of_an_equal_one() -> None:
+    told = {"model": "m", "dataset": "far", "metric": "auroc", "value": 1.0, "role": "ood"}
+    rows = [
+        ResultRow(**told, score=score, store=store, options=options)
+        for score, store, options in (("energy", "a" * 16, '{"temperature":2.0}'), ("msp", "b" * 16, ""))
+    ]
+    found = Results(to_frame(rows)).origin("auroc@far")
+    assert found.select("store", "options").rows() == [("b" * 16, "")]
 
 
 def test_it_shows_itself(results: pl.DataFrame, hostile_table: pl.DataFrame) -> None:
