@@ -45,7 +45,16 @@ def wilson_interval(successes: int, n: int, *, level: float = 0.95) -> Interval:
     successes, n
         Right images, and images.
     level
-        Nominal coverage.
+        Nominal coverage, strictly between 0 and 1.
+
+    Raises
+    ------
+    UserError
+        Where there are no images, or not between 0 and n successes; for a level outside (0, 1).
+
+    References
+    ----------
+    Wilson, Probable Inference, the Law of Succession, and Statistical Inference, JASA 22, 1927.
     """
     from scipy.special import ndtri
 
@@ -59,7 +68,15 @@ def wilson_interval(successes: int, n: int, *, level: float = 0.95) -> Interval:
 
 
 def clopper_pearson_interval(successes: int, n: int, *, level: float = 0.95) -> Interval:
-    """Return the exact interval of a proportion (1934), whose coverage is never below ``level``."""
+    """Return the exact interval of a proportion (1934), whose coverage is never below ``level``.
+
+    Parameters and errors are those of ``wilson_interval``; 0 and n successes have one-sided ends, 0 and 1.
+
+    References
+    ----------
+    Clopper and Pearson, The Use of Confidence or Fiducial Limits Illustrated in the Case of the Binomial, Biometrika
+    26, 1934.
+    """
     from scipy.special import betaincinv
 
     _proportion(successes, n, level)
@@ -72,7 +89,7 @@ def clopper_pearson_interval(successes: int, n: int, *, level: float = 0.95) -> 
 def proportion_interval(
     successes: int, n: int, *, level: float = 0.95, method: Literal["wilson", "clopper-pearson"] = "wilson"
 ) -> Interval:
-    """Return the named interval of a proportion."""
+    """Return the named interval of a proportion: ``wilson_interval`` or ``clopper_pearson_interval``."""
     if method not in ("wilson", "clopper-pearson"):
         raise UserError(f"method must be wilson or clopper-pearson; got {method!r}")
     return (wilson_interval if method == "wilson" else clopper_pearson_interval)(successes, n, level=level)

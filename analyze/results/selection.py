@@ -105,19 +105,20 @@ def plain_numbers(results: pl.DataFrame, *, keep: Sequence[str] = ()) -> pl.Data
     keep
         Columns of which every variant stays.
     """
-    asked = [column for column in ("calibrator", "subset", "factor", "options") if column not in keep]
+    is_plain = {
+        "calibrator": pl.col("calibrator") == "",
+        "subset": (pl.col("subset") == "") | (pl.col("dataset") == ""),
+        "factor": pl.col("factor") == "",
+    }
     chosen = results
-    for column in asked:
-        if column == "options":
-            key = [name for name in ("model", "dataset", "metric", *VARIANT_COLUMNS) if name != "options"]
-            bare = chosen.filter(pl.col("options") == "").select(key)
-            others = chosen.filter(pl.col("options") != "").join(bare, on=key, how="anti")
-            kept = pl.concat([chosen.filter(pl.col("options") == ""), others])
-            chosen = chosen.join(kept.select([*key, "options"]).unique(), on=[*key, "options"], how="semi")
-        else:
-            is_mean = (pl.col("dataset") == "") if column == "subset" else pl.lit(value=False)
-            chosen = chosen.filter((pl.col(column) == "") | is_mean)
-    return chosen
+    for column, plain in is_plain.items():
+        if column not in keep:
+            chosen = chosen.filter(plain)
+    if "options" in keep:
+        return chosen
+    bare = pl.col("options") == ""
+    number = [name for name in ("model", "dataset", "metric", *VARIANT_COLUMNS) if name != "options"]
+    return chosen.filter(bare | ~bare.any().over(number))
 
 
 def varying(

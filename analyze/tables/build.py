@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -347,17 +348,16 @@ def _columns(part: pl.DataFrame, page: dict[str, str], key: list[str], n_asked: 
                 under=headed(shown[1:], marks, "()"),
             )
         )
-    built = [_by_its_options(column, built) for column in built]
+    named = Counter(column.name for column in built)
+    built = [column if named[column.name] == 1 else _by_its_options(column) for column in built]
     outer: dict[str, int] = {}  # of --columns dataset,metric the first goes around the second
     for column in built:
         outer.setdefault(column.key[0] if n_asked > 1 else "", len(outer))
     return sorted(built, key=lambda column: (outer.get(column.key[0], 0), first[column.key[:n_asked]]))
 
 
-def _by_its_options(column: Column, others: list[Column]) -> Column:
-    """Name a column by its options as they are stored where words would not tell it from another."""
-    if [other.name for other in others].count(column.name) == 1:
-        return column
+def _by_its_options(column: Column) -> Column:
+    """Name a column by its options as they are stored, where words would not tell it from another."""
     told = f"[{', '.join(value for value in column.key if value)}]"
     return replace(column, name=told, title=told)
 

@@ -52,7 +52,7 @@ def availability_table(title: str, found: Mapping[str, Mapping[str, str]], detec
     title
         Printed above.
     found
-        Model -> detector -> why it cannot run, empty where it can; of `analyze.ood.availability`.
+        Model -> detector -> why it cannot run, empty where it can; of ``analyze.ood.availability``.
     detectors
         The rows, in order.
     """

@@ -13,6 +13,12 @@ SUBSETS = {"near": "near OOD", "far": "far OOD", "all": "all OOD"}
 def option_words(options: str) -> str:
     """Return the options of a number as a reader wants them.
 
+    Parameters
+    ----------
+    options
+        Canonical JSON as in the result table; what is none is returned as it is. Options that are off are left out, of
+        a list the key alone is told.
+
     Examples
     --------
     >>> option_words('{"temperature":1.0}')
