@@ -32,6 +32,6 @@ def open_place(path: Path | str, options: Mapping[str, Any] | None = None) -> Pl
 
 def local_path(address: str) -> Path:
     """Return the folder that a ``file://`` address names."""
-    rest = address.partition("://")[2].removeprefix("localhost/")
+    rest = re.sub(r"^localhost(?=/)", "", address.partition("://")[2])
     # file:///C:/cache is C:/cache, file:///cache is /cache.
     return Path(rest[1:] if re.match(r"/[A-Za-z]:", rest) else rest)

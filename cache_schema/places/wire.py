@@ -222,7 +222,7 @@ class Wire:
         """Return an error as a line that names the mend."""
         told = (str(error).strip().splitlines() or [""])[0] or type(error).__name__
         told = self.address.hide(told)
-        status = getattr(error, "status", getattr(error, "code", None))
+        status = _status(error)
         if isinstance(error, PermissionError) or status in (401, 403, "401", "403") or _DENIED.search(told):
             return f"access is denied ({told}); {credentials_hint(self.address.protocol)}"
         if isinstance(error, TimeoutError | asyncio.TimeoutError):
@@ -237,7 +237,7 @@ class Wire:
 
 def may_pass(error: BaseException, attempt: int) -> bool:
     """Return whether a request that failed so may succeed when it is made again."""
-    status = getattr(error, "status", getattr(error, "code", None))
+    status = _status(error)
     if isinstance(status, int) and status >= 300:
         return status in (408, 425, 429) or (status >= 500 and status not in _CONTRADICTS)
     name = type(error).__name__
@@ -253,6 +253,12 @@ def may_pass(error: BaseException, attempt: int) -> bool:
         return error.errno in _MAY_PASS
     passing = ("ClientPayload", "ServerDisconnected", "ClientOS", "Incomplete", "ResponseStreaming", "ConnectionClosed")
     return name.startswith(passing) or (name == "FSTimeoutError")
+
+
+def _status(error: BaseException) -> Any:
+    """Return the HTTP status of an answer: of aiohttp ``status`` (its ``code`` is deprecated), of gcsfs ``code``."""
+    status = getattr(error, "status", None)
+    return getattr(error, "code", None) if status is None else status
 
 
 def _patience(address: Address, options: Mapping[str, Any]) -> dict[str, Any]:
