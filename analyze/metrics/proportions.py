@@ -70,7 +70,7 @@ def wilson_interval(successes: int, n: int, *, level: float = 0.95) -> Interval:
 def clopper_pearson_interval(successes: int, n: int, *, level: float = 0.95) -> Interval:
     """Return the exact interval of a proportion (1934), whose coverage is never below ``level``.
 
-    Parameters and errors are those of ``wilson_interval``; 0 and n successes have one-sided ends, 0 and 1.
+    Parameters and errors as of ``wilson_interval``; 0 and n successes have one-sided ends, 0 and 1.
 
     References
     ----------

@@ -139,7 +139,7 @@ def values(results: pl.DataFrame, quantity: Quantity | str, *, score: str = "") 
 def answers(results: pl.DataFrame, quantity: Quantity | str, *, score: str = "") -> pl.DataFrame:
     """Return the whole rows that ``values`` takes its numbers from, one per model, sorted by model.
 
-    Parameters and errors are those of ``values``; columns are those of the result table.
+    Parameters and errors as of ``values``; columns are those of the result table.
     """
     quantity = Quantity.parse(quantity) if isinstance(quantity, str) else quantity
     chosen = results.filter(pl.col("metric") == quantity.metric, pl.col("dataset") == quantity.dataset)

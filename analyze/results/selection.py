@@ -87,11 +87,6 @@ def select(results: pl.DataFrame, where: Where) -> pl.DataFrame:
     return chosen
 
 
-def default_variant(results: pl.DataFrame, *, keep: Sequence[str] = ()) -> pl.DataFrame:
-    """Return the rows whose variant columns are all empty, but for those named in ``keep``."""
-    return results.filter(*[pl.col(column) == "" for column in VARIANT_COLUMNS if column not in keep])
-
-
 def plain_numbers(results: pl.DataFrame, *, keep: Sequence[str] = ()) -> pl.DataFrame:
     """Return each number once, as it is quoted: not calibrated, of the whole set, of no factor, with default options.
 

@@ -71,7 +71,6 @@ def test_impossible_widths_are_refused(width: str) -> None:
         width_in_inches(width)
 
 
-
 def test_the_readers_own_style_comes_back() -> None:
     import matplotlib as mpl
 

@@ -24,8 +24,6 @@ def planted(
     return x, ndtr(slope * ndtri(x) + intercept + noise * rng.normal(size=n))
 
 
-
-
 # ---- scales
 
 
