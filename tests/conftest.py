@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import importlib.util
 import os
 import secrets
 import shutil
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from web_server import WebServer
 
 ROOT = Path(__file__).resolve().parent.parent
 MODELS = ("wit-vit", "laion-vit", "laion-cnn", "ft-wit-vit", "ft12k-laion-cnn", "resnet", "convnext", "vit", "more-")
@@ -70,18 +70,13 @@ def miniature_cache(miniature: Path) -> Path:
 
 
 @pytest.fixture
-def serve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Any]]:
+def serve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., WebServer]]:
     """Return a function that starts a ``WebServer`` (see web_server.py); what is read of it lies in ``tmp_path``."""
-    spec = importlib.util.spec_from_file_location("web_server", Path(__file__).with_name("web_server.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
     monkeypatch.setenv("CLOSERLOOK_MIRROR", str(tmp_path / "mirror"))
-    servers: list[Any] = []
+    servers: list[WebServer] = []
 
-    def start(folder: Path | None, upstream: str = "") -> Any:
-        servers.append(module.WebServer(folder, upstream))
+    def start(folder: Path | None, upstream: str = "") -> WebServer:
+        servers.append(WebServer(folder, upstream))
         return servers[-1]
 
     yield start
@@ -99,7 +94,7 @@ def moto() -> Iterator[str]:
 
 
 @pytest.fixture
-def bucket(moto: str, serve: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> Any:
+def bucket(moto: str, serve: Callable[..., WebServer], monkeypatch: pytest.MonkeyPatch) -> Any:
     """Return a server in front of S3, whose ``cache`` is the address of an empty cache in a fresh bucket."""
     fsspec = pytest.importorskip("fsspec")
     pytest.importorskip("s3fs", reason="the extra 'remote' is not installed")

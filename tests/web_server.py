@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import quote
 
 
 class Asked(NamedTuple):
@@ -61,7 +62,6 @@ class WebServer:
 
         self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Bound)
         self._server.daemon_threads = True
-        self._server.request_queue_size = 128
         self._server.socket.listen(128)
         self.port = self._server.server_port
         self.address = f"http://127.0.0.1:{self.port}"
@@ -174,8 +174,6 @@ class _Handler(http.server.SimpleHTTPRequestHandler):
         self.answer(206, headers, part, wrong)
 
     def list_page(self, folder: Path) -> bytes:
-        from urllib.parse import quote
-
         names = [f"{entry.name}/" if entry.is_dir() else entry.name for entry in sorted(folder.iterdir())]
         links = "".join(f'<li><a href="{quote(name)}">{name}</a></li>' for name in names)
         return f"<html><body><ul>{links}</ul></body></html>".encode()

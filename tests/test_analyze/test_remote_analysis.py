@@ -17,9 +17,8 @@ from cache_schema.cli import main as schema
 
 pytest.importorskip("aiohttp", reason="the extra 'remote' is not installed")
 pytest.importorskip("s3fs", reason="the extra 'remote' is not installed")
-pytestmark = pytest.mark.filterwarnings(
-    "ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning", "ignore::DeprecationWarning"
-)
+# aiohttp closes its sockets when they are collected, which is not the tests' business.
+pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 
 N, CLASSES = 300, 8
 Serve = Callable[..., Any]

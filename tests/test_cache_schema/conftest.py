@@ -67,6 +67,21 @@ def write(
 
 
 @pytest.fixture
+def stores(
+    write: Callable[..., cache_schema.PredictionStore], model: ModelCard, dataset: DatasetCard, tmp_path: Path
+) -> list[Any]:
+    """Write a Zarr and an HDF5 store and a summary; Zarr in shards of 32 rows."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("cache_schema.schema.ROWS_A_CHUNK", 4)
+        zarr = write()
+    hdf5 = write(dataset=cache_schema.DatasetCard(id="other"), backend="hdf5")
+    summary = cache_schema.write_summary(
+        tmp_path / "cache", model=model, dataset=dataset, columns={"confidence": np.linspace(0, 1, 70)}
+    )
+    return [zarr, hdf5, summary]
+
+
+@pytest.fixture
 def run_python() -> Callable[..., subprocess.CompletedProcess[str]]:
     """Return a function that runs a script in another process, with the project importable."""
 

@@ -21,10 +21,7 @@ pytest.importorskip("aiohttp")
 Write = Callable[..., cache_schema.PredictionStore]
 Capture = pytest.CaptureFixture[str]
 # aiohttp closes its sockets when they are collected, which is not the tests' business.
-pytestmark = pytest.mark.filterwarnings(
-    "ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning", "ignore::DeprecationWarning"
-)
-SHARD = 32
+pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 
 
 @pytest.fixture(params=["whole files", "parts of files"])
@@ -33,19 +30,6 @@ def web(request: pytest.FixtureRequest, serve: Callable[..., Any], tmp_path: Pat
     server = serve(tmp_path / "cache")
     server.ranges = request.param == "parts of files"
     return server
-
-
-@pytest.fixture
-def stores(write: Write, model: Any, dataset: Any, tmp_path: Path) -> list[Any]:
-    """Write a Zarr and an HDF5 store and a summary; Zarr in shards of 32 rows."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("cache_schema.schema.ROWS_A_CHUNK", SHARD // 8)
-        zarr = write()
-    hdf5 = write(dataset=cache_schema.DatasetCard(id="other"), backend="hdf5")
-    summary = cache_schema.write_summary(
-        tmp_path / "cache", model=model, dataset=dataset, columns={"confidence": np.linspace(0, 1, 70)}
-    )
-    return [zarr, hdf5, summary]
 
 
 def same(remote: cache_schema.Cache, stores: list[Any]) -> None:

@@ -22,9 +22,8 @@ pytest.importorskip("s3fs")
 pytest.importorskip("aiohttp")
 
 Capture = pytest.CaptureFixture[str]
-pytestmark = pytest.mark.filterwarnings(
-    "ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning", "ignore::DeprecationWarning"
-)
+# aiohttp closes its sockets when they are collected, which is not the tests' business.
+pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 
 
 @pytest.fixture(params=["zarr", "hdf5"])

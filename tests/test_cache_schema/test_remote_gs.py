@@ -19,9 +19,8 @@ import cache_schema
 from cache_schema.cli import main
 
 pytest.importorskip("gcsfs", reason="the extra 'remote' is not installed")
-pytestmark = pytest.mark.filterwarnings(
-    "ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning", "ignore::DeprecationWarning"
-)
+# aiohttp closes its sockets when they are collected, which is not the tests' business.
+pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 Capture = pytest.CaptureFixture[str]
 
 

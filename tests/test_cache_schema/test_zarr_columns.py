@@ -82,6 +82,7 @@ def test_whole_layouts_are_what_zarr_writes(tmp_path, shape, dtype):
     assert ours == files_of(tmp_path / "zarr")
     assert len(ours) >= 2
 
+
 @pytest.mark.parametrize(
     ("shape", "dtype"),
     [((200_000,), "int16"), ((70_001, 5), "int16"), ((1,), "float32"), ((5000, 3), "float64"), ((9,), "bool")],

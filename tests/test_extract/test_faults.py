@@ -35,14 +35,6 @@ CONTEXT.set_forkserver_preload(
 )
 
 
-def digests(cache: Path) -> dict[tuple[str, str, str], object]:
-    found = {}
-    for store in cache_schema.open_cache(cache).stores():
-        name = f"{store.class_space}/{store.prompt_set}" if store.kind == "head" else store.dataset.id
-        found[store.kind, store.model.id, name] = store.header["seal"]["arrays"]
-    return found
-
-
 def in_own_group(words: list[str], folder: str, log: str = os.devnull) -> None:
     """Run the command as the leader of a process group, its output away; every pass that begins goes to a log."""
     os.setsid()
@@ -94,7 +86,7 @@ def words(cache: str, *more: str) -> list[str]:
 
 
 @pytest.mark.slow
-def test_killed_at_any_moment_the_same_command_finishes_the_same_cache(study: Path, run_extract) -> None:
+def test_killed_at_any_moment_the_same_command_finishes_the_same_cache(study: Path, run_extract, digests) -> None:
     warm_up = CONTEXT.Process(target=time.sleep, args=(0,))
     warm_up.start()
     warm_up.join()
@@ -136,7 +128,7 @@ def test_killed_at_any_moment_the_same_command_finishes_the_same_cache(study: Pa
 
 
 @pytest.mark.slow
-def test_two_runs_on_one_cache_lose_time_but_no_data(study: Path, run_extract) -> None:
+def test_two_runs_on_one_cache_lose_time_but_no_data(study: Path, run_extract, digests) -> None:
     run_extract(*words("whole"), cwd=study)
     log = study / "passes.log"
     runs = [CONTEXT.Process(target=in_own_group, args=(words("shared"), str(study), str(log))) for _ in range(2)]
@@ -265,7 +257,7 @@ def test_a_read_only_cache_can_be_read_and_nothing_else(study: Path, run_extract
         assert "Traceback" not in done.stderr
 
 
-def test_models_that_raise_or_need_too_much_memory_fail_alone(study: Path, run_extract, monkeypatch) -> None:
+def test_models_that_raise_or_need_too_much_memory_fail_alone(study: Path, run_extract, monkeypatch, digests) -> None:
     from extract.models.timm_models import TimmModel
 
     run_extract(*words("whole"), cwd=study)
@@ -365,7 +357,7 @@ def test_the_slurm_script_runs_every_group_once(study: Path, run_extract) -> Non
 
 @pytest.mark.slow
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "a scheduler's warning"])
-def test_a_run_that_is_asked_to_stop_leaves_nothing_half(study: Path, run_extract, sent: int) -> None:
+def test_a_run_that_is_asked_to_stop_leaves_nothing_half(study: Path, run_extract, sent: int, digests) -> None:
     run_extract(*words("whole"), cwd=study)
     log = study / "passes.log"
     process = CONTEXT.Process(target=in_own_group, args=(words("stopped"), str(study), str(log)))

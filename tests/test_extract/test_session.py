@@ -33,16 +33,7 @@ def study(tmp_path: Path, pets: Path) -> Path:
     return tmp_path
 
 
-def digests(cache: Path) -> dict[tuple[str, str, str], object]:
-    """Return what every store holds, by kind, model and dataset or class space."""
-    found = {}
-    for store in cache_schema.open_cache(cache).stores():
-        name = f"{store.class_space}/{store.prompt_set}" if store.kind == "head" else store.dataset.id
-        found[store.kind, store.model.id, name] = store.header["seal"]["arrays"]
-    return found
-
-
-def test_stores_equal_the_library_and_a_second_run_does_nothing(study: Path, run_extract) -> None:
+def test_stores_equal_the_library_and_a_second_run_does_nothing(study: Path, run_extract, digests) -> None:
     first = run_extract("--model-list", "models.txt", "--cache", "cache", "--batch-size", 8, "--workers", 1, cwd=study)
     assert "6 done, 0 sealed before, 0 skipped, 0 failed" in first.stderr
     cache = cache_schema.open_cache(study / "cache")
@@ -98,7 +89,7 @@ def test_batch_size_workers_and_backend_change_nothing_but_float_noise(study: Pa
         np.testing.assert_allclose(other.features(), store.features(), rtol=2e-3, atol=2e-3)
 
 
-def test_group_pass_equals_single_model_passes(study: Path, run_extract, monkeypatch) -> None:
+def test_group_pass_equals_single_model_passes(study: Path, run_extract, monkeypatch, digests) -> None:
     """Models that share a pass, models alone, and models in waves of one over kept pixels: equal stores."""
     options = ("--batch-size", 8, "--workers", 0)
     decoded: list[int] = []
@@ -154,7 +145,7 @@ def test_what_fails_is_told_and_the_rest_goes_on(study: Path, run_extract, monke
     assert done.stderr.count("failed torn on 2 datasets: ") == 1  # in the end
 
 
-def test_two_caches_are_joined_by_copying(study: Path, run_extract) -> None:
+def test_two_caches_are_joined_by_copying(study: Path, run_extract, digests) -> None:
     torn = study / "torn.pth"
     torn.write_bytes(b"not a checkpoint")
     line = "timm:test_vit checkpoint=torn.pth num_classes=3 classes=pets input_size=64 id=m\n"
