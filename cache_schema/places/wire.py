@@ -41,12 +41,16 @@ SILENT_SECONDS = 60.0
 
 _MAY_PASS = {
     errno.EIO, errno.EBUSY, errno.EPIPE, errno.ETIMEDOUT, errno.ECONNRESET, errno.ECONNABORTED, errno.ECONNREFUSED,
-    errno.EAGAIN,
+    errno.EAGAIN, getattr(errno, "EREMOTEIO", errno.EIO),  # the last is s3fs's for an InternalError
 }  # fmt: skip
 _CONTRADICTS = {400, 404, 405, 410, 411, 413, 414, 416, 501}
 _NO_FOLDERS = {"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "http", "https"}
 _TRIES_AGAIN = {"gs", "gcs"}
 """Where the library below makes a request again by itself, for about a minute."""
+_OF_S3 = {"s3", "s3a"}
+"""Where two libraries do so, s3fs five times what botocore tries twice, and are told to leave it to this module."""
+_BROKEN_OFF = ("ClientPayload", "Server", "Incomplete", "ConnectionClosed")
+"""Begin the names of what the libraries raise for an answer that ends too early; no common type says so."""
 _DENIED = re.compile("credential|forbidden|access ?denied", re.IGNORECASE)
 _HERE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG}
 
@@ -81,6 +85,8 @@ class Wire:
             raise UserError(_missing(address, error)) from error
         except Exception as error:  # noqa: BLE001  every protocol has errors of its own
             raise UserError(f"{self.title} cannot be opened: {self._said(error)}") from None
+        if address.protocol in _OF_S3:
+            self.fs.retries = 1
         self.root = str(root).rstrip("/")
         # It warns at every request without credentials, and prints what is told here in a line as a traceback.
         logging.getLogger("gcsfs").setLevel(logging.CRITICAL)
@@ -225,13 +231,13 @@ class Wire:
         status = _status(error)
         if isinstance(error, PermissionError) or status in (401, 403, "401", "403") or _DENIED.search(told):
             return f"access is denied ({told}); {credentials_hint(self.address.protocol)}"
-        if isinstance(error, TimeoutError | asyncio.TimeoutError):
-            return f"the server fell silent ({type(error).__name__}); run the same command again"
         name = type(error).__name__
+        if isinstance(error, TimeoutError | asyncio.TimeoutError) or name.startswith("ReadTimeout"):
+            return f"the server fell silent ({name}); run the same command again"
+        if isinstance(error, ShortAnswerError) or name.startswith(_BROKEN_OFF):
+            return f"the answer broke off every time ({told}); run the same command again"
         if "Connect" in name or isinstance(error, ConnectionError):
             return f"nobody answers there ({told}); check the address and the network"
-        if isinstance(error, ShortAnswerError) or name.startswith(("ClientPayload", "Server", "Incomplete")):
-            return f"the answer broke off every time ({told}); run the same command again"
         return f"{name}: {told}" if name not in told and not isinstance(error, OSError) else told
 
 
@@ -241,7 +247,8 @@ def may_pass(error: BaseException, attempt: int) -> bool:
     if isinstance(status, int) and status >= 300:
         return status in (408, 425, 429) or (status >= 500 and status not in _CONTRADICTS)
     name = type(error).__name__
-    if isinstance(error, ConnectionRefusedError) or name.startswith(("ClientConnector", "EndpointConnection")):
+    unreached = ("ClientConnector", "EndpointConnection", "ConnectTimeout")
+    if isinstance(error, ConnectionRefusedError) or name.startswith(unreached):
         return attempt < 2 and "DNS" not in name and "Certificate" not in name
     if isinstance(error, ShortAnswerError):
         return attempt < SHORT_ANSWERS
@@ -251,8 +258,8 @@ def may_pass(error: BaseException, attempt: int) -> bool:
         return False
     if isinstance(error, OSError) and error.errno is not None:
         return error.errno in _MAY_PASS
-    passing = ("ClientPayload", "ServerDisconnected", "ClientOS", "Incomplete", "ResponseStreaming", "ConnectionClosed")
-    return name.startswith(passing) or (name == "FSTimeoutError")
+    passing = ("ClientOS", "ResponseStreaming", "ReadTimeout", "FSTimeout", "HTTPClient", "ResponseParser")
+    return name.startswith((*_BROKEN_OFF, *passing))
 
 
 def _status(error: BaseException) -> Any:
@@ -270,13 +277,13 @@ def _patience(address: Address, options: Mapping[str, Any]) -> dict[str, Any]:
 
             limit = ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=SILENT_SECONDS)
             ours = {"client_kwargs": {"timeout": limit}}
-    elif address.protocol == "s3":
+    elif address.protocol in _OF_S3:
         ours = {
             "config_kwargs": {
                 "max_pool_connections": AT_ONCE + LARGE_AT_ONCE,
                 "connect_timeout": CONNECT_SECONDS,
                 "read_timeout": SILENT_SECONDS,
-                "retries": {"max_attempts": 1},  # counted once, here
+                "retries": {"total_max_attempts": 1},
             }
         }
     told = conf.get(address.protocol, {})
