@@ -74,11 +74,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Import the file."""
-    from cache_schema.errors import UserError
     from cache_schema.records import DatasetCard, ModelCard
 
-    if args.dataset is None and args.file.suffix.lower() not in (".npz", ".npy"):
-        raise UserError("--dataset is missing: the name of the images that the outputs are of")
     model = ModelCard(
         id=args.model,
         library="import",
@@ -104,7 +101,7 @@ def run(args: argparse.Namespace) -> int:
 def _import(args: argparse.Namespace, model: ModelCard, dataset: DatasetCard) -> Store:
     from cache_schema.errors import UserError
     from cache_schema.importing.fits import import_head, import_reference
-    from cache_schema.importing.outputs import import_arrays, import_table
+    from cache_schema.importing.outputs import KINDS, import_arrays, import_table
     from cache_schema.importing.own_arrays import OwnArrays
 
     where: dict[str, Any] = {"model": model, "backend": args.backend, "overwrite": args.overwrite}
@@ -117,16 +114,19 @@ def _import(args: argparse.Namespace, model: ModelCard, dataset: DatasetCard) ->
     if suffix not in (".npz", ".npy", ".csv", ".parquet"):
         raise UserError(f"{args.file}: only .npz, .npy, .csv and .parquet files can be imported")
     beside = {name: getattr(args, name) for name in ("labels", "features", "image_ids") if getattr(args, name)}
+    missing = UserError(f"{args.file}: --dataset is missing: the name of the images that the outputs are of")
     if suffix in (".csv", ".parquet") and not _is_wide(args.file):
+        if args.dataset is None:
+            raise missing
         return import_table(args.file, args.cache, dataset=dataset, **where)
     with OwnArrays(args.file, kind=args.kind, beside=beside) as file:
         if "weight" in file.names:
             class_space = args.class_space or f"{file.shape_and_dtype('weight')[0][0]}-classes"
             return import_head(file, args.cache, class_space=class_space, **where)
         if args.dataset is None:
-            raise UserError(f"{args.file}: --dataset is missing: the name of the images that the outputs are of")
+            raise missing
         if not args.class_space:
-            kind = next((kind for kind in ("logits", "log_probabilities", "probabilities") if kind in file.names), "")
+            kind = next((kind for kind in KINDS if kind in file.names), "")
             shape = file.shape_and_dtype(kind)[0] if kind else ()
             dataset = replace(dataset, class_space=f"{shape[1]}-classes" if len(shape) == 2 else "")
         if args.role == "reference":

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from cache_schema.errors import UserError
-from cache_schema.identities import identity
+from cache_schema.importing.outputs import filled, ids_of
 from cache_schema.importing.own_arrays import OwnArrays
 from cache_schema.kinds.heads import HeadStore, write_head
 from cache_schema.kinds.reference_accumulator import ReferenceAccumulator
@@ -57,7 +57,7 @@ def import_reference(
     labels = file.read("labels")
     if labels.dtype.kind not in "iu":
         raise UserError(f"{file.path}: labels are {labels.dtype}, not class indices (integers)")
-    ids = [str(item) for item in file.read("image_ids")] if "image_ids" in file.names else [str(i) for i in range(n)]
+    ids = ids_of(file, n)
     sums = ReferenceAccumulator(shapes["logits"][1], shapes["features"][1], per_class=per_class)
     start = 0
     features = file.blocks("features", BLOCK_ROWS)
@@ -65,17 +65,10 @@ def import_reference(
         stop = start + len(logits)
         sums.update(next(features), logits, labels[start:stop].astype(np.int64), ids=ids[start:stop])
         start = stop
-    card = replace(
-        dataset,
-        role="reference",
-        n_images=n,
-        n_classes=dataset.n_classes or sums.n_classes,
-        digest=dataset.digest or identity({"image_ids": ids, "labels": labels.tolist()}),
-    )
     return write_reference(
         cache_path,
         model=model,
-        dataset=card,
+        dataset=replace(filled(dataset, ids, labels, sums.n_classes), role="reference"),
         arrays=sums.arrays(),
         backend=backend,
         record={"imported_from": file.path.name, "reference": dict(sums.options())},
@@ -102,6 +95,11 @@ def import_head(
         As for :func:`cache_schema.write_head`.
     class_space
         Name of the classes, as the predictions have it.
+
+    Raises
+    ------
+    UserError
+        Shapes disagree, or a number is not finite.
     """
     weight: Any = file.read("weight")
     if weight.ndim != 2:

@@ -82,7 +82,7 @@ def import_arrays(
             )
         width = features_shape[1]
     labels = _labels(file, n, dataset)
-    ids = [str(item) for item in file.read("image_ids")] if "image_ids" in file.names else _numbers(n)
+    ids = ids_of(file, n)
     valid = file.read("valid") if "valid" in file.names else None
     if valid is not None and (valid.shape != (n,) or valid.dtype != np.bool_):
         raise UserError(f"{path}: valid is {valid.dtype} of shape {valid.shape}, not bool of ({n},)")
@@ -91,7 +91,7 @@ def import_arrays(
         for name in file.names
         if name.startswith("metadata.")
     }
-    card = _filled(dataset, ids, labels, c)
+    card = filled(dataset, ids, labels, c)
     writer = StoreWriter(
         cache_path,
         model=model,
@@ -142,11 +142,12 @@ def _labels(file: OwnArrays, n: int, dataset: DatasetCard) -> NDArray[Any]:
     )
 
 
-def _numbers(n: int) -> list[str]:
-    return [str(i) for i in range(n)]
+def ids_of(file: OwnArrays, n: int) -> list[str]:
+    """Return the names of n images; their numbers where the file has none."""
+    return [str(item) for item in (file.read("image_ids") if "image_ids" in file.names else range(n))]
 
 
-def _filled(dataset: DatasetCard, ids: list[str], labels: NDArray[Any], n_classes: int | None) -> DatasetCard:
+def filled(dataset: DatasetCard, ids: list[str], labels: NDArray[Any], n_classes: int | None) -> DatasetCard:
     """Complete a dataset's card; the digest is of ids and labels, so that equal rows of two models can be
     matched.
     """
@@ -255,7 +256,7 @@ def import_table(
     return write_summary(
         cache_path,
         model=model,
-        dataset=_filled(dataset, ids, labels, None),
+        dataset=filled(dataset, ids, labels, None),
         columns=columns,
         backend=backend,
         record={"imported_from": path.name},

@@ -127,7 +127,10 @@ def test_a_last_layer_becomes_a_head(tmp_path: Path, arrays: Arrays, run: Callab
     ("file", "words", "says"),
     [
         ("a.pt", ["--dataset", "d"], "numpy.savez('mine.npz', logits=logits.cpu().numpy()"),
+        ("a.pt", [], "numpy.savez('mine.npz', logits=logits.cpu().numpy()"),
         ("logits.npz", [], "--dataset is missing"),
+        ("answers.csv", [], "--dataset is missing"),
+        ("long.npz", [], "bias"),
         ("logits.npz", ["--dataset", "d", "--role", "reference"], "holds no features: a training set"),
         ("torn.npy", ["--dataset", "d"], "is no .npy file of plain numbers"),
         ("none.npy", ["--dataset", "d"], "no file"),
@@ -150,7 +153,9 @@ def test_bad_files_are_one_line(
     (tmp_path / "torn.npy").write_bytes(b"\x93NUM")
     (tmp_path / "text.csv").write_text("logit_0,logit_1\n1.0,x\n")
     np.savez(tmp_path / "logits.npz", logits=arrays["logits"], labels=arrays["labels"])
+    (tmp_path / "answers.csv").write_text("image_id,label,predicted,confidence\na,1,1,0.5\n")
     np.savez(tmp_path / "flat.npz", weight=arrays["bias"])
+    np.savez(tmp_path / "long.npz", weight=arrays["weight"], bias=np.zeros(C + 1))
     short = {"logits": arrays["logits"], "features": arrays["features"][:3], "labels": arrays["labels"]}
     np.savez(tmp_path / "short.npz", **short)
     assert run(file, *words) == 2
