@@ -247,7 +247,7 @@ class RemoteHdf5Reader(StoreReader):
         return self._inner.arrays()
 
     def byte_problems(self) -> list[str]:
-        """Return nothing: whoever wants all bytes compared pulls the store."""
+        """Raise NotImplementedError: that would fetch all of the file, which pulling the store does as well."""
         raise NotImplementedError(f"{self.title}: pull the store to compare all of its bytes")
 
     def n_bytes(self) -> int:

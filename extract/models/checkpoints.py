@@ -63,6 +63,12 @@ def nested_tensors(
             yield from nested_tensors(value, (*keys, name))
 
 
+def fill(module: torch.nn.Module, model: str, path: Path, *, average: bool) -> None:
+    """Load the weights of a checkpoint into a module; see :func:`fitting_state`, which says what fits."""
+    own = {name: tuple(value.shape) for name, value in module.state_dict().items()}
+    module.load_state_dict(fitting_state(model, path, own, average=average), strict=True)
+
+
 def fitting_state(model: str, path: Path, own: Shapes, *, average: bool = True) -> dict[str, torch.Tensor]:
     """Return the weights of a checkpoint that have a model's names and shapes.
 

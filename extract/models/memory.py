@@ -1,4 +1,4 @@
-"""Whether an error says that memory ran out, whoever says it."""
+"""Whether an error says that a batch was too large for the device, whoever says it, and what then sets memory free."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _WORDS = (
     "invalid configuration argument",  # of a kernel that takes no more rows
     "canUse32BitIndexMath",  # more elements than a kernel can count
 )
-"""torch's allocator for the CPU and the libraries below it have no exception of their own for it."""
+"""What torch's allocator for the CPU, the libraries below it and kernels with a limit say, all as RuntimeError."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from cache_schema.errors import UserError
 from extract.classes.prompts import DEFAULT_PROMPT_SET, PromptSet, prompt_set
 from extract.classes.spaces import ClassSpace
+from extract.models import checkpoints
 from extract.models import open_clip_configs as configs
 from extract.models.base import (
     Built,
@@ -35,7 +36,6 @@ from extract.models.base import (
     WeightsUnavailable,
 )
 from extract.models.cards import model_card
-from extract.models.checkpoints import fitting_state
 from extract.models.memory import free_cached, is_out_of_memory
 from extract.models.pixels import Normalizer, body_precision, check_precision, to_channels_last, true_float32
 from extract.models.projection import float32_projection
@@ -126,9 +126,7 @@ def _fill(spec: ModelSpec, model: Any, weights: Path) -> None:
         if weights.suffix in (".npz", ".npy"):
             raise
         # A training checkpoint whose wrapping open_clip does not know.
-        own = {name: tuple(value.shape) for name, value in model.state_dict().items()}
-        average = spec.flag("ema") is not False
-        model.load_state_dict(fitting_state(spec.name, weights, own, average=average), strict=True)
+        checkpoints.fill(model, spec.name, weights, average=spec.flag("ema") is not False)
     if model.logit_bias is not None and not model.logit_bias.any():
         # open_clip fills in a zero where the file has none.
         raise UserError(

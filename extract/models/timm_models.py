@@ -22,7 +22,7 @@ from cache_schema.errors import UserError, nearest
 from extract.classes.prompts import PromptSet
 from extract.classes.spaces import IMAGENET_1K, ClassSpace
 from extract.datasets.spaces import space_for
-from extract.models import heads, timm_weights
+from extract.models import checkpoints, heads, timm_weights
 from extract.models.base import (
     AFFINE_TOLERANCE,
     Built,
@@ -35,7 +35,6 @@ from extract.models.base import (
     WeightsUnavailable,
 )
 from extract.models.cards import model_card
-from extract.models.checkpoints import fitting_state
 from extract.models.meta import filled_from_meta, fits
 from extract.models.pixels import Normalizer, body_precision, check_precision, to_channels_last, true_float32
 from extract.models.weights import checkpoint_file, explaining, file_digest, known_digest
@@ -216,9 +215,8 @@ def _module(prepared: Prepared, weights: Path | None) -> Any:
 
     if weights is None:
         return create()
-    foreign = weights.suffix in (".npz", ".npy")
+    foreign, average = weights.suffix in (".npz", ".npy"), spec.flag("ema") is not False
     if not foreign:
-        average = spec.flag("ema") is not False
         state = read_state_dict(str(weights), use_ema=average)
         if (quick := filled_from_meta(create, state)) is not None:
             return quick
@@ -236,17 +234,11 @@ def _module(prepared: Prepared, weights: Path | None) -> Any:
     except (RuntimeError, KeyError, AttributeError, TypeError):
         if foreign:
             raise
-        return _unwrapped(prepared, create(), weights)
+        model = create()  # a training checkpoint whose wrapping timm does not know
+        checkpoints.fill(model, prepared.card.name, weights, average=average)
+        return model
     if missing:
         raise UserError(f"{spec.id}: {weights} does not hold all weights of {source.architecture}: {missing[0][:200]}")
-    return model
-
-
-def _unwrapped(prepared: Prepared, model: Any, weights: Path) -> Any:
-    """Fill a model from a training checkpoint whose wrapping timm does not know, or say what does not fit."""
-    own = {name: tuple(value.shape) for name, value in model.state_dict().items()}
-    average = prepared.spec.flag("ema") is not False
-    model.load_state_dict(fitting_state(prepared.card.name, weights, own, average=average), strict=True)
     return model
 
 

@@ -263,9 +263,10 @@ class Worker:
         dataset = members[0][1].dataset
         for (member, _), runner in zip(members, runners, strict=True):
             member.largest = runner.largest
+        speed = clock.record()
         record: dict[str, Any] = {
-            "speed": clock.record(),
-            "images_per_second": clock.record()["images_per_second"],
+            "speed": speed,
+            "images_per_second": speed["images_per_second"],
             "models_in_pass": len(runners),
             "unreadable": [{"image_id": dataset.image_ids[row], "reason": reason} for row, reason in problems[:1000]],
             "n_unreadable": len(problems),
