@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import errno
 from collections.abc import Iterable
+from typing import TypeGuard
 
 
 class CloserlookError(Exception):
@@ -40,6 +42,14 @@ class StoreNotFoundError(CacheError, KeyError):
     def __str__(self) -> str:
         """Return the message itself (a KeyError would quote it)."""
         return str(self.args[0]) if self.args else ""
+
+
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG}
+
+
+def is_full(error: BaseException) -> TypeGuard[OSError]:
+    """Return whether an error says that a disk of this machine can take no more, or may not be written to."""
+    return isinstance(error, OSError) and error.errno in _FULL
 
 
 def nearest(name: str, candidates: Iterable[str], *, n: int = 3, told: bool = False) -> str:

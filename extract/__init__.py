@@ -2,7 +2,7 @@
 
 A run is put together in one direction; each imports only what stands before it (a contract in ``pyproject.toml``):
 
-    classes, preprocess, user_cache     what columns of logits stand for, what is done to an image, what is remembered
+    classes, preprocess                 what columns of logits stand for, what is done to an image
     datasets, zoo                       images in order with their labels; models by name
     models                              names made models: weights, heads, precision
     studies, planning                   what is asked for, what of it is left to do, what it costs

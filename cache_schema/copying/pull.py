@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import tempfile
 from pathlib import Path
@@ -10,17 +9,17 @@ from pathlib import Path
 from cache_schema.backends import reader_of
 from cache_schema.backends.hdf5 import HEX
 from cache_schema.backends.zarr_v3 import ROOT, ZarrReader
-from cache_schema.errors import CacheError, CloserlookError, CorruptStoreError, StoreExistsError
+from cache_schema.errors import CacheError, CloserlookError, CorruptStoreError, StoreExistsError, is_full
 from cache_schema.naming import backend_of
 from cache_schema.places.addresses import is_address, is_plain_name
 from cache_schema.places.base import Place
 from cache_schema.places.files import RemoteFiles
-from cache_schema.places.mirror import is_full, write_whole
 from cache_schema.places.opening import open_place
 from cache_schema.places.remote import RemotePlace
 from cache_schema.places.wire import Wire
 from cache_schema.seal import digest_file
 from cache_schema.staging import Stage, adopt, sync_file, sync_folder
+from cache_schema.user_cache import write_whole
 from cache_schema.validate import problems
 
 PART = 16 << 20
@@ -147,10 +146,9 @@ def check_remote(place: Place, name: str, *, bytes_only: bool) -> list[str]:
         inner = Path(folder)
         if "/" not in name:  # as in its cache, so that its place can be checked
             inner = inner.joinpath(*[part for part in place.title.split("/")[-2:] if is_plain_name(part)])
-        with contextlib.suppress(StoreExistsError):
-            try:
-                pull_store(place, name, inner)
-            except CloserlookError as error:
-                return [str(error)]
+        try:
+            pull_store(place, name, inner)
+        except CloserlookError as error:
+            return [str(error)]
         return problems(inner / name, bytes_only=bytes_only)
 

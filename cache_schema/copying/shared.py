@@ -94,8 +94,7 @@ def copy_all(
     from rich.console import Console
 
     from cache_schema.console.progress import Bar
-    from cache_schema.errors import CacheError, UserError
-    from cache_schema.places.mirror import is_full
+    from cache_schema.errors import CacheError, UserError, is_full
 
     out = Console(highlight=False, soft_wrap=True)
     done = there = failed = in_a_row = 0
@@ -113,9 +112,8 @@ def copy_all(
                         copied = future.result()
                     except (CacheError, OSError) as error:
                         if is_full(error):
-                            reason = error.strerror if isinstance(error, OSError) else error
                             raise UserError(
-                                f"cannot write to {where}: {reason}; what was {verb} is safe,"
+                                f"cannot write to {where}: {error.strerror}; what was {verb} is safe,"
                                 " make room and run the same command again"
                             ) from error
                         failed, in_a_row = failed + 1, in_a_row + 1

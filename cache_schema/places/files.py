@@ -42,7 +42,7 @@ class RemoteFiles(FileSource):
     root
         The bytes of the store's own ``zarr.json``.
     keep
-        Writes a file that was fetched; :func:`cache_schema.places.mirror.write_whole` or a mirror's.
+        Writes a file that was fetched; :func:`cache_schema.user_cache.write_whole` or a mirror's.
     """
 
     def __init__(self, wire: Wire, name: str, folder: Path, root: bytes, keep: Callable[[Path, bytes], None]) -> None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import errno
 import os
-import secrets
 import threading
 import time
 from pathlib import Path
 
-from cache_schema.errors import CacheError, UserError
+from cache_schema.errors import CacheError, UserError, is_full
+from cache_schema.user_cache import user_cache, write_whole
 
 VARIABLE = "CLOSERLOOK_MIRROR"
 SIZE_VARIABLE = "CLOSERLOOK_MIRROR_GB"
@@ -21,18 +20,13 @@ PART_SECONDS = 86_400.0
 _LOOK_AFTER = 1 / 20
 """Share of the size that may be written before the folder is looked through again."""
 
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG}
-
 
 def mirror_folder() -> Path:
     """Return where files of remote caches are kept: ``$CLOSERLOOK_MIRROR``, else below the user's cache
     folder.
     """
     chosen = os.environ.get(VARIABLE)
-    if chosen:
-        return Path(chosen)
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "closerlook" / "mirror"
+    return Path(chosen) if chosen else user_cache() / "mirror"
 
 
 def mirror_bytes() -> int:
@@ -118,11 +112,6 @@ class Mirror:
         return freed
 
 
-def is_full(error: BaseException) -> bool:
-    """Return whether an error says that a disk of this machine can take no more."""
-    return isinstance(error, OSError) and error.errno in _FULL
-
-
 def _delete(path: str, size: int) -> int:
     try:
         os.unlink(path)  # noqa: PTH108
@@ -140,20 +129,3 @@ def touch(path: Path) -> bool:
     except OSError:  # of another user's, or read-only: then nobody deletes it from here either
         return path.exists()
     return True
-
-
-def write_whole(path: Path, raw: bytes) -> None:
-    """Write a file so that it is there whole or not at all."""
-    part = part_of(path)
-    try:
-        part.write_bytes(raw)
-        part.replace(path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
-
-
-def part_of(path: Path) -> Path:
-    """Return a hidden name beside a path that no other thread or process uses; its folder is made."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")

@@ -20,9 +20,10 @@ from cache_schema.places.addresses import Address, is_plain_name
 from cache_schema.places.base import Place
 from cache_schema.places.blocks import RemoteBlocks, RemoteHdf5Reader
 from cache_schema.places.files import RemoteFiles
-from cache_schema.places.mirror import Mirror, mirror_bytes, mirror_folder, part_of, touch
+from cache_schema.places.mirror import Mirror, mirror_bytes, mirror_folder, touch
 from cache_schema.places.wire import Wire
 from cache_schema.schema import KINDS
+from cache_schema.user_cache import part_of
 
 INDEX = "index.json"
 """A list of the stores, for servers that list no folders; ``push`` keeps it."""
@@ -60,7 +61,7 @@ class RemotePlace(Place):
         """Return the stores' paths."""
         if self._names is None and model and not self.wire.address.is_web:
             if model not in self._of_model:
-                self._of_model[model] = self._walk_model(model)
+                self._of_model[model] = self._walked([model])
             return self._of_model[model]
         if self._names is None:
             self._names = self._listed()
@@ -96,24 +97,15 @@ class RemotePlace(Place):
             for name, is_folder in self.wire.entries("").items()
             if is_folder and is_plain_name(name) and backend_of(name) is None
         ]
+        return self._walked(folders)
+
+    def _walked(self, folders: Sequence[str]) -> list[str]:
+        """Return the stores' paths in some models' folders and in those of the kinds below them."""
         below = {spec.folder for spec in KINDS.values() if spec.folder}
         own = dict(zip(folders, self.wire.each(self.wire.entries, folders), strict=True))
         inner = [f"{model}/{name}" for model, entries in own.items() for name in entries if name in below]
         own |= dict(zip(inner, self.wire.each(self.wire.entries, inner), strict=True))
         return sorted(f"{folder}/{name}" for folder, entries in own.items() for name in entries if _is_store(name))
-
-    def _walk_model(self, model: str) -> list[str]:
-        own = self.wire.entries(model)
-        kinds = [name for name in (spec.folder for spec in KINDS.values()) if name and name in own]
-        inner = self.wire.each(self.wire.entries, [f"{model}/{kind}" for kind in kinds])
-        found = [f"{model}/{name}" for name in own if _is_store(name)]
-        found += [
-            f"{model}/{kind}/{name}"
-            for kind, names in zip(kinds, inner, strict=True)
-            for name in names
-            if _is_store(name)
-        ]
-        return sorted(found)
 
     def prepare(self, names: Sequence[str]) -> None:
         """Fetch the headers of stores that are not here yet, together."""

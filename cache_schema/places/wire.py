@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 from fsspec.config import conf
 from fsspec.core import url_to_fs
 
-from cache_schema.errors import CacheError, UserError
+from cache_schema.errors import CacheError, UserError, is_full
 from cache_schema.places.addresses import Address, credentials_hint
 
 T = TypeVar("T")
@@ -52,7 +52,6 @@ _OF_S3 = {"s3", "s3a"}
 _BROKEN_OFF = ("ClientPayload", "Server", "Incomplete", "ConnectionClosed")
 """Begin the names of what the libraries raise for an answer that ends too early; no common type says so."""
 _DENIED = re.compile("credential|forbidden|access ?denied", re.IGNORECASE)
-_HERE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG}
 
 
 class ShortAnswerError(Exception):
@@ -215,8 +214,8 @@ class Wire:
             except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
                 raise
             except Exception as error:
-                if isinstance(error, OSError) and error.errno in _HERE:
-                    raise  # a full disk of this machine is no fault of the server's
+                if is_full(error):
+                    raise  # no fault of the server's
                 again = may_pass(error, attempt) and (self._ours or isinstance(error, ShortAnswerError))
                 if attempt == ATTEMPTS - 1 or not again:
                     what = f"{self.title}/{name}".rstrip("/")

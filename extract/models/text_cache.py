@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache_schema.errors import UserError
-from extract.user_cache import user_cache, write_atomically
+from cache_schema.user_cache import user_cache, write_whole
 
 LIMIT_VARIABLE = "CLOSERLOOK_TEXT_CACHE_GB"
 DEFAULT_LIMIT_GB = 4.0
@@ -74,7 +74,7 @@ class TextCache:
         np.save(buffer, rows, allow_pickle=False)
         # A full disk costs the next run the same work, nothing else.
         with contextlib.suppress(OSError):
-            write_atomically(file, buffer.getvalue())
+            write_whole(file, buffer.getvalue())
 
     def trim(self) -> None:
         """Remove what was used longest ago until the folder is within its limit."""

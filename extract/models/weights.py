@@ -14,8 +14,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from cache_schema.errors import UserError, nearest
+from cache_schema.user_cache import user_cache, write_whole
 from extract.models.base import WeightsUnavailable
-from extract.user_cache import user_cache, write_atomically
 
 _BLOCK = 1 << 22
 
@@ -50,7 +50,7 @@ def file_digest(path: Path) -> str:
     with contextlib.suppress(OSError):
         status = {"size": before.st_size, "mtime_ns": before.st_mtime_ns}
         memo = {"path": str(path.resolve()), **status, "sha256": digest}
-        write_atomically(_memo(path), json.dumps(memo).encode())
+        write_whole(_memo(path), json.dumps(memo).encode())
     return digest
 
 

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cache_schema import failures
-from cache_schema.errors import CacheError, CloserlookError
+from cache_schema.errors import CacheError, CloserlookError, is_full
 from extract.passes.events import Event, Listener
 from extract.passes.image_rows import DatasetStoppedError
 
 if TYPE_CHECKING:
     from extract.planning.plan import Job
-
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG}
 
 
 class CacheUnwritableError(CacheError):
@@ -28,7 +25,7 @@ class DeviceLostError(CloserlookError):
 
 def raise_if_full(cache: Path, error: BaseException) -> None:
     """Raise `CacheUnwritableError` where an error says that the disk is full or may not be written to."""
-    if isinstance(error, OSError) and error.errno in _FULL:
+    if is_full(error):
         raise CacheUnwritableError(
             f"cannot write to {cache}: {error.strerror};"
             " what is sealed is safe, make room and run the same command again"

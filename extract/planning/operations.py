@@ -20,7 +20,7 @@ def count_operations(models: Iterable[Prepared]) -> Iterator[int | None]:
     Models are built on the meta device, which allocates nothing, and run on one image there. The counts of published
     architectures are remembered by library version. None where an architecture cannot be built or run that way.
     """
-    from extract.user_cache import user_cache, write_atomically
+    from cache_schema.user_cache import user_cache, write_whole
 
     files = {
         library: user_cache() / "operations" / f"{library}-{version(distribution)}.json"
@@ -43,7 +43,7 @@ def count_operations(models: Iterable[Prepared]) -> Iterator[int | None]:
     finally:
         for library in changed:
             with contextlib.suppress(OSError):  # it can be computed again
-                write_atomically(files[library], json.dumps(known[library]).encode())
+                write_whole(files[library], json.dumps(known[library]).encode())
 
 
 def text_operations(model: Prepared) -> int | None:

@@ -1,4 +1,4 @@
 """The models that can be named: how a model list is read, the study's lists, cards derived from names alone.
 
-Imports nothing else of ``extract`` but the user's cache; models are built from what stands here.
+Imports nothing else of ``extract``; models are built from what stands here.
 """

@@ -93,7 +93,7 @@ def count_parameters(wanted: Iterable[Entry]) -> Iterator[int | None]:
     Models are built on the meta device, which allocates nothing, and the counts are remembered by library
     version. None where an architecture cannot be built that way.
     """
-    from extract.user_cache import user_cache, write_atomically
+    from cache_schema.user_cache import user_cache, write_whole
 
     files = {
         library: user_cache() / "parameters" / f"{library}-{version(distribution)}.json"
@@ -111,7 +111,7 @@ def count_parameters(wanted: Iterable[Entry]) -> Iterator[int | None]:
     finally:
         for library in changed:
             with contextlib.suppress(OSError):  # it can be computed again
-                write_atomically(files[library], json.dumps(known[library]).encode())
+                write_whole(files[library], json.dumps(known[library]).encode())
 
 
 def _read(path: Any) -> dict[str, int | None]:

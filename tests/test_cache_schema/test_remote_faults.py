@@ -17,6 +17,7 @@ import cache_schema
 from cache_schema.cli import main
 from cache_schema.errors import CacheError, CorruptStoreError, UserError
 from cache_schema.places import mirror, wire
+from cache_schema.user_cache import write_whole
 
 pytest.importorskip("s3fs")
 pytest.importorskip("aiohttp")
@@ -153,7 +154,7 @@ def test_the_block_cache_keeps_to_its_size(
 ) -> None:
     folder = tmp_path / "mirror" / "older"
     for i in range(20):
-        mirror.write_whole(folder / f"block-{i:02d}", bytes(10_000))
+        write_whole(folder / f"block-{i:02d}", bytes(10_000))
         old = time.time() - 4_000 + 100 * i
         os.utime(folder / f"block-{i:02d}", (old, old))
     left = folder / ".block.1.abc"
