@@ -24,9 +24,11 @@ def prepare_ood(results: pl.DataFrame, *, score: str = "") -> pl.DataFrame:
     ``score`` names one score for all models; empty takes the study's: MCM for zero-shot CLIP, MSP for the
     others.
     """
+    ground = id_dataset_of(results)
+    # Other caches' rows may be there, of OOD sets told from another set than the one whose accuracy is drawn.
+    results = results.filter(pl.col("id_dataset").is_in(["", ground]))
     present = datasets_of(results, "auroc")
     wanted = [d for d in STUDY_SETS if d in present] or present[:5]
-    ground = id_dataset_of(results)
     said = f" ({score_title(score)})" if score else ""
     return need(
         [

@@ -199,6 +199,18 @@ def test_score_histograms(drawn_curves: pl.DataFrame) -> None:
             assert patch.get_data().values == pytest.approx(bins["y"].to_numpy())
 
 
+
+def test_ood_sets_of_another_test_set_are_not_drawn(everything: pl.DataFrame) -> None:
+    """A table may hold another cache's rows: its sets were told from a test set that this figure does not show."""
+    ood = pl.col("role") == "ood"
+    stray = everything.filter(ood, pl.col("dataset") == "sun").with_columns(
+        id_dataset=pl.lit("my-val"), model=pl.lit("my-model")
+    )
+    own = everything.with_columns(pl.when(ood).then("my-" + pl.col("dataset")).otherwise("dataset").alias("dataset"))
+    assert len(stray)
+    assert prepare("ood", pl.concat([own, stray])).equals(prepare("ood", own))
+
+
 def test_frames_hold_the_tables_numbers(everything: pl.DataFrame) -> None:
     frame = prepare("ood", everything).filter(pl.col("panel") == "SUN: AUROC", pl.col("kind") == "point")
     assert dict(frame.select("model", "y").rows()) == dict(
