@@ -184,8 +184,9 @@ class PromptedStore:
         """Return rows of logits, (b, C) float32."""
         return decode(self.centred_logits(start, stop), self.logit_centers(start, stop))
 
-    def keep_logits(self, at_most: int) -> None:
-        """Keep nothing: a block is a product of features and head, had again when it is asked for."""
+    def keep_logits(self, at_most: int) -> int:
+        """Keep nothing, 0 bytes: a block is a product of features and head, had again when it is asked for."""
+        return 0
 
     def release(self) -> None:
         """Let go of what was read and computed; it is had again when it is asked for."""

@@ -153,7 +153,7 @@ def _aurc(confidence: Any, right: Any, timed: Any) -> Timed:
         order = np.argsort(-confidence, kind="stable")
         errors = np.cumsum(~right[order])
         answered = np.arange(1, right.size + 1)
-        _augrc = (errors / right.size).mean()
+        _augrc = (errors / right.size).mean()  # a part of the time; what is compared is the AURC
         return float((errors / answered).mean())
 
     return {"numpy": timed(numpy_curve, 1)}

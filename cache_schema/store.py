@@ -228,7 +228,7 @@ class PredictionStore(Store):
 
     _kept: dict[tuple[int, int], NDArray[np.float16]] | None = None
 
-    def keep_logits(self, at_most: int) -> None:
+    def keep_logits(self, at_most: int) -> int:
         """Keep centred logits as they are read, so that further passes need not decompress them; ``release`` drops
         them.
 
@@ -236,9 +236,15 @@ class PredictionStore(Store):
         ----------
         at_most
             Bytes that all rows may take; a larger store keeps nothing, and 0 drops what is kept.
+
+        Returns
+        -------
+        int
+            Bytes that will be kept once all rows were read.
         """
         size = 2 * len(self) * (self.n_classes or 0)
         self._kept = {} if 0 < size <= at_most else None
+        return 0 if self._kept is None else size
 
     def centred_logits(self, start: int = 0, stop: int | None = None) -> NDArray[np.float16]:
         """Return rows of centred logits as stored, (b, C) float16; the top of the kept classes is exactly

@@ -28,6 +28,10 @@ JOINED = frozenset({"summaries", "annotations", "comparison"})
 """Uses of the cases, beside suites, that join images by name."""
 
 
+KEPT_BYTES = 128 << 20
+"""Logits of a model's ID sets together that are kept between fits and statistics (ImageNet's 50,000 rows: 95 MiB)."""
+
+
 @dataclass
 class ModelCases(ModelCase):
     """The cases of a model, its card, and what went wrong with single datasets."""
@@ -70,6 +74,10 @@ def build_cases(
         head=str(sources[0].store.record.get("prompt_set") or ""),
     )
     inside = [s for s in sources if s.role == "id"]
+    left = KEPT_BYTES if suites & USES_FIT else 0
+    for source in inside:
+        if not source.is_summary:
+            left -= source.store.keep_logits(left)
     try:
         fits = {s.dataset: fit_id_set(s, settings, suites, threads) for s in inside} if suites & USES_FIT else {}
         for source in sources:
@@ -86,7 +94,7 @@ def build_cases(
     finally:
         for source in inside:
             if not source.is_summary:
-                source.store.keep_logits(0)  # kept since the fits
+                source.store.keep_logits(0)
     return built
 
 

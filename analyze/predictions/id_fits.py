@@ -66,10 +66,6 @@ class IdFit:
         return facts | told | {"standard_error": fit.standard_error}
 
 
-KEPT_BYTES = 128 << 20
-"""Logits of an ID set that are kept between its fits and its statistics (ImageNet's 50,000 rows take 95 MiB)."""
-
-
 def fit_id_set(source: Source, settings: Settings, suites: set[str], threads: int = 1) -> IdFit:
     """Fit what the suites need on an ID set; what fails is kept as a reason.
 
@@ -98,7 +94,6 @@ def fit_id_set(source: Source, settings: Settings, suites: set[str], threads: in
         )
     if source.is_summary:
         return IdFit(source.dataset, source.store.dataset, rows)
-    source.store.keep_logits(KEPT_BYTES)  # for the fits and the statistics after them
     temperature, no_temperature = None, "no temperature is asked for"
     if "temperature" in settings["calibrators"]["methods"] and suites & {"calibration", "detection", "factors"}:
         low, high = settings["calibrators"]["bounds"]

@@ -36,7 +36,7 @@ def counted(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.
 def test_read_once_and_the_same(counted: Any) -> None:
     store, reads = counted
     fresh = [store.centred_logits(start, start + 40).copy() for start in (0, 40, 80)]
-    store.keep_logits(100 * 7 * 2)
+    assert store.keep_logits(100 * 7 * 2) == 100 * 7 * 2
     reads.clear()
     for _ in range(3):
         for start, block in zip((0, 40, 80), fresh, strict=True):
@@ -51,7 +51,7 @@ def test_read_once_and_the_same(counted: Any) -> None:
 
 def test_too_large_or_released_is_read_again(counted: Any) -> None:
     store, reads = counted
-    store.keep_logits(100 * 7 * 2 - 1)
+    assert store.keep_logits(100 * 7 * 2 - 1) == 0
     for _ in range(2):
         store.centred_logits()
     assert len(reads) == 2
