@@ -184,9 +184,10 @@ class Results:
         if "dataset" not in (*asked[0], *asked[1]) and not (where and "dataset" in where):
             chosen = chosen.filter(pl.col("dataset") == id_dataset_of(chosen))
         few = chosen.filter(pl.col("metric").is_in(HEADLINES)) if where is None and asked[1] == ["metric"] else chosen
+        few = chosen if few.is_empty() else few
         left = chosen["metric"].n_unique() - few["metric"].n_unique()
-        pages = build_tables(chosen if few.is_empty() else few, rows=asked[0], columns=asked[1], best=best, **options)
-        if left and not few.is_empty():
+        pages = build_tables(few, rows=asked[0], columns=asked[1], best=best, **options)
+        if left:
             told = f"{left} more metrics: where={{'metric': 'ece*'}}, or where={{}} for all"
             pages = [replace(page, notes=(*page.notes, told)) for page in pages]
         return Tables(tuple(pages))
