@@ -16,6 +16,10 @@ from PIL import Image
 import cache_schema
 
 CLASSES = ("cat", "dog", "fox")
+MODELS = """
+timm:test_vit allow_random=yes seed=1 num_classes=3 classes=pets input_size=64 crop_pct=1.0
+timm:test_resnet allow_random=yes seed=2 num_classes=3 classes=pets input_size=64 crop_pct=1.0
+"""
 
 
 @pytest.fixture(scope="session")
@@ -48,6 +52,17 @@ def mounted(folder: Path, size: str) -> Iterator[None]:
 def small_disk() -> Callable[[Path, str], contextlib.AbstractContextManager[None]]:
     """Return a context manager that mounts a small file system."""
     return mounted
+
+
+@pytest.fixture
+def study(tmp_path: Path, pets: Path) -> Path:
+    """A folder of two models of one geometry, a labelled set, an unlabelled one and a reference."""
+    (tmp_path / "models.txt").write_text(MODELS)
+    (tmp_path / "datasets.toml").write_text(
+        f'[pets]\npath = "{pets}"\nclass_space = "pets"\n[cats]\npath = "{pets}/cat"\nlabels = "none"\n'
+        f'[training]\npath = "{pets}"\nclass_space = "pets"\nrole = "reference"\nper_class = 4\n'
+    )
+    return tmp_path
 
 
 @dataclass

@@ -23,10 +23,6 @@ from cache_schema import failures
 from cache_schema.validate import problems
 from extract.passes.claims import Claims, clean_claims
 
-MODELS = """
-timm:test_vit allow_random=yes seed=1 num_classes=3 classes=pets input_size=64 crop_pct=1.0
-timm:test_resnet allow_random=yes seed=2 num_classes=3 classes=pets input_size=64 crop_pct=1.0
-"""
 N_KILLS = 30
 CONTEXT = multiprocessing.get_context("forkserver")
 # Started once with everything imported, so that a trial costs what the run costs and not what importing costs.
@@ -69,16 +65,6 @@ def sealed(cache: Path) -> set[tuple[str, str]]:
         return set()
     opened = cache_schema.open_cache(cache)
     return {(s.model.id, s.dataset.id) for kind in ("predictions", "reference") for s in opened.stores(kind)}
-
-
-@pytest.fixture
-def study(tmp_path: Path, pets: Path) -> Path:
-    (tmp_path / "models.txt").write_text(MODELS)
-    (tmp_path / "datasets.toml").write_text(
-        f'[pets]\npath = "{pets}"\nclass_space = "pets"\n[cats]\npath = "{pets}/cat"\nlabels = "none"\n'
-        f'[training]\npath = "{pets}"\nclass_space = "pets"\nrole = "reference"\nper_class = 4\n'
-    )
-    return tmp_path
 
 
 def words(cache: str, *more: str) -> list[str]:
@@ -223,7 +209,7 @@ def test_a_model_that_gives_nan_fails_alone(study: Path, run_extract) -> None:
     save_file(weights, study / "nan.safetensors")
     assert torch.isnan(load_file(study / "nan.safetensors")["fc.bias"]).any()
     line = "timm:test_resnet checkpoint=nan.safetensors num_classes=3 classes=pets input_size=64 crop_pct=1.0 id=nan"
-    (study / "models.txt").write_text(MODELS + line)
+    (study / "models.txt").write_text((study / "models.txt").read_text() + line)
     done = run_extract(*words("cache"), cwd=study, code=1)
     assert "nan on pets" in done.stderr
     assert "NaN" in done.stderr
@@ -262,7 +248,8 @@ def test_models_that_raise_or_need_too_much_memory_fail_alone(study: Path, run_e
 
     run_extract(*words("whole"), cwd=study)
     line = "timm:test_vit allow_random=yes seed=1 num_classes=3 classes=pets input_size=64 crop_pct=1.0"
-    (study / "models.txt").write_text(MODELS + "\n".join(f"{line} id={name}" for name in ("raises", "huge", "greedy")))
+    with (study / "models.txt").open("a") as file:
+        file.writelines(f"{line} id={name}\n" for name in ("raises", "huge", "greedy"))
     forward = TimmModel.forward
     too_many: list[int] = []
 
@@ -338,7 +325,8 @@ def test_the_slurm_script_runs_every_group_once(study: Path, run_extract) -> Non
     (tools / "extract").write_text(f'#!/bin/sh\nexec {sys.executable} -m extract "$@"\n')
     for tool in tools.iterdir():
         tool.chmod(0o755)
-    (study / "models.txt").write_text(MODELS.replace("input_size=64", "input_size=48", 1))  # two groups, one a task
+    models = (study / "models.txt").read_text()
+    (study / "models.txt").write_text(models.replace("input_size=64", "input_size=48", 1))  # two groups, one a task
     settings = {"SLURM_ARRAY_TASK_COUNT": "2", "CACHE": "array", "DEVICE": "cpu"}
     parts = []
     for index in ("0", "1"):

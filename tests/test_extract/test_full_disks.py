@@ -13,22 +13,8 @@ import cache_schema
 from cache_schema.staging import stages
 from cache_schema.validate import problems
 
-MODELS = """
-timm:test_vit allow_random=yes seed=1 num_classes=3 classes=pets input_size=64 crop_pct=1.0
-timm:test_resnet allow_random=yes seed=2 num_classes=3 classes=pets input_size=64 crop_pct=1.0
-"""
 PAGE = 4096
 """What a tmpfs gives out at a time."""
-
-
-@pytest.fixture
-def study(tmp_path: Path, pets: Path) -> Path:
-    (tmp_path / "models.txt").write_text(MODELS)
-    (tmp_path / "datasets.toml").write_text(
-        f'[pets]\npath = "{pets}"\nclass_space = "pets"\n[cats]\npath = "{pets}/cat"\nlabels = "none"\n'
-        f'[training]\npath = "{pets}"\nclass_space = "pets"\nrole = "reference"\nper_class = 4\n'
-    )
-    return tmp_path
 
 
 def words(cache: str, *more: str) -> list[str]:
