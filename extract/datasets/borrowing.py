@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -58,11 +59,11 @@ def _borrowed(spec: DatasetSpec, found: dict[str, Dataset]) -> Dataset:
 
 
 def _in(spec: DatasetSpec, space: ClassSpace) -> Dataset:
-    try:
+    unlabelled = None
+    if spec.role in ("", "ood"):  # else it is none, and to list its images twice would be for nothing
         # A recipe gives an OOD set its role and its counts, and knows nothing of classes.
-        unlabelled = resolve(replace(spec, classes=""))
-    except UserError:
-        unlabelled = None
+        with contextlib.suppress(UserError):
+            unlabelled = resolve(replace(spec, classes=""))
     if unlabelled is not None and unlabelled.card.role == "ood" and unlabelled.class_space is None:
         return in_class_space(unlabelled, space)
     return resolve(replace(spec, classes=space))

@@ -14,9 +14,8 @@ from cache_schema.places.addresses import Address
 
 pytest.importorskip("s3fs")
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning", "ignore::DeprecationWarning"
-)
+# aiohttp closes its sockets when they are collected, which is not the tests' business.
+pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 TRIES = 3
 CODES = {500: "InternalError", 503: "SlowDown"}
 
