@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from analyze.results import conform, read_results, store_digests
-from analyze.results.quantities import Quantity, answers, id_dataset_of, joined, values
-from analyze.results.selection import Where, select
+from analyze.results.quantities import Quantity, answers, id_dataset_of, joined, usual_heads, values
+from analyze.results.selection import Where, plain_numbers, select
 from analyze.results.titles import dataset_title, metric_title
 from analyze.tables import Table, build_tables
 from analyze.tables.reading_order import HEADLINES
@@ -176,19 +176,25 @@ class Results:
     ) -> Tables:
         """Return how every model did, as tables; options are those of ``analyze.tables.build_tables``.
 
-        The in-distribution set alone where no dataset is chosen and datasets are neither rows nor columns; the headline
-        metrics alone where nothing is chosen at all (a note says how many others there are).
+        The in-distribution set alone where no dataset is chosen and datasets are neither rows nor columns; each model
+        under its usual prompts where no ``head`` is chosen; where nothing is chosen at all, the headline metrics alone,
+        each once: not calibrated, of all images (a note says what is left out).
         """
         asked = [[name] if isinstance(name, str) else list(name) for name in (rows, columns)]
+        named = {name.removesuffix("!") for name in (*asked[0], *asked[1], *(where or ()))}
         chosen = select(self.frame, where) if where else self.frame
-        if "dataset" not in (*asked[0], *asked[1]) and not (where and "dataset" in where):
+        if "dataset" not in named:
             chosen = chosen.filter(pl.col("dataset") == id_dataset_of(chosen))
-        few = chosen.filter(pl.col("metric").is_in(HEADLINES)) if where is None and asked[1] == ["metric"] else chosen
-        few = chosen if few.is_empty() else few
-        left = chosen["metric"].n_unique() - few["metric"].n_unique()
+        if "head" not in named:
+            chosen = usual_heads(chosen)
+        few = chosen
+        if where is None and asked[1] == ["metric"]:
+            few = plain_numbers(chosen.filter(pl.col("metric").is_in(HEADLINES)), keep=sorted(named))
+            few = chosen if few.is_empty() else few
         pages = build_tables(few, rows=asked[0], columns=asked[1], best=best, **options)
-        if left:
-            told = f"{left} more metrics: where={{'metric': 'ece*'}}, or where={{}} for all"
+        if len(few) < len(chosen):
+            more = chosen["metric"].n_unique() - few["metric"].n_unique()
+            told = f"{more} more metrics, calibrated or by subset too: where={{'metric': 'ece*'}}, where={{}} for all"
             pages = [replace(page, notes=(*page.notes, told)) for page in pages]
         return Tables(tuple(pages))
 

@@ -37,10 +37,12 @@ def test_a_table_shows_the_headlines_and_says_what_else_there_is(results: pl.Dat
     from analyze.tables.reading_order import HEADLINES
 
     (page,) = Results(results).table()
-    assert {column.metric for column in page.columns} <= set(HEADLINES)
+    shown = [column.metric for column in page.columns]
+    assert set(shown) <= set(HEADLINES)
+    assert len(shown) == len(set(shown))  # each once, however many calibrators, subsets and prompt sets there are
     others = set(results.filter(pl.col("dataset") == "imagenet-val")["metric"]) - set(HEADLINES)
     assert others
-    told = f"{len(others)} more metrics: where={{'metric': 'ece*'}}, or where={{}} for all"
+    told = f"{len(others)} more metrics, calibrated or by subset too: where={{'metric': 'ece*'}}, where={{}} for all"
     assert [note for note in page.notes if "more metrics" in note] == [told]
     (whole,) = Results(results).table(where={})
     assert {column.metric for column in whole.columns} >= others
