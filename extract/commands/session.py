@@ -20,6 +20,7 @@ from cache_schema.cluster import connected
 from cache_schema.console.command_line import EXIT_INTERRUPTED
 from cache_schema.console.terminal import plain_table
 from cache_schema.errors import CloserlookError, UserError, nearest
+from extract.commands.devices import device_of, devices_of, has_bf16
 from extract.commands.progress import print_failures
 from extract.datasets import DatasetSpec, read_datasets_toml, spec_from_table
 from extract.datasets.base import Dataset
@@ -232,13 +233,13 @@ def _resolve(specs: Sequence[DatasetSpec], failed: list[tuple[str, str, str]]) -
 
 
 def _options(args: argparse.Namespace) -> RunOptions:
-    device, decoders = _device(args)
+    device, decoders = device_of(args)
     kind = device.partition(":")[0]
     batch_size = BATCH_SIZES.get(kind, 32) if args.batch_size == "auto" else _number("--batch-size", args.batch_size, 1)
     workers = decoders if args.workers == "auto" else _number("--workers", args.workers, 0)
     precision = args.precision
     if precision == "auto":
-        precision = "bf16" if kind == "cuda" and (args.engine == "ray" or _has_bf16(device)) else "fp32"
+        precision = "bf16" if kind == "cuda" and (args.engine == "ray" or has_bf16(device)) else "fp32"
     return RunOptions(
         cache=args.cache,
         backend=args.store,
@@ -253,26 +254,6 @@ def _options(args: argparse.Namespace) -> RunOptions:
         compile=args.compile,
         resident=args.resident,
     )
-
-
-def _device(args: argparse.Namespace) -> tuple[str, int]:
-    """Return the device, and how many processes decode for it where nobody says."""
-    if args.engine == "ray":
-        from extract.engines.ray_cluster import cluster_device
-
-        return cluster_device(args.device, args.address)
-    devices = _devices(args)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if devices[0] == "cpu":  # the models need cores themselves
-        return devices[0], max(cores // 2 // len(devices), 1)
-    return devices[0], max(cores // len(devices) - 1, 1)
-
-
-def _has_bf16(device: str) -> bool:
-    """Tell whether a GPU computes in bfloat16; older ones only pretend to, and are slower than in float32."""
-    import torch
-
-    return bool(torch.version.hip) or torch.cuda.get_device_capability(device) >= (8, 0)
 
 
 def _prompt_sets(text: str) -> tuple[PromptSet, ...]:
@@ -292,39 +273,6 @@ def _number(option: str, text: str, least: int) -> int:
     return int(text)
 
 
-def resolve_device(name: str, option: str = "--device") -> str:
-    """Return the device that a name means, or say what there is."""
-    import torch
-
-    if name == "auto":
-        return "cuda:0" if torch.cuda.is_available() else "cpu"
-    kind, colon, index = name.partition(":")
-    if kind not in ("cpu", "cuda") or (colon and not index.isdigit()):
-        raise UserError(f"{option} takes auto, cpu, cuda or cuda:i, not {name!r}")
-    if kind == "cpu":
-        return "cpu"
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if int(index or 0) >= count:
-        raise UserError(f"{option} {name}: torch sees {count} CUDA devices here; take --device cpu or auto")
-    return f"cuda:{int(index or 0)}"
-
-
-def _devices(args: argparse.Namespace) -> list[str]:
-    """Return the devices of this machine that are to be used."""
-    if not args.devices:
-        return [resolve_device(args.device)]
-    if args.devices == "all":
-        import torch
-
-        return [f"cuda:{i}" for i in range(torch.cuda.device_count())] or ["cpu"]
-    names = [name.strip() for name in args.devices.split(",")]
-    # As CUDA_VISIBLE_DEVICES has them, 0,1 are GPUs.
-    found = [resolve_device(f"cuda:{name}" if name.isdigit() else name, "--devices") for name in names]
-    if len({name.partition(":")[0] for name in found}) > 1:
-        raise UserError(f"--devices {args.devices}: one run is either on GPUs or on the CPU")
-    return found
-
-
 def _run(plan: Plan, options: RunOptions, args: argparse.Namespace, console: Console) -> Reporter:
     from cache_schema.staging import clean_stale
     from extract.commands.progress import Reporter
@@ -332,7 +280,7 @@ def _run(plan: Plan, options: RunOptions, args: argparse.Namespace, console: Con
     from extract.passes.claims import clean_claims
     from extract.passes.faults import check_writable
 
-    shard, devices = shard_of(args.shard), _devices(args) if args.engine == "local" else [options.device]
+    shard, devices = shard_of(args.shard), devices_of(args) if args.engine == "local" else [options.device]
     spread = len(devices) > 1 or shard[1] > 1 or args.engine != "local"
     units = plan.units(shard=shard, largest=SPREAD_MODELS if spread else 0)
     rows = sum(len(job.dataset) for unit in units for job in unit.jobs)

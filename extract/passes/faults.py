@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -47,6 +48,13 @@ def record_lost(cache: Path, job: Job, reason: str, tell: Listener) -> None:
     with contextlib.suppress(OSError):
         failures.record_failure(cache, model, dataset, reason)
     tell(Event("failed", model, dataset, text=reason))
+
+
+def unreadable(image_ids: Sequence[str], problems: Sequence[tuple[int, str]]) -> str:
+    """Return in a line how many images cannot be read, and what is wrong with the first; rows and reasons come in."""
+    row, reason = problems[0]
+    many = f"{len(problems)} images" if len(problems) > 1 else "1 image"
+    return f"{many} cannot be read ({image_ids[row]}: {reason})"
 
 
 def check_writable(cache: Path) -> None:

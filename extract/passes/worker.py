@@ -27,7 +27,7 @@ from extract.passes.claims import Claims
 from extract.passes.clock import Clock, finished_line, first_line
 from extract.passes.decode import Decoder
 from extract.passes.events import Event, Listener
-from extract.passes.faults import DeviceLostError, raise_if_full, reason_of
+from extract.passes.faults import DeviceLostError, raise_if_full, reason_of, unreadable
 from extract.passes.forward import Runner, TextHead, run_pass
 from extract.passes.image_rows import DatasetChangedError, changed_since
 from extract.passes.pixel_cache import PixelSource
@@ -283,9 +283,7 @@ class Worker:
         for future in sealing:
             future.result()
         if problems:
-            first = f"{dataset.image_ids[problems[0][0]]}: {problems[0][1]}"
-            many = f"{len(problems)} images" if len(problems) > 1 else "1 image"
-            self.tell(Event("failed", "", dataset.card.id, text=f"{many} cannot be read ({first})"))
+            self.tell(Event("failed", "", dataset.card.id, text=unreadable(dataset.image_ids, problems)))
 
     def _check_device(self, errors: Sequence[BaseException]) -> None:
         """Raise `DeviceLostError` where one of these errors has left the device unusable for every model."""

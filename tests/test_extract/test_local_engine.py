@@ -20,7 +20,8 @@ import cache_schema
 from cache_schema.errors import UserError
 from cache_schema.staging import stages
 from extract.commands import run
-from extract.commands.session import _devices, _options, _settle
+from extract.commands.devices import devices_of
+from extract.commands.session import _options, _settle
 from extract.engines.local import _Processes, see_only
 
 MODELS = "\n".join(
@@ -209,12 +210,12 @@ def test_devices_and_their_precision(monkeypatch, device: str, devices: str, fou
     args = parser.parse_args(["--device", device, "--devices", devices])
     _settle(args, None)
     options = _options(args)
-    assert _devices(args) == found
+    assert devices_of(args) == found
     assert options.device == found[0]
     on_cpu = found[0] == "cpu"
     assert (options.precision, options.batch_size) == (("fp32", 32) if on_cpu else (on_gpu, 256))
     with pytest.raises(UserError, match="one run is either on GPUs or on the CPU"):
-        _devices(parser.parse_args(["--devices", "cpu,cuda:0"]))
+        devices_of(parser.parse_args(["--devices", "cpu,cuda:0"]))
 
 
 @pytest.mark.parametrize(
