@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,17 +13,16 @@ from matplotlib.collections import PathCollection
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
-from analyze.cli import main
 from analyze.curves import CURVE_SCHEMA
 from analyze.figures import FIGURES
 from analyze.figures.labels import LABEL, overlap
-from analyze.figures.pages import compose, functions, layout, prepare, save
+from analyze.figures.pages import compose, functions, layout, prepare
 from analyze.figures.style import (
     GROUP_COLOURS,
     figure_style,
     width_in_inches,
 )
-from analyze.results import ResultRow, conform, to_frame, write_results
+from analyze.results import ResultRow, conform, to_frame
 from analyze.results.quantities import values
 from cache_schema.errors import UserError
 from cache_schema.records import GROUPS
@@ -197,7 +195,6 @@ def test_score_histograms(drawn_curves: pl.DataFrame) -> None:
     for part, ax in drawn_panels("score_histograms", prepare("score_histograms", drawn_curves)):
         for patch, (_, bins) in zip(ax.patches, part.group_by("series", maintain_order=True), strict=True):
             assert patch.get_data().values == pytest.approx(bins["y"].to_numpy())
-
 
 
 def test_ood_sets_of_another_test_set_are_not_drawn(everything: pl.DataFrame) -> None:
@@ -377,33 +374,3 @@ def test_crowded_matrices_say_less(results_maker: Callable[..., pl.DataFrame]) -
     cells = prepare("factor_heatmap", large)
     assert dashes.get_visible()
     assert len(dashes.get_offsets()) == int((cells["y"] < 0).sum())
-
-
-def test_saving_twice_gives_the_same_bytes_and_the_numbers(everything: pl.DataFrame, tmp_path: Path) -> None:
-    data = prepare("shape_bias", everything)
-    for folder in ("a", "b"):
-        save("shape_bias", data, tmp_path / folder, formats=["pdf", "svg", "png"], width="icml-column")
-    for suffix in ("pdf", "svg", "png", "csv"):
-        first, second = ((tmp_path / folder / f"shape_bias.{suffix}").read_bytes() for folder in "ab")
-        assert first == second
-        assert len(first) > 500
-    back = pl.read_csv(tmp_path / "a" / "shape_bias.csv", infer_schema_length=None)
-    assert back["y"].to_list() == data["y"].to_list()
-
-
-def test_command(results: pl.DataFrame, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    source = write_results(results, tmp_path / "r.parquet")
-    words = ["figures", str(source), "-o", str(tmp_path / "f"), "--only", "prompts,ranks", "--format", "png"]
-    assert main(words) == 0
-    assert {p.name for p in (tmp_path / "f").iterdir()} == {"prompts.png", "prompts.csv", "ranks.png", "ranks.csv"}
-    assert main(["figures", "--list"]) == 0
-    listed = capsys.readouterr().out
-    assert all(name in listed for name in FIGURES)
-    for wrong, said in (
-        (["--only", "odo"], "did you mean ood"),
-        (["--only", "roc"], "--cache"),
-        (["--only", "ranks", "--format", "gif"], "formats are"),
-        (["--only", "corruptions"], "corruption"),
-    ):
-        assert main(["figures", str(source), "-o", str(tmp_path / "g"), *wrong]) == 2
-        assert said.lower() in capsys.readouterr().err.lower()
