@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import http.server
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -38,6 +39,8 @@ class WebServer:
         Whether folders are listed; 403 otherwise.
     latency
         Seconds before every answer.
+    held_after
+        From this many requests on every answer takes seconds, so that whoever asks can be harmed meanwhile.
     fault
         Called with (method, path, times this was asked before); returns what goes wrong: a status, ``drop`` in the
         middle of the body, ``short``, ``flip``, ``hang``; an empty string for nothing.
@@ -51,6 +54,7 @@ class WebServer:
         self.folder, self.upstream = folder, upstream
         self.ranges = self.listings = True
         self.latency = 0.0
+        self.held_after = sys.maxsize
         self.fault: Callable[[str, str, int], str | int] = lambda _method, _path, _before: ""
         self.asked: list[Asked] = []
         self.waits: list[tuple[float, float]] = []
@@ -115,9 +119,9 @@ class _Handler(http.server.SimpleHTTPRequestHandler):
     def do_GET(self) -> None:
         web = self.web
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        if web.latency:
+        if latency := web.latency if len(web.asked) < web.held_after else 3.0:
             begun = time.monotonic()
-            time.sleep(web.latency)
+            time.sleep(latency)
             web.waits.append((begun, time.monotonic()))
         path = self.path
         wrong = web.fault(self.command, path, web.times(self.command, path))

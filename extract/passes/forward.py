@@ -25,6 +25,8 @@ QUEUED_BYTES = 128 << 20
 """Outputs that may wait for the writer, over all models of a pass: enough to outlast a slow moment of the disk."""
 
 
+_LOOK_SECONDS = 0.5
+
 WRITTEN_ROWS = 256
 """Rows of a model that are written together."""
 
@@ -207,7 +209,10 @@ class _Writer:
         begun = time.perf_counter()
         try:
             self.inbox.put(None)
-            self.ended.wait()  # not the thread: waiting for one again fails where the first time was interrupted
+            # Not for the thread: waiting for one again fails where the first time was interrupted. And with looks in
+            # between: a Ctrl-C in the instant before a wait is heard at its end only.
+            while not self.ended.wait(_LOOK_SECONDS):
+                pass
         except BaseException:
             # Who interrupts removes the stores next, and nothing may be begun in them behind that.
             self.stopped = True

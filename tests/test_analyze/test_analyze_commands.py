@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
 
 import numpy as np
 import polars as pl
@@ -318,18 +317,16 @@ def test_imagenet_x_has_the_published_counts():
 
 
 @pytest.mark.parametrize("command", ["metrics", "show", "compare", "summarize", "factors"])
-def test_help_is_quick_and_light(command):
+def test_help_is_light(command):
     code = (
         "import sys\nfrom analyze.cli import main\n"
         f"try:\n    main([{command!r}, '--help'])\nexcept SystemExit:\n    pass\n"
         "heavy = {'numpy', 'numba', 'polars', 'zarr', 'scipy', 'matplotlib', 'torch'} & set(sys.modules)\n"
         "assert not heavy, heavy"
     )
-    start = time.perf_counter()
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "usage: analyze" in done.stdout
-    assert time.perf_counter() - start < 10
 
 
 @pytest.mark.parametrize("width", [80, 90, 100, 160])

@@ -34,12 +34,14 @@ def command(*words: object) -> subprocess.Popen[str]:
 def killed_after(web: Any, n: int, *words: object) -> None:
     """Run a command and kill it once a server was asked ``n`` times more."""
     before = len(web.asked)
+    web.held_after = before + n
     process = command(*words)
     deadline = time.monotonic() + 120
     while len(web.asked) < before + n and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.002)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
+    web.held_after = sys.maxsize
     for pipe in (process.stdout, process.stderr):
         assert pipe is not None
         pipe.close()

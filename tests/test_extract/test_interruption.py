@@ -6,7 +6,7 @@ import signal
 import threading
 import time
 from pathlib import Path
-from types import SimpleNamespace
+from types import FrameType, SimpleNamespace
 
 import numpy as np
 import pytest
@@ -25,12 +25,14 @@ def interrupt() -> None:
 class SlowSink:
     """Is interrupted while it opens its store, as the loop waits for its last rows."""
 
-    def __init__(self) -> None:
+    def __init__(self, told: threading.Event) -> None:
+        self.told = told
         self.calls: list[str] = []
 
     def append(self, *_: object) -> None:
         self.calls.append("begin")
         interrupt()
+        assert self.told.wait(60)
         time.sleep(0.5)
         self.calls.append("end")
 
@@ -46,10 +48,18 @@ def test_a_store_is_not_removed_while_it_is_opened() -> None:
         def forward(self, pixels: torch.Tensor) -> SimpleNamespace:
             return SimpleNamespace(features=pixels.float().mean((2, 3)), logits=None)
 
-    runners = [Runner(Model(), SlowSink()) for _ in range(3)]  # type: ignore[arg-type]
+    told = threading.Event()
+
+    def handler(number: int, frame: FrameType | None) -> None:
+        told.set()
+        signal.default_int_handler(number, frame)
+
+    runners = [Runner(Model(), SlowSink(told)) for _ in range(3)]  # type: ignore[arg-type]
     batch = PixelBatch(0, 4, np.zeros((4, 8, 8, 3), np.uint8), np.ones(4, bool))
+    before = signal.signal(signal.SIGINT, handler)
     with pytest.raises(KeyboardInterrupt):
         run_pass(runners, [batch], torch.device("cpu"))
+    signal.signal(signal.SIGINT, before)
     for runner in runners:
         runner.sink.abort()
     calls = [runner.sink.calls for runner in runners]  # type: ignore[attr-defined]

@@ -78,13 +78,16 @@ def test_a_cluster_that_loses_a_worker_and_a_node_gives_the_same_table(
     running, second = two_nodes
     pids = tmp_path / "pids"
     pids.mkdir()
+    harmed = tmp_path / "harmed"
 
     def slowly(where: str, model: str, *rest):
-        """Say which process is at which model, give the test time to harm it, then do the real work."""
+        """Say which process is at which model, wait to be harmed, then do the real work."""
         from analyze.evaluate import spread as on_the_node
 
         (pids / f"{model}.{os.getpid()}").touch()
-        time.sleep(2.0 if len(list(pids.iterdir())) <= 2 else 0.0)
+        deadline = time.monotonic() + 120
+        while not harmed.exists() and time.monotonic() < deadline:
+            time.sleep(0.02)
         return on_the_node._one_model(where, model, *rest)
 
     monkeypatch.setattr(spread, "_one_model", slowly)
@@ -99,6 +102,7 @@ def test_a_cluster_that_loses_a_worker_and_a_node_gives_the_same_table(
             lost.append("worker")
         running.remove_node(second, allow_graceful=False)
         lost.append("node")
+        harmed.touch()
 
     thread = threading.Thread(target=harm)
     thread.start()
