@@ -25,7 +25,7 @@ from extract.commands.progress import print_failures
 from extract.datasets import DatasetSpec, read_datasets_toml, spec_from_table
 from extract.datasets.base import Dataset
 from extract.planning.options import RunOptions, shard_of
-from extract.planning.plan import MISSING, SEALED, SKIPPED, Job, Plan, make_plan, with_class_spaces
+from extract.planning.plan import DAMAGED, MISSING, SEALED, SKIPPED, Job, Plan, make_plan, with_class_spaces
 from extract.studies.study import Study, read_study
 
 if TYPE_CHECKING:
@@ -109,6 +109,8 @@ def plan_of(args: argparse.Namespace, console: Console) -> tuple[Plan, RunOption
     plan = make_plan(models, with_class_spaces(datasets), options)
     for space, prompts in {(head.class_space, head.prompts) for head in plan.heads if head.prompts is not None}:
         prompts.texts(space)  # raises now what would fail once a model later
+    failed += [(job.model.card.id, job.dataset.card.id, job.reason) for job in plan.jobs if job.state == DAMAGED]
+    failed += [(head.model.card.id, "", head.reason) for head in plan.heads if head.state == DAMAGED]
     return plan, options, failed
 
 
@@ -323,6 +325,10 @@ def _summary(
     for (dataset, reason), models in _by_reason(skipped).items():
         told = f"{_some(models)} on {dataset}: {reason}"
         console.print(f"[yellow]skipped[/] {escape(told)}", highlight=False, soft_wrap=True)
+    said = {dataset for model, dataset, _ in failed if not model}
+    sealed = {(job.dataset.card.id, job.reason): None for job in plan.jobs if job.state == SEALED and job.reason}
+    for dataset, reason in (told for told in sealed if told[0] not in said):
+        console.print(f"[yellow]sealed[/] {escape(dataset)}: {escape(reason)}", highlight=False, soft_wrap=True)
     console.print(
         f"[bold]{len(reporter.tally.done)} done[/], {plan.count(SEALED) + reporter.tally.sealed} sealed before,"
         f" {len(skipped)} skipped,"

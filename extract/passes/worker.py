@@ -35,7 +35,8 @@ from extract.passes.prefetch import Prefetcher
 from extract.passes.sinks import ReferenceSink, StoreSink
 from extract.passes.waves import Member, waves
 from extract.planning.options import RunOptions
-from extract.planning.plan import HeadJob, Job, Unit, head_identity, is_sealed, is_zero_shot, job_identity
+from extract.planning.plan import HeadJob, Job, Unit, head_identity, is_sealed, is_zero_shot, job_identity, stores_of
+from extract.planning.sealed import look_at
 
 POLL_SECONDS = 1.0
 SEALERS = 4
@@ -179,16 +180,12 @@ class Worker:
         """Run a dataset through the models that nobody else is at; return the others."""
         free, taken = [], []
         for member, job in members:
-            where = (member.id, job.dataset.card.id, job.identity)
-            if is_sealed(job, self.options):
-                self.tell(Event("done", *where[:2], text="sealed before"))
-            elif self.claims.take(*where):
-                free.append((member, job))
-            else:
-                taken.append((member, job))
+            if not self._sealed_before(member, job):
+                is_mine = self.claims.take(member.id, job.dataset.card.id, job.identity)
+                (free if is_mine else taken).append((member, job))
         try:
             # Whoever had a claim may have finished between the two questions.
-            free = [(member, job) for member, job in free if not self._sealed_meanwhile(member, job)]
+            free = [(member, job) for member, job in free if not self._sealed_before(member, job)]
             if free:
                 self._dataset(free)
         finally:
@@ -209,10 +206,12 @@ class Worker:
             else:
                 time.sleep(POLL_SECONDS)
 
-    def _sealed_meanwhile(self, member: Member, job: Job) -> bool:
-        if sealed := is_sealed(job, self.options):
-            self.tell(Event("done", member.id, job.dataset.card.id, text="sealed before"))
-        return sealed
+    def _sealed_before(self, member: Member, job: Job) -> bool:
+        if not is_sealed(job, self.options):
+            return False
+        damage = look_at(stores_of(job, self.options)).damage
+        self.tell(Event("failed" if damage else "done", member.id, job.dataset.card.id, text=damage or "sealed before"))
+        return True
 
     def _dataset(self, members: _Members) -> None:
         dataset, geometry = members[0][1].dataset, members[0][1].preprocessing.geometry

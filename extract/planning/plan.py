@@ -16,9 +16,10 @@ from extract.datasets.spaces import content_name, in_class_space
 from extract.models.base import Prepared
 from extract.planning.forward_version import FORWARD_VERSION, forward_version
 from extract.planning.options import RunOptions
+from extract.planning.sealed import look_at
 from extract.preprocess import Geometry, Preprocessing
 
-MISSING, SEALED, SKIPPED = "missing", "sealed", "skipped"
+MISSING, SEALED, SKIPPED, DAMAGED = "missing", "sealed", "skipped", "damaged"
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,11 +35,11 @@ class Job:
     prompts
         The prompt set of the stored logits; None for a model with a classifier of its own, or without class space.
     state
-        ``missing``, ``sealed`` (done before) or ``skipped`` (cannot be; see ``reason``).
+        ``missing``, ``sealed`` (done before), ``skipped`` (cannot be) or ``damaged`` (done before, and of no use now).
     identity
         Of the store; empty while the weights' digest is unknown, because the file is not on this machine yet.
     reason
-        Why it is skipped.
+        Why it is skipped or of no use; of a sealed one, how many images could not be read.
     """
 
     model: Prepared
@@ -59,6 +60,7 @@ class HeadJob:
     prompts: PromptSet | None
     identity: str
     state: str
+    reason: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -295,7 +297,9 @@ def make_plan(models: Sequence[Prepared], datasets: Sequence[Dataset], options: 
             if model.card.weights_digest:
                 job = replace(job, identity=job_identity(job, model.card.weights_digest, options))
                 if is_sealed(job, options):
-                    job = replace(job, state=SEALED)
+                    found = look_at(stores_of(job, options))
+                    state = DAMAGED if found.damage else SEALED
+                    job = replace(job, state=state, reason=found.damage or found.unreadable)
             jobs.append(job)
     heads = [head for model in models for head in _heads(model, jobs, options)]
     return Plan(tuple(models), tuple(datasets), tuple(jobs), tuple(heads))
@@ -303,10 +307,19 @@ def make_plan(models: Sequence[Prepared], datasets: Sequence[Dataset], options: 
 
 def is_sealed(job: Job, options: RunOptions) -> bool:
     """Tell whether a job's store is there; its captions' store too, for pairs."""
-    data = job.dataset.card
-    kinds = {"reference": ("reference",), "pairs": ("predictions", "texts")}.get(data.role, ("predictions",))
-    where = (job.model.card.id, data.id, job.identity)
-    return bool(job.identity) and all(naming.published(options.cache, kind, *where) is not None for kind in kinds)
+    return bool(job.identity) and len(stores_of(job, options)) == len(_kinds(job))
+
+
+def stores_of(job: Job, options: RunOptions) -> list[Path]:
+    """Return those of a job's stores that are there."""
+    where = (job.model.card.id, job.dataset.card.id, job.identity)
+    found = (naming.published(options.cache, kind, *where) for kind in _kinds(job))
+    return [path for path in found if path is not None]
+
+
+def _kinds(job: Job) -> tuple[str, ...]:
+    """Return the kinds of stores that a job makes."""
+    return {"reference": ("reference",), "pairs": ("predictions", "texts")}.get(job.dataset.card.role, ("predictions",))
 
 
 def _heads(model: Prepared, jobs: Sequence[Job], options: RunOptions) -> list[HeadJob]:
@@ -322,6 +335,8 @@ def _heads(model: Prepared, jobs: Sequence[Job], options: RunOptions) -> list[He
         digest = model.card.weights_digest
         identity = head_identity(model, digest, space, prompts) if digest else ""
         name = naming.head_name(space.id, "" if prompts is None else prompts.name)
-        there = bool(identity) and naming.published(options.cache, "head", model.card.id, name, identity) is not None
-        found.append(HeadJob(model, space, prompts, identity, SEALED if there else MISSING))
+        path = naming.published(options.cache, "head", model.card.id, name, identity) if identity else None
+        damage = "" if path is None else look_at([path]).damage
+        state = MISSING if path is None else DAMAGED if damage else SEALED
+        found.append(HeadJob(model, space, prompts, identity, state, damage))
     return found

@@ -1,0 +1,47 @@
+"""What a run says of stores that are there already, beside that they are."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+COMMAND = ("--model-list", "models.txt", "--cache", "cache", "--workers", "0")
+
+
+def test_half_a_store_is_no_sealed_one(study: Path, run_extract, digests) -> None:
+    """A copy that was broken off leaves folders without a header; they were counted as sealed for ever."""
+    run_extract(*COMMAND, cwd=study)
+    whole = digests(study / "cache")
+    store = next((study / "cache/test_vit").glob("pets-*.zarr"))
+    (store / "zarr.json").unlink()
+    (head,) = (study / "cache/test_resnet/heads").glob("*.zarr")
+    (head / "zarr.json").write_bytes(b"{")
+
+    found = run_extract(*COMMAND, cwd=study, code=1)
+    assert "0 done, 5 sealed before, 0 skipped, 2 failed" in found.stderr
+    assert f"failed test_vit on pets: cache/test_vit/{store.name} cannot be used (has no zarr.json" in found.stderr
+    assert f"cache/test_resnet/heads/{head.name} cannot be used (zarr.json is no JSON" in found.stderr
+    assert "remove it and run the same command again" in found.stderr
+
+    shutil.rmtree(store)
+    shutil.rmtree(head)
+    mended = run_extract(*COMMAND, cwd=study)
+    assert "1 done, 5 sealed before" in mended.stderr
+    assert digests(study / "cache") == whole
+
+
+@pytest.mark.parametrize("more", [False, True])
+def test_a_second_run_repeats_which_images_could_not_be_read(study: Path, pets: Path, run_extract, more: bool) -> None:
+    shutil.copytree(pets, study / "own")
+    (study / "own/cat/3.jpg").write_bytes(b"no image")
+    (study / "datasets.toml").write_text('[own]\npath = "own"\nclass_space = "pets"\n')
+    (study / "models.txt").write_text((study / "models.txt").read_text().replace("classes=pets", "classes=own"))
+    first = run_extract(*COMMAND, cwd=study, code=1)
+    assert first.stderr.count("failed own: 1 image cannot be read (cat/3.jpg: not an image of a known format)") == 2
+    if more:  # told once, by the pass of the third model
+        with (study / "models.txt").open("a") as file:
+            file.write("timm:test_vit allow_random=yes num_classes=3 classes=own input_size=64 id=third\n")
+    second = run_extract(*COMMAND, cwd=study, code=int(more))
+    assert second.stderr.count("sealed own: 1 image could not be read (cat/3.jpg") == int(not more)
