@@ -17,6 +17,7 @@ SUFFIXES = {"zarr": ".zarr", "hdf5": ".h5"}
 """Backend -> suffix of its stores."""
 
 SLUG_LENGTH = 80
+_STORE = re.compile(r".+-[0-9a-f]{8}\.(zarr|h5)")
 _RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?$")
 
 
@@ -96,6 +97,16 @@ def store_folders(cache_path: Path | str, model: str = "") -> Iterator[Path]:
         with os.scandir(folder) as entries:
             inner = sorted(entry.path for entry in entries if entry.name in below and entry.is_dir())
         yield from map(Path, inner)
+
+
+def refuse_model_folder(path: Path) -> None:
+    """Raise UserError where a folder is not a cache but one model's of a cache, most of which would not be seen."""
+    inner = {spec.folder for spec in KINDS.values()}
+    with os.scandir(path) as entries:
+        names = {entry.name: _is_plain_folder(entry) for entry in entries}
+    if any(map(_STORE.fullmatch, names)) and not any(plain for name, plain in names.items() if name not in inner):
+        model = path.absolute().parent if path.name in inner else path.absolute()
+        raise UserError(f"{path} holds stores of one model: name the cache, {model.parent}")
 
 
 def _is_plain_folder(entry: os.DirEntry[str]) -> bool:

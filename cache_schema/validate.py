@@ -14,10 +14,10 @@ from cache_schema.backends import reader_of
 from cache_schema.backends.base import StoreReader
 from cache_schema.centred import kept_classes
 from cache_schema.convert import store_title
-from cache_schema.errors import CacheError, CloserlookError
+from cache_schema.errors import CacheError, CloserlookError, UserError
 from cache_schema.failures import FOLDER as FAILURES
 from cache_schema.failures import failure_paths, read_failure
-from cache_schema.naming import backend_of, slug, store_folders, store_name
+from cache_schema.naming import backend_of, refuse_model_folder, slug, store_folders, store_name
 from cache_schema.row_rules import label_limit
 from cache_schema.schema import KINDS, OFFSETS, layout
 from cache_schema.seal import ArrayDigest, store_digest
@@ -170,6 +170,9 @@ def store_paths(path: Path | str) -> list[Path]:
     root = Path(path)
     if backend_of(root) is not None:
         return [root]
+    if not root.is_dir():
+        raise UserError(f"{root} is neither a cache nor a store")
+    refuse_model_folder(root)
     return [
         entry
         for folder in store_folders(root)

@@ -9,9 +9,14 @@ from __future__ import annotations
 import argparse
 import functools
 import time
+from collections import Counter
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from analyze.commands.argument_types import at_least
+
+if TYPE_CHECKING:
+    from cache_schema.cache import Cache
 
 SAVE_SECONDS = 20.0
 """A run that is killed loses at most this much work, and the model it was at."""
@@ -44,6 +49,7 @@ def words(text: str | None) -> list[str] | None:
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
     from rich.console import Console
+    from rich.markup import escape
 
     import cache_schema
     from analyze.commands.progress import model_progress
@@ -52,6 +58,7 @@ def run(args: argparse.Namespace) -> int:
     from analyze.evaluate.spread import evaluate_on_cluster
     from analyze.results import merge_results
     from analyze.settings import read_settings, read_study
+    from cache_schema.console.terminal import told_of
     from cache_schema.errors import UserError
 
     console = Console(stderr=True)
@@ -113,8 +120,27 @@ def run(args: argparse.Namespace) -> int:
     if missing:
         told += f"; {missing} numbers cannot be had (column 'reason')"
     console.print(f"{len(result.table)} rows in {args.output}: {told}", highlight=False, soft_wrap=True)
+    for note in _notes(cache, set(result.table["model"]), set(result.table["dataset"])):
+        console.print(f"[yellow]note[/yellow] {escape(note)}", highlight=False, soft_wrap=True)
     for refused in cache.refused():
-        console.print(f"[red]left out[/red] {refused.path.name}: {refused.reason}", highlight=False, soft_wrap=True)
+        console.print(
+            f"[red]left out[/red] {escape(told_of(refused.path, refused.reason))}", highlight=False, soft_wrap=True
+        )
     for model, reason in result.failures.items():
         console.print(f"[red]failed[/red] {model}: {reason}", highlight=False, soft_wrap=True)
     return 1 if result.failures or cache.refused() else 0
+
+
+def _notes(cache: Cache, models: set[str], datasets: set[str]) -> list[str]:
+    """Say where numbers that stand side by side are not of the same images, and where one of several stores counts."""
+    from analyze.reading.sources import sources_of
+    from cache_schema.dataset_states import on_other_images, other_images
+
+    chosen = [source.store for source in sources_of(cache) if source.model in models and source.dataset in datasets]
+    notes = [other_images(dataset, names) for dataset, names in on_other_images(chosen).items()]
+    stores = Counter((store.model.id, store.dataset.id) for store in cache.stores("predictions"))
+    twice = sorted({store.dataset.id for store in chosen if stores[store.model.id, store.dataset.id] > 1})
+    if twice:
+        some = ", ".join(twice[:3]) + (f" and {len(twice) - 3} more" if len(twice) > 3 else "")
+        notes.append(f"{some}: of a model's several stores the one written last counts")
+    return notes

@@ -149,7 +149,7 @@ class ZarrReader(StoreReader):
             title = self._source.title
             raw = self._source.fetch(ROOT)
             if raw is None:
-                raise UnsealedStoreError(f"{title} has no {ROOT}: it is no store, or its writer was stopped")
+                raise self._without_root()
             try:
                 attributes = json.loads(raw).get("attributes", {})
             except (ValueError, AttributeError) as error:
@@ -172,7 +172,13 @@ class ZarrReader(StoreReader):
 
     def signature(self) -> tuple[int, ...]:
         """Return size, time and inode of the file that the header is in."""
-        return self._source.signature(ROOT)
+        try:
+            return self._source.signature(ROOT)
+        except (FileNotFoundError, NotADirectoryError):
+            raise self._without_root() from None
+
+    def _without_root(self) -> UnsealedStoreError:
+        return UnsealedStoreError(f"{self._source.title} has no {ROOT}: it is no store, or its writer was stopped")
 
     def _array(self, name: str) -> zarr.Array[Any]:
         key = (name, os.getpid())

@@ -27,6 +27,7 @@ def run(args: argparse.Namespace) -> int:
     from rich.console import Console
 
     from cache_schema.console.progress import Bar
+    from cache_schema.console.terminal import told_of
     from cache_schema.errors import UserError
     from cache_schema.naming import backend_of
     from cache_schema.places.addresses import is_address, meant_address
@@ -54,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
     with Bar("checking", "stores") as progress:
         for one in progress.track(paths):
             for what in check(one):
-                out.print(f"{one}: {what}", markup=False)
+                out.print(told_of(one, what), markup=False)
                 wrong += 1
     if is_cache:
         for problem in cache_problems(path):
@@ -67,4 +68,6 @@ def run(args: argparse.Namespace) -> int:
             state = "a writer is at work" if is_live(stage) else "its writer is gone; --clean removes it"
             out.print(f"{stage}: {state}", markup=False)
     out.print(f"{len(paths)} stores checked, {wrong} problems")
+    if wrong:
+        out.print("What is damaged is not mended: remove it and run again what made it, or copy it here once more.")
     return 1 if wrong else 0

@@ -27,6 +27,7 @@ def run(args: argparse.Namespace) -> int:
 
     from cache_schema.backends import reader_of
     from cache_schema.console.progress import Bar
+    from cache_schema.console.terminal import told_of
     from cache_schema.convert import convert_store
     from cache_schema.errors import CacheError, StoreExistsError, UserError
     from cache_schema.places.addresses import is_address, meant_address
@@ -55,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
                 there += 1
             except CacheError as error:
                 failed += 1
-                out.print(f"{path}: {error}", markup=False)
+                out.print(told_of(path, error), markup=False)
             else:
                 done += 1
                 out.print(f"{made.path}: {made.digest[:8]}, as {store.path.name}", markup=False)

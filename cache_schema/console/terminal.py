@@ -41,3 +41,8 @@ def plain_table(title: str = "", *headings: str) -> Table:
     for place, heading in enumerate(headings):
         table.add_column(Text(heading), justify="left" if place == 0 else "right", no_wrap=True)
     return table
+
+
+def told_of(name: object, what: object) -> str:
+    """Return what is said of something, after its name unless the words have it already."""
+    return str(what) if str(name) in str(what) else f"{name}: {what}"

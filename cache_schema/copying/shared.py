@@ -94,6 +94,7 @@ def copy_all(
     from rich.console import Console
 
     from cache_schema.console.progress import Bar
+    from cache_schema.console.terminal import told_of
     from cache_schema.errors import CacheError, UserError, is_full
 
     out = Console(highlight=False, soft_wrap=True)
@@ -117,7 +118,7 @@ def copy_all(
                                 " make room and run the same command again"
                             ) from error
                         failed, in_a_row = failed + 1, in_a_row + 1
-                        out.print(f"{name}: {error}", markup=False)
+                        out.print(told_of(name, error), markup=False)
                     else:
                         done, there, in_a_row = done + copied, there + (not copied), 0
                     progress.advance()

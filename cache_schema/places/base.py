@@ -10,7 +10,7 @@ from pathlib import Path
 from cache_schema.backends import reader_of
 from cache_schema.backends.base import StoreReader
 from cache_schema.errors import UserError, nearest
-from cache_schema.naming import backend_of, store_folders
+from cache_schema.naming import backend_of, refuse_model_folder, store_folders
 from cache_schema.places.addresses import meant_address
 
 
@@ -61,6 +61,7 @@ class LocalPlace(Place):
     def __init__(self, path: Path) -> None:
         if not path.is_dir():
             raise UserError(f"no cache at {path}{meant_address(path) or _nearest_folder(path)}")
+        refuse_model_folder(path)
         self.folder = path
         self.title = str(path)
         self.where = str(path.absolute())

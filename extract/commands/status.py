@@ -1,4 +1,4 @@
-"""What a cache holds: models x datasets, each sealed, failed (and why) or missing."""
+"""What a cache holds: models x datasets, each sealed (perhaps on other images), failed (and why) or missing."""
 
 from __future__ import annotations
 
@@ -10,9 +10,16 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from cache_schema.cache import Cache
+    from cache_schema.store import Store
 
-SEALED, FAILED, MISSING, NONE = "sealed", "failed", "missing", "not applicable"
-MARKS = {SEALED: ("●", "green"), FAILED: ("✗", "red"), MISSING: ("·", "yellow"), NONE: ("–", "dim")}
+SEALED, OTHER, FAILED, MISSING, NONE = "sealed", "sealed on other images", "failed", "missing", "not applicable"
+MARKS = {
+    SEALED: ("●", "green"),
+    OTHER: ("○", "yellow"),
+    FAILED: ("✗", "red"),
+    MISSING: ("·", "yellow"),
+    NONE: ("–", "dim"),
+}
 ROLES = ("id", "shift", "ood", "reference", "pairs")
 
 
@@ -27,29 +34,37 @@ def run(args: argparse.Namespace) -> int:
     from rich.markup import escape
 
     import cache_schema
+    from cache_schema.console.terminal import told_of
+    from cache_schema.dataset_states import on_other_images, other_images
     from extract.commands.progress import print_failures
 
     cache = cache_schema.open_cache(args.cache)
     datasets, states = states_of(cache)
     counts = {state: sum(row.count(state) for row in states.values()) for state in MARKS}
     console = Console(highlight=False, soft_wrap=True)
-    told = ", ".join(f"{count} {state}" for state, count in counts.items() if count or state != NONE)
+    told = ", ".join(f"{count} {state}" for state, count in counts.items() if count or state not in (OTHER, NONE))
     console.print(f"[bold]{escape(str(args.cache))}[/]: {len(states)} models x {len(datasets)} datasets: {told}")
     if states:
         console.print(_matrix(datasets, states))
+    for dataset, models in on_other_images(_with_rows(cache)).items():
+        console.print(f"[yellow]other images[/] {escape(other_images(dataset, models))}")
     sealed = sealed_in(cache)
     failures = [failure for failure in cache.failures() if (failure.model, failure.dataset) not in sealed]
     print_failures(sorted((f.model, f.dataset, f.reason) for f in failures), console)
     refused = cache.refused()
     for store in refused:
-        console.print(f"[red]unusable[/] {escape(store.path.name)}: {escape(store.reason)}")
+        console.print(f"[red]unusable[/] {escape(told_of(store.path, store.reason))}")
     return int(bool(failures or refused))
 
 
 def sealed_in(cache: Cache) -> set[tuple[str, str]]:
     """Return (model, dataset) of everything that is sealed, also what failed once, or in a cache that was joined."""
-    stores = [store for kind in ("predictions", "reference") for store in cache.stores(kind)]
-    return {(store.model.id, store.dataset.id) for store in stores}
+    return {(store.model.id, store.dataset.id) for store in _with_rows(cache)}
+
+
+def _with_rows(cache: Cache) -> list[Store]:
+    """Return the stores that a model's images went into."""
+    return [store for kind in ("predictions", "reference") for store in cache.stores(kind)]
 
 
 def states_of(cache: Cache) -> tuple[list[str], dict[str, list[str]]]:
@@ -57,8 +72,11 @@ def states_of(cache: Cache) -> tuple[list[str], dict[str, list[str]]]:
 
     A dataset of images with captions has no store of a model without a text tower: there the state says so.
     """
-    stores = [store for kind in ("predictions", "reference") for store in cache.stores(kind)]
+    from cache_schema.dataset_states import on_other_images
+
+    stores = _with_rows(cache)
     sealed = sealed_in(cache)
+    other = {(model, dataset) for dataset, models in on_other_images(stores).items() for model in models}
     failed = {(failure.model, failure.dataset) for failure in cache.failures()} - sealed
     roles = {store.dataset.id: store.dataset.role for store in stores}
     zero_shot = {store.model.id: store.model.head_kind == "zero-shot" for store in stores}
@@ -67,7 +85,7 @@ def states_of(cache: Cache) -> tuple[list[str], dict[str, list[str]]]:
 
     def state(model: str, dataset: str) -> str:
         if (model, dataset) in sealed:
-            return SEALED
+            return OTHER if (model, dataset) in other else SEALED
         if (model, dataset) in failed or (model, "") in failed:
             return FAILED
         without_text = model in zero_shot and not zero_shot[model]

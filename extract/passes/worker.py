@@ -178,7 +178,8 @@ class Worker:
 
     def _claimed(self, members: _Members) -> list[tuple[Member, Job]]:
         """Run a dataset through the models that nobody else is at; return the others."""
-        free, taken = [], []
+        free: list[tuple[Member, Job]] = []
+        taken: list[tuple[Member, Job]] = []
         for member, job in members:
             if not self._sealed_before(member, job):
                 is_mine = self.claims.take(member.id, job.dataset.card.id, job.identity)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import shutil
+import time
 from pathlib import Path
 
 import pytest
+
+from analyze.cli import main as analyze
 
 COMMAND = ("--model-list", "models.txt", "--cache", "cache", "--workers", "0")
 
@@ -45,3 +48,34 @@ def test_a_second_run_repeats_which_images_could_not_be_read(study: Path, pets: 
             file.write("timm:test_vit allow_random=yes num_classes=3 classes=own input_size=64 id=third\n")
     second = run_extract(*COMMAND, cwd=study, code=int(more))
     assert second.stderr.count("sealed own: 1 image could not be read (cat/3.jpg") == int(not more)
+
+
+def test_numbers_of_other_images_are_told_apart(study: Path, pets: Path, run_extract, capsys) -> None:
+    """A dataset grows between two runs of two models: their numbers stood side by side without a word."""
+    shutil.copytree(pets, study / "own")
+    (study / "datasets.toml").write_text('[own]\npath = "own"\nclass_space = "pets"\n')
+    first, second = (study / "models.txt").read_text().replace("classes=pets", "classes=own").strip().splitlines()
+    (study / "models.txt").write_text(first)
+    run_extract(*COMMAND, cwd=study)
+    shutil.copy(pets / "cat/3.jpg", study / "own/dog/new.jpg")
+    (study / "models.txt").write_text(second)
+    time.sleep(1.1)  # a seal's time is in seconds
+    run_extract(*COMMAND, cwd=study)
+
+    note = "own: the stores of test_vit are of other images than the one written last; 'extract' makes new ones"
+    status = run_extract("status", "cache", cwd=study).stdout
+    assert "1 sealed, 1 sealed on other images, 0 failed, 0 missing" in status
+    assert note in status
+    table = str(study / "results.parquet")
+    assert analyze(["metrics", str(study / "cache"), "-o", table, "--only", "accuracy"]) == 0
+    assert note in capsys.readouterr().err
+    assert analyze(["metrics", str(study / "cache"), "-o", table, "--only", "accuracy", "--models", "test_resnet"]) == 0
+    assert "note" not in capsys.readouterr().err
+
+    (study / "models.txt").write_text(f"{first}\n{second}")
+    assert "1 done, 1 sealed before" in run_extract(*COMMAND, cwd=study).stderr
+    assert "2 sealed, 0 failed, 0 missing" in run_extract("status", "cache", cwd=study).stdout
+    assert analyze(["metrics", str(study / "cache"), "-o", table, "--only", "accuracy"]) == 0
+    told = capsys.readouterr().err
+    assert "of other images" not in told
+    assert "own: of a model's several stores the one written last counts" in told
