@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -75,9 +76,25 @@ def decode_rows(
     return valid, problems
 
 
-def changed_since(dataset: Dataset) -> str:
+def last_change(dataset: Dataset) -> int:
+    """Return when the newest of a dataset's image files was written, in ns; 0 where they lie in shards or tables."""
+    newest = 0
+    for name in dataset.paths if dataset.source is None else ():
+        with contextlib.suppress(OSError):
+            newest = max(newest, (dataset.root / name).stat().st_mtime_ns)
+    return newest
+
+
+def changed_since(dataset: Dataset, last: int | None = None) -> str:
     """Return which file is not the one that was listed, by its size, of shards and tables also by its time; else
     nothing.
+
+    Parameters
+    ----------
+    dataset
+        As it was listed.
+    last
+        Of `last_change`, earlier: a file that is newer was overwritten since, though its size may be the same.
     """
     if dataset.source is not None:
         for path, stamp in dataset.stamps.items():
@@ -89,12 +106,14 @@ def changed_since(dataset: Dataset) -> str:
                 return f"{path.name} was changed after its images were listed"
         return ""
     for name, expected in zip(dataset.paths, dataset.sizes.tolist(), strict=True):
-        try:
-            size = (dataset.root / name).stat().st_size
-        except OSError:
-            size = MISSING
+        size, written = MISSING, 0
+        with contextlib.suppress(OSError):
+            found = (dataset.root / name).stat()
+            size, written = found.st_size, found.st_mtime_ns
         if size != expected:
             return _difference(name, expected, size)
+        if last is not None and written > last:
+            return f"{name} was overwritten while the dataset was read, by a file of the same size"
     return ""
 
 

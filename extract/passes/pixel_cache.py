@@ -22,6 +22,8 @@ from cache_schema.staging import try_lock
 from extract.datasets.base import Dataset
 from extract.passes.decode import Decoder, PixelBatch
 from extract.passes.events import Event, Listener
+from extract.passes.image_rows import DatasetChangedError
+from extract.passes.watching import Watch
 from extract.planning.options import RunOptions
 from extract.preprocess import Geometry
 
@@ -54,11 +56,19 @@ class PixelSource:
     def __init__(self, decoder: Decoder, options: RunOptions, tell: Listener = lambda event: None) -> None:
         self._decoder = decoder
         self._tell = tell
+        self.watch = Watch()
         self._folder = options.pixel_cache
         self._bound = options.pixel_cache_bytes
 
     def batches(self, dataset: Dataset, geometry: Geometry, batch_size: int) -> Iterator[PixelBatch]:
-        """Yield the rows in order; pixels are valid until the next batch is asked for."""
+        """Yield the rows in order; pixels are valid until the next batch is asked for.
+
+        Raises
+        ------
+        DatasetStoppedError
+            The dataset is not the one that was listed any more, or cannot be read.
+        """
+        self.watch.begin(dataset)
         height, width = geometry.output_size
         size = len(dataset) * height * width * 3
         if self._folder is None or size > self._bound or not size:
@@ -84,6 +94,8 @@ class PixelSource:
                 valid[batch.start : batch.stop] = batch.valid
                 problems.extend(batch.problems)
                 yield batch
+            if change := self.watch.change(dataset):  # later runs would take these pixels for the dataset's
+                raise DatasetChangedError(change)
             keeper.publish({"problems": problems, "invalid": np.flatnonzero(~valid).tolist()})
         finally:
             keeper.close()

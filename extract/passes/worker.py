@@ -29,7 +29,7 @@ from extract.passes.decode import Decoder
 from extract.passes.events import Event, Listener
 from extract.passes.faults import DeviceLostError, raise_if_full, reason_of, unreadable
 from extract.passes.forward import Runner, TextHead, run_pass
-from extract.passes.image_rows import DatasetChangedError, changed_since
+from extract.passes.image_rows import DatasetChangedError
 from extract.passes.pixel_cache import PixelSource
 from extract.passes.prefetch import Prefetcher
 from extract.passes.sinks import ReferenceSink, StoreSink
@@ -240,7 +240,7 @@ class Worker:
             self._check_device([runner.error for runner in runners if runner.error is not None])
             if all(runner.error is not None for runner in runners):
                 clock.images = 0
-            elif change := changed_since(dataset):
+            elif change := self.pixels.watch.change(dataset):
                 raise DatasetChangedError(change)
         except BaseException as error:
             for runner in runners:

@@ -217,6 +217,12 @@ def lose(copy: Path) -> None:
     (copy / "fox" / "9.jpg").unlink()
 
 
+def replace(copy: Path) -> None:
+    """Another image of the same size, as all uncompressed ones of a size in pixels are."""
+    path = copy / "cat" / "0.jpg"
+    path.write_bytes(path.read_bytes()[::-1])
+
+
 def lose_all(copy: Path) -> None:
     copy.rename(copy.with_name("elsewhere"))
 
@@ -229,8 +235,9 @@ def lose_all(copy: Path) -> None:
         (shrink, "fox/9.jpg had "),
         (lose, "fox/9.jpg had "),
         (lose_all, "now has none: it is gone"),
+        (replace, "cat/0.jpg was overwritten while the dataset was read"),
     ],
-    ids=["a file grew", "a file shrank", "a file went", "all went"],
+    ids=["a file grew", "a file shrank", "a file went", "all went", "a file was replaced"],
 )
 def test_a_dataset_that_changes_is_stopped_and_the_others_go_on(
     copy: Path, run_extract, meddling, digests, workers: int, harm: Callable[[Path], None], says: str
@@ -246,6 +253,20 @@ def test_a_dataset_that_changes_is_stopped_and_the_others_go_on(
     assert kinds == {("predictions", "cats")}
     if harm is lose_all and workers == 0:
         assert sum(rows) == 4  # it was not read to its end in vain
+
+
+def test_pixels_of_two_states_are_not_kept(copy: Path, run_extract, meddling, digests) -> None:
+    """Their file would have the digest of the dataset, and later runs would take them for its images."""
+    words = [*WORDS, "--workers", "0", "--pixel-cache", "pixels"]
+    meddling(lambda: replace(copy))
+    assert "on pets: cat/0.jpg was overwritten" in run_extract(*words, cwd=copy.parent, code=1).stderr
+    kept = {path.name.partition("-")[0] for path in (copy.parent / "pixels").iterdir()}
+    assert kept == {"cats"}
+    # What it is now is one state again.
+    meddling(lambda: None)
+    told = run_extract(*words, cwd=copy.parent, code=1).stderr
+    assert "2 done, 2 sealed before" in told
+    assert "failed pets: 1 image cannot be read (cat/0.jpg: not an image of a known format)" in told
 
 
 @pytest.mark.slow
