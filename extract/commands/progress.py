@@ -21,6 +21,7 @@ from rich.progress import (
 from rich.table import Column
 from rich.text import Text
 
+from extract.passes.clock import duration
 from extract.passes.events import Event
 
 LINE_EVERY = 20.0
@@ -28,11 +29,11 @@ LINE_EVERY = 20.0
 
 
 class _Rate(ProgressColumn):
-    """Images a second."""
+    """Images times models a second, which is what the bar counts; lines about a pass tell of its images alone."""
 
     def render(self, task: Task) -> Text:
         speed = task.finished_speed or task.speed
-        return Text("" if speed is None else f"{speed:,.0f} images/s", style="progress.data.speed")
+        return Text("" if speed is None else f"{speed:,.0f} forwards/s", style="progress.data.speed")
 
 
 @dataclass
@@ -53,7 +54,9 @@ def print_failures(failed: Sequence[tuple[str, str, str]], console: Console) -> 
         grouped.setdefault((model, reason.removeprefix(f"{model}: ")), []).append(dataset)
     for (model, reason), datasets in grouped.items():
         named = [name for name in datasets if name]
-        shown = named[0] if len(named) == 1 else f"{len(named)} datasets" if named else ""
+        # A dataset that has failed by itself is named; a model may have failed on every one.
+        few = len(named) == 1 or (not model and len(named) <= 3)
+        shown = ", ".join(named) if few else f"{len(named)} datasets" if named else ""
         where = " on ".join(part for part in (model, shown) if part)
         console.print(f"[red]failed[/] {escape(where)}: {escape(reason)}", highlight=False, soft_wrap=True)
 
@@ -133,8 +136,9 @@ class Reporter:
         self._progress.update(self._task, description=escape(f"model {number} of {self._n_models}  {what}"))
 
     def _advance(self, event: Event) -> None:
-        self._rows += event.rows
-        self._progress.update(self._task, completed=min(self._rows, self._total))
+        # Work that was begun again, after a process was lost, is counted twice.
+        self._rows = min(self._rows + event.rows, self._total)
+        self._progress.update(self._task, completed=self._rows)
         now = time.monotonic()
         if not self.console.is_terminal and now - self._last_line >= LINE_EVERY:
             self._last_line = now
@@ -142,7 +146,7 @@ class Reporter:
             left = (self._total - self._rows) / max(rate, 1e-9)
             self.console.print(
                 f"model {len(self._models)} of {self._n_models}, {event.dataset}: {self._rows:,} of {self._total:,}"
-                f" images x models, {rate:,.0f} images/s, {_duration(left)} left",
+                f" images x models, {rate:,.0f} a second, {duration(left)} left",
                 highlight=False, soft_wrap=True,
             )  # fmt: skip
 
@@ -150,9 +154,3 @@ class Reporter:
 def _few(models: str) -> str:
     names = models.split(", ")
     return names[0] if len(names) == 1 else f"{len(names)} models ({names[0]} ...)"
-
-
-def _duration(seconds: float) -> str:
-    minutes, second = divmod(int(seconds), 60)
-    hours, minute = divmod(minutes, 60)
-    return f"{hours} h {minute:02} min" if hours else f"{minute} min {second:02} s"

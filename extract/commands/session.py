@@ -304,12 +304,12 @@ def _print_plan(plan: Plan, options: RunOptions, console: Console) -> None:
         state = job.state if not job.reason else f"{job.state}: {job.reason}"
         table.add_row(escape(job.model.card.id), escape(job.dataset.card.id), f"{len(job.dataset):,}", escape(state))
     console.print(table)
-    units = plan.units()
-    console.print(
-        f"{plan.count(MISSING)} stores to make, {plan.count(SEALED)} sealed, {plan.count(SKIPPED)} skipped;"
-        f" each image is decoded once for each of {len(units)} ways to resize and crop, for {len(plan.models)} models",
-        highlight=False,
-    )
+    told = f"{plan.count(MISSING)} stores to make, {plan.count(SEALED)} sealed, {plan.count(SKIPPED)} skipped"
+    if units := [unit for unit in plan.units() if unit.jobs]:
+        models = len({job.model.card.id for unit in units for job in unit.jobs})
+        times = f"{len(units)} times, once for each way to resize and crop" if len(units) > 1 else "once"
+        told += f"; each image is decoded {times}, for {models} model{'s' if models > 1 else ''}"
+    console.print(told, highlight=False, soft_wrap=True)
 
 
 def _summary(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import shutil
 from pathlib import Path
 
@@ -10,11 +11,14 @@ import pytest
 import timm
 import torch
 from PIL import Image
+from rich.console import Console
 from timm.data import create_transform, resolve_data_config
 
 import cache_schema
+from extract.commands.progress import LINE_EVERY, Reporter, print_failures
 from extract.models import load, prepare
 from extract.passes import image_rows
+from extract.passes.events import Event
 from extract.passes.image_rows import decode_row
 from extract.zoo.model_list import parse_line, read_model_list
 
@@ -273,7 +277,30 @@ def test_bad_input_is_one_line_and_exit_code_2(study: Path, run_extract, words: 
 def test_dry_run_makes_nothing(study: Path, run_extract) -> None:
     done = run_extract("--model-list", "models.txt", "--cache", "cache", "--dry-run", cwd=study)
     assert "6 stores to make" in done.stderr
+    assert "each image is decoded 2 times, once for each way to resize and crop, for 3 models" in done.stderr
     assert not (study / "cache").exists()
+    words = ("--model-list", "models.txt", "--cache", "cache", "--workers", 0)
+    run_extract(*words, cwd=study)
+    assert run_extract(*words, "--dry-run", cwd=study).stderr.endswith("0 stores to make, 6 sealed, 0 skipped\n")
+
+
+def test_progress_never_passes_its_end() -> None:
+    """Work that is begun again after a lost process is counted again; lines told of less than no time left."""
+    text = io.StringIO()
+    reporter = Reporter(100, 1, Console(file=text, width=80))
+    for rows in (60, 60):
+        reporter._last_line = reporter._begun - LINE_EVERY
+        reporter(Event("rows", "one", "pets", rows))
+    first, second = text.getvalue().splitlines()
+    assert "pets: 60 of 100 images x models, " in first
+    assert "pets: 100 of 100 images x models, " in second
+    assert second.endswith(" a second, 0 s left")
+
+
+def test_datasets_with_the_same_unreadable_image_are_named() -> None:
+    text = io.StringIO()
+    print_failures([("", "a", "1 image"), ("", "b", "1 image"), *(("m", d, "no") for d in "abc")], Console(file=text))
+    assert text.getvalue().splitlines() == ["failed a, b: 1 image", "failed m on 3 datasets: no"]
 
 
 def test_shards_do_each_part_once(study: Path, run_extract) -> None:
