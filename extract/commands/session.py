@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import math
 import os
 import signal
 import threading
@@ -54,6 +55,7 @@ def run_session(args: argparse.Namespace) -> int:
     """
     console = Console(stderr=True)
     begun = time.monotonic()
+    _refuse_odd_words(args)  # before a cluster is waited for
     with _ending_in_order(), connected(args.address) if args.engine == "ray" else contextlib.nullcontext():
         plan, options, failed = plan_of(args, console)
         if args.dry_run:
@@ -232,6 +234,20 @@ def _resolve(specs: Sequence[DatasetSpec], failed: list[tuple[str, str, str]]) -
     datasets, reasons = resolve_all(specs)
     failed += [("", name, str(reason)) for name, reason in reasons.items()]
     return datasets
+
+
+def _refuse_odd_words(args: argparse.Namespace) -> None:
+    """Raise UserError for words that would be heeded wrongly or not at all."""
+    if args.resident < 0:
+        raise UserError(f"--resident takes a whole number from 0 on, not {args.resident}")
+    if not 0 < args.pixel_cache_gb < math.inf:
+        raise UserError(f"--pixel-cache-gb takes a number above 0, not {args.pixel_cache_gb:g}")
+    if args.pixel_cache is not None and args.pixel_cache.exists() and not args.pixel_cache.is_dir():
+        raise UserError(f"--pixel-cache {args.pixel_cache}: that is a file, and pixels are kept in a folder")
+    if args.address and args.engine != "ray":
+        raise UserError("--address is of a Ray cluster: say --engine ray too, or leave it away")
+    if args.devices and args.engine == "ray":
+        raise UserError("--devices are of this machine: leave it away, --engine ray takes all that the cluster has")
 
 
 def _options(args: argparse.Namespace) -> RunOptions:

@@ -56,6 +56,7 @@ class PixelSource:
     def __init__(self, decoder: Decoder, options: RunOptions, tell: Listener = lambda event: None) -> None:
         self._decoder = decoder
         self._tell = tell
+        self._told: set[str] = set()
         self.watch = Watch()
         self._folder = options.pixel_cache
         self._bound = options.pixel_cache_bytes
@@ -87,7 +88,7 @@ class PixelSource:
     ) -> Iterator[PixelBatch]:
         valid = np.zeros(len(dataset), bool)
         problems: list[tuple[int, str]] = []
-        keeper = _Keeper(stem, self._tell)
+        keeper = _Keeper(stem, self._tell_once)
         try:
             for batch in self._decoder.batches(dataset, geometry, batch_size):
                 keeper.write(batch.pixels)
@@ -99,6 +100,11 @@ class PixelSource:
             keeper.publish({"problems": problems, "invalid": np.flatnonzero(~valid).tolist()})
         finally:
             keeper.close()
+
+    def _tell_once(self, event: Event) -> None:
+        if event.text not in self._told:
+            self._told.add(event.text)
+            self._tell(event)
 
     def _make_room(self, size: int) -> None:
         assert self._folder is not None

@@ -269,6 +269,14 @@ def test_pixels_of_two_states_are_not_kept(copy: Path, run_extract, meddling, di
     assert "failed pets: 1 image cannot be read (cat/0.jpg: not an image of a known format)" in told
 
 
+def test_that_pixels_cannot_be_kept_is_told_once(copy: Path, run_extract) -> None:
+    (copy.parent / "taken").write_text("")
+    words = [*WORDS, "--workers", "0", "--pixel-cache", "taken/pixels"]
+    told = run_extract(*words, cwd=copy.parent).stderr  # four passes
+    assert told.count("decoded pixels cannot be kept in taken/pixels") == 1
+    assert "4 done" in told
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 1])
 def test_shards_that_change_stop_too(copy: Path, run_extract, meddling, workers: int) -> None:
