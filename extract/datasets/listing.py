@@ -56,11 +56,17 @@ def _walk(folder: Path | str, prefix: str, above: frozenset[str]) -> Iterator[Li
             if real not in above:
                 yield from _walk(entry.path, f"{prefix}{entry.name}/", above | {real})
         elif is_image_name(entry.name):
-            try:
-                size = entry.stat().st_size
-            except OSError:  # a link to nowhere or to itself keeps its row; reading it says why
-                size = MISSING
-            yield Listed(prefix + entry.name, size)
+            yield Listed(prefix + entry.name, size_of(entry))
+
+
+def size_of(file: Path | os.DirEntry[str]) -> int:
+    """Return a file's size, `MISSING` where it cannot be had: a link to nowhere or to itself keeps its row, and
+    reading it says why.
+    """
+    try:
+        return file.stat().st_size
+    except OSError:
+        return MISSING
 
 
 def is_folder(entry: os.DirEntry[str]) -> bool:

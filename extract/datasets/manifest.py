@@ -17,7 +17,7 @@ from extract.classes.spaces import ClassSpace
 from extract.datasets.base import MISSING, NO_LABEL
 from extract.datasets.folder import Rows
 from extract.datasets.labels import label_map
-from extract.datasets.listing import safe_relative
+from extract.datasets.listing import safe_relative, size_of
 
 PATH, LABEL = "path", "label"
 FILE_NAME = "file_name"
@@ -146,7 +146,7 @@ def read_manifest(
     else:
         table = table.sort(PATH, maintain_order=True)
     _refuse_doubles(table, path)
-    sizes = np.asarray([_size(root / name) for name in table.get_column(PATH)], dtype=np.int64)
+    sizes = np.asarray([size_of(root / name) for name in table.get_column(PATH)], dtype=np.int64)
     missing = int((sizes == MISSING).sum())
     if missing == table.height:
         raise UserError(
@@ -232,10 +232,3 @@ def _refuse_doubles(table: pl.DataFrame, path: Path) -> None:
             f"{path} names {twice[0, PATH]!r} more than once; an image is one row"
             ' (captions = "COLUMN" gathers the captions of repeated rows)'
         )
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except OSError:
-        return MISSING

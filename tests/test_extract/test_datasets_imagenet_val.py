@@ -2,57 +2,19 @@
 
 from __future__ import annotations
 
-import os
-import random
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from miniature_copies import listed, shuffled_directories, touch  # noqa: F401  # the fixture is used by itself
 from scipy.io import savemat
 
 from cache_schema.errors import UserError
 from extract.classes.spaces import class_space
-from extract.datasets import DatasetSpec, resolve
-from extract.datasets.base import Dataset
 from extract.datasets.maps import real_labels
 
 WNIDS = class_space("imagenet-1k").wnids or ()
-
-
-def touch(root: Path, *names: str) -> Path:
-    for name in names:
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_bytes(name.encode())
-    return root
-
-
-def listed(name: str, path: Path, **keys: object) -> Dataset:
-    """List a miniature copy, whose count cannot be the published one."""
-    return resolve(DatasetSpec(name=name, path=path, allow_count_mismatch=True, **keys))  # type: ignore[arg-type]
-
-
-class _Entries(list[os.DirEntry[str]]):
-    """What os.scandir returns: iterable and a context."""
-
-    def __enter__(self) -> _Entries:
-        return self
-
-    def __exit__(self, *_: object) -> None: ...
-
-
-@pytest.fixture(autouse=True)
-def _shuffled_directories(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Give directories in an order of their own, as some file systems do."""
-    scandir = os.scandir
-
-    def shuffled(path: str = ".") -> _Entries:
-        with scandir(path) as entries:
-            listed = sorted(entries, key=lambda entry: entry.name)
-        random.Random(len(listed)).shuffle(listed)
-        return _Entries(listed)
-
-    monkeypatch.setattr(os, "scandir", shuffled)
 
 
 # ---- ImageNet-val

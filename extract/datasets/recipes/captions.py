@@ -10,7 +10,7 @@ import numpy as np
 from cache_schema.errors import UserError
 from extract.datasets.base import NO_LABEL
 from extract.datasets.folder import Rows
-from extract.datasets.listing import safe_relative
+from extract.datasets.listing import safe_relative, size_of
 from extract.datasets.recipes.base import Found, Reader, Recipe
 from extract.datasets.specs import DatasetSpec
 
@@ -61,14 +61,6 @@ def _karpathy(file_name: str, *places: str) -> Reader:
         return Found(root=root, rows=rows, layout=file_name, captions=captions)
 
     return read
-
-
-def size_of(path: Path) -> int:
-    """Return a file's size, -1 where it is missing."""
-    try:
-        return path.stat().st_size
-    except OSError:
-        return -1
 
 
 RECIPES = (

@@ -125,20 +125,16 @@ def _real_column(keys: tuple[str, ...]) -> np.ndarray[tuple[int], np.dtype[np.ob
     return column
 
 
+_VAL_FOLDERS = (
+    "imagenet-val", "imagenet", "ILSVRC2012", "ILSVRC2012_img_val", "imagenet-1k", "imagenet2012", "ILSVRC",
+)  # fmt: skip
+
 RECIPES = (
     Recipe(
         name=VAL,
         title="ImageNet-1k validation set",
         role="id",
-        folders=(
-            "imagenet-val",
-            "imagenet",
-            "ILSVRC2012",
-            "ILSVRC2012_img_val",
-            "imagenet-1k",
-            "imagenet2012",
-            "ILSVRC",
-        ),
+        folders=_VAL_FOLDERS,
         expected=(50_000,),
         read=read_val,
         splits=("validation", "val"),
@@ -150,15 +146,7 @@ RECIPES = (
         name="imagenet-real",
         title="ImageNet-val with ReaL labels",
         role="id",
-        folders=(
-            "imagenet-val",
-            "imagenet",
-            "ILSVRC2012",
-            "ILSVRC2012_img_val",
-            "imagenet-1k",
-            "imagenet2012",
-            "ILSVRC",
-        ),
+        folders=_VAL_FOLDERS,
         expected=(46_837,),
         read=read_real,
         splits=("validation", "val"),

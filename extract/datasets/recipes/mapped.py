@@ -14,7 +14,7 @@ from cache_schema.errors import UserError, nearest
 from extract.datasets.base import MISSING
 from extract.datasets.folder import Rows
 from extract.datasets.labels import plain
-from extract.datasets.listing import Listed, list_images, safe_relative, subfolders
+from extract.datasets.listing import Listed, list_images, safe_relative, size_of, subfolders
 from extract.datasets.maps import class_map
 from extract.datasets.recipes.base import Found, Recipe, candidates
 from extract.datasets.recipes.imagenet import VAL
@@ -110,7 +110,7 @@ def _videos(name: str, *, neighbours: bool) -> Any:
         for frame in frames:
             if safe_relative(frame, root, where=str(meta)) != frame:
                 raise UserError(f"{meta}: {frame!r} is not a plain relative path")
-        listed = [Listed(frame, _size(root / frame)) for frame in frames]
+        listed = [Listed(frame, size_of(root / frame)) for frame in frames]
         missing = sum(item.size == MISSING for item in listed)
         if missing and not spec.allow_count_mismatch:
             raise UserError(
@@ -166,13 +166,6 @@ def _frame_root(path: Path, meta: Path, frame: str) -> Path:
             return root
     near = nearest(frame.partition("/")[0], subfolders(path)) if path.is_dir() else ""
     raise UserError(f"{meta} names {frame!r}, which is not below {path}{near}; set path = to the folder above it")
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except OSError:
-        return MISSING
 
 
 RECIPES = (
