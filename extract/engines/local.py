@@ -78,8 +78,8 @@ def _device_process(options: RunOptions, todo: Connection, told: Connection) -> 
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a scheduler's may come beside the parent's
         raise KeyboardInterrupt
 
-    signal.signal(signal.SIGTERM, stop)
     options = replace(options, device=see_only(options.device))
+    # Takes seconds, in which nothing is begun: who asks this process to end then may simply have it killed.
     from extract.passes.worker import Worker
 
     inbox: queue.SimpleQueue[Unit | None] = queue.SimpleQueue()
@@ -107,6 +107,7 @@ def _device_process(options: RunOptions, todo: Connection, told: Connection) -> 
 
     worker = Worker(options, tell)
     try:
+        signal.signal(signal.SIGTERM, stop)
         waiting: deque[Unit | None] = deque()
         while True:
             if not waiting:
