@@ -63,6 +63,7 @@ def run_session(args: argparse.Namespace) -> int:
             print_failures(failed, console)
             return int(bool(failed))
         reporter = _run(plan, options, args, console)
+        _record_models(plan, failed, options)
     return _summary(plan, reporter, failed, options, console, time.monotonic() - begun)
 
 
@@ -310,6 +311,23 @@ def _run(plan: Plan, options: RunOptions, args: argparse.Namespace, console: Con
         with reporter:
             engine(args.engine)(units, options, reporter, devices=devices, address=args.address)
     return reporter
+
+
+def _record_models(plan: Plan, failed: Sequence[tuple[str, str, str]], options: RunOptions) -> None:
+    """Keep in the cache which models cannot be used at all, and forget it of those that have everything."""
+    from cache_schema.failures import clear_failure, record_failure
+
+    if not options.cache.is_dir():
+        return
+    usable = {model.card.id for model in plan.models}
+    owing = {job.model.card.id for job in plan.jobs if job.state in (MISSING, DAMAGED)}
+    owing |= {head.model.card.id for head in plan.heads if head.state in (MISSING, DAMAGED)}
+    with contextlib.suppress(OSError):  # a cache that may only be read
+        for model, _, reason in failed:
+            if model and model not in usable:
+                record_failure(options.cache, model, "", reason)
+        for model in usable - owing:
+            clear_failure(options.cache, model, "")
 
 
 def _print_plan(plan: Plan, options: RunOptions, console: Console) -> None:

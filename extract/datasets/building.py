@@ -95,6 +95,8 @@ def build(
         facts |= {what: spec.per_class, "bank_seed" if role == "reference" else "seed": spec.seed}
     if space is not None:
         facts["class_space_digest"] = space.digest
+    if (odd := next((name for name in keys or rows.paths if not _is_text(name)), None)) is not None:
+        raise UserError(f"{where}: the name {odd!r} is no valid Unicode text; rename the file")
     card = DatasetCard(
         id=spec.name,
         role=role,
@@ -132,6 +134,14 @@ def build(
         stamps={} if source is None else {path: _stamp(path) for path in source.files},
         problems=problems,
     )
+
+
+def _is_text(name: str) -> bool:
+    """Tell whether a store can hold a name: file systems take bytes that are none in any writing."""
+    try:
+        return name.isascii() or bool(name.encode())
+    except UnicodeEncodeError:
+        return False
 
 
 def _stamp(path: Path) -> tuple[int, int]:

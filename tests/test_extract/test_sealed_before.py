@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import re
 import shutil
 import time
 from pathlib import Path
 
 import pytest
+import timm
+from safetensors.torch import save_file
 
 from analyze.cli import main as analyze
 
@@ -79,3 +83,42 @@ def test_numbers_of_other_images_are_told_apart(study: Path, pets: Path, run_ext
     told = capsys.readouterr().err
     assert "of other images" not in told
     assert "own: of a model's several stores the one written last counts" in told
+
+
+def test_a_model_that_cannot_even_be_prepared_is_on_record(study: Path, run_extract) -> None:
+    good = (study / "models.txt").read_text()
+    torn = "timm:test_vit checkpoint=torn.safetensors classes=pets id=torn\n"
+    (study / "torn.safetensors").write_bytes(b"")
+    (study / "models.txt").write_text(good + torn)
+    told = run_extract(*COMMAND, cwd=study, code=1).stderr
+    assert "failed torn: " in told
+    status = run_extract("status", "cache", cwd=study, code=1).stdout
+    assert "3 models x 3 datasets: 6 sealed, 3 failed, 0 missing" in status
+    assert "failed torn: " in status
+
+    save_file(timm.create_model("test_vit", num_classes=3).state_dict(), study / "torn.safetensors")
+    run_extract(*COMMAND, cwd=study)
+    assert "9 sealed, 0 failed" in run_extract("status", "cache", cwd=study).stdout
+    # Weights that are out of reach for a moment, when all is sealed, leave no mark either.
+    (study / "torn.safetensors").rename(study / "elsewhere")
+    run_extract(*COMMAND, cwd=study, code=1)
+    run_extract("status", "cache", cwd=study, code=1)
+    (study / "elsewhere").rename(study / "torn.safetensors")
+    run_extract(*COMMAND, cwd=study)
+    assert "9 sealed, 0 failed" in run_extract("status", "cache", cwd=study).stdout
+
+
+def test_a_name_that_is_no_text_costs_its_dataset_before_anything_runs(study: Path, pets: Path, run_extract) -> None:
+    """No store can hold it, which each model found out by itself."""
+    shutil.copytree(pets, study / "own")
+    odd = os.fsencode(study / "own/cat") + b"/caf\xe9.jpg"
+    try:
+        shutil.copy(os.fsencode(pets / "cat/3.jpg"), odd)
+    except OSError:
+        pytest.skip("this file system takes no such name")
+    with (study / "datasets.toml").open("a") as file:
+        file.write('[own]\npath = "own"\nclass_space = "pets"\n')
+    told = run_extract(*COMMAND, cwd=study, code=1).stderr
+    line = r"failed own: .*the name 'cat/caf\\udce9.jpg' is no valid Unicode text; rename the file"
+    assert len(re.findall(line, told)) == 1
+    assert "6 done, 0 sealed before, 0 skipped, 1 failed" in told
