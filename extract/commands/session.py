@@ -157,7 +157,7 @@ def _model_specs(args: argparse.Namespace) -> list[ModelSpec]:
     specs: dict[str, ModelSpec] = {}
     for source in args.model_list:
         for spec in read_model_list(source):
-            if spec.id in specs and (spec.name, spec.checkpoint) != (specs[spec.id].name, specs[spec.id].checkpoint):
+            if spec.id in specs and not spec.is_run_like(specs[spec.id]):
                 raise UserError(
                     f"two models are called {spec.id!r} ({specs[spec.id].where} and {spec.where}): give one an id="
                 )

@@ -223,10 +223,13 @@ def _fill(file: FileIO, pixels: NDArray[np.uint8]) -> None:
 
 def _open(stem: Path, shape: tuple[int, int, int, int]) -> _Kept | None:
     path = stem.with_suffix(".u8")
+    valid = np.ones(shape[0], bool)
     try:
         notes = json.loads(stem.with_suffix(".json").read_text())
+        valid[np.array(notes["invalid"], int)] = False
+        problems = [(int(row), str(reason)) for row, reason in notes["problems"]]
         file = path.open("rb", buffering=0)
-    except (OSError, ValueError):
+    except (OSError, ValueError, LookupError, TypeError):  # half of it, or somebody else's: decoded anew
         return None
     if os.fstat(file.fileno()).st_size != int(np.prod(shape)):
         file.close()
@@ -234,6 +237,4 @@ def _open(stem: Path, shape: tuple[int, int, int, int]) -> _Kept | None:
     # Access times say which file goes first; many file systems do not keep them by themselves.
     with contextlib.suppress(OSError):
         os.utime(path)
-    valid = np.ones(shape[0], bool)
-    valid[np.array(notes["invalid"], int)] = False
-    return _Kept(file, shape, valid, [(int(row), str(reason)) for row, reason in notes["problems"]])
+    return _Kept(file, shape, valid, problems)

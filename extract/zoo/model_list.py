@@ -43,6 +43,9 @@ OPTIONS: Mapping[str, str] = {
 }
 """Keys of a line -> what they mean."""
 
+DESCRIBING_OPTIONS = ("group", "source", "source_size", "samples_seen", "family", "licence")
+"""What colours and sorts tables and figures, and changes no number of a model."""
+
 PATH_OPTIONS = ("checkpoint", "config")
 ONE_MODEL_OPTIONS = ("checkpoint", "config", "id")
 
@@ -81,6 +84,15 @@ class ModelSpec:
 
     def __hash__(self) -> int:
         return hash((self.library, self.name, self.checkpoint, self.id, tuple(sorted(self.options.items()))))
+
+    def is_run_like(self, other: ModelSpec) -> bool:
+        """Tell whether two lines give the same numbers, however each of them describes the model."""
+        if (self.library, self.name, self.checkpoint) != (other.library, other.name, other.checkpoint):
+            return False
+        keys = {*self.options, *other.options}.difference(DESCRIBING_OPTIONS)
+        if self.flag("quick_gelu") is None or other.flag("quick_gelu") is None:
+            keys.discard("quick_gelu")  # only asked for where config and weights disagree, and then refused without
+        return all(self.options.get(key) == other.options.get(key) for key in keys)
 
     def flag(self, option: str) -> bool | None:
         """Return a yes/no option, or None where the line does not set it."""

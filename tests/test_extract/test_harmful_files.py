@@ -269,6 +269,17 @@ def test_pixels_of_two_states_are_not_kept(copy: Path, run_extract, meddling, di
     assert "failed pets: 1 image cannot be read (cat/0.jpg: not an image of a known format)" in told
 
 
+def test_notes_of_kept_pixels_that_say_nothing_mean_that_none_are_kept(copy: Path, run_extract, digests) -> None:
+    words = [*WORDS, "--workers", "0", "--pixel-cache", "pixels"]
+    run_extract(*words, cwd=copy.parent)
+    whole = digests(copy.parent / "cache")
+    (copy.parent / "cache").rename(copy.parent / "before")
+    for path, text in zip(sorted((copy.parent / "pixels").glob("*.json")), ("{}", "[1]", "", "0"), strict=True):
+        path.write_text(text)
+    assert "4 done" in run_extract(*words, cwd=copy.parent).stderr
+    assert digests(copy.parent / "cache") == whole
+
+
 def test_that_pixels_cannot_be_kept_is_told_once(copy: Path, run_extract) -> None:
     (copy.parent / "taken").write_text("")
     words = [*WORDS, "--workers", "0", "--pixel-cache", "taken/pixels"]

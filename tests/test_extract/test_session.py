@@ -290,6 +290,18 @@ def test_dry_run_makes_nothing(study: Path, run_extract) -> None:
     assert run_extract(*words, "--dry-run", cwd=study).stderr.endswith("0 stores to make, 6 sealed, 0 skipped\n")
 
 
+def test_a_model_of_two_lists_is_run_once_if_both_mean_the_same(study: Path, run_extract) -> None:
+    line = "timm:test_vit allow_random=yes num_classes=3 classes=pets id=one"
+    for name, more in (("a", ""), ("b", " group=mine licence=MIT"), ("c", " crop_pct=0.5")):
+        (study / f"{name}.txt").write_text(line + more)
+    words = ("--cache", "cache", "--dry-run")
+    alike = run_extract("--model-list", "a.txt", "--model-list", "b.txt", *words, cwd=study)
+    assert "2 stores to make" in alike.stderr
+    # The second line was left out without a word.
+    told = run_extract("--model-list", "a.txt", "--model-list", "c.txt", *words, cwd=study, code=2).stderr
+    assert "two models are called 'one' (a.txt:1 and c.txt:1): give one an id=" in told
+
+
 def test_progress_never_passes_its_end() -> None:
     """Work that is begun again after a lost process is counted again; lines told of less than no time left."""
     text = io.StringIO()
