@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
             raise UserError(f"nothing at {path}{meant_address(args.path)}")
         paths = store_paths(path)
         check = functools.partial(problems, bytes_only=args.bytes_only)
-    if not paths:
+    if not paths and not (is_cache and path.is_dir() and stages(path)):
         raise UserError(f"{args.path} holds no store")
     wrong = 0
     with Bar("checking", "stores") as progress:

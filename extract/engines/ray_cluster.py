@@ -82,7 +82,8 @@ def needs_of(unit: Unit, options: RunOptions, *, gpu: bool) -> cluster.Needs:
     next, on the CPU all that are resident and the next.
     """
     height, width = unit.geometry.output_size
-    batch = options.batch_size * height * width * 3
+    rows = min(options.batch_size, max((len(job.dataset) for job in unit.jobs), default=1))
+    batch = rows * height * width * 3
     weights = sorted(
         (model.weights.stat().st_size if model.weights is not None else UNKNOWN_WEIGHTS for model in unit.models),
         reverse=True,

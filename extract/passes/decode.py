@@ -189,6 +189,7 @@ class Decoder:
         DatasetStoppedError
             A file's size is not the one in the manifest, or it cannot be had.
         """
+        batch_size = min(batch_size, max(len(dataset), 1))  # memory for more would be taken, and never used
         height, width = geometry.output_size
         if self._n_workers == 0:
             yield from self._here(dataset, geometry, batch_size)

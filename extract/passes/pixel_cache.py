@@ -193,6 +193,7 @@ class _Kept:
         Read, not mapped: a page at a time, as a mapped file comes from a cold disk, takes three times as long and
         would hold up whoever copies the pixels on.
         """
+        batch_size = min(batch_size, max(self.shape[0], 1))
         starts = range(0, self.shape[0], batch_size)
         spare = [np.empty((batch_size, *self.shape[1:]), np.uint8) for _ in range(2)]
         with self.file as file, ThreadPoolExecutor(1, "pixels") as reader:

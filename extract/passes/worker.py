@@ -89,7 +89,8 @@ class Worker:
         """
         if unit.jobs:
             height, width = unit.geometry.output_size
-            self.decoder.start(self.options.batch_size * height * width * 3)
+            rows = min(self.options.batch_size, max(len(job.dataset) for job in unit.jobs))
+            self.decoder.start(rows * height * width * 3)
         self.models.want(unit.models)
         if following is not None:
             self.models.want(following.models)

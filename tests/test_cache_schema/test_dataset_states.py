@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import time
 from pathlib import Path
 from time import gmtime
 
@@ -60,3 +62,17 @@ def test_a_store_without_header_is_named_once(write, tmp_path: Path, capsys, com
     assert line == f"{store.path} has no zarr.json: it is no store, or its writer was stopped"
     (refused,) = cache_schema.open_cache(cache).refused()
     assert refused.reason == line
+
+
+def test_what_dead_writers_left_is_cleaned_where_nothing_is_sealed_yet(tmp_path: Path, capsys) -> None:
+    """`show` names this command as the mend, and it said only that there is no store."""
+    stage = tmp_path / "cache/m" / f".staged-here-{2**22 + 1}-0123abcd-pets-00000000.zarr"
+    stage.mkdir(parents=True)
+    old = time.time() - 3 * 86400
+    os.utime(stage, (old, old))
+    assert main(["show", str(tmp_path / "cache")]) == 0
+    assert "'check --clean' removes it" in capsys.readouterr().out
+    assert main(["check", str(tmp_path / "cache"), "--clean"]) == 0
+    assert f"{stage}: removed, its writer is gone" in capsys.readouterr().out
+    assert not stage.exists()
+    assert main(["check", str(tmp_path / "cache")]) == 2

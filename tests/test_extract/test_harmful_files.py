@@ -280,6 +280,16 @@ def test_notes_of_kept_pixels_that_say_nothing_mean_that_none_are_kept(copy: Pat
     assert digests(copy.parent / "cache") == whole
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_batch_larger_than_the_dataset_takes_no_more_memory(copy: Path, run_extract, workers: int) -> None:
+    """Room for whole batches was taken by every decoding process, 36 TB here."""
+    words = ("--model-list", "models.txt", "--cache", "cache", "--batch-size", "1000000000", "--pixel-cache", "pixels")
+    told = run_extract(*words, "--workers", workers, cwd=copy.parent).stderr
+    assert "4 done" in told
+    (copy.parent / "cache").rename(copy.parent / "before")
+    assert "4 done" in run_extract(*words, "--workers", workers, cwd=copy.parent).stderr  # from kept pixels
+
+
 def test_that_pixels_cannot_be_kept_is_told_once(copy: Path, run_extract) -> None:
     (copy.parent / "taken").write_text("")
     words = [*WORDS, "--workers", "0", "--pixel-cache", "taken/pixels"]
