@@ -48,8 +48,8 @@ def slow_store(cache: Path, backend: str) -> Any:
             cache,
             model=cache_schema.ModelCard(id="m"),
             dataset=cache_schema.DatasetCard(id="d"),
-            logits=rng.normal(size=(4_000, 40)).astype(np.float32),
-            labels=np.zeros(4_000, int),
+            logits=rng.normal(size=(16_000, 40)).astype(np.float32),
+            labels=np.zeros(16_000, int),
             backend=backend,
         )
 
