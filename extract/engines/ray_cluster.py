@@ -11,7 +11,7 @@ from typing import Any
 
 from cache_schema import cluster
 from cache_schema.errors import CloserlookError, UserError
-from extract.passes.decode import SLOTS_PER_WORKER
+from extract.passes.decode import room_of
 from extract.passes.events import Event, Listener
 from extract.passes.faults import record_lost
 from extract.planning.options import RunOptions
@@ -83,13 +83,13 @@ def needs_of(unit: Unit, options: RunOptions, *, gpu: bool) -> cluster.Needs:
     """
     height, width = unit.geometry.output_size
     rows = min(options.batch_size, max((len(job.dataset) for job in unit.jobs), default=1))
-    batch = rows * height * width * 3
     weights = sorted(
         (model.weights.stat().st_size if model.weights is not None else UNKNOWN_WEIGHTS for model in unit.models),
         reverse=True,
     )
     resident = 1 if gpu else options.resident or len(weights)
-    memory = BASE_MEMORY + options.workers * (DECODER_MEMORY + SLOTS_PER_WORKER * batch) + sum(weights[: resident + 1])
+    pixels = room_of(rows, options.workers) * height * width * 3
+    memory = BASE_MEMORY + options.workers * DECODER_MEMORY + pixels + sum(weights[: resident + 1])
     return cluster.Needs(cpus=1 + options.workers, gpus=int(gpu), memory=memory)
 
 

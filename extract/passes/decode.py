@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import multiprocessing
 import time
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from multiprocessing import connection
@@ -21,11 +22,16 @@ from extract.passes.image_rows import DatasetStoppedError, decode_rows
 if TYPE_CHECKING:
     from extract.models.base import Geometry
 
-SLOTS_PER_WORKER = 3
-"""One batch being filled, one waiting, one in use."""
+_FEWEST, _MOST = 8, 64
+"""Images that a process decodes at a time. All processes fill the first batch together, or the device would wait for
+one of them to decode it alone; fewer images would be more messages, more would end at different times.
+"""
+
+_PIECES_AHEAD = 2
+"""Pieces that a process has to do while the models work and nobody gives it new ones."""
 
 STUCK_SECONDS = 120.0
-"""A batch that is waited for longer is taken for hung; its images are then tried one by one."""
+"""A piece that is waited for longer is taken for hung; its images are then tried one by one."""
 
 STUCK_IMAGE_SECONDS = 20.0
 
@@ -63,7 +69,7 @@ class PixelBatch:
     seconds: float = 0.0
 
 
-def _worker(pipe: connection.Connection, memory: Any, slot_bytes: int) -> None:
+def _worker(pipe: connection.Connection, memory: Any) -> None:
     """Decode what comes down the pipe until it closes."""
     buffer = np.frombuffer(memory, dtype=np.uint8)
     dataset: Dataset | None = None
@@ -80,12 +86,12 @@ def _worker(pipe: connection.Connection, memory: Any, slot_bytes: int) -> None:
         if message[0] == "dataset":
             dataset, geometry = message[1:]
             continue
-        _, slot, start, stop = message
+        _, begin, start, stop = message
         assert dataset is not None
         assert geometry is not None
         height, width = geometry.output_size
         size = (stop - start) * height * width * 3
-        out = buffer[slot * slot_bytes : slot * slot_bytes + size].reshape(stop - start, height, width, 3)
+        out = buffer[begin : begin + size].reshape(stop - start, height, width, 3)
         begun = time.perf_counter()
         try:
             found = decode_rows(dataset, geometry, start, stop, out)
@@ -100,13 +106,41 @@ def _worker(pipe: connection.Connection, memory: Any, slot_bytes: int) -> None:
             return
 
 
+def room_of(batch_size: int, workers: int) -> int:
+    """Return how many images have room in memory: a batch in use, two that are filled, and what is done ahead."""
+    return 3 * batch_size + _PIECES_AHEAD * workers * _piece_of(batch_size, workers)
+
+
+def _piece_of(batch_size: int, workers: int) -> int:
+    """Return how many images of a batch a process decodes at a time."""
+    return min(max(-(-batch_size // max(workers, 1)), _FEWEST), _MOST, batch_size)
+
+
+@dataclass(eq=False)
+class _Filling:
+    """A batch that several processes fill, piece by piece."""
+
+    start: int
+    stop: int
+    slot: int
+    pixels: NDArray[np.uint8]
+    valid: NDArray[np.bool_]
+    missing: int
+    problems: list[tuple[int, str]] = field(default_factory=list)
+    seconds: float = 0.0
+
+    def take(self, start: int, stop: int, valid: list[bool], problems: list[tuple[int, str]], seconds: float) -> None:
+        self.valid[start - self.start : stop - self.start] = valid
+        self.problems += problems
+        self.seconds += seconds
+        self.missing -= stop - start
+
+
 @dataclass(eq=False)
 class _Worker:
     process: SpawnProcess
     pipe: connection.Connection
-    buffer: NDArray[np.uint8]
-    free: list[int] = field(default_factory=lambda: list(range(SLOTS_PER_WORKER)))
-    job: tuple[int, int, int] | None = None  # slot, start, stop
+    jobs: deque[tuple[_Filling, int, int]] = field(default_factory=deque)  # what of which batch: start, stop
     waited: float = 0.0
 
 
@@ -117,29 +151,28 @@ class Decoder:
     ----------
     workers
         Number of processes; 0 decodes in this one.
-    slot_bytes
-        Bytes of the largest batch that will be asked for.
     stuck_seconds, stuck_image_seconds
-        How long a batch, or an image alone, may take before its process is ended and the image counted as unreadable.
+        How long a piece of a batch, or an image alone, may take before its process is ended and the image counted as
+        unreadable.
 
     Notes
     -----
-    A process that dies (a decoder's segmentation fault, the out-of-memory killer) or hangs costs its batch a second
-    try, image by image. An image whose process dies twice of it alone, or hangs, is marked unreadable and everything
-    else goes on.
+    A process that dies (a decoder's segmentation fault, the out-of-memory killer) or hangs costs its piece of a batch
+    a second try, image by image. An image whose process dies twice of it alone, or hangs, is marked unreadable and
+    everything else goes on.
     """
 
     def __init__(
         self,
         workers: int,
-        slot_bytes: int,
         *,
         stuck_seconds: float = STUCK_SECONDS,
         stuck_image_seconds: float = STUCK_IMAGE_SECONDS,
     ) -> None:
         self._context = multiprocessing.get_context("spawn")
         self._n_workers = workers
-        self._slot_bytes = slot_bytes
+        self._memory: Any = None
+        self._buffer: NDArray[np.uint8] = np.empty(0, np.uint8)
         self._stuck_seconds = stuck_seconds
         self._stuck_image_seconds = stuck_image_seconds
         self._workers: list[_Worker] = []
@@ -150,11 +183,14 @@ class Decoder:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def start(self, slot_bytes: int = 0) -> None:
-        """Start the workers, for batches of so many bytes; they get ready while this process does something else."""
-        if slot_bytes > self._slot_bytes:
+    def start(self, batch_size: int, image_bytes: int) -> None:
+        """Start the workers, with room for such batches; they get ready while this process does something else."""
+        n_bytes = room_of(batch_size, self._n_workers) * image_bytes
+        if n_bytes > self._buffer.size and self._n_workers:
             self.close()
-            self._slot_bytes = slot_bytes
+            # A mapping without a name that the children inherit: nothing is left behind in shared memory after kill -9.
+            self._memory = self._context.RawArray(ctypes.c_uint8, n_bytes)
+            self._buffer = np.frombuffer(memoryview(self._memory), dtype=np.uint8)
         while len(self._workers) < self._n_workers:
             self._workers.append(self._start())
 
@@ -163,20 +199,19 @@ class Decoder:
         for worker in self._workers:
             self._stop(worker)
         self._workers = []
+        self._memory, self._buffer = None, np.empty(0, np.uint8)
 
     def _start(self) -> _Worker:
-        # An anonymous mapping that the child inherits: nothing is left behind in shared memory after kill -9.
-        memory = self._context.RawArray(ctypes.c_uint8, SLOTS_PER_WORKER * self._slot_bytes)
         ours, theirs = self._context.Pipe()
-        process = self._context.Process(target=_worker, args=(theirs, memory, self._slot_bytes), daemon=True)
+        process = self._context.Process(target=_worker, args=(theirs, self._memory), daemon=True)
         process.start()
         theirs.close()
-        return _Worker(process, ours, np.frombuffer(memoryview(memory), dtype=np.uint8))
+        return _Worker(process, ours)
 
     @staticmethod
     def _stop(worker: _Worker) -> None:
         worker.pipe.close()
-        worker.process.kill() if worker.job is not None else worker.process.join(1.0)
+        worker.process.kill() if worker.jobs else worker.process.join(1.0)
         if worker.process.is_alive():
             worker.process.kill()
         worker.process.join()
@@ -194,7 +229,7 @@ class Decoder:
         if self._n_workers == 0:
             yield from self._here(dataset, geometry, batch_size)
             return
-        self.start(batch_size * height * width * 3)
+        self.start(batch_size, height * width * 3)
         yield from _Pass(self, dataset, geometry, batch_size).run()
 
     def _here(self, dataset: Dataset, geometry: Geometry, batch_size: int) -> Iterator[PixelBatch]:
@@ -213,10 +248,12 @@ class _Pass:
 
     def __init__(self, decoder: Decoder, dataset: Dataset, geometry: Geometry, batch_size: int) -> None:
         self.decoder, self.dataset, self.geometry, self.batch_size = decoder, dataset, geometry, batch_size
-        self.height, self.width = geometry.output_size
-        self.next_start = 0
-        self.again: list[tuple[int, int]] = []  # rows of crashed batches, to be decoded image by image
-        self.finished: dict[int, tuple[PixelBatch, _Worker, int]] = {}
+        self.shape = (*geometry.output_size, 3)
+        self.image_bytes = int(np.prod(self.shape))
+        self.piece = _piece_of(batch_size, decoder._n_workers)
+        self.free = list(range(room_of(batch_size, decoder._n_workers) // batch_size))
+        self.next_row = 0
+        self.fillings: dict[int, _Filling] = {}  # by first row
 
     def run(self) -> Iterator[PixelBatch]:
         """Yield the batches in order; whatever ends this early leaves the workers idle or dead, never half-way."""
@@ -224,44 +261,57 @@ class _Pass:
             try:
                 worker.pipe.send(("dataset", self.dataset, self.geometry))
             except OSError:  # it died while there was nothing to do
-                self.decoder._stop(worker)
-                self.decoder._workers[index] = self._fresh()
+                self._replace(index)
         try:
             wanted = 0
             while wanted < len(self.dataset):
                 self._feed()
-                while wanted not in self.finished:
+                while wanted not in self.fillings or self.fillings[wanted].missing:
                     self._collect()
                     self._feed()
-                batch, worker, slot = self.finished.pop(wanted)
-                yield batch
+                batch = self.fillings.pop(wanted)
+                problems = tuple(sorted(batch.problems))
+                yield PixelBatch(batch.start, batch.stop, batch.pixels, batch.valid, problems, batch.seconds)
                 wanted = batch.stop
-                worker.free.append(slot)
+                self.free.append(batch.slot)
         finally:
-            self._settle()
-
-    def _settle(self) -> None:
-        for index, worker in enumerate(self.decoder._workers):
-            if worker.job is not None:
-                self.decoder._stop(worker)
-                self.decoder._workers[index] = self.decoder._start()
-            worker.free = list(range(SLOTS_PER_WORKER))
+            for index, worker in enumerate(self.decoder._workers):
+                if worker.jobs:
+                    self.decoder._stop(worker)
+                    self.decoder._workers[index] = self.decoder._start()
 
     def _feed(self) -> None:
-        for worker in self.decoder._workers:
-            if worker.job is None and worker.free and self.next_start < len(self.dataset):
-                start = self.next_start
-                self.next_start = stop = min(start + self.batch_size, len(self.dataset))
-                self._send(worker, worker.free.pop(), start, stop)
+        """Give each worker its next piece, then each one more."""
+        for ahead in range(_PIECES_AHEAD):
+            for worker in self.decoder._workers:
+                if len(worker.jobs) <= ahead and (piece := self._next_piece()) is not None:
+                    self._send(worker, *piece)
 
-    def _send(self, worker: _Worker, slot: int, start: int, stop: int) -> None:
-        worker.job, worker.waited = (slot, start, stop), 0.0
+    def _next_piece(self) -> tuple[_Filling, int, int] | None:
+        start = self.next_row
+        first = start - start % self.batch_size
+        if start == len(self.dataset) or (start == first and not self.free):
+            return None
+        if start == first:
+            stop, slot = min(start + self.batch_size, len(self.dataset)), self.free.pop()
+            begin, rows = slot * self.batch_size * self.image_bytes, stop - start
+            pixels = self.decoder._buffer[begin : begin + rows * self.image_bytes].reshape(rows, *self.shape)
+            self.fillings[first] = _Filling(start, stop, slot, pixels, np.zeros(rows, bool), rows)
+        batch = self.fillings[first]
+        self.next_row = min(start + self.piece, batch.stop)
+        return batch, start, self.next_row
+
+    def _send(self, worker: _Worker, batch: _Filling, start: int, stop: int) -> None:
+        if not worker.jobs:
+            worker.waited = 0.0
+        worker.jobs.append((batch, start, stop))
+        begin = (batch.slot * self.batch_size + start - batch.start) * self.image_bytes
         # A worker that has died is found by its sentinel.
         with contextlib.suppress(OSError):
-            worker.pipe.send(("rows", slot, start, stop))
+            worker.pipe.send(("rows", begin, start, stop))
 
     def _collect(self) -> None:
-        busy = [worker for worker in self.decoder._workers if worker.job is not None]
+        busy = [worker for worker in self.decoder._workers if worker.jobs]
         watched = [w.pipe for w in busy] + [w.process.sentinel for w in busy]
         found, waited = _look(watched, _LOOK_SECONDS)
         ready = set(found)
@@ -277,68 +327,53 @@ class _Pass:
             elif worker.process.sentinel in ready or worker.waited > self.decoder._stuck_seconds:
                 self._rescue(worker)
 
-    def _view(self, worker: _Worker, slot: int, rows: int) -> NDArray[np.uint8]:
-        begin = slot * self.decoder._slot_bytes
-        size = rows * self.height * self.width * 3
-        return worker.buffer[begin : begin + size].reshape(rows, self.height, self.width, 3)
-
     def _take(self, worker: _Worker, answer: tuple[Any, ...]) -> None:
-        assert worker.job is not None
-        slot, start, stop = worker.job
         if answer[0] == "stopped":
-            worker.job = None
             raise answer[1]
         if answer[0] == "failed":
             self._rescue(worker)
             return
-        worker.job = None
-        pixels = self._view(worker, slot, stop - start)
-        batch = PixelBatch(start, stop, pixels, np.array(answer[1], bool), tuple(answer[2]), answer[3])
-        self.finished[start] = (batch, worker, slot)
+        batch, start, stop = worker.jobs.popleft()
+        worker.waited = 0.0
+        batch.take(start, stop, *answer[1:])
 
     def _rescue(self, worker: _Worker) -> None:
-        """Decode a failed batch image by image, each in a process that may die of it."""
-        assert worker.job is not None
-        slot, start, stop = worker.job
-        pixels = np.zeros((stop - start, self.height, self.width, 3), np.uint8)
-        valid = np.zeros(stop - start, bool)
-        problems: list[tuple[int, str]] = []
+        """Decode a failed piece image by image, each in a process that may die of it; a new one does the others."""
+        (batch, start, stop), *others = worker.jobs
         index = self.decoder._workers.index(worker)
-        self.decoder._stop(worker)
+        self._replace(index)
         for row in range(start, stop):
-            answer = self._alone(index, row)
+            answer = self._alone(index, batch, row)
             if answer[0] == "stopped":
                 raise answer[1]
             if answer[0] == "done":
-                pixels[row - start] = self._view(self.decoder._workers[index], 0, 1)[0]
-                valid[row - start] = answer[1][0]
-                problems.extend(answer[2])
+                batch.take(row, row + 1, *answer[1:])
             else:
-                problems.append((row, answer[1]))
-        # The batch owns its pixels: slot -1 goes back to nobody.
-        self.finished[start] = (PixelBatch(start, stop, pixels, valid, tuple(problems)), _NOBODY, slot)
-        # Batches that the dead worker had finished still point into its memory, which lives as long as they do.
+                batch.pixels[row - batch.start] = 0  # it may be half there
+                batch.take(row, row + 1, [False], [(row, answer[1])], 0.0)
+        for other in others:
+            self._send(self.decoder._workers[index], *other)
 
-    def _alone(self, index: int, row: int) -> tuple[Any, ...]:
-        """Have one image decoded by the worker at ``index``, in a new process if need be; return its answer."""
+    def _alone(self, index: int, batch: _Filling, row: int) -> tuple[Any, ...]:
+        """Have one image decoded by the worker at ``index``, which lives afterwards; return its answer."""
         answer: tuple[Any, ...] = ()
         for _ in range(TRIES_ALONE):
             worker = self.decoder._workers[index]
-            if worker.job is not None or not worker.process.is_alive():
-                self.decoder._stop(worker)
-                worker = self.decoder._workers[index] = self._fresh()
-            self._send(worker, 0, row, row + 1)
+            self._send(worker, batch, row, row + 1)
             answer = self._wait_for(worker)
             if answer[0] in ("done", "stopped", "failed"):
-                worker.job = None  # it lives
-            if answer[0] != "crashed":
+                worker.jobs.clear()
+                break
+            self._replace(index)
+            if answer[0] == "hung":
                 break
         return answer
 
-    def _fresh(self) -> _Worker:
-        worker = self.decoder._start()
+    def _replace(self, index: int) -> None:
+        """Put a new process in the place of one that has died or is of no use."""
+        self.decoder._stop(self.decoder._workers[index])
+        worker = self.decoder._workers[index] = self.decoder._start()
         worker.pipe.send(("dataset", self.dataset, self.geometry))
-        return worker
 
     def _wait_for(self, worker: _Worker) -> tuple[Any, ...]:
         limit = self.decoder._stuck_image_seconds
@@ -359,13 +394,3 @@ def _look(watched: list[Any], seconds: float) -> tuple[list[Any], float]:
     begun = time.monotonic()
     ready = connection.wait(watched, timeout=seconds)
     return ready, min(time.monotonic() - begun, _MOST_OF_A_LOOK)
-
-
-class _Nobody:
-    free: list[int]
-
-    def __init__(self) -> None:
-        self.free = []
-
-
-_NOBODY: Any = _Nobody()

@@ -65,7 +65,7 @@ class Worker:
             torch.cuda.set_device(self.device)
             # Whatever of a body autocast leaves in float32 stays float32.
             torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
-        self.decoder = Decoder(options.workers, 0)
+        self.decoder = Decoder(options.workers)
         self.pixels = PixelSource(self.decoder, options, listener)
         self.models = Prefetcher(build, most_models=options.resident)
         self.sealers = ThreadPoolExecutor(SEALERS, "sealer")
@@ -90,7 +90,7 @@ class Worker:
         if unit.jobs:
             height, width = unit.geometry.output_size
             rows = min(self.options.batch_size, max(len(job.dataset) for job in unit.jobs))
-            self.decoder.start(rows * height * width * 3)
+            self.decoder.start(rows, height * width * 3)
         self.models.want(unit.models)
         if following is not None:
             self.models.want(following.models)

@@ -11,9 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from decoding import few_images
 from PIL import Image
 
 import cache_schema
+from extract.datasets.base import Dataset
 
 CLASSES = ("cat", "dog", "fox")
 MODELS = """
@@ -34,6 +36,12 @@ def pets(tmp_path_factory: pytest.TempPathFactory) -> Path:
             coarse[..., c] //= 2
             Image.fromarray(coarse).resize((160, 120)).save(root / name / f"{index}.jpg", quality=90)
     return root
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> Dataset:
+    """A folder of a few small pictures, listed."""
+    return few_images(tmp_path)
 
 
 @contextlib.contextmanager

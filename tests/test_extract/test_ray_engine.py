@@ -49,8 +49,8 @@ def test_a_job_asks_for_what_it_will_take(study: Path) -> None:
     (unit,) = make_plan(models, datasets, options).units()
     needs = needs_of(unit, options, gpu=True)
     assert (needs.cpus, needs.gpus) == (4, 1)
-    batches = 3 * 3 * 10 * 64 * 64 * 3  # three places for a batch in each of three processes
-    assert needs.memory == BASE_MEMORY + 3 * DECODER_MEMORY + batches + 5_000_000
+    pixels = (3 * 10 + 3 * 2 * 8) * 64 * 64 * 3  # three batches, and two pieces of eight images for each process
+    assert needs.memory == BASE_MEMORY + 3 * DECODER_MEMORY + pixels + 5_000_000
 
 
 @pytest.mark.parametrize(
