@@ -40,7 +40,7 @@ class WebServer:
     latency
         Seconds before every answer.
     held_after
-        From this many requests on every answer takes seconds, so that whoever asks can be harmed meanwhile.
+        From this many requests on answers wait for :meth:`let_go`, so that whoever asks can be harmed meanwhile.
     fault
         Called with (method, path, times this was asked before); returns what goes wrong: a status, ``drop`` in the
         middle of the body, ``short``, ``flip``, ``hang``; an empty string for nothing.
@@ -60,11 +60,14 @@ class WebServer:
         self.waits: list[tuple[float, float]] = []
         self._times: dict[tuple[str, str], int] = {}
         self.released = threading.Event()
+        self.under_way = 0
+        self.changed = threading.Condition()
+        self._held = threading.Event()
 
         class Bound(_Handler):
             web = self
 
-        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Bound)
+        self._server = _Server(("127.0.0.1", 0), Bound)
         self._server.daemon_threads = True
         self._server.socket.listen(128)
         self.port = self._server.server_port
@@ -81,6 +84,19 @@ class WebServer:
     def forget(self) -> None:
         """Count from nothing how often what was asked."""
         self._times.clear()
+
+    def hold(self) -> None:
+        """Wait until :meth:`let_go`, where enough was asked."""
+        if len(self.asked) >= self.held_after:
+            self._held.wait(60)
+
+    def let_go(self) -> None:
+        """Hold nothing any more, and wait until every answer under way is given: who was killed asks no later."""
+        self.held_after = sys.maxsize
+        self._held.set()
+        with self.changed:
+            assert self.changed.wait_for(lambda: self.under_way == 0, 60)
+        self._held.clear()
 
     def files(self) -> list[str]:
         """Return the paths that were got, without the cache's root."""
@@ -101,9 +117,16 @@ class WebServer:
     def stop(self) -> None:
         """Stop, and let hanging answers go."""
         self.released.set()
+        self._held.set()
         self._server.shutdown()
         self._thread.join()
         self._server.server_close()
+
+
+class _Server(http.server.ThreadingHTTPServer):
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        if not isinstance(sys.exc_info()[1], ConnectionError):  # a killed client is what was wanted
+            super().handle_error(request, client_address)
 
 
 class _Handler(http.server.SimpleHTTPRequestHandler):
@@ -118,8 +141,26 @@ class _Handler(http.server.SimpleHTTPRequestHandler):
 
     def do_GET(self) -> None:
         web = self.web
-        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        if latency := web.latency if len(web.asked) < web.held_after else 3.0:
+        with web.changed:
+            web.under_way += 1
+        try:
+            self.answered()
+        finally:
+            with web.changed:
+                web.under_way -= 1
+                web.changed.notify_all()
+
+    do_HEAD = do_PUT = do_POST = do_DELETE = do_GET
+
+    def answered(self) -> None:
+        web = self.web
+        length = int(self.headers.get("Content-Length") or 0)
+        body = self.rfile.read(length)
+        if len(body) < length:  # who sent it was killed, and a server would wait for the rest
+            self.close_connection = True
+            return
+        web.hold()
+        if latency := web.latency:
             begun = time.monotonic()
             time.sleep(latency)
             web.waits.append((begun, time.monotonic()))
@@ -131,8 +172,6 @@ class _Handler(http.server.SimpleHTTPRequestHandler):
             self.passed_on(body, wrong)
         else:
             self.from_folder(wrong)
-
-    do_HEAD = do_PUT = do_POST = do_DELETE = do_GET
 
     def passed_on(self, body: bytes, wrong: str) -> None:
         connection = http.client.HTTPConnection(self.web.upstream, timeout=60)

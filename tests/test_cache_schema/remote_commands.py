@@ -32,7 +32,7 @@ def command(*words: object) -> subprocess.Popen[str]:
 
 
 def killed_after(web: Any, n: int, *words: object) -> None:
-    """Run a command and kill it once a server was asked ``n`` times more."""
+    """Run a command and kill it once a server was asked ``n`` times more; what it has asked is answered by then."""
     before = len(web.asked)
     web.held_after = before + n
     process = command(*words)
@@ -41,7 +41,7 @@ def killed_after(web: Any, n: int, *words: object) -> None:
         time.sleep(0.002)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    web.held_after = sys.maxsize
+    web.let_go()
     for pipe in (process.stdout, process.stderr):
         assert pipe is not None
         pipe.close()
