@@ -18,7 +18,6 @@ import torch
 
 import cache_schema
 from cache_schema.errors import UserError
-from cache_schema.staging import stages
 from extract.commands import run
 from extract.commands.devices import devices_of
 from extract.commands.session import _options, _settle
@@ -38,12 +37,19 @@ def study(tmp_path: Path, pets: Path, run_extract) -> Path:
     return tmp_path
 
 
+def at_work(cache: Path, model: str = "*") -> set[int]:
+    """Return the processes that are at a model: claimed from before its decoding to after its seal."""
+    pids = set()
+    for claim in (cache / ".claims").glob(f"{model}--*"):
+        with contextlib.suppress(OSError, ValueError):  # it may be given up meanwhile
+            pids.add(int(json.loads(claim.read_text())["pid"]))
+    return pids
+
+
 def watched(cache: Path, pids: set[int], stop: threading.Event) -> None:
-    """Note which processes stage stores."""
+    """Note which processes are at something."""
     while not stop.wait(0.002):
-        for stage in stages(cache) if cache.is_dir() else ():
-            with contextlib.suppress(OSError, ValueError):
-                pids.add(int(json.loads((stage / "owner.json").read_text())["pid"]))
+        pids |= at_work(cache)
 
 
 @pytest.mark.slow
@@ -73,13 +79,10 @@ def test_a_process_that_dies_is_replaced_and_its_work_done(study: Path, run_extr
     def harm() -> None:
         deadline = time.monotonic() + 120
         while time.monotonic() < deadline and not killed:
-            for stage in stages(study / "two") if (study / "two").is_dir() else ():
-                with contextlib.suppress(OSError, ValueError):  # it may be renamed meanwhile
-                    pid = int(json.loads((stage / "owner.json").read_text())["pid"])
-                    os.kill(pid, signal.SIGKILL)
-                    killed.append(pid)
-                    break
-            time.sleep(0.005)
+            for pid in list(at_work(study / "two"))[:1]:
+                os.kill(pid, signal.SIGKILL)
+                killed.append(pid)
+            time.sleep(0.002)
 
     thread = threading.Thread(target=harm)
     thread.start()
@@ -93,7 +96,7 @@ def test_a_process_that_dies_is_replaced_and_its_work_done(study: Path, run_extr
 
 
 def started(study: Path) -> subprocess.Popen[str]:
-    """Start the command on two processes over many images; return when both stage a store."""
+    """Start the command on two processes over many images; return when both are at a store."""
     (study / "datasets.toml").write_text(
         "".join(f'[pets{i}]\npath = "{pets_of(study)}"\nclasses = "names.txt"\n' for i in range(60))
     )
@@ -168,12 +171,9 @@ def test_a_unit_whose_process_dies_twice_is_a_failure_on_record(study: Path, run
     def harm() -> None:
         deadline = time.monotonic() + 120
         while time.monotonic() < deadline and len(killed) < 2:
-            for stage in stages(study / "two") if (study / "two").is_dir() else ():
-                with contextlib.suppress(OSError, ValueError):
-                    pid = int(json.loads((stage / "owner.json").read_text())["pid"])
-                    if stage.parent.name == "m4" and pid not in killed:
-                        os.kill(pid, signal.SIGKILL)
-                        killed.add(pid)
+            for pid in at_work(study / "two", "m4") - killed:
+                os.kill(pid, signal.SIGKILL)
+                killed.add(pid)
             time.sleep(0.002)
 
     thread = threading.Thread(target=harm)
