@@ -47,15 +47,15 @@ class RowStream:
         self._filled = 0
 
     def push(self, block: NDArray[Any]) -> None:
-        """Add rows."""
+        """Add rows. The last shard waits for :meth:`flush`, which several stores can do beside each other."""
         done = 0
         while done < len(block):
+            if self._filled == len(self._buffer):
+                self.flush()
             take = min(len(block) - done, len(self._buffer) - self._filled)
             self._buffer[self._filled : self._filled + take] = block[done : done + take]
             self._filled += take
             done += take
-            if self._filled == len(self._buffer):
-                self.flush()
 
     def flush(self) -> None:
         """Write what is left; only after the last row may it be less than a shard."""
