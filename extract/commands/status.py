@@ -46,6 +46,12 @@ def run(args: argparse.Namespace) -> int:
     console.print(f"[bold]{escape(str(args.cache))}[/]: {len(states)} models x {len(datasets)} datasets: {told}")
     if states:
         console.print(_matrix(datasets, states))
+    elif summaries := cache.stores("summary"):
+        of_models = len({store.model.id for store in summaries})
+        console.print(
+            f"only summaries are here (stores: {len(summaries):,}, models: {of_models:,}): 'analyze' reads them,"
+            " 'python -m cache_schema show' lists them"
+        )
     for dataset, models in on_other_images(_with_rows(cache)).items():
         console.print(f"[yellow]other images[/] {escape(other_images(dataset, models))}")
     sealed = sealed_in(cache)

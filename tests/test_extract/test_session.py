@@ -165,6 +165,16 @@ def test_two_caches_are_joined_by_copying(study: Path, run_extract, digests) -> 
     assert {name[:2] for name in digests(study / "second")} < {name[:2] for name in digests(study / "first")}
 
 
+def test_status_of_a_cache_that_holds_summaries_alone_says_so(tmp_path: Path, run_extract) -> None:
+    for model in ("a", "b"):
+        cache_schema.write_summary(
+            tmp_path / "cache", model=cache_schema.ModelCard(id=model), dataset=cache_schema.DatasetCard(id="d"),
+            columns={"confidence": [0.5, 0.25]},
+        )  # fmt: skip
+    status = run_extract("status", "cache", cwd=tmp_path).stdout
+    assert "only summaries are here (stores: 2, models: 2): 'analyze' reads them" in status
+
+
 def test_own_classes_are_named_by_a_dataset_or_a_file(study: Path, run_extract) -> None:
     model = "timm:test_vit allow_random=yes num_classes=3 input_size=64 id="
     (study / "names.txt").write_text("cat\ndog\nfox\n")
