@@ -110,6 +110,8 @@ class Cache:
         for path in failure_paths(self.path):
             try:
                 found.append(read_failure(path))
+            except FileNotFoundError:  # the job has succeeded meanwhile
+                continue
             except CacheError as error:
                 found.append(Failure(model=path.parent.parent.name, dataset=path.stem, reason=str(error), when=""))
         return found

@@ -101,4 +101,8 @@ def read_failure(path: Path) -> Failure:
 def failure_paths(cache_path: Path | str) -> list[Path]:
     """Return the files of all records in a cache."""
     models = {folder for folder in store_folders(cache_path) if folder.parent == Path(cache_path)}
-    return sorted(path for folder in models for path in folder.joinpath(FOLDER).glob("*.json"))
+    found: list[Path] = []
+    for folder in models:
+        with contextlib.suppress(FileNotFoundError):  # its last record, and with it the folder, was cleared meanwhile
+            found += folder.joinpath(FOLDER).glob("*.json")
+    return sorted(found)

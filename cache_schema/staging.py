@@ -278,13 +278,14 @@ def _runs(pid: int) -> bool:
 
 
 def _last_change(folder: Path) -> float:
-    newest = 0.0
-    for path in (folder, *folder.rglob("*")):
-        try:
-            newest = max(newest, path.stat().st_mtime)
-        except OSError:
-            newest = max(newest, time.time())
-    return newest
+    times = []
+    for at, _, names in os.walk(folder):  # passes over what its owner removes meanwhile
+        for name in (".", *names):
+            try:
+                times.append(os.stat(os.path.join(at, name)).st_mtime)  # noqa: PTH116, PTH118
+            except OSError:
+                times.append(time.time())
+    return max(times, default=time.time())
 
 
 def clean_stale(cache_path: Path | str, *, idle_hours: float = IDLE_HOURS) -> list[Path]:
@@ -336,5 +337,6 @@ def _put_back(stage: Path) -> None:
     parts = _PARTS.match(stage.name)
     if parts is None or not (stage / REPLACED).is_dir() or (stage.parent / parts["name"]).exists():
         return
-    for old in (stage / REPLACED).iterdir():
-        publish(old, stage.parent / old.name)
+    with contextlib.suppress(FileNotFoundError, StoreExistsError):  # somebody else is at it too
+        for old in (stage / REPLACED).iterdir():
+            publish(old, stage.parent / old.name)

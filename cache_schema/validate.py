@@ -186,5 +186,7 @@ def cache_problems(path: Path | str) -> Iterator[Problem]:
     for record in failure_paths(path):
         try:
             read_failure(record)
+        except FileNotFoundError:  # the job has succeeded meanwhile
+            continue
         except (CacheError, OSError, json.JSONDecodeError) as error:
             yield Problem(record, f"in {FAILURES}: {error}")

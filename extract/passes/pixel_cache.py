@@ -109,12 +109,16 @@ class PixelSource:
     def _make_room(self, size: int) -> None:
         assert self._folder is not None
         _clean(self._folder)
-        files = sorted(self._folder.glob("*.u8"), key=lambda path: path.stat().st_atime_ns)
-        held = sum(path.stat().st_size for path in files)
-        for path in files:
+        files = []
+        for path in self._folder.glob("*.u8"):
+            with contextlib.suppress(FileNotFoundError):  # a run beside this one makes room as well
+                status = path.stat()
+                files.append((status.st_atime_ns, path, status.st_size))
+        held = sum(kept for _, _, kept in files)
+        for _, path, kept in sorted(files):
             if held + size <= self._bound:
                 return
-            held -= path.stat().st_size
+            held -= kept
             path.unlink(missing_ok=True)
             path.with_suffix(".json").unlink(missing_ok=True)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,6 +16,7 @@ import cache_schema
 from cache_schema import DatasetCard, ModelCard
 from cache_schema.errors import StoreNotFoundError, UserError
 from cache_schema.naming import published
+from cache_schema.validate import cache_problems
 
 Write = Callable[..., cache_schema.PredictionStore]
 
@@ -175,6 +177,27 @@ def test_failures(cache: cache_schema.Cache) -> None:
     cache_schema.clear_failure(cache.path, "broken/model", "never there")
     assert cache.failures() == []
     assert len(cache.stores()) == 4
+
+
+@pytest.mark.parametrize("when", ["the folder is listed", "the records are read"])
+def test_a_failure_may_be_cleared_while_it_is_looked_for(
+    cache: cache_schema.Cache, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    """By a run beside this one whose job has succeeded since."""
+    cache_schema.record_failure(cache.path, "ViT-B-32/openai", "imagenet-c", "out of memory")
+    scandir, read_bytes = os.scandir, Path.read_bytes
+
+    def clear(path: Any) -> None:
+        if "failures" in os.fspath(path):
+            cache_schema.clear_failure(cache.path, "ViT-B-32/openai", "imagenet-c")
+
+    if when == "the folder is listed":
+        monkeypatch.setattr(os, "scandir", lambda path: clear(path) or scandir(path))
+    else:
+        monkeypatch.setattr(Path, "read_bytes", lambda path: clear(path) or read_bytes(path))
+    assert cache.failures() == []
+    cache_schema.record_failure(cache.path, "ViT-B-32/openai", "imagenet-c", "out of memory")
+    assert list(cache_problems(cache.path)) == []
 
 
 @pytest.mark.parametrize(

@@ -70,6 +70,7 @@ def test_a_pass_tells_its_rates_once_and_accounts_for_its_time(monkeypatch: pyte
     assert told == [(3, 6, 12, 0.75)]
     assert problems == []
     assert sinks[0].thread is sinks[1].thread is not threading.main_thread()
+    sinks[0].thread.join(60)  # it has said that it has ended, and has a step to go
     assert not sinks[0].thread.is_alive()
     assert (result.images, result.forwarded, result.batches, result.decode) == (12, 24, 6, 1.5)
     record = result.record()

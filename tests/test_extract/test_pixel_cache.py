@@ -115,6 +115,17 @@ def test_a_pixel_cache_that_cannot_be_written_costs_no_image(dataset: Dataset, t
         assert list(folder.iterdir()) == []
 
 
+def test_a_run_beside_may_make_room_too(dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, glob = tmp_path / "pixels", Path.glob
+    gone = folder / "removed-meanwhile.u8"
+    monkeypatch.setattr(Path, "glob", lambda path, pattern: [*glob(path, pattern), *[gone] * (pattern == "*.u8")])
+    options = RunOptions(cache=tmp_path / "cache", pixel_cache=folder)
+    with Decoder(0) as decoder:
+        for geometry in (GEOMETRY, Geometry("squash", (9, 9), (9, 9), "bilinear")):
+            assert len(list(PixelSource(decoder, options).batches(dataset, geometry, 8))) == 5
+    assert len(list(glob(folder, "*.u8"))) == 2
+
+
 def test_pixel_cache_is_bounded_and_holds_no_half_file(dataset: Dataset, tmp_path: Path) -> None:
     size = N * 16 * 16 * 3
     folder = tmp_path / "pixels"
