@@ -25,6 +25,9 @@ from cache_schema.staging import Stage
 from cache_schema.structure import structure_problems
 from cache_schema.text_arrays import encode_text
 
+_TRIES = 20
+"""How often a store is replaced where other writers replace it at the same time."""
+
 
 class RowStream:
     """Rows of one array, pushed in order and in any number, written a whole shard at a time.
@@ -113,10 +116,11 @@ class StoreBuilder:
         overwrite: bool = False,
     ) -> None:
         target = store_folder(cache_path, kind, model.id) / store_name(name, identity, backend)
-        self._replaces = published(cache_path, kind, model.id, name, identity)
-        if self._replaces is not None and not overwrite:
+        self._overwrite = overwrite
+        self._published = functools.partial(published, cache_path, kind, model.id, name, identity)
+        if not overwrite and (there := self._published()):
             raise StoreExistsError(
-                f"{self._replaces} is there already; a published store is never overwritten,"
+                f"{there} is there already; a published store is never overwritten,"
                 " delete it first or pass overwrite"
             )
         self.kind = kind
@@ -188,10 +192,19 @@ class StoreBuilder:
                 stream.flush()
             self._stage.check()  # first, for what is missing would be reported as something else
             self._seal(n)
-            self._stage.publish(replaces=self._replaces)
+            self._replace() if self._overwrite else self._stage.publish()
         finally:
             self.abandon()
         return self._stage.target
+
+    def _replace(self) -> None:
+        for again in reversed(range(_TRIES)):
+            try:
+                self._stage.publish(replaces=self._published())
+                return
+            except StoreExistsError:
+                if not again:  # else another writer that replaces it was first
+                    raise
 
     def _seal(self, n: int) -> None:
         problems = [

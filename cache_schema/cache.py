@@ -19,6 +19,9 @@ from cache_schema.records import DatasetCard, ModelCard
 from cache_schema.schema import KINDS
 from cache_schema.store import PredictionStore, Store, store_of
 
+_TRIES = 20
+"""How often a store is read that others replace meanwhile."""
+
 
 class Refused(NamedTuple):
     """A store that cannot be used, and why."""
@@ -76,16 +79,14 @@ class Cache:
         self.place.prepare(asked)
         for path in asked:
             try:
-                reader = self.place.reader(path)
-                signature = reader.signature()
-                remembered = self._known.get(path)
-                store = remembered[1] if remembered and remembered[0] == signature else store_of(reader)
+                found = self._read(path)
             except (CacheError, OSError) as error:
                 refused[path] = Refused(self.path / path, str(error))
                 continue
-            known[path] = (signature, store)
-            if kind is None or store.kind == kind:
-                stores.append(store)
+            if found is not None:
+                known[path] = found
+                if kind is None or found[1].kind == kind:
+                    stores.append(found[1])
         self._known.update(known)
         # What was asked for is known anew, what was not stays as it was, what is gone is forgotten.
         older = {
@@ -93,6 +94,33 @@ class Cache:
         }
         self._refused = {**older, **refused}
         return stores
+
+    def _read(self, path: str) -> tuple[tuple[int, ...], Store] | None:
+        """Return a store and the signature of its header, what is known of it if that is the same; None where it was
+        removed since it was listed.
+        """
+        for again in reversed(range(_TRIES)):
+            before = self._file(path)
+            try:
+                reader = self.place.reader(path)
+                signature = reader.signature()
+                remembered = self._known.get(path)
+                return remembered if remembered and remembered[0] == signature else (signature, store_of(reader))
+            except (CacheError, OSError):
+                if not self.place.is_local:
+                    raise
+                if (now := self._file(path)) is None:
+                    return None
+                if now == before or not again:  # else it was replaced while it was read
+                    raise
+        raise AssertionError
+
+    def _file(self, path: str) -> tuple[int, int] | None:
+        try:
+            status = (self.path / path).stat()
+        except OSError:
+            return None
+        return status.st_ino, status.st_mtime_ns
 
     def refused(self) -> list[Refused]:
         """Return the stores that cannot be used, with the reason."""

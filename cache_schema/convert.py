@@ -10,7 +10,7 @@ from cache_schema.builder import StoreBuilder
 from cache_schema.naming import head_name
 from cache_schema.records import DatasetCard, ModelCard
 from cache_schema.schema import layout
-from cache_schema.store import Store, open_store
+from cache_schema.store import Store, open_published
 
 
 def store_title(store: Store) -> str:
@@ -64,4 +64,4 @@ def convert_store(store: Store, cache_path: Path | str, backend: str, *, overwri
             step = layout(shape, dtype.itemsize).shard_rows
             for start in range(0, shape[0], step):
                 stream.push(store.read(name, start, start + step))
-        return open_store(builder.publish(len(store)))
+        return open_published(builder.publish(len(store)))

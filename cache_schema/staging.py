@@ -27,7 +27,7 @@ if sys.platform != "win32":
 
 PREFIX = ".staged-"
 LOCK_NAME = "owner.json"
-REPLACED = "replaced"
+REPLACED, DROPPED = "replaced", "dropped"
 IDLE_HOURS = 24.0
 """A stage of another machine counts as stale when nothing in it has changed for so long."""
 
@@ -102,9 +102,15 @@ class Stage:
         """
         self.check()
         if replaces is not None:
+            _drop_replaced(self.folder)  # by a try before this one
             (self.folder / REPLACED).mkdir()
-            replaces.rename(self.folder / REPLACED / replaces.name)
-        publish(self.path, self.target)
+            with contextlib.suppress(FileNotFoundError):  # another writer is replacing it too: one of both will publish
+                replaces.rename(self.folder / REPLACED / replaces.name)
+        try:
+            publish(self.path, self.target)
+        except BaseException:
+            _put_back(self.folder)
+            raise
         self.remove()
 
     def leave(self) -> None:
@@ -116,6 +122,7 @@ class Stage:
 
     def remove(self) -> None:
         """Delete the folder and whatever is in it."""
+        _drop_replaced(self.folder)  # while nobody can take this for a dead writer's
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1
@@ -307,6 +314,7 @@ def clean_stale(cache_path: Path | str, *, idle_hours: float = IDLE_HOURS) -> li
     for stage in stages(cache_path):
         if not is_live(stage, idle_hours=idle_hours):
             _put_back(stage)
+            _drop_replaced(stage)
             shutil.rmtree(stage, ignore_errors=True)
             if not stage.exists():
                 removed.append(stage)
@@ -329,6 +337,7 @@ def adopt(stage: Stage) -> None:
         if not stage.path.exists():
             with contextlib.suppress(OSError):  # there is nothing, or another writer was first
                 (other / stage.target.name).rename(stage.path)
+        _drop_replaced(other)
         shutil.rmtree(other, ignore_errors=True)
 
 
@@ -340,3 +349,9 @@ def _put_back(stage: Path) -> None:
     with contextlib.suppress(FileNotFoundError, StoreExistsError):  # somebody else is at it too
         for old in (stage / REPLACED).iterdir():
             publish(old, stage.parent / old.name)
+
+
+def _drop_replaced(stage: Path) -> None:
+    """Give up what was replaced, in one step: half deleted, nobody may take it for a store to put back."""
+    with contextlib.suppress(OSError):
+        (stage / REPLACED).rename(stage / f"{DROPPED}-{secrets.token_hex(4)}")

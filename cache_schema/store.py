@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,12 +16,14 @@ from numpy.typing import NDArray
 from cache_schema.backends import reader_of
 from cache_schema.backends.base import StoreReader
 from cache_schema.centred import decode
-from cache_schema.errors import CorruptStoreError, UserError
+from cache_schema.errors import CorruptStoreError, UnsealedStoreError, UserError
 from cache_schema.places.addresses import is_address
 from cache_schema.places.opening import open_place
 from cache_schema.records import DatasetCard, ModelCard
 from cache_schema.schema import OFFSETS
 from cache_schema.text_arrays import decode_text
+
+_TRIES, _PAUSE_SECONDS = 50, 0.01
 
 
 class Store:
@@ -339,6 +342,18 @@ def open_store(path: Path | str) -> Store:
         place = open_place(folder)
         return store_of(place.reader(name))
     return store_of(reader_of(Path(path)))
+
+
+def open_published(path: Path) -> Store:
+    """Open a store that was published just now, though another writer may be replacing it in this instant."""
+    for again in reversed(range(_TRIES)):
+        try:
+            return open_store(path)
+        except UnsealedStoreError:
+            if not again:
+                raise
+            time.sleep(_PAUSE_SECONDS)
+    raise AssertionError
 
 
 def store_of(reader: StoreReader) -> Store:

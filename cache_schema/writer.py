@@ -18,7 +18,7 @@ from cache_schema.columns import add_columns
 from cache_schema.errors import UserError
 from cache_schema.records import DatasetCard, ModelCard
 from cache_schema.row_rules import checked_ids, checked_labels, default_identity
-from cache_schema.store import PredictionStore, open_store
+from cache_schema.store import PredictionStore, open_published
 from cache_schema.structure import LOGITS_KINDS
 
 METADATA_DTYPES = ("int64", "float64", "bool")
@@ -248,7 +248,7 @@ class StoreWriter:
             self._builder.add("valid", self._valid)
             self._builder.add_text("image_id", self._ids)
             self._builder.details["n_valid"] = int(self._valid.sum())
-            store = open_store(self._builder.publish(self.n_images))
+            store = open_published(self._builder.publish(self.n_images))
         except BaseException:
             self.abort()
             raise

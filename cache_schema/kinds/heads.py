@@ -16,7 +16,7 @@ from cache_schema.identities import identity as identity_of
 from cache_schema.kinds.writing import finite_floats, model_fields
 from cache_schema.naming import head_name
 from cache_schema.records import ModelCard
-from cache_schema.store import Store, open_store
+from cache_schema.store import Store, open_published
 
 
 class HeadStore(Store):
@@ -230,6 +230,6 @@ def write_head(
         builder.add_text("class_name", list(class_names))
         if text_sum is not None:
             builder.add("text_sum", finite_floats("text_sum", text_sum, np.float32, 2))
-        store = open_store(builder.publish(c))
+        store = open_published(builder.publish(c))
     assert isinstance(store, HeadStore)
     return store

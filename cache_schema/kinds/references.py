@@ -17,7 +17,7 @@ from cache_schema.errors import UserError
 from cache_schema.identities import identity as identity_of
 from cache_schema.kinds.writing import dataset_fields, model_fields
 from cache_schema.records import DatasetCard, ModelCard
-from cache_schema.store import Store, open_store
+from cache_schema.store import Store, open_published
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,6 +184,6 @@ def write_reference(
             if field.name != "bank_logits" and not np.isfinite(array).all():
                 raise UserError(f"{model.id} on {dataset.id}: {field.name} holds NaN or infinity")
             builder.add(field.name, array)
-        store = open_store(builder.publish(len(reference.class_count)))
+        store = open_published(builder.publish(len(reference.class_count)))
     assert isinstance(store, ReferenceStore)
     return store

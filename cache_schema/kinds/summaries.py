@@ -14,7 +14,7 @@ from cache_schema.errors import UserError, nearest
 from cache_schema.identities import identity as identity_of
 from cache_schema.kinds.writing import dataset_fields, model_fields
 from cache_schema.records import DatasetCard, ModelCard
-from cache_schema.store import Store, open_store
+from cache_schema.store import Store, open_published
 
 
 class SummaryStore(Store):
@@ -98,6 +98,6 @@ def write_summary(
     )
     with builder:
         builder.details = {"variant": variant, "columns": add_columns(builder, "column.", columns, n)}
-        store = open_store(builder.publish(n))
+        store = open_published(builder.publish(n))
     assert isinstance(store, SummaryStore)
     return store

@@ -16,7 +16,7 @@ from cache_schema.errors import UserError
 from cache_schema.identities import identity as identity_of
 from cache_schema.kinds.writing import dataset_fields, finite_floats, model_fields
 from cache_schema.records import DatasetCard, ModelCard
-from cache_schema.store import Store, open_store
+from cache_schema.store import Store, open_published
 
 
 class TextStore(Store):
@@ -103,6 +103,6 @@ def write_texts(
         builder.add("embeddings", values)
         builder.add_text("text", list(text))
         builder.add("image_index", index.astype(np.int32))
-        store = open_store(builder.publish(m))
+        store = open_published(builder.publish(m))
     assert isinstance(store, TextStore)
     return store

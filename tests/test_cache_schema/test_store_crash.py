@@ -286,18 +286,6 @@ def test_a_file_that_cannot_grow_leaves_nothing(
     assert stages(tmp_path) == []
 
 
-def test_a_replaced_store_comes_back_if_its_writer_died(tmp_path: Path) -> None:
-    target = tmp_path / "m" / "d-12345678.h5"
-    target.parent.mkdir()
-    target.write_text("old")
-    stage = Stage(target)
-    (stage.folder / "replaced").mkdir()
-    target.rename(stage.folder / "replaced" / target.name)
-    os.close(stage._lock)  # as the kernel does when the writer is killed
-    assert len(clean_stale(tmp_path)) == 1
-    assert target.read_text() == "old"
-
-
 def test_a_stage_may_vanish_while_it_is_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its writer is done: the lock goes first, then the rest, one by one."""
     stage = Stage(tmp_path / "m" / "d-12345678.zarr")
@@ -314,28 +302,6 @@ def test_a_stage_may_vanish_while_it_is_looked_at(tmp_path: Path, monkeypatch: p
     assert clean_stale(tmp_path) == []
     assert not stage.folder.exists()
     stage.remove()
-
-
-@pytest.mark.parametrize("others", [1, 2])
-def test_a_replaced_store_is_put_back_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, others: int) -> None:
-    """Two runs that begin find the same dead writer."""
-    target = tmp_path / "m" / "d-12345678.h5"
-    target.parent.mkdir()
-    target.write_text("old")
-    stage = Stage(target)
-    (stage.folder / "replaced").mkdir()
-    target.rename(stage.folder / "replaced" / target.name)
-    os.close(stage._lock)
-
-    def late(old: Path, new: Path) -> None:
-        publish(old, new)  # the other's
-        if others == 2:
-            shutil.copy(new, old)
-        publish(old, new)
-
-    monkeypatch.setattr("cache_schema.staging.publish", late)
-    assert clean_stale(tmp_path) == [stage.folder]
-    assert target.read_text() == "old"
 
 
 @pytest.mark.slow
