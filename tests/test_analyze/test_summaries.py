@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import cache_schema
+from analyze.evaluate import summarize_cache as summarize_cache_module
 from analyze.evaluate.summarize_cache import summarize_cache
 from analyze.predictions import SummaryOptions, summarize
 from analyze.predictions.summaries import COLUMNS, MissingColumn, read_summary, write
@@ -99,9 +100,35 @@ def test_summarize_writes_once_and_again_only_what_changed(toy_store, tmp_path):
     # Two sets and the ID set on the subset's classes, for each of two models.
     assert (first.written, first.unchanged, first.failures) == (6, 0, {})
     again = summarize_cache(cache_schema.open_cache(cache), to, settings=study_defaults())
-    assert (again.written, again.failures) == (0, {})
+    assert (again.written, again.unchanged, again.failures) == (0, 6, {})
     toy_store(model="a", cache=cache, dataset="more", role="shift", n=40)
     third = summarize_cache(cache_schema.open_cache(cache), to, settings=study_defaults())
     assert third.written == 1
     other = study_defaults().updated("ood", gen_gamma=0.5)
     assert summarize_cache(cache_schema.open_cache(cache), to, settings=other).written == 7
+
+
+@pytest.mark.parametrize("after", [1, 2])
+def test_an_interrupted_summary_of_a_model_is_finished(toy_store, tmp_path, monkeypatch, after):
+    cache = tmp_path / "cache"
+    toy_store(cache=cache)
+    labels = np.random.default_rng(0).choice([1, 4, 6], 60)
+    toy_store(
+        cache=cache, dataset="hard", role="shift", n=60, labels=labels,
+        card={"class_mask": (1, 4, 6), "shift_of": "val"},
+    )  # fmt: skip
+    written = []
+
+    def stopped(*args, **options):
+        if len(written) == after:
+            raise KeyboardInterrupt
+        written.append(write(*args, **options))
+        return written[-1]
+
+    opened, settings = cache_schema.open_cache(cache), study_defaults()
+    with monkeypatch.context() as patch:
+        patch.setattr(summarize_cache_module, "write", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            summarize_cache(opened, tmp_path / "small", settings=settings)
+    rest = summarize_cache(opened, tmp_path / "small", settings=settings)
+    assert (rest.written, rest.unchanged, rest.failures) == (3 - after, after, {})
