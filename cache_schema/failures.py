@@ -103,6 +103,7 @@ def failure_paths(cache_path: Path | str) -> list[Path]:
     models = {folder for folder in store_folders(cache_path) if folder.parent == Path(cache_path)}
     found: list[Path] = []
     for folder in models:
-        with contextlib.suppress(FileNotFoundError):  # its last record, and with it the folder, was cleared meanwhile
-            found += folder.joinpath(FOLDER).glob("*.json")
+        # Most have none; and the last record, with it the folder, may be cleared meanwhile.
+        with contextlib.suppress(FileNotFoundError), os.scandir(folder / FOLDER) as entries:
+            found += [Path(entry.path) for entry in entries if entry.name.endswith(".json")]
     return sorted(found)
