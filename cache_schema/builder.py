@@ -192,7 +192,10 @@ class StoreBuilder:
                 stream.flush()
             self._stage.check()  # first, for what is missing would be reported as something else
             self._seal(n)
-            self._replace() if self._overwrite else self._stage.publish()
+            if self._overwrite:
+                self._replace()
+            else:
+                self._stage.publish()
         finally:
             self.abandon()
         return self._stage.target

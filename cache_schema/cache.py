@@ -90,7 +90,7 @@ class Cache:
         self._known.update(known)
         # What was asked for is known anew, what was not stays as it was, what is gone is forgotten.
         older = {
-            key: old for key, old in self._refused.items() if key not in known and (key in names or not whole)
+            key: old for key, old in self._refused.items() if key not in asked and (key in names or not whole)
         }
         self._refused = {**older, **refused}
         return stores
@@ -117,8 +117,8 @@ class Cache:
 
     def _file(self, path: str) -> tuple[int, int] | None:
         try:
-            status = (self.path / path).stat()
-        except OSError:
+            status = (self.path / path).lstat()  # a link to nowhere is there, and refused
+        except FileNotFoundError:
             return None
         return status.st_ino, status.st_mtime_ns
 

@@ -345,7 +345,13 @@ def open_store(path: Path | str) -> Store:
 
 
 def open_published(path: Path) -> Store:
-    """Open a store that was published just now, though another writer may be replacing it in this instant."""
+    """Open a store that was published just now, though another writer may be replacing it in this instant.
+
+    Raises
+    ------
+    UnsealedStoreError
+        It did not come back: it was removed, or replaced by one of the other backend.
+    """
     for again in reversed(range(_TRIES)):
         try:
             return open_store(path)

@@ -179,6 +179,23 @@ def test_failures(cache: cache_schema.Cache) -> None:
     assert len(cache.stores()) == 4
 
 
+def test_a_store_behind_a_broken_link_is_refused_and_one_that_is_gone_is_not(
+    cache: cache_schema.Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An unmounted disk is to be told of; what another run has removed since it was listed is not."""
+    names = cache.place.names()
+    store = cache.path / names[0]
+    away = store.rename(cache.path.parent / "away")
+    store.symlink_to(cache.path.parent / "unmounted")
+    assert [refused.path for refused in cache.refused()] == [store]
+    assert len(cache.stores()) == 3
+    store.unlink()
+    monkeypatch.setattr(cache.place, "names", lambda: names)  # it was there a moment ago
+    assert cache.refused() == []
+    away.rename(store)
+    assert len(cache.stores()) == 4
+
+
 @pytest.mark.parametrize("when", ["the folder is listed", "the records are read"])
 def test_a_failure_may_be_cleared_while_it_is_looked_for(
     cache: cache_schema.Cache, monkeypatch: pytest.MonkeyPatch, when: str
