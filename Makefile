@@ -4,12 +4,23 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: demo test lint types contracts unit laptop wheel pictures benchmarks clean help
+.PHONY: demo check test lint types contracts fast unit laptop wheel fuzz minimum pictures docs benchmarks clean help
 
 help:
 	@echo "make demo        install, then images -> models -> cache -> tables, figures, report (about ten minutes)"
+	@echo "make check       lint, types, contracts and the fast tests: before every commit"
 	@echo "make test        lint, types, import contracts, wheel, all tests, and the laptop's tests without torch"
+	@echo "make lint        ruff: rules and format"
+	@echo "make types       mypy, strict"
+	@echo "make contracts   which package may import which (import-linter)"
+	@echo "make fast        the fast tests alone"
+	@echo "make unit        the tests of extract, and those that need all three packages"
+	@echo "make laptop      the tests of cache_schema and analyze, without torch"
+	@echo "make wheel       build sdist and wheel, look into both, run them in bare environments"
+	@echo "make fuzz        read thousands of stores that were changed by an attacker (SEED=0 COUNT=5000 of each format)"
+	@echo "make minimum     the fast tests on the lowest versions that the base install allows"
 	@echo "make pictures    draw the README's figures again from the demonstration"
+	@echo "make docs        the documentation site, with the gallery and the notebooks from the demonstration"
 	@echo "make benchmarks  the side-by-side timings of benchmarks/README.md"
 	@echo "make clean       remove what was made here"
 
@@ -39,6 +50,7 @@ demo: $(VENV)/demo.stamp
 
 lint: $(VENV)/test.stamp
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 
 types: $(VENV)/test.stamp
 	$(BIN)/mypy
@@ -49,18 +61,48 @@ contracts: $(VENV)/test.stamp
 wheel: $(VENV)/test.stamp
 	$(BIN)/python tests/check_wheel.py
 
-# The tests of cache_schema and analyze run in 'laptop', without torch; these are the others.
+# No model, no server, no browser: what most mistakes are found by within a minute.
+FAST := tests/test_imports.py tests/test_closerlook.py tests/test_distribution.py \
+  tests/test_cache_schema/test_identities.py tests/test_cache_schema/test_centred.py \
+  tests/test_cache_schema/test_spec.py tests/test_cache_schema/test_dataset_roles.py \
+  tests/test_analyze/test_metrics_detection.py tests/test_analyze/test_quantities.py \
+  tests/test_analyze/test_metric_rows.py tests/test_analyze/test_changed_roles.py \
+  tests/test_extract/test_model_list.py tests/test_extract/test_datasets_specs.py
+
+fast: $(VENV)/test.stamp
+	$(BIN)/python -m pytest -q $(FAST)
+
+check: lint types contracts fast
+
+# The tests of cache_schema and analyze run in 'laptop', without torch; some of them hold more where there is torch.
+MORE_WITH_TORCH := tests/test_analyze/test_array_arguments.py tests/test_analyze/test_exact_edges.py \
+  tests/test_analyze/test_metrics_weights.py tests/test_cache_schema/test_attacks_places.py
+
 unit: $(VENV)/test.stamp
-	$(BIN)/python -m pytest -q -n 2 --dist worksteal tests/test_imports.py tests/test_extract tests/test_end_to_end.py tests/test_notebooks.py
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal tests/test_*.py tests/test_extract $(MORE_WITH_TORCH)
 
 laptop:
 	PYTHON=$(PYTHON) bash tests/laptop.sh
 
 test: lint types contracts wheel laptop unit
 
+# The last line holds the counts: mutations, refused, read, tracebacks, crashes, hangs, over memory, leaks.
+SEED  ?= 0
+COUNT ?= 5000
+fuzz: $(VENV)/test.stamp
+	$(BIN)/python tests/store_mutations.py --seed $(SEED) --count $(COUNT)
+
+# The lowest versions that pyproject.toml allows for the base install, in an environment of their own.
+minimum:
+	$(PYTHON) tests/minimum_versions.py
+
 # The README's three pictures; 'make demo' first.
 pictures: $(VENV)/demo.stamp
 	$(BIN)/python docs/draw_pictures.py
+
+# The site opens from site/index.html, without a server; 'make demo' first.
+docs: $(VENV)/test.stamp
+	$(BIN)/python docs/build.py
 
 benchmarks: $(VENV)/test.stamp
 	$(BIN)/python benchmarks/analysis.py
@@ -68,4 +110,4 @@ benchmarks: $(VENV)/test.stamp
 	$(BIN)/python benchmarks/extraction.py
 
 clean:
-	rm -rf .venv .venv-laptop-* demo miniature build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-laptop-* .venv-minimum demo miniature build dist site docs/gallery docs/executed .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -7,9 +7,29 @@ Numbers go one way through the folders; each imports only what stands before it 
     reading                             which stores of a cache count, which classes compete
     calibrators, detectors              fitted on arrays, applied to arrays
     predictions, suites, evaluate       logits -> per-image statistics -> metrics -> every model on every dataset
-    ood, curves, trends                 what is asked of a cache, or of a whole table, beyond that
+    ood, probes, curves, trends         what is asked of a cache, or of a whole table, beyond that
     tables, figures, report             what a reader looks at
-    interactive, commands               the ways in: a notebook, a command line
+    interactive, api, commands          the ways in: a notebook, a script, a command line
 
 ``results`` is what they hand each other: one table, one row a number.
+
+``api`` has what a script calls: ``evaluate``, ``ood``, ``probe`` and ``trends``. Names are loaded when first used.
 """
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from analyze import api as api
+    from analyze.api import Trends as Trends
+    from analyze.interactive import Results as Results
+else:
+    from closerlook_common.lazy import lazy_names
+
+    __getattr__, __dir__ = lazy_names(
+        __name__,
+        {"analyze.api": ("Trends",), "analyze.interactive": ("Results",)},
+    )
+
+__all__ = ["Results", "Trends", "api"]

@@ -14,17 +14,21 @@ from numpy.typing import NDArray
 from analyze import metrics
 from analyze.evaluate import choose
 from analyze.evaluate.cases import build_cases
+from analyze.evaluate.pairing import RowNames, grouped
 from analyze.reading.sources import sources_of
+from analyze.results.meant import study_score
 from analyze.settings import Settings, study_defaults
-from analyze.suites.base import Case, ModelCase
-from analyze.suites.detection import default_score, scored_rows
+from analyze.suites.base import Case, ModelCase, Wanted
+from analyze.suites.detection import not_comparable, scored_rows
+from analyze.suites.registry import SUITES
 from analyze.suites.scores import score_of
-from cache_schema.errors import CloserlookError, UserError
+from closerlook_common.errors import CloserlookError
 
 CURVE_SCHEMA: dict[str, pl.DataType] = {
     "curve": pl.String(),
     "model": pl.String(),
     "dataset": pl.String(),
+    "id_dataset": pl.String(),
     "series": pl.String(),
     "label": pl.String(),
     "group": pl.String(),
@@ -37,8 +41,9 @@ CURVE_SCHEMA: dict[str, pl.DataType] = {
     "y_high": pl.Float64(),
     "weight": pl.Float64(),
 }
-"""Columns of ``curves``: ``curve`` names the kind, ``series`` what belongs together, ``weight`` the share of
-images."""
+"""Columns of ``curves``: ``curve`` names the kind, ``series`` what belongs together, ``weight`` the share of images.
+``id_dataset`` is the in-distribution set of a ROC curve or histogram; of shared errors ``label`` numbers
+the models that have the same images."""
 
 KINDS = ("reliability", "risk_coverage", "roc", "score_histogram", "error_consistency")
 BEFORE, AFTER = "before", "after temperature scaling"
@@ -46,7 +51,7 @@ POINTS = 200
 """Risk-coverage and ROC curves are thinned to about this many points; their areas are in the result table,
 exactly."""
 HISTOGRAM_BINS = 40
-SUITES = {"calibration", "detection", "selective"}
+DRAWN_FROM = ("calibration", "detection", "selective")
 
 
 def curves(
@@ -69,7 +74,8 @@ def curves(
     kinds
         Some of ``KINDS``.
     settings
-        The conventions; the study's when None. The temperature is the one of the result table.
+        Options; the study's when None. Beside a result table: those of ``analyze.suites.made_with.settings_of``, so
+        that bins and temperature are the table's.
     progress
         Called with (model, models done, models in all).
 
@@ -85,25 +91,25 @@ def curves(
     wanted = set(choose({s.dataset for s in sources}, datasets, "dataset")) if datasets else None
     rows: list[dict[str, Any]] = []
     problems: dict[str, str] = {}
-    right: dict[str, dict[str, NDArray[np.bool_]]] = {}
+    right: dict[str, list[tuple[RowNames, NDArray[np.bool_]]]] = {}
     for done, name in enumerate(names):
         own = [s for s in sources if s.model == name and (wanted is None or s.dataset in wanted or s.role == "id")]
         try:
-            built = build_cases(own, settings, SUITES)
+            built = build_cases(own, settings, Wanted.of([SUITES[name] for name in DRAWN_FROM], "image_keys"))
         except (CloserlookError, OSError) as error:
             problems[name] = str(error)
             continue
-        problems |= {f"{name} on {dataset}": said for dataset, said in built.problems.items()}
+        problems |= {f"{name} on {dataset}": text for dataset, text in built.problems.items()}
         card = {"model": name, "group": built.model.group, "source": built.model.source}
         rows.extend(card | row for row in _of_model(built, kinds, wanted))
         if "error_consistency" in kinds:
+            by_dataset = {source.dataset: source for source in own}
             for case in built.of_role("id"):
-                hits = case.summary["label_rank"] == 0
-                right.setdefault(f"{case.summary.dataset.id}\n{case.summary.dataset.digest}", {})[name] = np.where(
-                    case.summary.labelled, hits, False
-                )
+                dataset = case.summary.dataset.id
+                hits = np.where(case.summary.labelled, case.summary["label_rank"] == 0, False)
+                right.setdefault(dataset, []).append((RowNames.of(by_dataset[dataset], case.summary), hits))
         progress(name, done + 1, len(names))
-    rows += list(_consistency(right))
+    rows += list(_consistency(right, problems))
     return pl.DataFrame(rows, schema=CURVE_SCHEMA), problems
 
 
@@ -136,6 +142,7 @@ def reliability_rows(case: Case) -> Iterator[dict[str, Any]]:
             np.minimum(rows[column].astype(np.float64), 1.0),
             correct,
             n_bins=int(case.settings["calibration"]["bins"]),
+            level=float(case.settings["accuracy"]["confidence_level"]),
         )
         for b in range(found.counts.size):
             held = found.counts[b] > 0
@@ -183,13 +190,15 @@ def _thinned(x: NDArray[np.float64]) -> NDArray[np.int64]:
 
 
 def _ood_rows(inside: Case, outside: list[Case], kinds: Sequence[str]) -> Iterator[dict[str, Any]]:
-    score = default_score(inside)
+    score = study_score(inside.summary.model.group)
     try:
         own = score_of(score, inside.summary)[scored_rows(inside, score)].astype(np.float64)
     except ValueError:
         return
     others: dict[str, NDArray[np.float64]] = {}
     for case in outside:
+        if not_comparable(inside, case):  # its numbers have the reason
+            continue
         rows = case.summary.rows(case.summary["valid"])
         try:
             others[case.summary.dataset.id] = score_of(score, rows).astype(np.float64)
@@ -202,6 +211,7 @@ def _ood_rows(inside: Case, outside: list[Case], kinds: Sequence[str]) -> Iterat
                 yield {
                     "curve": "roc",
                     "dataset": dataset,
+                    "id_dataset": inside.summary.dataset.id,
                     "series": score,
                     "x": float(found.fpr[at]),
                     "y": float(found.tpr[at]),
@@ -218,6 +228,7 @@ def _ood_rows(inside: Case, outside: list[Case], kinds: Sequence[str]) -> Iterat
                 yield {
                     "curve": "score_histogram",
                     "dataset": dataset,
+                    "id_dataset": inside.summary.dataset.id,
                     "series": dataset,
                     "label": score,
                     "x_low": float(edges[b]),
@@ -226,22 +237,34 @@ def _ood_rows(inside: Case, outside: list[Case], kinds: Sequence[str]) -> Iterat
                 }
 
 
-def _consistency(right: dict[str, dict[str, NDArray[np.bool_]]]) -> Iterator[dict[str, Any]]:
-    for key, by_model in right.items():
-        if len(by_model) < 2:
+def _consistency(
+    right: dict[str, list[tuple[RowNames, NDArray[np.bool_]]]], problems: dict[str, str]
+) -> Iterator[dict[str, Any]]:
+    """Yield the error consistency of every two models whose rows can be paired by image name."""
+    for dataset, models in right.items():
+        if len(models) < 2:
             continue
-        names = list(by_model)
-        lengths = {len(hits) for hits in by_model.values()}
-        if len(lengths) > 1:
-            raise UserError(f"{key.splitlines()[0]}: stores of different length under one digest")
-        matrix = metrics.error_consistency_matrix(np.stack([by_model[name] for name in names]))
-        for i, first in enumerate(names):
-            for j, second in enumerate(names):
-                value = float(matrix[i, j])
-                yield {
-                    "curve": "error_consistency",
-                    "dataset": key.splitlines()[0],
-                    "model": first,
-                    "series": second,
-                    "y": value if np.isfinite(value) else None,
-                }
+        named = dict(enumerate(names for names, _ in models))
+        groups = grouped(named)
+        unnamed = [names.model for names in named.values() if names.keys is None]
+        if unnamed:
+            problems[f"error consistency on {dataset}"] = (
+                f"{', '.join(unnamed)} left out: no image names, so rows cannot be paired; import with image ids"
+            )
+        for number, group in enumerate(groups, 1):
+            if len(group) < 2:
+                continue
+            places = sorted(group)
+            hits = [models[place][1] if group[place] is None else models[place][1][group[place]] for place in places]
+            matrix = metrics.error_consistency_matrix(np.stack(hits))
+            for i, first in enumerate(places):
+                for j, second in enumerate(places):
+                    value = float(matrix[i, j])
+                    yield {
+                        "curve": "error_consistency",
+                        "dataset": dataset,
+                        "label": str(number),
+                        "model": named[first].model,
+                        "series": named[second].model,
+                        "y": value if np.isfinite(value) else None,
+                    }

@@ -12,14 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analyze.reading.sources import Source, sources_of
-from cache_schema.centred import decode, encode, kept_classes
-from cache_schema.errors import StoreNotFoundError, UserError, nearest
-from cache_schema.records import DatasetCard, ModelCard
+from cache_schema.format.centred import decode, encode, kept_classes
+from cache_schema.format.records import DatasetCard, ModelCard
+from closerlook_common.errors import StoreNotFoundError, UserError, nearest
 
 if TYPE_CHECKING:
-    from cache_schema.cache import Cache
-    from cache_schema.kinds.heads import HeadStore
-    from cache_schema.store import PredictionStore
+    from cache_schema.reading.cache import Cache
+    from cache_schema.reading.kinds.heads import HeadStore
+    from cache_schema.reading.store import PredictionStore
 
 UNION = "+"
 """Joins the names of prompt sets whose templates are taken together: ``photo-1+openai-7``."""
@@ -31,23 +31,17 @@ class TextHead:
 
     Attributes
     ----------
-    name
-        Prompt set, or several joined by ``+``.
     weight
         (C, D) float32, unit rows.
     bias
         (C,) float32.
     scale
         Exponentiated logit scale.
-    digest
-        Of the head store or stores.
     """
 
-    name: str
     weight: NDArray[np.float32]
     bias: NDArray[np.float32]
     scale: float
-    digest: str
 
     def logits(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return (n, C) logits of (n, D) unnormalised embeddings."""
@@ -68,32 +62,30 @@ def union(heads: Sequence[HeadStore]) -> TextHead:
     UserError
         A head was stored without its sums, or the heads do not go together.
     """
+    check_union(heads)
+    first = heads[0]
+    if len(heads) == 1:
+        weight = np.asarray(first.weight, np.float32)
+    else:
+        total = np.sum([np.asarray(head.text_sum, np.float64) for head in heads], axis=0)
+        weight = (total / np.linalg.norm(total, axis=1, keepdims=True)).astype(np.float32)
+    return TextHead(
+        weight,
+        np.asarray(first.bias, np.float32),
+        float(first.logit_scale if first.logit_scale is not None else 1.0),
+    )
+
+
+def check_union(heads: Sequence[HeadStore]) -> None:
+    """Raise UserError where heads cannot be taken together; reads no weights."""
     first = heads[0]
     for head in heads:
         if not head.normalize_features:
             raise UserError(f"{head.model.id} has a classifier of its own: prompts do not change it")
         if list(head.class_names) != list(first.class_names):
             raise UserError(f"the heads {first.prompt_set} and {head.prompt_set} of {head.model.id} name other classes")
-    if len(heads) == 1:
-        weight = np.asarray(first.weight, np.float32)
-    else:
-        sums = []
-        for head in heads:
-            if head.text_sum is None:
-                raise UserError(
-                    f"head {head.prompt_set} of {head.model.id} was stored without the sums that a union needs"
-                )
-            sums.append(np.asarray(head.text_sum, np.float64))
-        total = np.sum(sums, axis=0)
-        weight = (total / np.linalg.norm(total, axis=1, keepdims=True)).astype(np.float32)
-    digest = hashlib.sha256("".join(head.digest for head in heads).encode()).hexdigest()
-    return TextHead(
-        UNION.join(head.prompt_set for head in heads),
-        weight,
-        np.asarray(first.bias, np.float32),
-        float(first.logit_scale if first.logit_scale is not None else 1.0),
-        digest,
-    )
+        if len(heads) > 1 and not head.has("text_sum"):
+            raise UserError(f"head {head.prompt_set} of {head.model.id} was stored without the sums that a union needs")
 
 
 @dataclass(eq=False)
@@ -101,7 +93,7 @@ class PromptedStore:
     """A prediction store seen through another head: reads like one, its logits are computed block by block."""
 
     store: PredictionStore
-    head: TextHead
+    heads: Sequence[HeadStore]
     kind: str = "predictions"
     logits_kind: str = "logits"
     _last: tuple[int, int | None, Any] = field(default=(-1, -1, None), repr=False)
@@ -123,12 +115,18 @@ class PromptedStore:
     @property
     def record(self) -> dict[str, Any]:
         """The store's record, under this prompt set."""
-        return {**self.store.record, "prompt_set": self.head.name}
+        return {**self.store.record, "prompt_set": UNION.join(head.prompt_set for head in self.heads)}
+
+    @cached_property
+    def head(self) -> TextHead:
+        """The head, or that of several prompt sets taken together."""
+        return union(self.heads)
 
     @cached_property
     def digest(self) -> str:
         """Of the embeddings' store and the head together."""
-        return hashlib.sha256(f"{self.store.digest}{self.head.digest}".encode()).hexdigest()
+        of_heads = hashlib.sha256("".join(head.digest for head in self.heads).encode()).hexdigest()
+        return hashlib.sha256(f"{self.store.digest}{of_heads}".encode()).hexdigest()
 
     @property
     def has_logits(self) -> bool:
@@ -138,7 +136,7 @@ class PromptedStore:
     @property
     def n_classes(self) -> int:
         """C."""
-        return len(self.head.weight)
+        return self.heads[0].n_classes
 
     @property
     def labels(self) -> NDArray[np.int32]:
@@ -191,6 +189,7 @@ class PromptedStore:
     def release(self) -> None:
         """Let go of what was read and computed; it is had again when it is asked for."""
         self._last = (-1, -1, None)
+        self.__dict__.pop("head", None)
         self.store.release()
 
 
@@ -220,7 +219,7 @@ def prompted_sources(cache: Cache, name: str) -> tuple[list[Source], list[tuple[
         if part not in known:
             raise UserError(
                 f"no head of the prompt set {part!r} in this cache{nearest(part, known)}; there are"
-                f" {', '.join(known) or 'none'} (extract --prompts keeps more)"
+                f" {', '.join(known) or 'none'} ('extract --prompts SET' keeps more)"
             )
     sources, missing = [], []
     for source in sources_of(cache):
@@ -232,9 +231,10 @@ def prompted_sources(cache: Cache, name: str) -> tuple[list[Source], list[tuple[
             continue
         try:
             heads = [cache.head(source.model, source.store.dataset.class_space, part) for part in parts]
+            check_union(heads)
         except (StoreNotFoundError, UserError) as error:
             missing.append((source.model, source.dataset, str(error)))
             continue
-        store = PromptedStore(source.store, union(heads))
+        store = PromptedStore(source.store, heads)
         sources.append(Source(source.model, source.dataset, source.role, store, store.digest, {}))
     return sources, missing

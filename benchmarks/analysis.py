@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -25,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from memory import peak_kib
 
 STUDY_SETS = {
     "imagenet-val": ("id", 50_000),
@@ -89,10 +89,10 @@ def machine() -> str:
     load = os.getloadavg()[0]
     import numba
 
-    told = {name: value for name, value in os.environ.items() if name.startswith(("OPENBLAS_", "OMP_", "MKL_"))}
+    given = {name: value for name, value in os.environ.items() if name.startswith(("OPENBLAS_", "OMP_", "MKL_"))}
     return (
         f"{os.cpu_count()} x {model}, load {load:.1f}, Python {sys.version.split()[0]}, numpy {np.__version__},"
-        f" numba {numba.__version__}; {' '.join(f'{k}={v}' for k, v in told.items()) or 'no BLAS variables set'}"
+        f" numba {numba.__version__}; {' '.join(f'{k}={v}' for k, v in given.items()) or 'no BLAS variables set'}"
     )
 
 
@@ -130,8 +130,8 @@ def card(args: argparse.Namespace) -> None:
         name, (seconds, value, count) = min(times.items(), key=lambda item: item[1][0] * item[1][2])
         total += seconds * count
         own = values.get(key)
-        told = f"{number} x{count}" if count > 1 else number
-        print(f"{told:<34}{name:<26}{seconds * count:>9.3f}   {value:<14.6g} {'' if own is None else f'{own:.6g}'}")
+        text = f"{number} x{count}" if count > 1 else number
+        print(f"{text:<34}{name:<26}{seconds * count:>9.3f}   {value:<14.6g} {'' if own is None else f'{own:.6g}'}")
     print(f"{'sum of the fastest peers':<60}{total:>9.3f}")
     print(f"{'ours, these suites, reading included':<60}{asked:>9.3f}   {total / asked:.1f} times faster")
     print(f"{f'ours, all suites, {len(result.table)} rows, reading included':<60}{ours:>9.3f}")
@@ -329,16 +329,14 @@ def study(args: argparse.Namespace) -> None:
         start = time.perf_counter()
         table = evaluate(open_cache(folder)).table
         seconds = time.perf_counter() - start
-        print(
-            f"{f'every metric, {len(table):,} rows':<60}{seconds:>9.1f} s   {seconds / models * 210:.0f} s for 210"
-        )
+        print(f"{f'every metric, {len(table):,} rows':<60}{seconds:>9.1f} s   {seconds / models * 210:.0f} s for 210")
         if args.replicates:
             settings = study_defaults().updated("bootstrap", replicates=args.replicates)
             start = time.perf_counter()
             evaluate(open_cache(folder), settings=settings)
             seconds = time.perf_counter() - start
-            told = f"the same with {args.replicates:,} bootstrap replicates"
-            print(f"{told:<60}{seconds:>9.1f} s   {seconds / models * 210:.0f} s for 210")
+            text = f"the same with {args.replicates:,} bootstrap replicates"
+            print(f"{text:<60}{seconds:>9.1f} s   {seconds / models * 210:.0f} s for 210")
 
 
 # ----------------------------------------------------------------------------------------------------- (e) growth
@@ -376,8 +374,7 @@ def main() -> None:
     for name, work in parts.items():
         if args.part in (name, "all"):
             work(args)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(json.dumps({"peak_mib": round(peak)}))
+    print(json.dumps({"peak_mib": round(peak_kib() / 1024)}))
 
 
 if __name__ == "__main__":

@@ -171,7 +171,7 @@ def auroc(folder: Path, task: str, queries: int) -> str:
 
 def marks(done: Mapping[str, Mapping[str, float]]) -> list[str]:
     """Return the ratios that the marks ask for, of what has been measured; a product is BLAS's or ours if faster."""
-    told = []
+    parts = []
     floors = {
         name: min(done[f"{who} {name}"]["score"] for who in ("blas", "own"))
         for name in ("gemm", "gemm bank")
@@ -181,7 +181,7 @@ def marks(done: Mapping[str, Mapping[str, float]]) -> list[str]:
 
     def ratio(text: str, over: list[str], under: str, mark: str) -> None:
         if all(name in seconds for name in (*over, under)):
-            told.append(f"{text}: {sum(seconds[name] for name in over) / seconds[under]:.3g} times (mark {mark})")
+            parts.append(f"{text}: {sum(seconds[name] for name in over) / seconds[under]:.3g} times (mark {mark})")
 
     for peer in ("naive", "pytorch-ood"):
         ratio(f"MDS and RMDS, {peer} over ours together", [f"{peer} mds", f"{peer} rmds"], "mds + rmds", "100")
@@ -196,8 +196,8 @@ def marks(done: Mapping[str, Mapping[str, float]]) -> list[str]:
     ours_mb = {name: r["mb"] for name, r in done.items() if name not in ROWS and "gemm" not in name}
     if ours_mb:
         most = max(ours_mb, key=lambda name: ours_mb[name])
-        told.append(f"most memory of ours over the inputs: {ours_mb[most]:.0f} MB, {most} (mark 1,000)")
-    return told
+        parts.append(f"most memory of ours over the inputs: {ours_mb[most]:.0f} MB, {most} (mark 1,000)")
+    return parts
 
 
 def machine(environment: Mapping[str, str]) -> str:
@@ -206,12 +206,12 @@ def machine(environment: Mapping[str, str]) -> str:
         "import numpy, threadpoolctl as t; print(', '.join(f\"{i['internal_api']} {i['version']} {i['architecture']},"
         " {i['num_threads']} threads\" for i in t.threadpool_info() if i['user_api'] == 'blas'))"
     )
-    told = subprocess.run(
+    given = subprocess.run(
         [sys.executable, "-c", code], env=dict(environment), capture_output=True, text=True, check=True
     )
     with Path("/proc/cpuinfo").open() as lines:
         name = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "unknown")
-    return f"{name}, {os.cpu_count()} cores; {told.stdout.strip()}"
+    return f"{name}, {os.cpu_count()} cores; {given.stdout.strip()}"
 
 
 def main() -> None:
@@ -254,11 +254,11 @@ def run_part(args: argparse.Namespace, folder: Path) -> None:
     )
     for task in tasks:
         words = [sys.executable, __file__, "--task", task, "--folder", str(folder)]
-        told = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
-        if told.returncode:
-            print(f"| {task} | failed: {told.stderr.strip().splitlines()[-1]} |")
+        given = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
+        if given.returncode:
+            print(f"| {task} | failed: {given.stderr.strip().splitlines()[-1]} |")
             continue
-        r = done[task] = json.loads(told.stdout.strip().splitlines()[-1])
+        r = done[task] = json.loads(given.stdout.strip().splitlines()[-1])
         kept.write_text(json.dumps(done))
         scored = (folder / f"scores-{task}.npy").exists()
         cells = [

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import resource
 import time
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from memory import peak_kib
 
 ROWS: dict[str, int] = {
     # rows timed: OpenOOD's algorithm
@@ -23,7 +23,7 @@ ROWS: dict[str, int] = {
 
 def peak() -> float:
     """Return the process's largest memory so far in MB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return peak_kib() / 1024
 
 
 def timed(work: Callable[[], Any], repeats: int = 1) -> tuple[float, Any]:

@@ -16,7 +16,6 @@ import argparse
 import json
 import os
 import platform
-import resource
 import shutil
 import statistics
 import subprocess
@@ -30,16 +29,16 @@ from typing import Any
 if __name__ == "__main__":  # Decoding processes import this file again, and need none of what follows.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-    import numpy as np
     import timm
     import torch
-    from PIL import Image
+    from memory import peak_kib
+    from photographs import photographs
     from timm.data import create_dataset, create_loader, resolve_data_config
 
     import cache_schema
     import extract.passes.worker
     from extract.datasets import resolve, spec_from_table
-    from extract.models import load, prepare
+    from extract.libraries import load, prepare
     from extract.models.base import Prepared
     from extract.passes.decode import Decoder
     from extract.passes.events import Event
@@ -57,29 +56,6 @@ WANTED = {
     "cpu": {"a": ">= 4x", "b": "<= 1.15x", "c": "< 5%", "d": "<= 0.40x", "e": "flat"},
     "cuda": {"f": ">= 0.90"},
 }
-DISTINCT = 2000
-"""Pictures beyond these are the same again: decoding costs the same, making them would not."""
-
-
-def photographs(root: Path, n: int, kept: Path) -> None:
-    """Link n JPEGs of 500 x 375 with the detail, and so the bytes and the decoding cost, of photographs."""
-    (root / "all").mkdir(parents=True)
-    kept.mkdir(parents=True, exist_ok=True)
-    for index in range(n):
-        name = f"{index % DISTINCT:05}.jpg"
-        if not (kept / name).exists():
-            photograph(np.random.default_rng(index)).save(kept / name, quality=95)
-        (root / "all" / f"{index:06}.jpg").symlink_to((kept / name).absolute())
-
-
-def photograph(rng: np.random.Generator) -> Image.Image:
-    """Return a picture of coarse and fine detail."""
-    layers = [
-        np.asarray(Image.fromarray(rng.integers(0, 256, (side, side, 3), np.uint8)).resize((500, 375)), np.float32)
-        for side in (4, 16, 64, 256)
-    ]
-    pixels = sum(weight * layer for weight, layer in zip((0.4, 0.2, 0.2, 0.2), layers, strict=True))
-    return Image.fromarray(np.asarray(pixels, np.uint8))
 
 
 class Dropped:
@@ -156,12 +132,12 @@ class Bench:
         )  # fmt: skip
         begun = time.perf_counter()
         (unit,) = make_plan(self.prepared(), [self.dataset], options).units()
-        told: list[Event] = []
+        parts: list[Event] = []
         clock: dict[str, float] = {}
         cpu: dict[str, float] = {}
 
         def listen(event: Event) -> None:
-            told.append(event)
+            parts.append(event)
             # The last line of rates is the finished pass's, the last "done" the last seal's.
             clock[event.kind], cpu[event.kind] = time.perf_counter(), time.process_time()
 
@@ -174,7 +150,7 @@ class Bench:
             worker.close()
             extract.passes.worker.StoreSink = sink
         wall = time.perf_counter() - begun
-        assert not [event for event in told if event.kind == "failed"], told
+        assert not [event for event in parts if event.kind == "failed"], parts
         took = {"wall": wall, "loop": clock["done"] - clock["pass"], "cpu": cpu["rates"] - cpu["pass"]}
         if not written:
             return took
@@ -288,7 +264,7 @@ def main() -> int:
         bench = Bench(args, Path(folder))
         if args.memory_of:
             bench.one_pass(Path(folder) / "cache")
-            print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+            print(peak_kib())
             return 0
         runs = list(bench.repeats())
     few, many = max(args.images // 4, 32), args.images

@@ -32,8 +32,8 @@ def main() -> int:
     drawn, problems = curves(
         cache_schema.open_cache(args.demo / "cache"), models=MODELS, datasets=["mini-val"], kinds=["reliability"]
     )
-    for what, said in problems.items():
-        print(f"{what}: {said}")
+    for what, text in problems.items():
+        print(f"{what}: {text}")
     for name in ("factor_accuracy", "ood", "reliability"):
         page = compose(name, prepare(name, drawn if name == "reliability" else results), width=WIDTH)
         pixels = BytesIO()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from cache_schema.console.command_line import Command, run_command
+from closerlook_common.console.command_line import Command, run_command
+from extract.plugin_kinds import REGISTRIES
 
 COMMANDS = {
     "run": Command("extract.commands.run", "run the models of a list over datasets (the default command)"),
@@ -12,16 +13,16 @@ COMMANDS = {
     "plan": Command("extract.commands.plan", "what a study would run, what is there already, and what it costs"),
     "models": Command("extract.commands.models", "the models that can be named, with group, source and licence"),
     "datasets": Command("extract.commands.datasets", "find and check the datasets on disk"),
+    "help": Command("extract.commands.help", "explain a file that extract reads, such as model lists"),
     "miniature": Command("extract.commands.miniature", "build the built-in miniature study"),
 }
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+DESCRIPTION = "Run every model once over every dataset and keep logits, features, labels and heads."
+DEFAULT = "run"
+"""The command that is meant where the first word is an option."""
+
+
+def main(argv: Sequence[str] | None = None, *, prog: str = "extract") -> int:
     """Run ``extract``; returns the exit code."""
-    return run_command(
-        "extract",
-        "Run every model once over every dataset and keep logits, features, labels and heads.",
-        COMMANDS,
-        argv,
-        default="run",
-    )
+    return run_command(prog, DESCRIPTION, COMMANDS, argv, default=DEFAULT, registries=REGISTRIES)

@@ -1,9 +1,9 @@
-"""An RGB image in, the very uint8 pixels out that timm's or open_clip's own test transform normalises."""
+"""An RGB image in, the very uint8 pixels out that the test transform of a model's library normalises."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -11,14 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from cache_schema.errors import UserError, nearest
+from closerlook_common.errors import UserError, nearest
 
 ResizeMode = Literal["shortest", "longest", "squash", "none"]
 RESIZE_MODES: tuple[ResizeMode, ...] = ("shortest", "longest", "squash", "none")
 INTERPOLATIONS = {name: Image.Resampling[name.upper()] for name in
                   ("nearest", "bilinear", "bicubic", "box", "hamming", "lanczos")}  # fmt: skip
-TIMM_MODES = {"center": "shortest", "squash": "squash", "border": "longest"}
-"""timm's ``crop_mode`` by the side of the image that it resizes."""
+LARGEST_SIDE = 8192
+"""Of what a model is given; eight times that of any published model."""
+LARGEST_RESIZE = 4 * LARGEST_SIDE
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,8 @@ class Geometry:
         Pillow's name of the filter.
     fill
         Padding colour, 0 to 255 a channel.
+    crop_rounding
+        Where the centre lies between two pixels: ``even`` (torchvision, timm, open_clip) or ``down`` (transformers).
     """
 
     resize_mode: ResizeMode
@@ -45,6 +48,7 @@ class Geometry:
     crop: tuple[int, int]
     interpolation: str = "bicubic"
     fill: tuple[int, int, int] = (0, 0, 0)
+    crop_rounding: Literal["even", "down"] = "even"
 
     def __post_init__(self) -> None:
         if self.resize_mode not in RESIZE_MODES:
@@ -57,6 +61,12 @@ class Geometry:
                 f"interpolation {self.interpolation!r} is not one of {', '.join(INTERPOLATIONS)}"
                 f"{nearest(self.interpolation, INTERPOLATIONS)}"
             )
+        for what, sides, largest in (
+            ("input size", self.crop, LARGEST_SIDE),
+            ("size that images are resized to", self.resize, LARGEST_RESIZE),
+        ):
+            if not all(0 < side <= largest for side in sides):
+                raise UserError(f"the {what} is {' x '.join(map(str, sides))}; its sides go from 1 to {largest:,}")
 
     @property
     def output_size(self) -> tuple[int, int]:
@@ -87,7 +97,18 @@ class Geometry:
         size = self._resized(image.height, image.width)
         if size != (image.height, image.width):
             image = image.resize((size[1], size[0]), INTERPOLATIONS[self.interpolation])
-        return np.asarray(_centre_crop(image, self.crop, self.fill))
+        return np.asarray(_centre_crop(image, self.crop, self.fill, down=self.crop_rounding == "down"))
+
+    def window(self, height: int, width: int) -> tuple[tuple[int, int], tuple[int, int]] | None:
+        """Return to which (height, width) such an image is resized, and where (top, left) the crop begins there.
+
+        None where the image is not resized in both directions, or is smaller than the crop afterwards and padded.
+        """
+        rows, columns = self._resized(height, width)
+        spare = rows - self.crop[0], columns - self.crop[1]
+        if rows == height or columns == width or min(spare) < 0:
+            return None
+        return (rows, columns), _corner(*spare, down=self.crop_rounding == "down")
 
     def _resized(self, height: int, width: int) -> tuple[int, int]:
         target_height, target_width = self.resize
@@ -110,7 +131,8 @@ class Geometry:
         resize = "x".join(map(str, self.resize))
         crop = "x".join(map(str, self.crop))
         fill = ".".join(map(str, self.fill))
-        return f"{self.resize_mode}-{resize}-crop-{crop}-{self.interpolation}-fill-{fill}"
+        rounding = "" if self.crop_rounding == "even" else f"-{self.crop_rounding}"
+        return f"{self.resize_mode}-{resize}-crop-{crop}{rounding}-{self.interpolation}-fill-{fill}"
 
     def already_cropped(self, side: int) -> Geometry:
         """Return the geometry for images that are stored as the finished square crop of ``side`` pixels.
@@ -122,14 +144,18 @@ class Geometry:
         return replace(self, resize_mode=mode, resize=self.crop)
 
 
-def _centre_crop(image: Image.Image, crop: tuple[int, int], fill: tuple[int, int, int]) -> Image.Image:
+def _corner(spare_rows: int, spare_columns: int, *, down: bool) -> tuple[int, int]:
+    top, left = spare_rows / 2, spare_columns / 2
+    return (math.floor(top), math.floor(left)) if down else (round(top), round(left))
+
+
+def _centre_crop(image: Image.Image, crop: tuple[int, int], fill: tuple[int, int, int], *, down: bool) -> Image.Image:
     height, width = crop
     short_y, short_x = max(height - image.height, 0), max(width - image.width, 0)
     if short_y or short_x:
         border = (short_x // 2, short_y // 2, (short_x + 1) // 2, (short_y + 1) // 2)
         image = ImageOps.expand(image, border, fill)
-    top = round((image.height - height) / 2)
-    left = round((image.width - width) / 2)
+    top, left = _corner(image.height - height, image.width - width, down=down)
     if (top, left) == (0, 0) and image.size == (width, height):
         return image
     return image.crop((left, top, left + width, top + height))
@@ -151,9 +177,15 @@ class Preprocessing:
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
 
+    def __post_init__(self) -> None:
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            if not all(map(math.isfinite, values)) or (name == "std" and min(values) <= 0):
+                raise UserError(f"{name} is {values}; it takes numbers{' above 0' if name == 'std' else ''}")
+
     def to_record(self) -> dict[str, Any]:
         """Return it as a JSON-ready dictionary, as kept in the model card and in the identity of a store."""
         geometry = self.geometry
+        rounding = {} if geometry.crop_rounding == "even" else {"crop_rounding": geometry.crop_rounding}
         return {
             "resize_mode": geometry.resize_mode,
             "resize": list(geometry.resize),
@@ -162,68 +194,17 @@ class Preprocessing:
             "fill": list(geometry.fill),
             "mean": list(self.mean),
             "std": list(self.std),
+            **rounding,
         }
 
 
-def _channels(values: float | Sequence[float]) -> tuple[float, float, float]:
+def per_channel(values: float | Sequence[float]) -> tuple[float, float, float]:
+    """Return one value or three as three, one a channel; raise UserError for anything else."""
     if isinstance(values, (int, float)):
         values = (values,)
+    if not isinstance(values, Sequence) or not all(isinstance(value, (int, float)) for value in values):
+        raise UserError(f"mean and std are numbers, not {str(values)[:80]}")
     three = tuple(map(float, values)) * (3 if len(values) == 1 else 1)
     if len(three) != 3:
         raise UserError(f"mean and std have one or three values, not {len(three)}")
     return three[0], three[1], three[2]
-
-
-def from_timm(config: Mapping[str, Any]) -> Preprocessing:
-    """Return what ``timm.data.create_transform(**config)`` does at test time.
-
-    Parameters
-    ----------
-    config
-        As ``timm.data.resolve_data_config(..., use_test_size=True)`` gives it: ``input_size``,
-        ``interpolation``, ``mean``, ``std``, ``crop_pct``, ``crop_mode``.
-
-    References
-    ----------
-    ``timm.data.transforms_factory.transforms_imagenet_eval``.
-    """
-    channels, height, width = config["input_size"]
-    if channels != 3:
-        raise UserError(f"the model takes {channels} channels; images have 3")
-    crop = int(height), int(width)
-    crop_pct = config["crop_pct"]
-    resize = math.floor(crop[0] / crop_pct), math.floor(crop[1] / crop_pct)
-    mode = config.get("crop_mode") or "center"
-    if mode not in TIMM_MODES:
-        raise UserError(
-            f"crop_mode {mode!r} is not one of {', '.join(TIMM_MODES)}{nearest(mode, TIMM_MODES)}"
-        )
-    resize_mode: ResizeMode = TIMM_MODES[mode]  # type: ignore[assignment]
-    mean, std = _channels(config["mean"]), _channels(config["std"])
-    red, green, blue = (round(255 * value) for value in mean)
-    fill = (red, green, blue) if resize_mode == "longest" else (0, 0, 0)
-    return Preprocessing(Geometry(resize_mode, resize, crop, config["interpolation"], fill), mean, std)
-
-
-def from_open_clip(config: Mapping[str, Any]) -> Preprocessing:
-    """Return what ``open_clip.image_transform_v2(PreprocessCfg(**config), is_train=False)`` does.
-
-    Parameters
-    ----------
-    config
-        ``size``, ``mean``, ``std``, ``interpolation``, ``resize_mode``, ``fill_color``.
-
-    References
-    ----------
-    ``open_clip.transform.image_transform``.
-    """
-    size = config["size"]
-    crop = (int(size), int(size)) if isinstance(size, int) else (int(size[0]), int(size[1]))
-    mode: ResizeMode = config["resize_mode"]
-    # open_clip takes "random" for bicubic, and bicubic for every non-square "shortest".
-    interpolation = "bilinear" if config["interpolation"] == "bilinear" else "bicubic"
-    if mode == "shortest" and crop[0] != crop[1]:
-        interpolation = "bicubic"
-    shade = int(config.get("fill_color", 0)) if mode == "longest" else 0
-    geometry = Geometry(mode, crop, crop, interpolation, (shade, shade, shade))
-    return Preprocessing(geometry, _channels(config["mean"]), _channels(config["std"]))

@@ -12,7 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 from web_server import WebServer
+
+from closerlook_common.console import waiting
+
+# One profile for every property test. It has no limits of time, which a loaded machine would miss; where CI is set, it
+# inherits Hypothesis's own profile for CI, which draws the same examples each time.
+settings.register_profile("closerlook", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("closerlook")
 
 ROOT = Path(__file__).resolve().parent.parent
 MODELS = ("wit-vit", "laion-vit", "laion-cnn", "ft-wit-vit", "ft12k-laion-cnn", "resnet", "convnext", "vit", "more-")
@@ -30,6 +38,41 @@ BROWSER_FLAGS = (
     "--disable-dev-shm-usage",
     "--window-size=1300,1000",
 )
+
+
+class SteppedClock(waiting.Clock):
+    """Time that passes only where a test says so: what waits for it is called then."""
+
+    def __init__(self) -> None:
+        self.time = 0.0
+        self._calls: list[tuple[float, Callable[[], None]]] = []
+
+    def now(self) -> float:
+        """Return the seconds that have passed."""
+        return self.time
+
+    def call_later(self, seconds: float, call: Callable[[], None]) -> Callable[[], None]:
+        """Keep a call until its time has come."""
+        kept = (self.time + max(seconds, 0.0), call)
+        self._calls.append(kept)
+        return lambda: kept in self._calls and self._calls.remove(kept)
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass."""
+        end = self.time + seconds
+        while due := sorted((kept for kept in self._calls if kept[0] <= end), key=lambda kept: kept[0]):
+            self._calls.remove(due[0])
+            self.time = due[0][0]
+            due[0][1]()
+        self.time = end
+
+
+@pytest.fixture(autouse=True)
+def clock(monkeypatch: pytest.MonkeyPatch) -> SteppedClock:
+    """Time as notices of long waits see it: a loaded machine prints none, and a test need not wait."""
+    monkeypatch.setattr(waiting, "clock", SteppedClock())
+    monkeypatch.setattr(waiting, "_active", [])
+    return waiting.clock
 
 
 @contextlib.contextmanager
@@ -120,7 +163,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     chromedriver = shutil.which("chromedriver")
     if not (chromium and chromedriver):
         if os.environ.get("CI") == "true":
-            pytest.fail("chromium and chromedriver are needed here: apt-get install chromium chromium-driver")
+            pytest.fail("install these: apt-get install --no-install-recommends chromium chromium-driver")
         pytest.skip("no chromium and chromedriver on this machine")
     from selenium import webdriver
     from selenium.webdriver.chrome.service import Service

@@ -134,7 +134,7 @@ def test_corrupted_pictures_end_in_severity_curves(miniature: Path, tmp_path: Pa
             target.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(np.clip(spoilt, 0, 255).astype(np.uint8)).save(target)
         tables.append(f'[mini-c-{kind}-{severity}]\npath = "{folder}"\nrole = "shift"\nshift_of = "mini-val"')
-    common = f"classes = {names}\nclass_space = \"miniature-10\"\n"
+    common = f'classes = {names}\nclass_space = "miniature-10"\n'
     (tmp_path / "sets.toml").write_text("\n".join(f"{table}\n{common}" for table in tables))
     lines = (miniature / "models.txt").read_text().splitlines()
     chosen = miniature / "models-of-corruptions.txt"

@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 PROGRAMS = ("extract", "analyze", "cache_schema")
 BLOCKED = ("torch", "torchvision", "timm", "open_clip")
@@ -21,7 +22,7 @@ class Blocked:
             raise ModuleNotFoundError(name + " is out of reach here", name=name)
 
 sys.meta_path.insert(0, Blocked())
-for package in ("cache_schema", "analyze"):
+for package in ("closerlook_common", "cache_schema", "analyze"):
     root = importlib.import_module(package)
     for module in pkgutil.walk_packages(root.__path__, package + "."):
         if not module.name.endswith("__main__"):
@@ -72,3 +73,8 @@ def test_unknown_command_is_one_line() -> None:
     assert done.returncode == 2
     assert "did you mean metrics?" in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_property_tests_have_no_limits_of_time() -> None:
+    assert settings.default.deadline is None
+    assert HealthCheck.too_slow in settings.default.suppress_health_check

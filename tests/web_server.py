@@ -1,7 +1,8 @@
-"""A server for tests of remote caches: static, or in front of another; slow, short of breath or lying when told to."""
+"""A server for tests of remote caches: static, or in front of another; slow, short of breath or lying on request."""
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import http.server
 import sys
@@ -43,7 +44,8 @@ class WebServer:
         From this many requests on answers wait for :meth:`let_go`, so that whoever asks can be harmed meanwhile.
     fault
         Called with (method, path, times this was asked before); returns what goes wrong: a status, ``drop`` in the
-        middle of the body, ``short``, ``flip``, ``hang``; an empty string for nothing.
+        middle of the body, ``short``, ``flip``, ``hang``; an empty string for nothing; or a function of the handler
+        that answers in its own way.
     asked
         All requests so far.
     waits
@@ -55,7 +57,7 @@ class WebServer:
         self.ranges = self.listings = True
         self.latency = 0.0
         self.held_after = sys.maxsize
-        self.fault: Callable[[str, str, int], str | int] = lambda _method, _path, _before: ""
+        self.fault: Callable[[str, str, int], Any] = lambda _method, _path, _before: ""
         self.asked: list[Asked] = []
         self.waits: list[tuple[float, float]] = []
         self._times: dict[tuple[str, str], int] = {}
@@ -166,7 +168,12 @@ class _Handler(http.server.SimpleHTTPRequestHandler):
             web.waits.append((begun, time.monotonic()))
         path = self.path
         wrong = web.fault(self.command, path, web.times(self.command, path))
-        if isinstance(wrong, int):
+        if callable(wrong):
+            web.asked.append(Asked(self.command, path, 0))
+            self.close_connection = True
+            with contextlib.suppress(OSError):  # who asked has seen enough
+                wrong(self)
+        elif isinstance(wrong, int):
             self.answer(wrong, {}, b"")
         elif web.upstream:
             self.passed_on(body, wrong)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cache_schema.errors import UserError
+from closerlook_common.errors import UserError
 
 OWN = "label_set"
 """Metadata column of a dataset whose own notion of right is "any of these" (``imagenet-real``)."""
@@ -23,14 +23,14 @@ def parse(column: NDArray[Any], name: str) -> list[tuple[int, ...]]:
     Raises
     ------
     UserError
-        Where a text is no list of whole numbers; the row is named.
+        Where a text is not a list of whole numbers; the row is named.
     """
     found = []
     for row, text in enumerate(column.tolist()):
         try:
             found.append(tuple(int(word) for word in str(text).split()))
         except ValueError:
-            raise UserError(f"metadata column {name!r}, row {row}: {text!r} is no list of class numbers") from None
+            raise UserError(f"metadata column {name!r}, row {row}: {text!r} is not a list of class numbers") from None
     return found
 
 

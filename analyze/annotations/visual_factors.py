@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, distribution
@@ -14,7 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cache_schema.errors import UserError
+from closerlook_common.distribution import install_line
+from closerlook_common.errors import UserError
+from closerlook_common.input_files import read_json_file, read_text_file, refuse_lfs_pointer
 
 STUDY_FACTORS = (
     "pose",
@@ -93,10 +96,24 @@ class Annotations:
     metaclass: NDArray[np.int64] | None = None
     real_labels: Mapping[int, frozenset[int]] | None = None
 
+    @property
+    def digest(self) -> str:
+        """Hexadecimal digest of everything that numbers by factor depend on."""
+        found = hashlib.sha256(self.labels.encode())
+        arrays = {"keys": self.keys, "prototype": self.prototype, "metaclass": self.metaclass, **self.members}
+        for name, values in arrays.items():
+            found.update(name.encode() + (b"" if values is None else np.ascontiguousarray(values).tobytes()))
+        for key, labels in sorted((self.real_labels or {}).items()):
+            found.update(f"{key}:{sorted(labels)}".encode())
+        return found.hexdigest()
+
 
 def image_key(name: str) -> int:
-    """Return the 64-bit key of an image: of its file name without the folders."""
-    base = name.replace("\\", "/").rsplit("/", 1)[-1]
+    """Return the 64-bit key of an image: of its file name without the folders, in composed Unicode (NFC).
+
+    A file system may hold the decomposed form of a name that a table has composed.
+    """
+    base = unicodedata.normalize("NFC", name.replace("\\", "/").rsplit("/", 1)[-1])
     return int.from_bytes(hashlib.blake2b(base.encode(), digest_size=8).digest(), "little", signed=True)
 
 
@@ -121,7 +138,7 @@ def read_annotations(source: str, *, labels: str = "top") -> Annotations:
     Raises
     ------
     UserError
-        Where the package or file is missing, or a line is no annotation (it is named).
+        Where the package or file is missing, or a line is not an annotation (it is named).
     """
     if labels not in ("top", "multi"):
         raise UserError(f"factor labels are 'top' or 'multi', not {labels!r}")
@@ -140,21 +157,29 @@ def _installed() -> Path:
         package = distribution("imagenet-x")
     except PackageNotFoundError:
         raise UserError(
-            "the ImageNet-X annotations are not installed: pip install 'closerlook[imagenet-x]'"
+            f"the ImageNet-X annotations are not installed: {install_line('imagenet-x')}"
             " (their licence is CC BY-NC 4.0)"
         ) from None
     return Path(str(package.locate_file("imagenet_x/annotations")))
 
 
+MAX_BYTES = 1 << 30
+"""Largest file of annotations."""
+_FORMAT = (
+    "; annotations are JSON lines, one object an image with its 'file_name' and 0 or 1 for each factor"
+    " (columns of an imported table need no file: name them with `columns`)"
+)
+
+
 def _lines(path: Path) -> list[dict[str, Any]]:
-    found = []
-    for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
+    found: list[dict[str, Any]] = []
+    for number, line in enumerate(read_text_file(path, "annotations", limit=MAX_BYTES).split("\n"), 1):
         if not line.strip():
             continue
         try:
             entry = json.loads(line)
         except json.JSONDecodeError as error:
-            raise UserError(f"{path}, line {number}: not JSON: {error}") from error
+            raise UserError(f"{path}, line {number}: not JSON: {error}{_FORMAT if not found else ''}") from error
         if not isinstance(entry, dict) or not isinstance(entry.get("file_name"), str):
             raise UserError(f"{path}, line {number}: an annotation needs a 'file_name'")
         found.append(entry)
@@ -164,11 +189,11 @@ def _lines(path: Path) -> list[dict[str, Any]]:
 
 
 def _columns(path: Path, entries: list[dict[str, Any]]) -> dict[str, NDArray[np.bool_]]:
-    told = [name for name in FACTORS if name in entries[0]]
-    if not told:
+    parts = [name for name in FACTORS if name in entries[0]]
+    if not parts:
         raise UserError(f"{path}: no factor is named; the factors are {', '.join(FACTORS)}")
     try:
-        return {name: np.array([bool(int(entry[name])) for entry in entries]) for name in told}
+        return {name: np.array([bool(int(entry[name])) for entry in entries]) for name in parts}
     except (KeyError, ValueError, TypeError) as error:
         raise UserError(f"{path}: a line lacks a factor, or it is neither 0 nor 1: {error}") from error
 
@@ -182,6 +207,7 @@ def _folder(folder: Path, labels: str, source: str) -> Annotations:
     prototypes = folder / "prototypical_paths.csv"
     typical: set[int] = set()
     if prototypes.is_file():
+        refuse_lfs_pointer(prototypes)
         with prototypes.open(encoding="utf-8", newline="") as file:
             typical = {image_key(row["file_name"]) for row in csv.DictReader(file)}
     prototype = np.array([int(key) in typical for key in keys])
@@ -195,6 +221,7 @@ def _metaclass(folder: Path) -> NDArray[np.int64] | None:
     path = folder / "imagenet_1k_classes_to_100_metaclasses.csv"
     if not path.is_file():
         return None
+    refuse_lfs_pointer(path)
     with path.open(encoding="utf-8", newline="") as file:
         names = [row["name"] if row["name"] in _METACLASSES else "other" for row in csv.DictReader(file)]
     return np.unique(names, return_inverse=True)[1].astype(np.int64)
@@ -204,7 +231,7 @@ def _real(folder: Path) -> dict[int, frozenset[int]] | None:
     path = folder / "imagenet_real_labels.jsonl"
     if not path.is_file():
         return None
-    lists = json.loads(path.read_text("utf-8"))
+    lists = read_json_file(path, "labels", limit=MAX_BYTES)
     return {image_key(f"ILSVRC2012_val_{i:08d}.JPEG"): frozenset(labels) for i, labels in enumerate(lists, 1)}
 
 
@@ -241,15 +268,15 @@ def of_metadata(metadata: Mapping[str, NDArray[Any]], *, labels: str = "top") ->
     Rows are the
     dataset's own, in order (``keys`` count up from 0).
     """
-    told = [name for name in FACTORS if name in metadata and metadata[name].dtype.kind in "biu"]
-    if len(told) < 2:
+    parts = [name for name in FACTORS if name in metadata and metadata[name].dtype.kind in "biu"]
+    if len(parts) < 2:
         return None
-    members = {name: metadata[name].astype(np.bool_) for name in told}
-    n = len(metadata[told[0]])
+    members = {name: metadata[name].astype(np.bool_) for name in parts}
+    n = len(metadata[parts[0]])
     if labels == "top":
         if "top_factor" not in metadata:
             return None
-        members = {name: np.asarray(metadata["top_factor"] == name) for name in told}
+        members = {name: np.asarray(metadata["top_factor"] == name) for name in parts}
     typical = metadata.get("prototype", np.zeros(n, np.bool_))
     return Annotations("metadata", labels, np.arange(n), members, np.asarray(typical).astype(np.bool_))
 

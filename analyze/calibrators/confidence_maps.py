@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from cache_schema.errors import UserError, nearest
+from analyze.metrics import _checks
+from analyze.metrics.binning import bin_numbers, width_edges
+from closerlook_common.errors import UserError
 
 Floats = NDArray[np.float64]
 
@@ -27,7 +29,7 @@ class HistogramBinning:
     Attributes
     ----------
     edges
-        (b + 1,) edges of the bins, (low, high].
+        (b + 1,) edges of the bins, (low, high]; 0 belongs to the first.
     values
         (b,) share of right predictions; the bin's middle where no row fell into it.
     """
@@ -37,9 +39,7 @@ class HistogramBinning:
 
     def apply(self, confidences: ArrayLike) -> Floats:
         """Return the share of the bin that each confidence falls into."""
-        c = np.asarray(confidences, np.float64)
-        place = np.clip(np.searchsorted(self.edges, c, side="left") - 1, 0, self.values.size - 1)
-        return self.values[place]
+        return self.values[bin_numbers(checked_confidences(confidences), self.edges)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +57,7 @@ class Isotonic:
 
     def apply(self, confidences: ArrayLike) -> Floats:
         """Return the fit at each confidence."""
-        return np.interp(np.asarray(confidences, np.float64), self.points, self.values)
+        return np.interp(checked_confidences(confidences), self.points, self.values)
 
 
 @dataclass(frozen=True)
@@ -72,17 +72,17 @@ class Beta:
         """Return the calibrated probability of each confidence."""
         from scipy.special import expit
 
-        first, second = _log_odds_parts(np.asarray(confidences, np.float64))
+        first, second = _log_odds_parts(checked_confidences(confidences))
         calibrated: Floats = expit(self.a * first + self.b * second + self.intercept)
         return calibrated
 
 
 # Confidences of exactly 0 and 1 have no logarithm: the resolution of a float32 confidence below 1.
-_CLIP = 2.0**-25
+CLIP = 2.0**-25
 
 
 def _log_odds_parts(confidences: Floats) -> tuple[Floats, Floats]:
-    c = np.clip(confidences, _CLIP, 1.0 - _CLIP)
+    c = np.clip(confidences, CLIP, 1.0 - CLIP)
     return np.log(c), -np.log1p(-c)
 
 
@@ -98,9 +98,10 @@ def fit_histogram(confidences: ArrayLike, correct: ArrayLike, *, n_bins: int = 1
     n_bins
         Bins.
     """
-    c, right = _checked(confidences, correct)
-    edges = np.linspace(0.0, 1.0, n_bins + 1)
-    place = np.clip(np.searchsorted(edges, c, side="left") - 1, 0, n_bins - 1)
+    c, right = checked_fit_columns(confidences, correct)
+    n_bins = _checks.bins(n_bins)
+    edges = width_edges(n_bins)  # those of the ECE
+    place = bin_numbers(c, edges)
     counts = np.bincount(place, minlength=n_bins)
     hits = np.bincount(place, weights=right, minlength=n_bins)
     middle = (edges[:-1] + edges[1:]) / 2
@@ -111,7 +112,7 @@ def fit_isotonic(confidences: ArrayLike, correct: ArrayLike) -> Isotonic:
     """Fit the least-squares monotone function; rows of equal confidence are pooled first."""
     from scipy.optimize import isotonic_regression
 
-    c, right = _checked(confidences, correct)
+    c, right = checked_fit_columns(confidences, correct)
     points, place, counts = np.unique(c, return_inverse=True, return_counts=True)
     share = np.bincount(place, weights=right) / counts
     fitted = isotonic_regression(share, weights=counts.astype(np.float64), increasing=True)
@@ -124,53 +125,80 @@ def fit_beta(confidences: ArrayLike, correct: ArrayLike) -> Beta:
     Raises
     ------
     UserError
-        Where all rows are right or all wrong (there is no finite best), or the solver does not converge.
+        Where all rows are right or all wrong, or confidences part the right rows from the wrong ones: then there is
+        no finite best.
     """
-    from scipy.optimize import minimize
-
-    c, right = _checked(confidences, correct)
+    c, right = checked_fit_columns(confidences, correct)
     if right.all() or not right.any():
         raise UserError("beta calibration needs right and wrong rows to fit on")
     first, second = _log_odds_parts(c)
     design = np.stack([first, second, np.ones_like(c)], axis=1)
-
-    def loss(x: Floats) -> tuple[float, Floats]:
-        z = design @ x
-        p = np.where(z >= 0, 1.0 / (1.0 + np.exp(-np.abs(z))), np.exp(-np.abs(z)) / (1.0 + np.exp(-np.abs(z))))
-        value = float(np.mean(np.logaddexp(0.0, z) - right * z))
-        return value, design.T @ (p - right) / c.size
-
-    found = minimize(
-        loss,
-        np.array([1.0, 1.0, 0.0]),
-        jac=True,
-        method="L-BFGS-B",
-        bounds=[(0.0, None), (0.0, None), (None, None)],
-        options={"maxiter": 1000, "ftol": 1e-14, "gtol": 1e-9},
-    )
-    if not found.success:
-        raise UserError(f"beta calibration did not converge: {found.message}")
-    return Beta(*(float(v) for v in found.x))
+    # The loss is convex: its minimum under the bounds is the minimum with some of a and b held at 0 where the
+    # derivatives by those point outwards.
+    for free in ([0, 1, 2], [0, 2], [1, 2], [2]):
+        found = least_logistic_loss(design[:, free], right)
+        if found is None or (found[:-1] < 0).any():
+            continue
+        x = np.zeros(3)
+        x[free] = found
+        slope = design.T @ (_expit(design @ x) - right) / c.size
+        if (slope[[0, 1]] >= -_SLOPE).all():
+            return Beta(*(float(value) for value in x))
+    raise UserError("beta calibration has no finite best fit: confidences separate right rows from wrong ones")
 
 
-def fit_confidence_map(method: str, confidences: ArrayLike, correct: ArrayLike, *, n_bins: int = 15) -> ConfidenceMap:
-    """Fit the named calibrator of the confidence: ``histogram``, ``isotonic`` or ``beta``."""
-    if method == "histogram":
-        return fit_histogram(confidences, correct, n_bins=n_bins)
-    if method == "isotonic":
-        return fit_isotonic(confidences, correct)
-    if method == "beta":
-        return fit_beta(confidences, correct)
-    known = ("histogram", "isotonic", "beta")
-    raise UserError(f"no calibrator {method!r}{nearest(method, known)}; there are {', '.join(known)}")
+_SLOPE = 1e-8
+"""Derivative of the mean loss that counts as zero."""
 
 
-def _checked(confidences: Any, correct: Any) -> tuple[Floats, NDArray[np.bool_]]:
-    c = np.asarray(confidences, np.float64)
-    right = np.asarray(correct).astype(np.bool_)
-    if c.ndim != 1 or c.shape != right.shape or not c.size:
-        raise UserError(f"confidences and correct must be (n,) with n >= 1, not {c.shape} and {right.shape}")
-    bad = ~((c >= 0.0) & (c <= 1.0))
-    if bad.any():
-        raise UserError(f"row {int(bad.argmax())}: confidence {c[bad.argmax()]} is not in [0, 1]")
-    return c, right
+def _expit(z: Floats) -> Floats:
+    from scipy.special import expit
+
+    return np.asarray(expit(z), np.float64)
+
+
+def least_logistic_loss(design: Floats, right: NDArray[np.bool_] | Floats) -> Floats | None:
+    """Return the parameters of least logistic loss by damped Newton steps; None where there is no finite minimum.
+
+    ``right`` are outcomes, or the probabilities that are aimed at.
+    """
+    n, width = design.shape
+    # Columns of equal size make the equations as well conditioned as they can be.
+    size = np.sqrt((design**2).mean(axis=0))
+    scaled = design / size
+
+    def loss(x: Floats) -> float:
+        z = scaled @ x
+        return float(np.mean(np.logaddexp(0.0, z) - right * z))
+
+    x = np.zeros(width)
+    value = loss(x)
+    for _ in range(200):
+        p = _expit(scaled @ x)
+        slope = scaled.T @ (p - right) / n
+        curve = (scaled * (p * (1 - p))[:, None]).T @ scaled / n
+        if np.abs(slope).max() < _SLOPE * 1e-2 and np.linalg.eigvalsh(curve)[0] > 1e-12 * curve.max():
+            return np.asarray(x / size)
+        step = np.linalg.lstsq(curve, -slope, rcond=1e-14)[0]
+        share = 1.0
+        while share > 1e-10 and loss(x + share * step) > value + 1e-4 * share * float(slope @ step) + 1e-14:
+            share /= 2
+        if share <= 1e-10:
+            # No lower value within the precision of a float: this is the minimum if the slope says so.
+            return np.asarray(x / size) if np.abs(slope).max() < _SLOPE else None
+        x = x + share * step
+        value = loss(x)
+        if np.abs(x).max() > 1e6:
+            return None
+    return None
+
+
+def checked_confidences(values: ArrayLike) -> Floats:
+    """Return confidences as float64, checked."""
+    return _checks.confidences(values).astype(np.float64)
+
+
+def checked_fit_columns(confidences: ArrayLike, correct: ArrayLike) -> tuple[Floats, NDArray[np.bool_]]:
+    """Return confidences as float64 and whether each prediction was right, checked."""
+    c = checked_confidences(confidences)
+    return c, _checks.correct(correct, c.size)

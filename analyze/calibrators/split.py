@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-from cache_schema.errors import UserError
+from analyze.metrics import _checks
+from closerlook_common.errors import UserError
 
 
 def fit_rows(
-    labels: NDArray[np.integer[Any]],
+    labels: ArrayLike,
     *,
-    usable: NDArray[np.bool_] | None = None,
+    usable: ArrayLike | None = None,
     fraction: float = 0.5,
     seed: int = 0,
     stratified: bool = True,
@@ -41,23 +40,27 @@ def fit_rows(
     Raises
     ------
     UserError
-        Where the fraction is not in (0, 1), or one of the two parts would be empty.
+        Where the fraction is not in (0, 1), labels are not (n,) whole numbers, ``usable`` is not (n,) booleans, or
+        one of the two parts would be empty.
     """
-    if not 0.0 < fraction < 1.0:
-        raise UserError(f"the fraction of rows to fit on must be between 0 and 1, not {fraction}")
-    labels = np.asarray(labels)
-    can = labels >= 0 if usable is None else np.asarray(usable) & (labels >= 0)
+    fraction = _checks.fraction("fraction", fraction, open_ends=True)
+    seed = _checks.whole_number("seed", seed, least=0, most=2**63 - 1)
+    stratified = _checks.switch("stratified", stratified)
+    classes = _checks.whole_numbers("labels", labels)
+    can = classes >= 0
+    if usable is not None:
+        can &= _checks.correct(usable, classes.size, name="usable", other="labels")
     rows = np.flatnonzero(can)
     generator = np.random.default_rng(seed)
     shuffled = rows[generator.permutation(rows.size)]
-    chosen = np.zeros(labels.size, np.bool_)
+    chosen = np.zeros(classes.size, np.bool_)
     if not stratified:
         chosen[shuffled[: round(fraction * rows.size)]] = True
     elif rows.size:
-        order = shuffled[np.argsort(labels[shuffled], kind="stable")]
-        classes, starts, counts = np.unique(labels[order], return_index=True, return_counts=True)
+        order = shuffled[np.argsort(classes[shuffled], kind="stable")]
+        present, starts, counts = np.unique(classes[order], return_index=True, return_counts=True)
         take = fraction * counts
-        quota = np.floor(take).astype(np.int64) + (generator.random(classes.size) < take % 1.0)
+        quota = np.floor(take).astype(np.int64) + (generator.random(present.size) < take % 1.0)
         within = np.arange(order.size) - np.repeat(starts, counts)
         chosen[order[within < np.repeat(quota, counts)]] = True
     if not chosen.any() or chosen.sum() == rows.size:

@@ -10,16 +10,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from analyze.kernels.fitting import moments_rows, suspect_rows
 from analyze.kernels.statistics import as_rows, spread_rows
+from analyze.metrics import _checks
+from analyze.metrics._arrays import as_array, numbers
 from analyze.reading.read_ahead import read_ahead
 from analyze.reading.views import ClassView
-from cache_schema.errors import UserError
+from closerlook_common.errors import UserError
 
 if TYPE_CHECKING:
-    from cache_schema.store import PredictionStore
+    from cache_schema.reading.store import PredictionStore
 
 WARM_ROWS = 4096
 KEEP_BYTES = 64 << 20
@@ -51,15 +53,26 @@ class TemperatureFit:
     standard_error: float
     passes: int
 
-    def apply(self, logits: NDArray[Any]) -> NDArray[Any]:
-        """Return logits / T."""
-        scaled: NDArray[Any] = logits / np.asarray(self.temperature, logits.dtype)
+    def apply(self, logits: ArrayLike) -> NDArray[Any]:
+        """Return logits / T as floats: float16 and float32 stay so, integers and lists become float64.
+
+        Parameters
+        ----------
+        logits
+            Of any number of axes; lists, arrays, tensors and frames.
+        """
+        values = as_array("logits", logits)
+        if values.dtype.kind not in "iuf":
+            raise UserError(f"logits must be real numbers; their type is {values.dtype}")
+        if values.dtype.kind != "f":
+            values = values.astype(np.float64)
+        scaled: NDArray[Any] = values / values.dtype.type(self.temperature)
         return scaled
 
 
 def fit_temperature(
-    logits: NDArray[np.floating[Any]],
-    labels: NDArray[np.integer[Any]],
+    logits: ArrayLike,
+    labels: ArrayLike,
     *,
     bounds: tuple[float, float] = (1e-3, 1e3),
     tolerance: float = 1e-8,
@@ -97,10 +110,14 @@ def fit_temperature(
         passes do
         not suffice.
     """
-    values = np.asarray(logits)
-    places = np.ascontiguousarray(labels, np.int32)
-    if values.ndim != 2 or places.shape != (values.shape[0],):
-        raise UserError(f"logits (n, C) and labels (n,) expected, not {values.shape} and {places.shape}")
+    tolerance = _checks.fraction("tolerance", tolerance, open_ends=True)
+    max_passes = _checks.whole_number("max_passes", max_passes)
+    threads = _checks.whole_number("threads", threads)
+    values = numbers("logits", logits, 2)
+    if 0 in values.shape:
+        raise UserError(f"logits are of shape {values.shape}: there are no rows to fit a temperature on")
+    classes = _checks.labels(labels, values.shape[1], len(values), other="logits")
+    places = np.ascontiguousarray(classes, np.int32)
     _check(values, places)
     rows = values.view(np.uint16) if values.dtype == np.float16 else values
     if rows.dtype not in (np.uint16, np.float32, np.float64):
@@ -108,7 +125,7 @@ def fit_temperature(
     rows = np.ascontiguousarray(rows)
     step = max(1, len(rows) // WARM_ROWS)
     warm = [(np.ascontiguousarray(rows[::step]), np.ascontiguousarray(places[::step]))] if step > 1 else None
-    return _fit([(rows, places)], warm, bounds, tolerance, max_passes, threads)
+    return _fit([(rows, places)], warm, _pair(bounds), tolerance, max_passes, threads)
 
 
 def fit_temperature_store(
@@ -143,7 +160,7 @@ def fit_temperature_store(
     view = view or ClassView.of(store.dataset, store.n_classes)
     if view.groups is not None and view.rule != "max":
         raise UserError(f"{what}: a temperature is not fitted under the class map rule {view.rule!r}, only 'max'")
-    places = view.places(store.labels)
+    places = view.own_places(store.labels)
     use = np.asarray(rows) & np.asarray(store.valid) & (places >= 0)
     if not use.any():
         raise UserError(f"{what}: no labelled row to fit a temperature on")
@@ -298,8 +315,7 @@ def newton(
     UserError
         See ``fit_temperature``.
     """
-    if not 0.0 < bounds[0] < bounds[1] < math.inf:
-        raise UserError(f"bounds of the temperature must be positive and in order, not {bounds}")
+    bounds = _pair(bounds)
     known = dict(known or {})
     low, high = 1.0 / bounds[1], 1.0 / bounds[0]
     beta = min(max(start, low), high)
@@ -345,10 +361,21 @@ def newton(
         beta = following
 
 
+def _pair(bounds: object) -> tuple[float, float]:
+    """Return the least and the largest temperature."""
+    entries = list(bounds) if isinstance(bounds, Iterable) and not isinstance(bounds, str) else []
+    if len(entries) != 2:
+        raise UserError(f"bounds must be the least and the largest temperature; got {bounds!r}")
+    least, largest = (_checks.number("bounds", entry, above=0) for entry in entries)
+    if least >= largest:
+        raise UserError(f"bounds must be positive and in order; got {bounds!r}")
+    return least, largest
+
+
 def _at_bound(temperature: float) -> UserError:
     return UserError(
         f"the best temperature lies at the bound {temperature:g}: the NLL only falls towards it"
-        " (every row right, or labels that the logits know nothing of)"
+        " (every row right, or labels that are unrelated to the logits)"
     )
 
 

@@ -8,15 +8,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from analyze.kernels.statistics import spread_rows
 from analyze.kernels.vector import vector_tiles
+from analyze.metrics import _checks
+from analyze.metrics._arrays import numbers
 from analyze.reading.views import ClassView
-from cache_schema.errors import UserError
+from closerlook_common.errors import UserError
 
 if TYPE_CHECKING:
-    from cache_schema.store import PredictionStore
+    from cache_schema.reading.store import PredictionStore
 
 TILE = 256
 """Rows that are summed by one thread in one go."""
@@ -61,13 +63,13 @@ class VectorFit:
         both = np.ascontiguousarray(np.stack([self.scale, self.bias]), "<f8")
         return hashlib.sha256(both.tobytes()).hexdigest()[:16]
 
-    def apply(self, logits: NDArray[Any]) -> Floats:
+    def apply(self, logits: ArrayLike) -> Floats:
         """Return scale * logits + bias, (n, C) float64. Logits must be the model's own, with no row's centre removed.
 
         A -inf stays -inf whatever the sign of the scale: it is a class that cannot win.
         """
-        wide = np.asarray(logits, np.float64)
-        if wide.ndim != 2 or wide.shape[1] != self.scale.size:
+        wide = numbers("logits", logits, 2).astype(np.float64)
+        if wide.shape[1] != self.scale.size:
             raise UserError(f"logits (n, {self.scale.size}) expected, not {wide.shape}")
         with np.errstate(invalid="ignore"):
             moved: Floats = wide * self.scale + self.bias
@@ -76,8 +78,8 @@ class VectorFit:
 
 
 def fit_vector_scaling(
-    logits: NDArray[np.floating[Any]],
-    labels: NDArray[np.integer[Any]],
+    logits: ArrayLike,
+    labels: ArrayLike,
     *,
     tolerance: float = 1e-4,
     max_passes: int = 2000,
@@ -112,11 +114,14 @@ def fit_vector_scaling(
     ----------
     Guo et al., "On calibration of modern neural networks", ICML 2017.
     """
-    values, places = np.asarray(logits), np.ascontiguousarray(labels, np.int32)
-    if values.ndim != 2 or places.shape != (values.shape[0],):
-        raise UserError(f"logits (n, C) and labels (n,) expected, not {values.shape} and {places.shape}")
-    if not len(values):
-        raise UserError("no rows to fit vector scaling on")
+    tolerance = _checks.fraction("tolerance", tolerance, open_ends=True)
+    max_passes = _checks.whole_number("max_passes", max_passes)
+    threads = _checks.whole_number("threads", threads)
+    values = numbers("logits", logits, 2)
+    if 0 in values.shape:
+        raise UserError(f"logits are of shape {values.shape}: there are no rows to fit vector scaling on")
+    classes = _checks.labels(labels, values.shape[1], len(values), other="logits")
+    places = np.ascontiguousarray(classes, np.int32)
     _check(values, places, np.arange(len(values)))
     return _fit(lambda: [_part(values, np.zeros(len(values), np.float32), places)], tolerance, max_passes, threads)
 
@@ -147,7 +152,7 @@ def fit_vector_scaling_store(
     view = ClassView.of(store.dataset, store.n_classes)
     if view.groups is not None:
         raise UserError(f"{what}: vector scaling is of the model's classes, the dataset's are groups of them")
-    places = view.places(store.labels)
+    places = view.own_places(store.labels)
     use = np.asarray(rows) & np.asarray(store.valid) & (places >= 0)
     if not use.any():
         raise UserError(f"{what}: no labelled row to fit vector scaling on")
@@ -263,7 +268,7 @@ def _moments(parts: Iterable[Part]) -> tuple[Floats, Floats, int]:
     empty = np.flatnonzero(seen == 0)
     if empty.size:
         more = f" and {empty.size - 1} more" if empty.size > 1 else ""
-        raise UserError(f"class {empty[0]}{more} has no row to fit on: its bias would fall for ever")
+        raise UserError(f"class {empty[0]}{more} has no row to fit on: its bias would decrease without limit")
     mean = total / count
     spread = np.sqrt(np.maximum(squares / count - mean**2, 0.0))
     if not spread.all():

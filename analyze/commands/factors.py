@@ -1,17 +1,18 @@
-"""Accuracy, error ratio and calibration by visual factor, for every model of a cache.
+"""Compute accuracy, error ratio and calibration by visual factor, for every model of a cache.
 
-Every number has its interval: of 40 images it is wide, and decides nothing where it holds the model's overall number.
-Calibration is told before and after the temperature that the in-distribution set gives.
-Annotations are joined by file name: ImageNet-X (the installed package's files; pip install 'closerlook[imagenet-x]'),
-a folder of its layout, or one JSONL file. Without --annotations the dataset's own metadata columns are used.
+Every number has an interval. With 40 images it is wide: if it contains the model's overall number, it shows no
+difference. Calibration is computed before and after temperature scaling on the in-distribution set. Annotations are
+joined by file name: ImageNet-X (the files of the extra imagenet-x), a folder with its layout, or one JSONL file.
+Without --annotations, the dataset's own metadata columns are used.
 """
 
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
-from analyze.commands.argument_types import at_least
+from analyze.commands.argument_types import add_bootstrap, add_config, add_engine, running_of, settings_of
+from analyze.commands.outputs import check_table, print_added, print_failures, print_notes
+from closerlook_common.console.argument_types import output_file
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,26 +25,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--columns", metavar="NAMES", help="metadata columns to group by, comma-separated")
     parser.add_argument("--models", metavar="PATTERNS", help="models, comma-separated, * and ? allowed")
     parser.add_argument("--datasets", metavar="PATTERNS", help="datasets (default: the in-distribution sets)")
-    parser.add_argument("--bootstrap", type=at_least(0), metavar="N", help="intervals of the ECE too")
-    parser.add_argument("--config", type=Path, metavar="TOML", help="options in place of the study's defaults")
-    parser.add_argument("-o", "--output", type=Path, help="result table (Parquet); other rows in it stay")
+    add_bootstrap(parser, "intervals of the ECE too")
+    add_config(parser)
+    add_engine(parser)
+    parser.add_argument("-o", "--output", type=output_file, help="result table (Parquet); other rows in it stay")
 
 
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
     from rich.console import Console
-    from rich.markup import escape
 
     import cache_schema
     from analyze.annotations import FACTORS, read_annotations
     from analyze.commands.metrics import words
     from analyze.commands.progress import model_progress
-    from analyze.evaluate.factor_tables import evaluate_factors
-    from analyze.results import merge_results
-    from analyze.settings import read_settings
-    from analyze.tables.factors import factor_table, reasons
+    from analyze.evaluate.factor_tables import FactorPlan, evaluate_factors
+    from analyze.evaluate.into_table import compute_into
+    from analyze.tables.factors import factor_table, quantile_notes, reasons
+    from closerlook_common.console.messages import problem
 
-    settings = read_settings(args.config)
+    if args.output:
+        check_table(args.output)
+    settings = settings_of(args)
     changes: dict[str, object] = {}
     if args.factor_labels:
         changes["labels"] = args.factor_labels
@@ -52,35 +55,30 @@ def run(args: argparse.Namespace) -> int:
     if args.all_factors:
         changes["factors"] = list(FACTORS)
     if args.columns:
-        changes["columns"] = words(args.columns)
+        changes["columns"] = list(dict.fromkeys(words(args.columns) or []))
     settings = settings.updated("factors", **changes)
-    if args.bootstrap is not None:
-        settings = settings.updated("bootstrap", replicates=args.bootstrap)
     annotations = None
     if args.annotations:
         annotations = read_annotations(args.annotations, labels=settings["factors"]["labels"])
     cache = cache_schema.open_cache(args.cache)
     console = Console(stderr=True)
+    plan = FactorPlan(settings, annotations, words(args.models), words(args.datasets))
     with model_progress(console) as progress:
-        result = evaluate_factors(
-            cache,
-            annotations,
-            settings=settings,
-            models=words(args.models),
-            datasets=words(args.datasets),
-            progress=progress,
+        written = compute_into(
+            args.output,
+            "factors",
+            lambda cells, running: evaluate_factors(plan, cache, cells, running),
+            running_of(args, progress),
+            fresh=args.fresh,
         )
+    result = written.evaluation
     out = Console()
     printed = factor_table(result.table, width=out.width)
     for part in printed:
         out.print(part)
         out.print()
+    print_notes(console, quantile_notes(result.table))
     for reason in reasons(result.table):
-        console.print(f"[red]no number[/red] {escape(reason)}", highlight=False, soft_wrap=True)
-    if args.output:
-        table = merge_results(result.table, args.output, command="factors")
-        told = f"{len(result.table)} rows put into {args.output} ({len(table)} rows)"
-        console.print(told, highlight=False, soft_wrap=True)
-    for model, reason in result.failures.items():
-        console.print(f"[red]failed[/red] {model}: {reason}", highlight=False, soft_wrap=True)
-    return 1 if result.failures or not printed else 0
+        console.print(problem("no number", "red", reason), soft_wrap=True)
+    print_added(console, written, args.output, "factors")
+    return print_failures(console, result.failures) or int(not printed)

@@ -12,13 +12,19 @@ risk-coverage, ROC curves, score histograms, shared errors). --list names them a
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+from analyze.commands.argument_types import add_config
+from closerlook_common.console.messages import report, sentence
+from closerlook_common.console.terminal import printable
 
 if TYPE_CHECKING:
     import polars as pl
     from rich.console import Console
 
-    from cache_schema.cache import Cache
+    from analyze.settings import Settings
+    from cache_schema.reading.cache import Cache
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -49,17 +55,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="of a cache: these models (wildcards; default: all of up to six, else the most accurate of each group)",
     )
     parser.add_argument("--datasets", default="", metavar="ID,...", help="of a cache: these sets (default: all)")
+    add_config(parser)
     parser.add_argument("--list", action="store_true", help="name the figures and stop")
 
 
 def run(args: argparse.Namespace) -> int:
     """Run ``analyze figures``."""
-    import sys
-    from pathlib import Path
-
     from analyze.figures import FIGURES
     from analyze.figures.pages import figure_spec, prepare, save
-    from cache_schema.errors import UserError
+    from analyze.results.quantities import several_id_sets
+    from analyze.settings import read_settings, study_defaults
+    from analyze.suites.made_with import settings_of
+    from closerlook_common.errors import UserError
 
     if args.list:
         width = max(map(len, FIGURES))
@@ -79,8 +86,16 @@ def run(args: argparse.Namespace) -> int:
             raise UserError(f"figure {name} is drawn from {other[FIGURES[name].needs]}")
     names = chosen or [name for name, spec in FIGURES.items() if needs[spec.needs]]
     formats = [word.strip() for word in args.format.split(",") if word.strip()]
-    read = {"results": _results, "curves": _curves}
-    tables = {need: read[need](args, str(needs[need])) for need in {FIGURES[name].needs for name in names}}
+    settings = read_settings(args.config) if args.config else None
+    tables: dict[str, pl.DataFrame] = {}
+    if needs["results"]:
+        tables["results"] = _results(args, str(needs["results"]))
+        if note := several_id_sets(tables["results"], "--where 'dataset!={taken}'"):
+            report(note)
+        # Curves get the bins, the split ... of the numbers that they stand beside.
+        settings = settings_of(tables["results"], settings)
+    if "curves" in {FIGURES[name].needs for name in names}:
+        tables["curves"] = _curves(args, str(needs["curves"]), settings or study_defaults())
     drawn = 0
     for name in names:
         try:
@@ -88,14 +103,14 @@ def run(args: argparse.Namespace) -> int:
         except UserError as error:
             if chosen:
                 raise
-            print(f"{name}: left out, {error}", file=sys.stderr)
+            report(f"{name}: left out, {error}")
             continue
         written = save(name, numbers, Path(args.output), formats=formats, width=args.width)
         drawn += 1
-        print(f"{name}: {', '.join(path.name for path in written)}")
+        print(printable(f"{name}: {', '.join(path.name for path in written)}"))
     if not drawn:
         raise UserError(f"{args.source} has the numbers of no figure")
-    print(f"{drawn} figure{'s'[: drawn > 1]} in {args.output}")
+    print(sentence(f"{drawn} figure{'s'[: drawn > 1]} in {args.output}"))
     return 0
 
 
@@ -106,7 +121,7 @@ def _results(args: argparse.Namespace, path: str) -> pl.DataFrame:
     return select(read_results(path), parse_where(args.where))
 
 
-def _curves(args: argparse.Namespace, path: str) -> pl.DataFrame:
+def _curves(args: argparse.Namespace, path: str, settings: Settings) -> pl.DataFrame:
     from rich.console import Console
 
     import cache_schema
@@ -115,16 +130,17 @@ def _curves(args: argparse.Namespace, path: str) -> pl.DataFrame:
 
     console = Console(stderr=True)
     cache = cache_schema.open_cache(path)
-    models = [m.strip() for m in args.models.split(",") if m.strip()] or representatives(cache, console)
+    models = [m.strip() for m in args.models.split(",") if m.strip()] or representatives(cache, console, settings)
     with model_progress(console) as advance:
         table, problems = curves(
             cache,
             models=models,
+            settings=settings,
             progress=advance,
             datasets=[d.strip() for d in args.datasets.split(",") if d.strip()] or None,
         )
-    for what, said in problems.items():
-        console.print(f"{what}: {said}", style="yellow", markup=False)
+    for what, reason in problems.items():
+        report(f"{what}: {reason}", "yellow")
     return table
 
 
@@ -132,18 +148,19 @@ FEW = 6
 """Up to so many models of a cache are drawn one by one; of more, the most accurate of each group."""
 
 
-def representatives(cache: Cache, console: Console) -> list[str] | None:
+def representatives(cache: Cache, console: Console, settings: Settings) -> list[str] | None:
     """Return a few models; of many the most accurate of each group on the in-distribution set, which are named."""
     import polars as pl
 
     from analyze.commands.progress import model_progress
     from analyze.evaluate import evaluate
+    from analyze.evaluate.engine import Running
 
     everyone = sorted({store.model.id for kind in ("predictions", "summary") for store in cache.stores(kind)})
     if len(everyone) <= FEW:
         return everyone or None
     with model_progress(console) as advance:
-        found = evaluate(cache, only=["top1"], progress=advance).table
+        found = evaluate(cache, settings=settings, only=["top1"], running=Running(progress=advance)).table
     best = (
         found.filter(pl.col("role") == "id", pl.col("value").is_not_null(), pl.col("subset") == "")
         .sort("value", descending=True)
@@ -151,5 +168,5 @@ def representatives(cache: Cache, console: Console) -> list[str] | None:
     )
     names = best["model"].unique(maintain_order=True).to_list() or None
     if names:
-        console.print(f"the most accurate model of each group: {', '.join(names)} (others with --models)", markup=False)
+        report(f"the most accurate model of each group: {', '.join(names)} (others with --models)")
     return names

@@ -1,4 +1,4 @@
-"""Read published tables as result rows, alone or behind one's own.
+"""Read published tables as result rows, alone or joined to your own.
 
     analyze import-results results-imagenet.csv results-imagenet-a.csv -o published.parquet
     analyze import-results openclip_results.csv --join results.parquet -o joined.parquet
@@ -14,6 +14,10 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from analyze.commands.argument_types import add_config
+from closerlook_common.console.argument_types import output_file
+from closerlook_common.console.terminal import counted
+
 if TYPE_CHECKING:
     import polars as pl
 
@@ -22,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the options of ``analyze import-results``."""
     parser.add_argument("files", nargs="+", metavar="FILE", help="published tables (CSV)")
     parser.add_argument(
-        "-o", "--output", required=True, metavar="FILE", help="result table to write (Parquet)"
+        "-o", "--output", type=output_file, required=True, metavar="FILE", help="result table to write (Parquet)"
     )
     parser.add_argument("--join", metavar="RESULTS", help="result table that the published rows are added to")
     parser.add_argument(
@@ -38,39 +42,42 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--dataset", default="", help="dataset of a file that does not name it")
     parser.add_argument("--percent", action="store_true", help="accuracies of a plain CSV are in percent")
+    add_config(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Run ``analyze import-results``."""
     import polars as pl
 
-    from analyze.results import read_results, write_results
+    from analyze.results import read_results
+    from analyze.results.joining import all_rows, write_all
     from analyze.results.published import PUBLISHED, join_published, read_published
-    from cache_schema.errors import UserError
+    from analyze.settings import read_settings
+    from closerlook_common.console.messages import sentence
+    from closerlook_common.errors import UserError
 
     parts = []
+    level = read_settings(args.config)["accuracy"]["confidence_level"]
     for file in args.files:
-        parts.append(read_published(file, layout=args.format, dataset=args.dataset, percent=args.percent))
-        print(
-            f"{file}: {len(parts[-1]):,} numbers of {parts[-1]['model'].n_unique():,} models on"
-            f" {', '.join(sorted(parts[-1]['dataset'].unique()))}"
-        )
+        parts.append(read_published(file, layout=args.format, dataset=args.dataset, percent=args.percent, level=level))
+        what = f"{counted(len(parts[-1]), 'number')} of {counted(parts[-1]['model'].n_unique(), 'model')}"
+        print(sentence(f"{file}: {what} on {', '.join(sorted(parts[-1]['dataset'].unique()))}"))
     published = pl.concat(parts)
     doubled = published.filter(pl.struct("model", "dataset", "metric", "subset").is_duplicated())
     if not doubled.is_empty():
         raise UserError(f"{doubled['model'][0]} on {doubled['dataset'][0]} is in two of the files")
     if args.join:
-        published, clashes = join_published(read_results(args.join), published, both=args.both)
+        published, clashes = join_published(all_rows(Path(args.join)), published, both=args.both)
         if clashes:
             done = "kept beside them as '(published)'" if args.both else "left out (--both keeps them)"
-            print(f"{clashes:,} published numbers were also measured here: {done}")
+            print(sentence(f"{clashes:,} published numbers were also measured here: {done}"))
     elif Path(args.output).exists() and (own := _own_rows(read_results(args.output), PUBLISHED)):
         raise UserError(
             f"{args.output} holds {own:,} numbers of your own, which this would replace:"
             f" --join {args.output} keeps them"
         )
-    path = write_results(published, args.output)
-    print(f"wrote {len(published):,} rows to {path}")
+    shown = write_all(published, args.output)
+    print(sentence(f"wrote {len(shown):,} rows to {args.output}"))
     return 0
 
 

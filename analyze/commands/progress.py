@@ -6,8 +6,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from closerlook_common.console import waiting
+from closerlook_common.console.messages import line
+from closerlook_common.console.terminal import printable
+
 if TYPE_CHECKING:
     from rich.console import Console
+
+
+LINE_EVERY = 20.0
+"""Seconds between lines where there is no terminal to draw a bar on."""
 
 
 @contextmanager
@@ -23,17 +31,30 @@ def model_progress(console: Console) -> Iterator[Callable[[str, int, int], None]
     )
 
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
     )
+    notice, begun = waiting.WaitNotice(), waiting.clock.now()
+    last = begun
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("models", total=None)
 
         def advance(model: str, done: int, total: int) -> None:
-            bar.update(task, description=model[:40], completed=done, total=total)
+            nonlocal last
+            bar.update(task, description=printable(model)[:40], completed=done, total=total)
+            now = waiting.clock.now()
+            if not console.is_terminal and done and now - last >= LINE_EVERY:
+                last = now
+                left = (now - begun) / done * (total - done)
+                console.print(line(f"{done} of {total} done, about {left:.0f} s left"), soft_wrap=True)
 
-        yield advance
+        if not console.is_terminal:
+            notice.begin(f"computing; a line every {LINE_EVERY:.0f} s")
+        try:
+            yield advance
+        finally:
+            notice.end()

@@ -7,6 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from analyze.commands.argument_types import add_config
+from analyze.commands.outputs import check_table, print_dropped
+from closerlook_common.console.argument_types import output_file, parse_whole
+from closerlook_common.console.terminal import counted
+
 if TYPE_CHECKING:
     from analyze.results import ResultRow
 
@@ -14,42 +19,45 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
     parser.add_argument("cache", help="folder of the cache")
-    parser.add_argument("-o", "--output", type=Path, default=Path("results.parquet"), help="table for the rows")
+    parser.add_argument("-o", "--output", type=output_file, default=Path("results.parquet"), help="table for the rows")
     parser.add_argument("--k", default="1,5,10", metavar="LIST", help="as 1,5,10 (the default)")
+    add_config(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
     from rich.console import Console
-    from rich.markup import escape
 
     import cache_schema
     from analyze.evaluate.retrieval import retrieval_rows
     from analyze.results import merge_results, to_frame
-    from cache_schema.errors import UserError
+    from analyze.settings import read_settings
+    from closerlook_common.console.messages import line, problem
+    from closerlook_common.errors import UserError
 
-    words = args.k.split(",")
-    if not all(word.strip().isdigit() and int(word) > 0 for word in words):
+    ks = tuple(dict.fromkeys(parse_whole(word) or 0 for word in args.k.split(",")))
+    if min(ks) < 1:
         raise UserError(f"--k takes positive whole numbers, as 1,5,10; not {args.k!r}")
-    ks = tuple(int(word) for word in words)
-    rows, failures = retrieval_rows(cache_schema.open_cache(args.cache), ks)
+    check_table(args.output)
+    rows, failures = retrieval_rows(cache_schema.open_cache(args.cache), ks, read_settings(args.config))
     if not rows and not failures:
         raise UserError(f"{args.cache} holds no embeddings of image-caption pairs (a dataset with role = 'pairs')")
-    table = merge_results(to_frame(rows), args.output, command="retrieval")
+    merged = merge_results(to_frame(rows), args.output, command="retrieval")
     _print(rows, ks)
     console = Console(stderr=True)
-    console.print(f"{len(rows)} rows put into {args.output} ({len(table)} rows)", highlight=False)
+    added = f"{counted(len(rows), 'row')} put into {args.output} ({counted(len(merged.table), 'row')})"
+    console.print(line(added), soft_wrap=True)
+    print_dropped(console, merged, "retrieval")
     for where, reason in failures.items():
-        console.print(f"[red]failed[/red] {escape(where)}: {escape(reason)}", highlight=False)
+        console.print(problem("failed", "red", f"{where}: {reason}"), soft_wrap=True)
     return int(bool(failures))
 
 
 def _print(rows: Sequence[ResultRow], ks: Sequence[int]) -> None:
     """Print a table a dataset, narrow enough for any terminal."""
     from rich.console import Console
-    from rich.text import Text
 
-    from cache_schema.console.terminal import plain_table
+    from closerlook_common.console.terminal import as_text, plain_table
 
     numbers = {(row.model, row.dataset, row.metric): row.value for row in rows}
     ways = {"image_to_text": "image to text", "text_to_image": "text to image"}
@@ -62,6 +70,6 @@ def _print(rows: Sequence[ResultRow], ks: Sequence[int]) -> None:
             shown.add_column(head, justify="right", min_width=5)
         for model in dict.fromkeys(row.model for row in rows if row.dataset == dataset):
             values = [numbers.get((model, dataset, f"{way}_recall@{k}")) for way in ways for k in ks]
-            shown.add_row(Text(model), *("" if value is None else f"{value:.3f}" for value in values))
+            shown.add_row(as_text(model), *("" if value is None else f"{value:.3f}" for value in values))
         console.print(shown)
         console.print()

@@ -1,15 +1,15 @@
-"""Write per-image statistics beside the big stores: a cache small enough for a laptop (about 100 bytes an image).
+"""Write per-image statistics beside the large stores: a cache small enough for a laptop (about 100 bytes an image).
 
-Every command takes the summaries where the big stores are not at hand. With --to the summaries go to a folder of
-their own, which is a cache too.
+Every command reads the summaries where the large stores are missing. --to writes the summaries to another folder,
+which is a cache too.
 """
 
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
-from analyze.commands.argument_types import at_least
+from analyze.commands.argument_types import add_config, add_engine, running_of
+from analyze.commands.outputs import print_failures
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -17,9 +17,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("cache", help="folder of the cache")
     parser.add_argument("--to", metavar="DIR", help="cache to write to (default: the same)")
     parser.add_argument("--models", metavar="PATTERNS", help="models, comma-separated, * and ? allowed")
-    parser.add_argument("--config", type=Path, metavar="TOML", help="options in place of the study's defaults")
+    add_config(parser)
     parser.add_argument("--store", choices=("zarr", "hdf5"), default="zarr", help="format of the summaries")
-    parser.add_argument("--jobs", type=at_least(1), help="models at a time (default: number of cores)")
+    add_engine(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -31,8 +31,9 @@ def run(args: argparse.Namespace) -> int:
     from analyze.commands.progress import model_progress
     from analyze.evaluate.summarize_cache import summarize_cache
     from analyze.settings import read_settings
-    from cache_schema.errors import UserError
-    from cache_schema.places.addresses import is_address, meant_address
+    from cache_schema.reading.places.addresses import is_address, meant_address
+    from closerlook_common.console.messages import line
+    from closerlook_common.errors import UserError
 
     console = Console(stderr=True)
     to = str(args.to or args.cache)
@@ -46,15 +47,10 @@ def run(args: argparse.Namespace) -> int:
             settings=read_settings(args.config),
             models=words(args.models),
             backend=args.store,
-            jobs=args.jobs,
-            progress=progress,
+            fresh=args.fresh,
+            running=running_of(args, progress),
         )
     size = f"{done.n_bytes / 1e6:.1f} MB, {done.n_bytes / max(done.n_images, 1):.0f} bytes an image"
-    console.print(
-        f"{done.written} summaries written ({size}), {done.unchanged} unchanged in {to}",
-        highlight=False,
-        soft_wrap=True,
-    )
-    for what, reason in done.failures.items():
-        console.print(f"[red]failed[/red] {what}: {reason}", highlight=False, soft_wrap=True)
-    return 1 if done.failures else 0
+    written = f"{done.written} summaries written ({size}), {done.unchanged} unchanged in {to}"
+    console.print(line(written), soft_wrap=True)
+    return print_failures(console, done.failures)

@@ -1,7 +1,7 @@
 """Print a result table: rows by columns, best marks, intervals; write it as CSV, Markdown, LaTeX or HTML.
 
-What neither rows nor columns name becomes a page of its own (one table a dataset); variants of a metric
-(score, calibrator, prompt set ...) become columns of their own. Reduce with --where:
+A column that neither --rows nor --columns names gives one table for each of its values (one table a dataset). Variants
+of a metric (score, calibrator, prompt set ...) become columns. Filter with --where:
 
     analyze table results.parquet --where metric=top1,ece,nll --where dataset=imagenet-val,imagenet-a --best
     analyze table results.parquet --rows model --columns dataset --where metric=auroc --where score=msp,mcm
@@ -14,18 +14,14 @@ import argparse
 import sys
 from pathlib import Path
 
+from closerlook_common.console.argument_types import whole_number
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the options of ``analyze table``."""
-    parser.add_argument(
-        "results", metavar="RESULTS", help="result table that 'analyze metrics' wrote (Parquet)"
-    )
-    parser.add_argument(
-        "--rows", default="model", help="columns that label the rows, comma-separated (default: model)"
-    )
-    parser.add_argument(
-        "--columns", default="metric", help="columns that label the columns (default: metric)"
-    )
+    parser.add_argument("results", metavar="RESULTS", help="result table that 'analyze metrics' wrote (Parquet)")
+    parser.add_argument("--rows", default="model", help="columns that label the rows, comma-separated (default: model)")
+    parser.add_argument("--columns", default="metric", help="columns that label the columns (default: metric)")
     parser.add_argument(
         "--where",
         action="append",
@@ -34,7 +30,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="keep only these rows; commas and wildcards allowed, KEY!=VALUE excludes; repeatable",
     )
     parser.add_argument(
-        "--best", action="store_true", help="mark the best (bold) and second best (underlined)"
+        "--best",
+        action="store_true",
+        help="mark the best with all that intervals do not distinguish from it (bold), and the next (underlined)",
     )
     parser.add_argument("--intervals", action="store_true", help="show [low, high] behind the numbers")
     parser.add_argument(
@@ -45,10 +43,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="COLUMN",
         help="blocks of rows by this column of the cards (default when given: group)",
     )
-    parser.add_argument("--digits", type=int, metavar="N", help="decimals (default: 3; 1 with --percent)")
     parser.add_argument(
-        "--percent", action="store_true", help="show accuracies and other fractions times 100"
+        "--digits", type=whole_number(0, 17), metavar="N", help="decimals (default: 3; 1 with --percent)"
     )
+    parser.add_argument("--percent", action="store_true", help="show accuracies and other fractions times 100")
     parser.add_argument("--sort", default="", metavar="COLUMN", help="sort rows by this column, best first")
     parser.add_argument(
         "--plain",
@@ -71,11 +69,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run ``analyze table``."""
     from analyze.results import read_results
-    from analyze.results.quantities import usual_heads
-    from analyze.results.selection import parse_where, plain_numbers, select
+    from analyze.results.meant import plain_numbers, usual_heads
+    from analyze.results.selection import parse_where, select
     from analyze.tables import build_tables, split_names
+    from analyze.tables.plain_options import plain_options
     from analyze.tables.writers import WRITERS, print_tables
-    from cache_schema.errors import UserError
+    from closerlook_common.console.messages import report
+    from closerlook_common.errors import UserError
+    from closerlook_common.user_cache import replaced_whole
 
     if args.digits is not None and not 0 <= args.digits <= 12:
         raise UserError(f"--digits {args.digits}: give a number of decimals between 0 and 12")
@@ -85,9 +86,10 @@ def run(args: argparse.Namespace) -> int:
     if not {"head", "head!"} & {*where, *rows, *columns}:
         usual = usual_heads(results)
         if len(usual) < len(results):
-            told = "each model under its usual prompts; --where 'head=*' shows every prompt set"
-            print(told, file=sys.stderr)
+            report("each model under its usual prompts; --where 'head=*' shows every prompt set")
         results = usual
+    if not {"options", "options!"} & {*where, *rows, *columns}:
+        results = plain_options(results)
     if args.plain:
         results = plain_numbers(results, keep=[key.removesuffix("!") for key in (*where, *rows, *columns)])
     tables = build_tables(
@@ -112,7 +114,7 @@ def run(args: argparse.Namespace) -> int:
             sys.stdout.write(text)
             continue
         path = Path(target)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
-        print(f"wrote {path}", file=sys.stderr)
+        with replaced_whole(path) as part:
+            part.write_text(text, encoding="utf-8")
+        report(f"wrote {path}")
     return 0

@@ -1,38 +1,41 @@
-"""Correlations, fits and effective robustness over models, overall and by group.
+"""Compute correlations, fits and effective robustness over models, overall and by group.
 
     analyze trends results.parquet
     analyze trends results.parquet --y ece@imagenet-r[calibrator=temperature] --y auroc@textures --by source
         -o trends
     analyze trends results.parquet --y top1@imagenet-a --baseline group=supervised-in1k --split 0.7613
     analyze trends results.parquet --cache CACHE          # agreement on the line, from every model's predictions
+    analyze trends results.parquet --dependence none      # ordinary statistics: models taken as independent
 
-A quantity is METRIC@DATASET[variant=value,...]. Without --y, the in-distribution accuracy is set against
-every number.
+Models of one family (backbone and training source by default) are not independent: intervals and p-values are over
+families. Models at chance are left out of fits; sets with fewer classes are compared with the accuracy on the same
+classes. A quantity is METRIC@DATASET[variant=value,...]. Without --y, every number is compared with the in-distribution
+accuracy.
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from closerlook_common.console.argument_types import real_number, whole_number
+from closerlook_common.console.messages import line, report
 
 if TYPE_CHECKING:
     import polars as pl
-    from rich.console import Console
+    from rich.table import Table
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the options of ``analyze trends``."""
     parser.add_argument("results", metavar="RESULTS", help="result table (Parquet)")
-    parser.add_argument(
-        "--x", default="", metavar="QUANTITY", help="default: top1 of the in-distribution set"
-    )
+    parser.add_argument("--x", default="", metavar="QUANTITY", help="default: top1 of the in-distribution set")
     parser.add_argument(
         "--y", action="append", default=[], metavar="QUANTITY", help="repeatable; default: every number"
     )
-    parser.add_argument(
-        "--where", action="append", default=[], metavar="KEY=VALUE", help="only these rows; repeatable"
-    )
+    parser.add_argument("--where", action="append", default=[], metavar="KEY=VALUE", help="only these rows; repeatable")
     parser.add_argument(
         "--by",
         default="group",
@@ -45,9 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=("probit", "logit", "linear"),
         help="axis for accuracies (default: probit; other metrics stay linear)",
     )
-    parser.add_argument(
-        "--method", default="huber", choices=("huber", "ols", "theil-sen"), help="fit (default: huber)"
-    )
+    parser.add_argument("--method", default="huber", choices=("huber", "ols", "theil-sen"), help="fit (default: huber)")
     parser.add_argument(
         "--baseline",
         action="append",
@@ -57,7 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--split",
-        type=float,
+        type=real_number(),
         metavar="ACCURACY",
         help="fit the baseline in two pieces at this x (the authors' choice for ImageNet-A)",
     )
@@ -74,9 +75,61 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="where predictions lie: also agreement on the line, accuracy under shift without its labels",
     )
     parser.add_argument(
-        "--bootstrap", type=int, default=1000, metavar="N", help="replicates over models (default: 1000)"
+        "--pair-by-row",
+        action="store_true",
+        help="with --cache: pair row i with row i where stores hold no image names",
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the bootstrap (default: 0)")
+    parser.add_argument(
+        "--dependence",
+        default="backbone",
+        metavar="LEVEL",
+        help="what makes models a family, whose members are not independent: backbone, run or checkpoint of the"
+        " lineage, a column of the cards, or none for ordinary intervals and p-values (default: backbone)",
+    )
+    parser.add_argument(
+        "--families", metavar="FILE", help="CSV with columns model and family, in place of the models' lineage"
+    )
+    parser.add_argument(
+        "--all-classes",
+        action="store_true",
+        help="set ImageNet-A, -R and others of fewer classes against the accuracy on all classes (default: the same)",
+    )
+    parser.add_argument(
+        "--shared-images",
+        action="store_true",
+        help="set a factor against the accuracy on all images (default: on those without the factor)",
+    )
+    parser.add_argument(
+        "--keep-chance",
+        action="store_true",
+        help="keep models in fits whose in-distribution accuracy is not above chance (exact binomial test)",
+    )
+    parser.add_argument(
+        "--chance-level",
+        type=real_number(above=0, most=0.5),
+        default=0.01,
+        metavar="P",
+        help="of that test (default: 0.01)",
+    )
+    parser.add_argument(
+        "--classes",
+        type=whole_number(2),
+        metavar="C",
+        help="classes of the in-distribution set, where the table lacks it",
+    )
+    parser.add_argument(
+        "--keep-built-against",
+        action="store_true",
+        help="keep models in a set's fits that the set was built against (ResNet-50 and ImageNet-A)",
+    )
+    parser.add_argument(
+        "--bootstrap",
+        type=whole_number(1),
+        default=1999,
+        metavar="N",
+        help="signs of families drawn for a p-value (default: 1999)",
+    )
+    parser.add_argument("--seed", type=whole_number(0), default=0, help="of these draws (default: 0)")
     parser.add_argument("-o", "--output", metavar="DIR", help="write the tables there as CSV")
 
 
@@ -84,96 +137,86 @@ def run(args: argparse.Namespace) -> int:
     """Run ``analyze trends``."""
     import polars as pl
     from rich.console import Console
-    from rich.progress import track
 
-    from analyze import trends
     from analyze.results import read_results
-    from analyze.results.quantities import Quantity
-    from analyze.results.selection import check_column, parse_where, select
-    from analyze.results.titles import PROPORTIONS
-    from analyze.trends.ranks import rank_stability
+    from analyze.results.csv_text import write_csv
+    from analyze.results.quantities import id_datasets_of, several_id_sets
+    from analyze.results.selection import parse_where, select
+    from analyze.tables.trends import left_out_lines
+    from analyze.trends.families import with_families
+    from analyze.trends.over_models import TrendOptions, pairs_of, trend_tables
+    from analyze.trends.pairs import Choices
     from analyze.trends.robustness import BASELINE
-    from cache_schema.errors import UserError
+    from cache_schema.format.model_names.lineages import LEVELS
+    from closerlook_common.console.progress import Bar
 
-    if args.by:
-        check_column(args.by)
     results = select(read_results(args.results), parse_where(args.where))
-    pairs = trends.default_pairs(results, args.x or None)
-    if args.y:
-        pairs = [(pairs[0][0] if pairs else Quantity.parse(args.x), Quantity.parse(y)) for y in args.y]
-    common: dict[str, Any] = {"by": args.by, "scale": args.scale}
-    drawn: dict[str, Any] = {"n_boot": args.bootstrap, "seed": args.seed}
-    baseline = parse_where(args.baseline) if args.baseline else dict(BASELINE)
-    parts: dict[str, list[pl.DataFrame]] = {}
-    untold = ""
-    changed = parse_pairs(args.pair)
-    directed = set(results.filter(pl.col("direction").is_in(["higher", "lower"]))["metric"])
-    for x, y in track(pairs, "trends", console=Console(stderr=True), transient=True):
-        parts.setdefault("correlations", []).append(
-            trends.correlation_table(results, [(x, y)], **common, **drawn)
-        )
-        try:
-            parts.setdefault("fits", []).append(
-                trends.fit_table(results, [(x, y)], methods=(args.method,), **common, **drawn)
-            )
-        except UserError as error:
-            untold = f"no line for {y}: {error}"
-        if y.metric in directed and x.metric in directed:
-            parts.setdefault("rank_stability", []).append(rank_stability(results, [x, y], **drawn))
-        if changed and y.metric in PROPORTIONS:
-            gained = trends.relative_robustness(results, y, changed)
-            parts.setdefault("relative_robustness", []).append(gained.with_columns(pl.lit(str(y)).alias("on")))
-        if args.by:
-            parts.setdefault("line_tests", []).append(
-                trends.line_tests(results, [(x, y)], by=args.by, scale=args.scale)
-            )
-        if y.metric in (x.metric, "factor_accuracy") and x.metric in PROPORTIONS:
-            try:
-                found = trends.effective_robustness(
-                    results,
-                    y,
-                    x=x,
-                    baseline=baseline,
-                    scale=args.scale,
-                    method=args.method,
-                    split=args.split,
-                    **drawn,
-                )
-            except UserError as error:
-                untold = f"no effective robustness on {y}: {error}"
-                continue
-            parts.setdefault("effective_robustness", []).append(found.to_results())
-    written = {name: pl.concat(frames) for name, frames in parts.items() if frames}
-    robust = "effective_robustness" in written
+    if args.families:
+        results = with_families(results, args.families)
+    pairs = pairs_of(results, args.x, args.y)
+    if not args.x and (note := several_id_sets(results, "--x top1@{other}")):
+        report(note, "yellow")
+    options = TrendOptions(
+        by=args.by,
+        scale=args.scale,
+        method=args.method,
+        baseline=parse_where(args.baseline) if args.baseline else dict(BASELINE),
+        split=args.split,
+        changed=parse_pairs(args.pair),
+        bootstrap=args.bootstrap,
+        seed=args.seed,
+        choices=Choices(
+            dependence=args.dependence,
+            same_classes=not args.all_classes,
+            other_images=not args.shared_images,
+            keep_chance=args.keep_chance,
+            chance_level=args.chance_level,
+            classes=dict.fromkeys(id_datasets_of(results)[:1], args.classes) if args.classes else {},
+            keep_built_against=args.keep_built_against,
+        ),
+    )
+    with Bar("computing trends of", "pairs of numbers", len(pairs)) as bar:
+        written, problem = trend_tables(results, bar.track(pairs), options)
+    incomplete = False
     if args.cache:
-        written |= _agreement(args.cache, sorted(results["model"].unique()))
+        lines, incomplete = _agreement(args.cache, sorted(results["model"].unique()), pair_by_row=args.pair_by_row)
+        written |= lines
     console = Console()
-    _print(written["correlations"], console)
-    if robust:
-        _print_robustness(written["effective_robustness"], console)
-    for name, title in PLAIN_TABLES.items():
-        if name in written:
-            _print_plain(written[name], title, console)
-    if untold:
-        console.print(untold, style="yellow", markup=False)
+    for drawn in _drawn(written, args.by or "group", console.width):
+        console.print(drawn)
+        console.print()
+    for text in left_out_lines(written["marked_models"]) if "marked_models" in written else ():
+        console.print(line(text, "yellow"), soft_wrap=True)
+    unknown = results.filter(pl.col("lineage") == "")["model"].n_unique()
+    if unknown and args.dependence in LEVELS:
+        text = f"{unknown} of {results['model'].n_unique()} models have no lineage and count as independent"
+        more = "--families FILE (columns model, family), --dependence COLUMN, or lineage= in the model list"
+        console.print(line(f"{text}: {more}", "dim"), soft_wrap=True)
+    if problem:
+        console.print(line(problem, "yellow"), soft_wrap=True)
     if args.output:
         folder = Path(args.output)
         folder.mkdir(parents=True, exist_ok=True)
         for name, frame in written.items():
-            frame.write_csv(folder / f"{name}.csv")
-        console.print(f"wrote {', '.join(f'{n}.csv' for n in written)} to {folder}", markup=False)
-    return 0
+            write_csv(frame, folder / f"{name}.csv")
+        console.print(line(f"wrote {', '.join(f'{n}.csv' for n in written)} to {folder}"), soft_wrap=True)
+    return 1 if incomplete else 0
 
 
-PLAIN_TABLES = {
-    "relative_robustness": "relative robustness (accuracy that the intervention gains)",
-    "agreement_lines": "accuracy and agreement on the line (least squares on probit axes)",
-}
+def _drawn(written: dict[str, pl.DataFrame], by: str, width: int) -> Iterator[Table]:
+    from analyze.tables.trends import PLAIN_TABLES, correlation_tables, medians_tables, plain
+
+    yield from correlation_tables(written["correlations"], width=width)
+    if "robustness_medians" in written:
+        yield from medians_tables(written["robustness_medians"], by, width=width)
+    for name, title in PLAIN_TABLES.items():
+        if name in written:
+            yield plain(written[name], title)
 
 
 def parse_pairs(words: list[str]) -> dict[str, str]:
     """Read ``CHANGED=STANDARD`` words: model with an intervention -> the model without."""
-    from cache_schema.errors import UserError
+    from closerlook_common.errors import UserError
 
     pairs = {}
     for word in words:
@@ -184,113 +227,18 @@ def parse_pairs(words: list[str]) -> dict[str, str]:
     return pairs
 
 
-def _agreement(cache: str, models: list[str]) -> dict[str, pl.DataFrame]:
-    import polars as pl
+def _agreement(cache: str, models: list[str], *, pair_by_row: bool) -> tuple[dict[str, pl.DataFrame], bool]:
+    """Return the tables of agreement on the line, and whether a model or a dataset was left out."""
     from rich.console import Console
 
     import cache_schema
     from analyze.commands.progress import model_progress
-    from analyze.trends.agreement_lines import agreement_lines, lines_table
-    from cache_schema.errors import UserError
+    from analyze.trends.over_models import agreement_tables
 
     console = Console(stderr=True)
     opened = cache_schema.open_cache(cache)
-    held = sorted({card.id for card in opened.models()} & set(models))
-    if not held:
-        raise UserError(f"{cache} holds none of the result table's models")
     with model_progress(console) as advance:
-        found, problems = agreement_lines(opened, models=held, progress=advance)
-    for dataset, said in problems.items():
-        console.print(f"no agreement on {dataset}: {said}", style="yellow", markup=False)
-    if not found:
-        return {}
-    predicted = [lines.predicted.with_columns(pl.lit(name).alias("dataset")) for name, lines in found.items()]
-    return {"agreement_lines": lines_table(found), "agreement_predictions": pl.concat(predicted)}
-
-
-def _print_plain(table: pl.DataFrame, title: str, console: Console) -> None:
-    from rich.text import Text
-
-    from cache_schema.console.terminal import plain_table
-
-    drawn = plain_table(title)
-    for name, kind in table.schema.items():
-        drawn.add_column(name.replace("_", " "), justify="right" if kind.is_numeric() else "left", overflow="fold")
-    for row in table.rows():
-        drawn.add_row(*(Text(f"{v:.3f}" if isinstance(v, float) else "–" if v is None else str(v)) for v in row))
-    console.print(drawn)
-    console.print()
-
-
-MOST = 24
-"""Quantities that are printed; where there are more, the ones that go closest with x."""
-
-
-def _strongest(table: pl.DataFrame) -> tuple[pl.DataFrame, int]:
-    """Return the rows to print, and how many quantities they leave out."""
-    import polars as pl
-
-    names = table["y"].unique(maintain_order=True)
-    if len(names) <= MOST:
-        return table, 0
-    everyone = table.filter(pl.col("among") == "all")
-    ranked = everyone.filter(pl.col("method") == "spearman", pl.col("value").is_not_nan())
-    best = ranked.sort(pl.col("value").abs(), descending=True, maintain_order=True)["y"].head(MOST).to_list()
-    place = {name: rank for rank, name in enumerate(best)}
-    kept = everyone.filter(pl.col("y").is_in(best))
-    order = pl.col("y").replace_strict(place, return_dtype=pl.Int64)
-    return kept.sort(order, maintain_order=True), len(names) - len(best)
-
-
-def _print(table: pl.DataFrame, console: Console) -> None:
-    import polars as pl
-    from rich.text import Text
-
-    from analyze.trends.correlations import TITLES
-    from cache_schema.console.terminal import plain_table
-
-    for (x,), whole in table.group_by("x", maintain_order=True):
-        part, hidden = _strongest(whole)
-        drawn = plain_table(f"against {x}")
-        drawn.add_column("", overflow="fold", min_width=24)
-        drawn.add_column("models", justify="right")
-        shown = ("pearson", "spearman", "kendall")[: 3 if console.width >= 120 else 1 + (console.width >= 96)]
-        for method in shown:
-            drawn.add_column(TITLES[method], justify="right", no_wrap=True)
-        for (y, among), cells in part.group_by("y", "among", maintain_order=True):
-            number = {
-                m: (v, low, high) for m, v, low, high in cells.select("method", "value", "low", "high").rows()
-            }
-            drawn.add_row(
-                Text(str(y) if among == "all" else f"  {among}", style="" if among == "all" else "dim"),
-                str(cells["n"][0]),
-                *(f"{v:+.2f} [{low:+.2f}, {high:+.2f}]" for v, low, high in (number[m] for m in shown)),
-            )
-        console.print(drawn)
-        console.print()
-        if hidden:
-            told = f"{hidden} weaker ones and all groups are in correlations.csv (-o DIR); name some with --y"
-            console.print(told, style="dim", highlight=False)
-    few = table.filter(pl.col("n") < 10)
-    if not few.is_empty():
-        console.print("Intervals from fewer than ten models are rough.", style="dim")
-
-
-def _print_robustness(table: pl.DataFrame, console: Console) -> None:
-    import polars as pl
-    from rich.text import Text
-
-    from cache_schema.console.terminal import plain_table
-
-    medians = table.group_by("dataset", "factor", "group", maintain_order=True).agg(pl.col("value").median())
-    groups = medians["group"].unique(maintain_order=True).to_list()
-    drawn = plain_table("median effective robustness (accuracy above the baseline's line)")
-    drawn.add_column("", overflow="fold", min_width=18)
-    for group in groups:
-        drawn.add_column(Text(group.replace("-", "\n")), justify="right", no_wrap=True, min_width=7)
-    for (dataset, factor), part in medians.group_by("dataset", "factor", maintain_order=True):
-        number = dict(part.select("group", "value").rows())
-        cells = [f"{number[g]:+.3f}" if number.get(g) is not None else "–" for g in groups]
-        drawn.add_row(Text(str(factor or dataset)), *cells)
-    console.print(drawn)
-    console.print()
+        tables, problems = agreement_tables(opened, models, pair_by_row=pair_by_row, progress=advance)
+    for problem in problems:
+        console.print(line(problem, "yellow"), soft_wrap=True)
+    return tables, bool(problems)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from numba import int32, njit, prange
+from numba import int32, prange
+
+from analyze.kernels.keeping import compiled
 
 _STRETCH = 64
 
 
-@njit(cache=True, nogil=True)
+@compiled(error_model="python", cache=True, nogil=True)
 def _above(row: Any, limit: Any) -> Any:
     """Count values over a limit: a loop without a branch, many values an instruction."""
     found = int32(0)
@@ -18,7 +20,7 @@ def _above(row: Any, limit: Any) -> Any:
     return found
 
 
-@njit(cache=True, parallel=True, nogil=True)
+@compiled(error_model="python", cache=True, parallel=True, nogil=True)
 def update_largest(similarity: Any, first: int, values: Any, places: Any) -> None:
     """Put a block of similarities (rows, columns ``first`` ...) into each row's min-heap of its k largest.
 
@@ -53,7 +55,7 @@ def update_largest(similarity: Any, first: int, values: Any, places: Any) -> Non
                 least = heap[0]
 
 
-@njit(cache=True, parallel=True, nogil=True)
+@compiled(error_model="python", cache=True, parallel=True, nogil=True)
 def add_relations(cosine: Any, agreement: Any, threshold: float, power: float, total: Any) -> None:
     """Add ``(max(cosine, 0) agreement) ** power`` where the product exceeds the threshold, row by row, in float64."""
     for row in prange(cosine.shape[0]):
@@ -65,7 +67,7 @@ def add_relations(cosine: Any, agreement: Any, threshold: float, power: float, t
         total[row] += added
 
 
-@njit(cache=True, parallel=True, nogil=True)
+@compiled(error_model="python", cache=True, parallel=True, nogil=True)
 def reach_positions(distance: Any, grid: Any, position: Any) -> None:
     """For each pair the first place in the reference's ascending grid of distances that is not below the pair's."""
     for row in prange(distance.shape[0]):

@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import njit, prange, types
+from numba import prange, types
 from numba.core import cgutils
 
 from analyze.detectors._tiles import panel_width, tile_rows
 from analyze.kernels.fastmath import instruction
+from analyze.kernels.keeping import compiled
 
 _ROWS = tile_rows()
 _KINDS = {
@@ -93,7 +94,7 @@ def _tile(typing_context: Any, left: Any, right: Any, out: Any, depth: Any, stri
     return types.void(left, right, out, depth, stride, goes_on), codegen
 
 
-@njit(cache=True, parallel=True, nogil=True)
+@compiled(error_model="python", cache=True, parallel=True, nogil=True)
 def multiply_panels(left: Any, panels: Any, out: Any, depth: int, block: int) -> None:
     """Write ``left @ right`` to ``out``, a block of rows a thread, ``depth`` terms of it at a time."""
     rows, terms = left.shape

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from numba import float32, int32, prange
 
-from analyze.kernels.fastmath import FAST, compiled, exp32
+from analyze.kernels.fastmath import FAST, exp32
+from analyze.kernels.keeping import compiled
 
 _CHUNK = 16
 _STRETCH = 128

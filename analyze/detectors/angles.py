@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from analyze.detectors.base import Detector, Inputs, Learnt, Needs, check_range
 from analyze.detectors.rows import Float32, Rows, row_sum
-from cache_schema.errors import UserError
+from analyze.metrics.spec import INFINITY, Evidence
+from closerlook_common.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,10 @@ class Hopfield(Detector):
 
     metric: str = "inner_product"
     name = "she"
+    evidence = Evidence(
+        "f . mean of correctly predicted training features of the predicted class", "Zhang et al., ICLR 2023",
+        "the formula, row by row; pytorch-ood", "test_detectors_oracles.py::test_equals_the_formula",
+    )  # fmt: skip
     needs = Needs(logits=True, features=True, fitted_on=("reference",))
     sweep: ClassVar[dict[str, tuple[Any, ...]]] = {"metric": ("inner_product", "cosine", "euclidean")}
 
@@ -69,6 +74,10 @@ class NeuralCollapse(Detector):
 
     alpha: float = 1e-4
     name = "nci"
+    evidence = Evidence(
+        "w_y . (f - mu) / |f - mu| + alpha |f|_1", "Liu and Qin, CVPR 2025", "the formula, row by row; pytorch-ood",
+        "test_detectors_oracles.py::test_equals_the_formula",
+    )  # fmt: skip
     needs = Needs(logits=True, features=True, head=True, fitted_on=("reference",))
     sweep: ClassVar[dict[str, tuple[Any, ...]]] = {"alpha": (0.0, 1e-4, 1e-3, 1e-2, 5e-2, 1e-1)}
 
@@ -102,6 +111,11 @@ class BoundaryDistance(Detector):
 
     normalizer: str = "distance"
     name = "fdbd"
+    evidence = Evidence(
+        "sum_c |z_c - z_y| / |w_c - w_y| / |f - mu|", "Liu and Qin, ICML 2024",
+        "the formula, row by row; pytorch-ood", "test_detectors_oracles.py::test_equals_the_formula",
+    )  # fmt: skip
+    limits = (0.0, INFINITY)
     needs = Needs(logits=True, features=True, head=True, fitted_on=("reference",))
     sweep: ClassVar[dict[str, tuple[Any, ...]]] = {"normalizer": ("distance", "norm")}
 

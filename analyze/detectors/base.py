@@ -13,7 +13,10 @@ from numpy.typing import NDArray
 from analyze.detectors.head import Head
 from analyze.detectors.reference import Reference
 from analyze.detectors.rows import Float32, LogitRows, Rows, tiles
-from cache_schema.errors import UserError
+from analyze.metrics._arrays import numbers
+from analyze.metrics._checks import whole_numbers
+from analyze.metrics.spec import INFINITY, Evidence
+from closerlook_common.errors import UserError
 
 Rule = Callable[[Rows], NDArray[Any]]
 
@@ -69,8 +72,21 @@ class Validation:
             features, logits, labels = (*given, None)[:3]
         else:
             features, logits, labels = (_array(given, name) for name in ("features", "logits", "labels"))
-        kept = _finite(features, logits)
-        rows = [None if v is None else np.asarray(v)[kept] for v in (features, logits, labels)]
+        arrays = [
+            None if values is None else numbers(f"validation {name}", values, 2)
+            for name, values in (("features", features), ("logits", logits))
+        ]
+        classes = None if labels is None else whole_numbers("validation labels", labels)
+        lengths = {len(values) for values in (*arrays, classes) if values is not None}
+        if len(lengths) != 1:
+            shapes = ", ".join("none" if v is None else str(v.shape) for v in (*arrays, classes))
+            raise UserError(f"validation rows need features, logits and labels of equal length; got {shapes}")
+        kept = _finite(*arrays)
+        if not len(kept):
+            raise UserError("validation holds no row without NaN or infinity: there is nothing to fit on")
+        if len(kept) == next(iter(lengths)):  # the arrays themselves, not copies of them
+            return Validation(arrays[0], arrays[1], classes)
+        rows = [None if values is None else values[kept] for values in (*arrays, classes)]
         return Validation(rows[0], rows[1], rows[2])
 
 
@@ -79,12 +95,10 @@ def _array(given: Any, name: str) -> Any:
     return value() if callable(value) else value
 
 
-def _finite(*arrays: NDArray[Any] | None) -> Any:
-    good: Any = True
-    for values in arrays:
-        if values is not None:
-            good = good & np.isfinite(np.asarray(values)).all(axis=1)
-    return slice(None) if np.all(good) else np.flatnonzero(good)
+def _finite(*arrays: NDArray[Any] | None) -> NDArray[np.intp]:
+    """Return the rows that are finite in all arrays."""
+    good = np.logical_and.reduce([np.isfinite(values).all(axis=1) for values in arrays if values is not None])
+    return np.flatnonzero(good)
 
 
 @dataclass(frozen=True, eq=False)
@@ -203,8 +217,8 @@ def score_all(
     list
         One array (n,) float32 a detector, equal bit for bit to ``detector.score``.
     """
-    features = None if features is None else np.asarray(features)
-    logits = None if logits is None else np.asarray(logits)
+    features = None if features is None else numbers("features", features, 2)
+    logits = None if logits is None else numbers("logits", logits, 2)
     n = _check(detectors, features, logits)
     scores = [np.empty(n, np.float32) for _ in detectors]
     with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
@@ -220,9 +234,6 @@ def score_all(
 def _check(detectors: Sequence[Fitted], features: NDArray[Any] | None, logits: NDArray[Any] | None) -> int:
     if features is None and logits is None:
         raise UserError("nothing to score: give features, logits or both")
-    for name, values in (("features", features), ("logits", logits)):
-        if values is not None and values.ndim != 2:
-            raise UserError(f"{name} must have two axes (rows, columns); got shape {values.shape}")
     if features is not None and logits is not None and len(features) != len(logits):
         raise UserError(f"{len(features)} rows of features but {len(logits)} of logits")
     for detector in detectors:
@@ -241,10 +252,18 @@ class Detector(ABC):
 
     name: ClassVar[str]
     needs: ClassVar[Needs]
+    uses_level: ClassVar[bool] = False
+    """Whether the score depends on the level of the logits, which log-probabilities have lost."""
+    zero_shot_only: ClassVar[bool] = False
+    """Whether the logits must be cosines times the scale of a zero-shot head."""
     paper: ClassVar[Mapping[str, Any]] = {}
     """Hyper-parameters of the paper or its authors' code, where they differ from OpenOOD's (the defaults)."""
     sweep: ClassVar[Mapping[str, tuple[Any, ...]]] = {}
     """Values that a search on a validation OOD set tries."""
+    limits: ClassVar[tuple[float, float]] = (-INFINITY, INFINITY)
+    """Range of the scores."""
+    evidence: ClassVar[Evidence | None] = None
+    """Formula, source and oracle; None for a plug-in that states none."""
 
     @property
     def hyper_parameters(self) -> dict[str, Any]:
@@ -333,10 +352,7 @@ class Detector(ABC):
 def _embeddings(negatives: Any) -> NDArray[np.float32] | None:
     if negatives is None:
         return None
-    values = np.asarray(getattr(negatives, "weight", negatives), dtype=np.float32)
-    if values.ndim != 2:
-        raise UserError(f"negatives are text embeddings (k, D); got shape {values.shape}")
-    return values
+    return numbers("negatives", getattr(negatives, "weight", negatives), 2).astype(np.float32)
 
 
 def check_range(name: str, what: str, value: float, low: float, high: float, *, open_ends: bool = True) -> None:

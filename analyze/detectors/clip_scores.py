@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from analyze.detectors.base import Detector, Inputs, Learnt, Needs, check_range
 from analyze.detectors.products import Right
 from analyze.detectors.rows import Rows, logsumexp, row_sum, unit_of
-from cache_schema.errors import UserError
+from analyze.metrics.spec import Evidence
+from closerlook_common.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,13 @@ class MaximumConceptMatching(Detector):
     tau: float = 1.0
     scale: float | None = None
     name = "mcm"
+    evidence = Evidence(
+        "max_c softmax(cosines / tau)_c", "Ming et al., NeurIPS 2022", "the formula, row by row; pytorch-ood",
+        "test_detectors_oracles.py::test_equals_the_formula",
+    )  # fmt: skip
+    limits = (0.0, 1.0)
+    uses_level = True
+    zero_shot_only = True
     needs = Needs(logits=True)
     sweep: ClassVar[dict[str, tuple[Any, ...]]] = {"tau": (0.01, 0.1, 0.5, 1.0, 2.0)}
 
@@ -54,7 +62,7 @@ class MaximumConceptMatching(Detector):
             largest = np.nanmax(np.abs(cosines), initial=0)
             if largest >= 1.05:
                 raise UserError(
-                    f"mcm: logits divided by {scale:g} are no cosines (up to {largest:.3g}); fit with"
+                    f"mcm: logits divided by {scale:g} are not cosines (up to {largest:.3g}); fit with"
                     " the model's head, or give the scale that its logits carry (mcm scale=100)"
                 )
             return _top_share(cosines / tau)
@@ -92,6 +100,11 @@ class NegativeLabels(Detector):
     groups: int = 100
     seed: int = 0
     name = "neglabel"
+    evidence = Evidence(
+        "share of the class names in the softmax over them and negative names, mean over groups",
+        "Jiang et al., ICLR 2024", "the definition, row by row", "test_detectors_oracles.py::test_neglabel",
+    )  # fmt: skip
+    limits = (0.0, 1.0)
     needs = Needs(features=True, head=True, negatives=True)
 
     def __post_init__(self) -> None:

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from analyze.detectors.base import Detector, Inputs, Learnt, Needs
 from analyze.detectors.products import Right, multiply
 from analyze.detectors.rows import TILE, Rows
-from cache_schema.errors import UserError
+from analyze.metrics.spec import Evidence
+from closerlook_common.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,11 @@ class NeighbourhoodConformance(Detector):
     alpha: float = 0.1
     accept: float = 0.01
     name = "cfood"
+    evidence = Evidence(
+        "-smallest fraction at which enough reference rows accept f/|f|", "OpenOOD 1.5 (CFOOD)",
+        "the definition, row by row", "test_detectors_oracles.py::test_cfood",
+    )  # fmt: skip
+    limits = (-1.0, 0.0)
     needs = Needs(features=True, fitted_on=("bank",))
     sweep: ClassVar[dict[str, tuple[Any, ...]]] = {"accept": (0.005, 0.01, 0.02, 0.05)}
 

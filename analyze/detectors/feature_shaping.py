@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from analyze.detectors.base import Detector, Inputs, Learnt, Needs, check_range
 from analyze.detectors.products import multiply
 from analyze.detectors.rows import Float32, Rows, logsumexp, row_sum, unit_of
-from cache_schema.errors import UserError
+from analyze.metrics.spec import Evidence
+from closerlook_common.errors import UserError
 
 _PERCENTILES: dict[str, tuple[Any, ...]] = {"percentile": (65, 70, 75, 80, 85, 90, 95)}
 _LARGEST_EXPONENT = np.float32(80)
@@ -43,6 +44,10 @@ class ReAct(Detector):
 
     percentile: float = 90.0
     name = "react"
+    evidence = Evidence(
+        "lse(W min(f, c) + b), c a percentile of all features", "Sun et al., NeurIPS 2021",
+        "the formula, row by row; pytorch-ood", "test_detectors_oracles.py::test_equals_the_formula",
+    )  # fmt: skip
     needs = Needs(features=True, head=True, fitted_on=("validation", "bank"))
     sweep: ClassVar[dict[str, tuple[Any, ...]]] = {"percentile": (85, 90, 95, 99)}
 
@@ -79,6 +84,10 @@ class RectifiedActivation(Detector):
     high: float = 90.0
     below: str = "clip"
     name = "vra"
+    evidence = Evidence(
+        "lse(W clip(f, low, high) + b)", "Xu et al., NeurIPS 2023",
+        "the formula, row by row; pytorch-ood in one dimension", "test_detectors_oracles.py::test_equals_the_formula",
+    )  # fmt: skip
     needs = Needs(features=True, head=True, fitted_on=("validation", "bank"))
     paper: ClassVar[dict[str, Any]] = {"low": 60.0, "high": 95.0, "below": "zero"}
     sweep: ClassVar[dict[str, tuple[Any, ...]]] = {"low": (1, 5, 10, 15), "high": (85, 90, 95, 99)}
@@ -169,6 +178,11 @@ class ActivationShapingP(_ActivationShaping):
     """
 
     name = "ash_p"
+    evidence = Evidence(
+        "lse(W s(f) + b), s sets the smallest percentile of f to 0", "Djurisic et al., ICLR 2023",
+        "the formula, row by row; pytorch-ood", "test_detectors_oracles.py::test_equals_the_formula",
+        unverified="the paper's default of 60 %: the authors' code has no ImageNet configuration of ASH-P",
+    )  # fmt: skip
     paper: ClassVar[dict[str, Any]] = {"percentile": 60.0}
 
     def _shape(self, features: Float32, kept: NDArray[np.bool_], k: int) -> tuple[Float32, Float32 | None]:
@@ -183,6 +197,10 @@ class ActivationShapingB(_ActivationShaping):
     """
 
     name = "ash_b"
+    evidence = Evidence(
+        "as ASH-P, what is kept set to sum(f) / number kept", "Djurisic et al., ICLR 2023",
+        "the formula, row by row; pytorch-ood", "test_detectors_oracles.py::test_equals_the_formula",
+    )  # fmt: skip
     paper: ClassVar[dict[str, Any]] = {"percentile": 65.0}
 
     def _shape(self, features: Float32, kept: NDArray[np.bool_], k: int) -> tuple[Float32, Float32 | None]:
@@ -197,6 +215,10 @@ class ActivationShapingS(_ActivationShaping):
     """
 
     name = "ash_s"
+    evidence = Evidence(
+        "as ASH-P, what is kept times exp(sum(f) / sum(kept))", "Djurisic et al., ICLR 2023",
+        "the formula, row by row; pytorch-ood", "test_detectors_oracles.py::test_equals_the_formula",
+    )  # fmt: skip
 
     def _shape(self, features: Float32, kept: NDArray[np.bool_], k: int) -> tuple[Float32, Float32 | None]:
         return np.where(kept, features, np.float32(0)), sharpening(features, k)
@@ -223,6 +245,11 @@ class Scale(Detector):
 
     percentile: float = 85.0
     name = "scale"
+    evidence = Evidence(
+        "lse(W f exp(sum(f) / sum(kept)) + b)", "Xu et al., ICLR 2024", "the formula, row by row; pytorch-ood",
+        "test_detectors_oracles.py::test_equals_the_formula",
+    )  # fmt: skip
+    uses_level = True
     needs = Needs(logits=True, features=True, head=True)
     sweep: ClassVar[dict[str, tuple[Any, ...]]] = _PERCENTILES
 
@@ -254,6 +281,12 @@ class LogitScaling(Detector):
 
     top: float = 5.0
     name = "lts"
+    evidence = Evidence(
+        "lse(z (s1 / s2)^2), sums of relu(f) and of its largest top %", "Djurisic et al., 2025",
+        "the formula, row by row; pytorch-ood", "test_detectors_oracles.py::test_equals_the_formula",
+        unverified="the formula and its default: compared with pytorch-ood, not with the paper",
+    )  # fmt: skip
+    uses_level = True
     needs = Needs(logits=True, features=True)
 
     def __post_init__(self) -> None:

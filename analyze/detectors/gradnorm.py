@@ -7,6 +7,7 @@ from typing import Any
 
 from analyze.detectors.base import Detector, Inputs, Learnt, Needs
 from analyze.detectors.rows import Rows
+from analyze.metrics.spec import INFINITY, Evidence
 
 
 @dataclass(frozen=True)
@@ -18,6 +19,12 @@ class GradNorm(Detector):
     """
 
     name = "gradnorm"
+    evidence = Evidence(
+        "|f|_1 sum_c |C p_c - 1|", "Huang, Geng and Li, NeurIPS 2021",
+        "the formula, row by row; pytorch-ood's gradient by autograd",
+        "test_detectors_oracles.py::test_equals_the_formula",
+    )  # fmt: skip
+    limits = (0.0, INFINITY)
     needs = Needs(logits=True, features=True)
 
     def _fit(self, inputs: Inputs) -> Learnt:

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analyze.detectors.products import Right
-from cache_schema.errors import UserError
+from analyze.metrics._arrays import numbers
+from closerlook_common.errors import UserError
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,10 +64,14 @@ class Head:
                 residual = getattr(head, "residual", None)
                 by = "" if residual is None else f" (its logits differ from the model's by {residual:.2g})"
                 reason = f"the head is not affine{by}"
-        weight = np.asarray(weight, dtype=np.float32)
-        bias = np.zeros(len(weight), np.float32) if bias is None else np.asarray(bias, dtype=np.float32)
-        if weight.ndim != 2 or bias.shape != weight.shape[:1]:
+        weight = numbers("head weight", weight, 2).astype(np.float32, copy=False)
+        bias = np.zeros(len(weight)) if bias is None else numbers("head bias", bias, 1)
+        bias = bias.astype(np.float32, copy=False)
+        if bias.shape != weight.shape[:1] or 0 in weight.shape:
             raise UserError(f"a head is weight (C, D) and bias (C,); got {weight.shape} and {bias.shape}")
+        for name, values in (("weight", weight), ("bias", bias)):
+            if not np.isfinite(values).all():
+                raise UserError(f"head {name} holds NaN or infinity")
         if scale is not None:
             weight = weight * np.float32(scale)
         return Head(weight, bias, normalize, None if scale is None else float(scale), reason)

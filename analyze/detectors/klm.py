@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from analyze.detectors.base import Detector, Fitted, Inputs, Learnt, Needs
 from analyze.detectors.products import Right, multiply
 from analyze.detectors.rows import TILE, Rows
+from analyze.metrics.spec import INFINITY, Evidence
 
 LOG_ZERO = float(np.log(np.finfo(np.float64).tiny))
 """Stands for the logarithm of a mean probability of exactly 0 (-708): finite, and never part of a minimum."""
@@ -26,6 +27,11 @@ class KLMatching(Detector):
     """
 
     name = "klm"
+    evidence = Evidence(
+        "-min_c KL(p || q_c), q_c the mean softmax of rows predicted as c", "Hendrycks et al., ICML 2022",
+        "the formula, row by row; pytorch-ood", "test_detectors_oracles.py::test_equals_the_formula",
+    )  # fmt: skip
+    limits = (-INFINITY, 0.0)
     needs = Needs(logits=True, fitted_on=("validation", "reference"))
 
     def _fit(self, inputs: Inputs) -> Learnt:

@@ -14,7 +14,8 @@ from analyze.detectors.mahalanobis import gaussians
 from analyze.detectors.products import Right, multiply
 from analyze.detectors.reference import Reference
 from analyze.detectors.rows import TILE, Rows, logsumexp, row_sum
-from cache_schema.errors import UserError
+from analyze.metrics.spec import INFINITY, Evidence
+from closerlook_common.errors import UserError
 
 FULL_LIMIT = 1 << 30
 """Most bytes that the covariances of a full Gaussian a class may take."""
@@ -30,6 +31,11 @@ class NormalizedLikelihood(Detector):
     """
 
     name = "pnml"
+    evidence = Evidence(
+        "-log sum_c p_c / (p_c + (1 - p_c) p_c^g), g the leverage of f", "Bibas, Feder and Hassner, NeurIPS 2021",
+        "the formula, row by row; pytorch-ood", "test_detectors_oracles.py::test_equals_the_formula",
+    )  # fmt: skip
+    limits = (-INFINITY, 0.0)
     needs = Needs(features=True, head=True, fitted_on=("bank",))
 
     def _fit(self, inputs: Inputs) -> Learnt:
@@ -73,6 +79,10 @@ class GaussianMixture(Detector):
     covariance: str = "full"
     reg: float = 1e-6
     name = "gmm"
+    evidence = Evidence(
+        "log sum_c pi_c N(f; mu_c, S_c)", "Lee et al., NeurIPS 2018; pytorch-ood",
+        "the formula, row by row; pytorch-ood", "test_detectors_oracles.py::test_equals_the_formula",
+    )  # fmt: skip
     needs = Needs(features=True, fitted_on=("reference",))
     sweep: ClassVar[dict[str, tuple[Any, ...]]] = {"reg": (1e-6, 1e-4, 1e-2)}
 

@@ -10,7 +10,8 @@ import numpy as np
 from analyze.calibrators.temperature import fit_temperature
 from analyze.detectors.base import Detector, Inputs, Learnt, Needs, check_range
 from analyze.detectors.rows import Rows, logsumexp, row_sum
-from cache_schema.errors import UserError
+from analyze.metrics.spec import INFINITY, Evidence
+from closerlook_common.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -18,6 +19,11 @@ class MaximumSoftmax(Detector):
     """Largest softmax probability (Hendrycks & Gimpel 2017). Range (0, 1]; saturates at exactly 1 in float32."""
 
     name = "msp"
+    evidence = Evidence(
+        "max_c p_c", "Hendrycks and Gimpel, ICLR 2017", "the formula, row by row; pytorch-ood",
+        "test_detectors_oracles.py::test_equals_the_formula",
+    )  # fmt: skip
+    limits = (0.0, 1.0)
     needs = Needs(logits=True)
 
     def _fit(self, inputs: Inputs) -> Learnt:
@@ -29,6 +35,11 @@ class MaximumLogit(Detector):
     """Largest logit (Hendrycks et al. 2022)."""
 
     name = "mls"
+    evidence = Evidence(
+        "max_c z_c", "Hendrycks et al., ICML 2022", "the formula, row by row; pytorch-ood",
+        "test_detectors_oracles.py::test_equals_the_formula",
+    )  # fmt: skip
+    uses_level = True
     needs = Needs(logits=True)
 
     def _fit(self, inputs: Inputs) -> Learnt:
@@ -47,6 +58,11 @@ class Energy(Detector):
 
     temperature: float = 1.0
     name = "energy"
+    evidence = Evidence(
+        "T lse(z / T)", "Liu et al., NeurIPS 2020", "the formula, row by row; pytorch-ood",
+        "test_detectors_oracles.py::test_equals_the_formula",
+    )  # fmt: skip
+    uses_level = True
     needs = Needs(logits=True)
     sweep: ClassVar[dict[str, tuple[Any, ...]]] = {"temperature": (0.1, 0.5, 1.0, 2.0, 5.0, 10.0)}
 
@@ -68,6 +84,11 @@ class Entropy(Detector):
     """
 
     name = "entropy"
+    evidence = Evidence(
+        "sum_c p_c log p_c", "Hendrycks and Gimpel, ICLR 2017", "the formula, row by row; pytorch-ood",
+        "test_detectors_oracles.py::test_equals_the_formula",
+    )  # fmt: skip
+    limits = (-INFINITY, 0.0)
     needs = Needs(logits=True)
 
     def _fit(self, inputs: Inputs) -> Learnt:
@@ -79,6 +100,11 @@ class Variance(Detector):
     """Variance of the C softmax probabilities around 1/C: higher is more peaked (as in MCM's code)."""
 
     name = "variance"
+    evidence = Evidence(
+        "mean_c (p_c - 1/C)^2", "Ming et al., NeurIPS 2022 (MCM's code)", "the formula, row by row",
+        "test_detectors_oracles.py::test_equals_the_formula",
+    )  # fmt: skip
+    limits = (0.0, 0.25)
     needs = Needs(logits=True)
 
     def _fit(self, inputs: Inputs) -> Learnt:
@@ -94,6 +120,11 @@ class Margin(Detector):
     """Largest less second largest softmax probability, range [0, 1]."""
 
     name = "margin"
+    evidence = Evidence(
+        "p_(1) - p_(2)", "Hendrycks and Gimpel, ICLR 2017 (softmax scores)", "the formula, row by row",
+        "test_detectors_oracles.py::test_equals_the_formula",
+    )  # fmt: skip
+    limits = (0.0, 1.0)
     needs = Needs(logits=True)
 
     def _fit(self, inputs: Inputs) -> Learnt:
@@ -124,6 +155,11 @@ class GeneralizedEntropy(Detector):
     gamma: float = 0.1
     m: int = 100
     name = "gen"
+    evidence = Evidence(
+        "-sum over the m largest p of p^gamma (1 - p)^gamma", "Liu et al., CVPR 2023",
+        "the formula, row by row; pytorch-ood", "test_detectors_oracles.py::test_equals_the_formula",
+    )  # fmt: skip
+    limits = (-INFINITY, 0.0)
     needs = Needs(logits=True)
     sweep: ClassVar[dict[str, tuple[Any, ...]]] = {
         "gamma": (0.01, 0.1, 0.5, 1.0, 2.0, 5.0, 10.0),
@@ -164,7 +200,16 @@ class TemperatureScaling(Detector):
 
     temperature: float | None = None
     name = "tempscale"
+    evidence = Evidence(
+        "max_c softmax(z / T)_c, T fitted on validation rows", "Guo et al., ICML 2017", "a scalar search by scipy",
+        "test_detectors_oracles.py::test_tempscale",
+    )  # fmt: skip
+    limits = (0.0, 1.0)
     needs = Needs(logits=True, fitted_on=("validation", "bank"), labels=True)
+
+    def __post_init__(self) -> None:
+        if self.temperature is not None:
+            check_range(self.name, "temperature", self.temperature, 0, float("inf"))
 
     def _fit(self, inputs: Inputs) -> Learnt:
         fitted_on = ""
@@ -202,6 +247,11 @@ class FeatureNorm(Detector):
 
     order: int = 2
     name = "feature_norm"
+    evidence = Evidence(
+        "|f|_2 or |f|_1", "Dhamija et al., NeurIPS 2018", "the formula, row by row",
+        "test_detectors_oracles.py::test_equals_the_formula",
+    )  # fmt: skip
+    limits = (0.0, INFINITY)
     needs = Needs(features=True)
     sweep: ClassVar[dict[str, tuple[Any, ...]]] = {"order": (1, 2)}
 

@@ -13,6 +13,7 @@ from analyze.detectors.base import Detector, Inputs, Learnt, Needs
 from analyze.detectors.products import Right, multiply
 from analyze.detectors.reference import Reference
 from analyze.detectors.rows import Rows, row_sum
+from analyze.metrics.spec import INFINITY, Evidence
 
 SINGLE_LIMIT = 1e6
 """Largest condition number of a covariance for which float32 products keep three digits; float64 beyond."""
@@ -134,6 +135,11 @@ class Mahalanobis(Detector):
     """
 
     name = "mds"
+    evidence = Evidence(
+        "-min_c (f - mu_c)^T S^-1 (f - mu_c), S the shared covariance", "Lee et al., NeurIPS 2018",
+        "the formula, row by row; pytorch-ood", "test_detectors_oracles.py::test_equals_the_formula",
+    )  # fmt: skip
+    limits = (-INFINITY, 0.0)
     needs = Needs(features=True, fitted_on=("reference",))
 
     def _fit(self, inputs: Inputs) -> Learnt:
@@ -154,6 +160,10 @@ class RelativeMahalanobis(Detector):
     """
 
     name = "rmds"
+    evidence = Evidence(
+        "(f - mu)^T S_0^-1 (f - mu) - min_c (f - mu_c)^T S^-1 (f - mu_c)", "Ren et al., 2021",
+        "the formula, row by row; pytorch-ood", "test_detectors_oracles.py::test_equals_the_formula",
+    )  # fmt: skip
     needs = Needs(features=True, fitted_on=("reference",))
 
     def _fit(self, inputs: Inputs) -> Learnt:

@@ -13,7 +13,8 @@ from analyze.detectors.base import Detector, Inputs, Learnt, Needs, check_range
 from analyze.detectors.products import Right, multiply
 from analyze.detectors.reference import Reference
 from analyze.detectors.rows import TILE, Float32, Rows, logsumexp, row_sum
-from cache_schema.errors import UserError
+from analyze.metrics.spec import INFINITY, Evidence
+from closerlook_common.errors import UserError
 
 BLOCK = 2048
 """Rows of the bank in one product: similarities of a tile with so many stay in the cache."""
@@ -94,6 +95,11 @@ class NearestNeighbour(Detector):
     pca: int | None = None
     half: bool = False
     name = "knn"
+    evidence = Evidence(
+        "-|f/|f| - k-th nearest training row|", "Sun et al., ICML 2022", "the formula, row by row; pytorch-ood",
+        "test_detectors_oracles.py::test_equals_the_formula",
+    )  # fmt: skip
+    limits = (-2.0, 0.0)
     needs = Needs(features=True, fitted_on=("bank",))
     paper: ClassVar[dict[str, Any]] = {"k": 1000}
     sweep: ClassVar[dict[str, tuple[Any, ...]]] = {"k": (50, 100, 200, 500, 1000)}
@@ -174,6 +180,11 @@ class NearestNeighbourGuidance(Detector):
     k: int = 100
     alpha: float = 1.0
     name = "nnguide"
+    evidence = Evidence(
+        "lse(z) mean over the k nearest of (f/|f|) . (f_i/|f_i|) lse(z_i)", "Park et al., ICCV 2023",
+        "the formula, row by row; pytorch-ood", "test_detectors_oracles.py::test_equals_the_formula",
+    )  # fmt: skip
+    uses_level = True
     needs = Needs(logits=True, features=True, fitted_on=("bank",))
     paper: ClassVar[dict[str, Any]] = {"k": 10}
     sweep: ClassVar[dict[str, tuple[Any, ...]]] = {"k": (1, 5, 10, 50, 100)}
@@ -219,6 +230,11 @@ class Relation(Detector):
     power: float = 1.0
     threshold: float = 0.03
     name = "relation"
+    evidence = Evidence(
+        "sum_i r_i^power [r_i > threshold], r_i = max(0, cos(f, f_i)) (p . p_i)", "Kim et al., NeurIPS 2023",
+        "the formula, row by row", "test_detectors_oracles.py::test_equals_the_formula",
+    )  # fmt: skip
+    limits = (0.0, INFINITY)
     needs = Needs(logits=True, features=True, fitted_on=("bank",))
     sweep: ClassVar[dict[str, tuple[Any, ...]]] = {"power": (1, 2, 4, 6, 8)}
 

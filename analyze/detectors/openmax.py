@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from analyze.detectors.base import Detector, Inputs, Learnt, Needs, check_range
 from analyze.detectors.rows import Rows, logsumexp, row_sum
+from analyze.metrics.spec import Evidence
 
 TRANSLATION = 10_000.0
 """libMR shifts every tail by this constant before fitting; kept, because it is part of the published numbers."""
@@ -96,6 +97,12 @@ class OpenMax(Detector):
     tail: int = 20
     alpha: int = 3
     name = "openmax"
+    evidence = Evidence(
+        "log odds of the known classes after Weibull revision of the alpha largest logits",
+        "Bendale and Boult, CVPR 2016", "scipy's Weibull fit, row by row; the order of pytorch-ood",
+        "test_detectors_oracles.py::test_openmax",
+    )  # fmt: skip
+    uses_level = True
     needs = Needs(logits=True, fitted_on=("bank",))
     paper: ClassVar[dict[str, Any]] = {"alpha": 10}
     sweep: ClassVar[dict[str, tuple[Any, ...]]] = {"tail": (10, 20, 30, 40, 50), "alpha": (1, 3, 5, 10, 20)}

@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cache_schema.errors import UserError
-from cache_schema.kinds.reference_accumulator import SUMS, ReferenceAccumulator
+from analyze.metrics._arrays import numbers
+from analyze.metrics._checks import switch, whole_number, whole_numbers
+from cache_schema.writing.kinds.reference_accumulator import SUMS, ReferenceAccumulator
+from closerlook_common.errors import UserError
 
 Float64 = NDArray[np.float64]
 
@@ -96,8 +98,12 @@ class Reference:
         UserError
             Where shapes disagree, or no row is left.
         """
-        features, logits, labels = np.asarray(features), np.asarray(logits), np.asarray(labels)
-        if features.ndim != 2 or logits.ndim != 2 or not len(features) == len(logits) == len(labels):
+        if per_class is not None:
+            per_class = whole_number("per_class", per_class)
+        seed, normalize = whole_number("seed", seed, least=0, most=2**63 - 1), switch("normalize", normalize)
+        features, logits = numbers("reference features", features, 2), numbers("reference logits", logits, 2)
+        labels = whole_numbers("reference labels", labels)
+        if not len(features) == len(logits) == len(labels):
             raise UserError(
                 "a reference is features (n, D), logits (n, C) and labels (n,);"
                 f" got {features.shape}, {logits.shape} and {labels.shape}"

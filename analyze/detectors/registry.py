@@ -22,7 +22,9 @@ from analyze.detectors import (
     weight_masking,
 )
 from analyze.detectors.base import Detector, Needs
-from cache_schema.errors import UserError, nearest
+from analyze.metrics._checks import number, switch, whole_number
+from closerlook_common.errors import UserError, nearest
+from closerlook_common.plugins import Plugin, attach
 
 _FAMILIES = (
     logit_scores,
@@ -39,8 +41,10 @@ _FAMILIES = (
     conformance,
     clip_scores,
 )
-DETECTORS: Mapping[str, type[Detector]] = {kind.name: kind for family in _FAMILIES for kind in family.DETECTORS}
-"""Name -> class."""
+_DETECTORS: dict[str, type[Detector]] = {kind.name: kind for family in _FAMILIES for kind in family.DETECTORS}
+
+DETECTORS: Mapping[str, type[Detector]] = _DETECTORS
+"""Name -> class; plug-ins join at the end."""
 
 DEFAULT_SETS = ("openood", "paper")
 
@@ -78,16 +82,54 @@ def get(name: str, *, defaults: str = "openood", **hyper_parameters: Any) -> Det
         if option not in known:
             listed = f"; its options are {', '.join(known)}" if known else "; it has none"
             raise UserError(f"{name} has no option {option!r}{nearest(option, known)}{listed}")
-    if defaults not in DEFAULT_SETS:
-        raise UserError(f"defaults {defaults!r}: choose {' or '.join(DEFAULT_SETS)}{nearest(defaults, DEFAULT_SETS)}")
-    values = (dict(kind.paper) if defaults == "paper" else {}) | hyper_parameters
+    if not isinstance(defaults, str) or defaults not in DEFAULT_SETS:
+        near = nearest(str(defaults), DEFAULT_SETS)
+        raise UserError(f"defaults {defaults!r}: choose {' or '.join(DEFAULT_SETS)}{near}")
+    declared = {f.name: f.type for f in fields(kind)}
+    given = {option: _of_type(option, value, declared[option]) for option, value in hyper_parameters.items()}
+    values = (dict(kind.paper) if defaults == "paper" else {}) | given
     return kind(**values)
 
 
+def _of_type(option: str, value: Any, declared: Any) -> Any:
+    """Return the value of an option if it is of the declared type; its range is the detector's own matter."""
+    names = declared.replace(" ", "") if isinstance(declared, str) else getattr(declared, "__name__", "")
+    types = set(names.split("|"))
+    if (value is None and "None" in types) or (isinstance(value, str) and "str" in types):
+        return value
+    if "bool" in types:
+        return switch(option, value)
+    if "float" in types:
+        found: float = number(option, value)
+    elif "int" in types:
+        found = whole_number(option, value, least=0)
+    elif types == {"str"}:
+        raise UserError(f"{option} must be a word; got {value!r}")
+    else:
+        return value
+    return value if isinstance(value, (int, float)) else found
+
+
 def _kind(name: str) -> type[Detector]:
-    if name not in DETECTORS:
-        raise UserError(f"no detector {name!r}{nearest(name, DETECTORS, told=True)}")
+    if not isinstance(name, str) or name not in DETECTORS:
+        raise UserError(f"no detector {name!r}{nearest(str(name), DETECTORS, list_all=True)}")
     return DETECTORS[name]
+
+
+def _add(plugin: Plugin) -> None:
+    """Take a detector from outside, a class whose fields all have defaults."""
+    kind = plugin.item
+    if not (isinstance(kind, type) and issubclass(kind, Detector)):
+        raise UserError(f"{plugin.name!r} is not a class derived from Detector")
+    if kind.name in _DETECTORS:
+        raise UserError(f"the detector {kind.name!r} exists already; give yours another name")
+    if not isinstance(getattr(kind, "needs", None), Needs):
+        raise UserError(f"the detector {kind.name!r} has no needs = Needs(...)")
+    try:
+        kind()
+    except TypeError as error:
+        raise UserError(f"the detector {kind.name!r} cannot be made without arguments: {error}") from None
+    _DETECTORS[kind.name] = kind
 
 
 def requirements(name: str) -> Needs:
@@ -111,3 +153,6 @@ def defaults(which: str = "openood") -> dict[str, dict[str, Any]]:
 def sweep(name: str) -> dict[str, tuple[Any, ...]]:
     """Return the hyper-parameter values that a search tries; empty where there is nothing to search."""
     return dict(_kind(name).sweep)
+
+
+attach("detectors", _add)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analyze.detectors.products import Right, multiply
-from cache_schema.errors import UserError
+from closerlook_common.errors import UserError
 
 TILE = 1008
 """Rows that are worked on at a time."""

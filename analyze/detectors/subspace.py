@@ -15,7 +15,8 @@ from analyze.detectors.head import Head
 from analyze.detectors.products import Right
 from analyze.detectors.reference import Reference
 from analyze.detectors.rows import TILE, Rows, unit_of
-from cache_schema.errors import UserError
+from analyze.metrics.spec import INFINITY, Evidence
+from closerlook_common.errors import UserError
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,6 +119,11 @@ class VirtualLogit(Detector):
 
     dim: int | str | None = None
     name = "vim"
+    evidence = Evidence(
+        "lse(z) - alpha |R (f - u)|, R the residual directions of the training features", "Wang et al., CVPR 2022",
+        "the formula, row by row; pytorch-ood", "test_detectors_oracles.py::test_equals_the_formula",
+    )  # fmt: skip
+    uses_level = True
     needs = Needs(logits=True, features=True, head=True, fitted_on=("bank",))
     paper: ClassVar[dict[str, Any]] = {"dim": "paper"}
     sweep: ClassVar[dict[str, tuple[Any, ...]]] = {"dim": (256, 1000)}
@@ -156,6 +162,11 @@ class Residual(Detector):
 
     dim: int | None = None
     name = "residual"
+    evidence = Evidence(
+        "-|R (f - u)|, R the residual directions of the features", "Wang et al., CVPR 2022",
+        "the formula, row by row", "test_detectors_oracles.py::test_equals_the_formula",
+    )  # fmt: skip
+    limits = (-INFINITY, 0.0)
     needs = Needs(features=True, head=True, fitted_on=("validation", "reference"))
     sweep: ClassVar[dict[str, tuple[Any, ...]]] = {"dim": (128, 256, 512, 1000)}
 

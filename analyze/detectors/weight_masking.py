@@ -10,6 +10,7 @@ import numpy as np
 from analyze.detectors.base import Detector, Inputs, Learnt, Needs, check_range
 from analyze.detectors.products import Right
 from analyze.detectors.rows import Rows, logsumexp
+from analyze.metrics.spec import Evidence
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,10 @@ class Dice(Detector):
 
     percentile: float = 90.0
     name = "dice"
+    evidence = Evidence(
+        "lse((W * M) f + b), M keeps the weights of largest mean contribution", "Sun and Li, ECCV 2022",
+        "the formula, row by row; pytorch-ood", "test_detectors_oracles.py::test_equals_the_formula",
+    )  # fmt: skip
     needs = Needs(features=True, head=True, fitted_on=("reference",))
     paper: ClassVar[dict[str, Any]] = {"percentile": 70.0}
     sweep: ClassVar[dict[str, tuple[Any, ...]]] = {"percentile": (10, 30, 50, 70, 90)}

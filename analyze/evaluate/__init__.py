@@ -4,6 +4,7 @@ computed before kept; models compared on the same images, numbers by visual fact
 Imports suites and all below them; curves, OOD detectors over a cache, trends and commands import it.
 """
 
-from analyze.evaluate.whole_cache import Evaluation, choose, evaluate, output_path, result_row
+from analyze.evaluate.engine import Evaluation
+from analyze.evaluate.whole_cache import choose, evaluate, output_path, result_row
 
 __all__ = ["Evaluation", "choose", "evaluate", "output_path", "result_row"]

@@ -1,117 +1,131 @@
-"""The models of a cache spread over a Ray cluster: the same cells as on this machine, computed elsewhere."""
+"""A plan carried out: on this machine, or over a Ray cluster whose nodes compute the same cells."""
 
 from __future__ import annotations
 
 import contextlib
 import functools
 import socket
-from collections.abc import Callable, Sequence
-from dataclasses import replace
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 from analyze.evaluate.cells import Cells
-from analyze.evaluate.whole_cache import Evaluation, choose, evaluate
-from analyze.reading.sources import sources_of
-from analyze.results import ResultRow
-from analyze.settings import Settings, study_defaults
-from cache_schema import cluster
-from cache_schema.cache import Cache, open_cache
-from cache_schema.errors import CloserlookError
+from analyze.evaluate.engine import Evaluation, Finished, Kept, Ledger, Outcome, Plan, Running, run_works
+from cache_schema.reading.cache import Cache, open_cache
+from closerlook_common import cluster
+from closerlook_common.errors import CloserlookError, UserError
+from closerlook_common.plugins import PluginFile, adopt, loaded_files
 
-MEMORY = 1 << 30
-"""Bytes that one model takes; it does not grow with the images."""
+ENGINES = ("local", "ray")
 
 
-def evaluate_on_cluster(
-    cache: Cache,
-    *,
-    address: str = "",
-    settings: Settings | None = None,
-    only: list[str] | None = None,
-    models: Sequence[str] | None = None,
-    datasets: Sequence[str] | None = None,
-    cells: Cells | None = None,
-    jobs: int | None = None,
-    progress: Callable[[str, int, int], None] = lambda _model, _done, _all: None,
-) -> Evaluation:
-    """Compute every number of a cache, each model on some node; see `analyze.evaluate.evaluate`.
+def run_plan(
+    plan: Plan, cache: Cache, kept: Kept, running: Running | None = None, *, finished: Finished | None = None
+) -> Outcome:
+    """Make sure that every cell of a plan is known.
 
     Parameters
     ----------
+    plan
+        What to compute.
     cache
-        On a file system or at an address that every node sees.
-    address
-        Of the cluster; empty takes the one of this machine, else starts one.
-    jobs
-        Most models at a time; as many as the cluster has cores when None.
-    settings, only, models, datasets, cells, progress
-        See `analyze.evaluate.evaluate`.
+        An open cache; for a cluster at a path or address that every node can read.
+    kept
+        Results of earlier runs; new ones are put there.
+    running
+        How the run goes. The results do not depend on it: nodes of a cluster only compute cells, and a cell that a
+        node left open, because it runs another version, is computed here.
+    finished
+        See `analyze.evaluate.engine.run_works`.
 
-    Returns
-    -------
-    Evaluation
-        Equal to what one machine gives: the nodes only fill in cells, and the table is made of these here. A cell
-        that a node left open, because it runs another version, is computed here.
+    Raises
+    ------
+    UserError
+        An engine that does not exist, or no cluster answers.
     """
-    settings = settings or study_defaults()
+    running = running or Running()
+    if running.engine not in ENGINES:
+        raise UserError(f"`engine` {running.engine!r}: choose 'local' or 'ray'")
+    if running.engine == "local":
+        return run_works(plan.works(cache), kept, running, finished=finished)
+    with cluster.connected(running.address):
+        return _run_on_cluster(plan, cache, kept, running, finished)
+
+
+def run_table(
+    plan: Plan, cache: Cache, cells: Cells | None = None, running: Running | None = None, **options: Any
+) -> Evaluation:
+    """Carry out a plan whose results are rows, and return their table; see ``run_plan``."""
     cells = cells if cells is not None else Cells(None)
-    names = choose({source.model for source in sources_of(cache)}, models, "model")
-    where = cache.place.where
-    failures: dict[str, str] = {}
-    computed = 0
-    with cluster.connected(address):
-        calls = [(where, name, settings, only, datasets, cells.keys()) for name in names]
-        results = cluster.run_calls(
-            _one_model, calls, [cluster.Needs(memory=MEMORY)] * len(calls), at_once=jobs or 0
-        )
-        with contextlib.closing(results):  # type: ignore[type-var]
-            for done, (index, result) in enumerate(results, 1):
-                if isinstance(result, cluster.LostWorkerError | CloserlookError | OSError):
-                    failures[names[index]] = str(result)
-                elif isinstance(result, BaseException):
-                    raise result
-                else:
-                    computed += len(result)
-                    for key, rows in result.items():
-                        cells.put(key, rows)
-                progress(names[index], done, len(names))
-    whole = [name for name in names if name not in failures]
-    if not whole:
-        return Evaluation(cells.table([]), failures=failures)
-    found = evaluate(cache, settings=settings, only=only, models=whole, datasets=datasets, cells=cells, jobs=jobs)
-    return replace(
-        found, computed=found.computed + computed, reused=found.reused - computed, failures=found.failures | failures
-    )
+    found = run_plan(plan, cache, cells, running, **options)
+    return Evaluation(**vars(found), table=cells.table(found.keys))
 
 
-class _Known(Cells):
-    """Cells of which some are known elsewhere, so that they need not be computed here."""
+class _FromNode(NamedTuple):
+    """What a node computed of a work: key -> results and whether they last; what it could not compute; its notes."""
+
+    results: dict[str, tuple[list[Any], bool]]
+    problems: dict[str, str]
+    notes: list[str]
+
+
+def _run_on_cluster(plan: Plan, cache: Cache, kept: Kept, running: Running, finished: Finished | None) -> Outcome:
+    works = plan.works(cache)
+    ledger = Ledger(works, kept, running.progress, finished)
+    shared = (loaded_files(), cache.place.where, plan)
+    calls = [(*shared, work.name, kept.keys()) for work in works]
+    needs = [cluster.Needs(memory=plan.memory)] * len(calls)
+    results = cluster.run_calls(_one_work, calls, needs, at_once=running.jobs or 0)
+    with contextlib.closing(results):  # type: ignore[type-var]
+        for index, found in results:
+            with ledger.counting(works[index]):
+                if isinstance(found, cluster.LostWorkerError):
+                    raise CloserlookError(str(found))
+                if isinstance(found, BaseException):
+                    raise found
+                for key, (own, lasting) in found.results.items():
+                    kept.put(key, own, lasting)
+                work = works[index]
+                computed, problems, notes = len(found.results), found.problems, found.notes
+                if not problems and any(cell.key not in kept for cell in work.cells()):
+                    here = run_works([work], kept)  # the node runs another version
+                    computed, problems, notes = computed + here.computed, here.failures, notes + here.notes
+                ledger.close(work, computed, problems, notes)
+    return ledger.result()
+
+
+class _OnNode:
+    """Results of a node; those that are known elsewhere need not be computed."""
 
     def __init__(self, known: frozenset[str]) -> None:
-        super().__init__(None)
         self._known = known
+        self.results: dict[str, tuple[list[Any], bool]] = {}
 
     def __contains__(self, key: str) -> bool:
-        return key in self._known or super().__contains__(key)
+        return key in self._known or key in self.results
+
+    def keys(self) -> frozenset[str]:
+        """Return the keys of all cells that are known."""
+        return self._known | frozenset(self.results)
+
+    def put(self, key: str, results: Sequence[Any], lasting: bool = True) -> None:
+        """Keep the results of a cell."""
+        self.results[key] = list(results), lasting
 
 
 @functools.lru_cache(maxsize=1)
 def _cache(where: str) -> Cache:
-    """Open a cache once a process: the headers that were read are remembered from model to model."""
+    """Open a cache once a process: the headers that were read are remembered from work to work."""
     return open_cache(where)
 
 
-def _one_model(
-    where: str, model: str, settings: Settings, only: list[str] | None, datasets: Any, known: frozenset[str]
-) -> dict[str, list[ResultRow]]:
-    """Compute a model's missing cells on a node, with the one core that the call was given."""
-    cells = _Known(known)
+def _one_work(plugins: Sequence[PluginFile], where: str, plan: Plan, name: str, known: frozenset[str]) -> _FromNode:
+    """Compute the missing cells of a work on a node, with the one core that the call was given."""
+    adopt(plugins)
+    kept = _OnNode(known)
     try:
-        found = evaluate(
-            _cache(where), settings=settings, only=only, models=[model], datasets=datasets, cells=cells, threads=1
-        )
+        found = run_works(plan.works(_cache(where), [name]), kept, Running(threads=1))
     except CloserlookError as error:
         raise type(error)(f"{error} (on {socket.gethostname()})") from None
-    if model in found.failures:
-        raise CloserlookError(found.failures[model])
-    return cells.computed()
+    if name in found.failures:
+        raise CloserlookError(found.failures[name])
+    return _FromNode(kept.results, found.failures, found.notes)

@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
-import os
 import threading
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from analyze.evaluate.cases import build_cases, subset_name
 from analyze.evaluate.cells import cell_key
+from analyze.evaluate.engine import Cell, Computed, Running
+from analyze.evaluate.spread import run_plan
 from analyze.evaluate.whole_cache import choose
-from analyze.intervals.resampling import Resampling, resampling_of
+from analyze.intervals.resampling import resampling_of
 from analyze.predictions.summaries import SUMMARY_VERSION, Summary, write
 from analyze.reading.sources import Source, sources_of
 from analyze.settings import Settings
-from cache_schema.errors import CloserlookError
+from analyze.suites.base import Wanted
+from analyze.suites.registry import SUITES
+from cache_schema.copying.roles import copy_roles
 
 if TYPE_CHECKING:
-    from cache_schema.cache import Cache
+    from cache_schema.reading.cache import Cache
 
-SUITES = {"accuracy", "calibration", "detection", "conformal", "summaries"}
+MADE_FOR = ("accuracy", "calibration", "detection", "conformal")
+"""Suites whose numbers a summary must be able to give."""
+
+SECTIONS = ("accuracy", "split", "calibrators", "calibration", "ood", "conformal", "bootstrap", "classes")
+"""Sections of the settings that a summary depends on; no other can be read while it is made."""
 
 
 @dataclass
@@ -43,8 +49,8 @@ def summarize_cache(
     settings: Settings,
     models: Sequence[str] | None = None,
     backend: str = "zarr",
-    jobs: int | None = None,
-    progress: Callable[[str, int, int], None] = lambda _model, _done, _all: None,
+    fresh: bool = False,
+    running: Running | None = None,
 ) -> Summarized:
     """Summarize every prediction store of a cache.
 
@@ -63,40 +69,81 @@ def summarize_cache(
         Ids or patterns; all when None.
     backend
         ``zarr`` or ``hdf5``.
-    jobs
-        Models at a time.
-    progress
-        Called with (model, models done, models in all).
+    fresh
+        Write every summary again.
+    running
+        How the run goes. Nodes of a cluster compute; what they found is written here.
     """
-    sources = [s for s in sources_of(cache) if not s.is_summary]
-    chosen = choose({s.model for s in sources}, models, "model")
-    present = _present(Path(to))
-    done = Summarized()
-    lock = threading.Lock()
-    resampling = resampling_of(settings)
-    jobs = max(1, min(jobs or os.cpu_count() or 1, max(len(chosen), 1)))
-    threads = max(1, (os.cpu_count() or 1) // jobs)
+    if Path(to).absolute() != cache.path.absolute():
+        copy_roles(cache.place, Path(to))
+    stores = SummaryStores(Path(to), backend, fresh=fresh)
+    found = run_plan(SummarizePlan(settings, models), cache, stores, running)
+    stores.done.unchanged = stores.unchanged(found.keys)
+    stores.done.failures = found.failures
+    return stores.done
 
-    def work(model: str) -> None:
-        own = [s for s in sources if s.model == model]
-        _one_model(own, to, settings, backend, threads, resampling, present, done, lock)
 
-    with ThreadPoolExecutor(jobs) as pool:
-        pending = {pool.submit(work, name): name for name in chosen}
-        try:
-            for count, future in enumerate(as_completed(pending), 1):
-                name = pending[future]
-                try:
-                    future.result()
-                except (CloserlookError, OSError) as error:
-                    with lock:
-                        done.failures[name] = str(error)
-                progress(name, count, len(pending))
-        except BaseException:
-            for future in pending:
-                future.cancel()
-            raise
-    return done
+class _Made(NamedTuple):
+    """A summary, and the key of what it was made from."""
+
+    summary: Summary
+    key: str
+
+
+class SummaryStores:
+    """The summary stores of a folder (see ``engine.Kept``): a cell is known where its dataset's own summary is there.
+
+    Parameters
+    ----------
+    to, backend
+        Where they are written, and as what.
+    fresh
+        Write those again that are there.
+    """
+
+    def __init__(self, to: Path, backend: str, *, fresh: bool = False) -> None:
+        self._to, self._backend = to, backend
+        self._present = {} if fresh else _present(to)
+        self._known = {_name(*where[:2], key) for where, key in self._present.items() if not where[2]}
+        self._written: set[tuple[str, str, str]] = set()
+        self._lock = threading.Lock()
+        self.done = Summarized()
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._known
+
+    def keys(self) -> frozenset[str]:
+        """Return the keys of the cells that need not be computed."""
+        return frozenset(self._known)
+
+    def put(self, key: str, results: Sequence[_Made], lasting: bool = True) -> None:
+        """Write the summaries of a cell, the dataset's own last."""
+        del lasting
+        for summary, own in results:
+            where = (summary.model.id, summary.dataset.id, summary.variant)
+            with self._lock:
+                if self._present.get(where) == own:
+                    continue
+            store = write(self._to, summary, backend=self._backend, key=own, overwrite=True)
+            with self._lock:
+                self._present[where] = own
+                self._written.add(where)
+                self.done.written += 1
+                self.done.n_bytes += store.n_bytes()
+                self.done.n_images += len(store)
+        self._known.add(key)
+
+    def unchanged(self, keys: Sequence[str]) -> int:
+        """Return how many summaries of some cells were there already, those of other class views among them."""
+        known = set(keys)
+        return sum(
+            _name(*where[:2], key) in known and where not in self._written for where, key in self._present.items()
+        )
+
+
+def _name(model: str, dataset: str, key: str) -> str:
+    """Return the key of a cell: two models may give the same outputs."""
+    return cell_key(model=model, dataset=dataset, made_from=key)
 
 
 def _present(folder: Path) -> dict[tuple[str, str, str], str]:
@@ -114,51 +161,79 @@ def _present(folder: Path) -> dict[tuple[str, str, str], str]:
 
 def _key(sources: Sequence[Source], source: Source, settings: Settings) -> str:
     inside = [s.digest for s in sources if s.role == "id"]
-    sections = ("split", "calibrators", "calibration", "ood", "conformal", "bootstrap", "classes")
     return cell_key(
         summary=SUMMARY_VERSION,
         inputs=[source.digest, source.card_key, inside],
-        options={section: dict(settings[section]) for section in sections},
+        options={section: dict(settings[section]) for section in SECTIONS},
     )
 
 
-def _one_model(
-    sources: list[Source],
-    to: str | Path,
-    settings: Settings,
-    backend: str,
-    threads: int,
-    resampling: Resampling | None,
-    present: dict[tuple[str, str, str], str],
-    done: Summarized,
-    lock: threading.Lock,
-) -> None:
-    if not sources:
-        return
-    model = sources[0].model
-    keys = {s.dataset: _key(sources, s, settings) for s in sources}
-    if all(present.get((model, dataset, "")) == key for dataset, key in keys.items()):
-        with lock:
-            done.unchanged += sum(keys.get(name) == key for (whose, name, _), key in present.items() if whose == model)
-        return
-    built = build_cases(sources, settings, SUITES, threads=threads, resampling=resampling)
-    wanted: list[tuple[Summary, str]] = []
-    for (inside, other), summary in built.subsets.items():
-        if isinstance(summary, Summary):
-            wanted.append((summary, keys[inside]))
-        else:
-            built.problems[f"{inside} on {subset_name(other)}"] = summary
-    # The sets' own last: a model that has all of them counts as done.
-    wanted += [(case.summary, keys[name]) for name, case in built.cases.items()]
-    for summary, key in wanted:
-        if present.get((model, summary.dataset.id, summary.variant)) == key:
-            with lock:
-                done.unchanged += 1
-            continue
-        store = write(to, summary, backend=backend, key=key, overwrite=True)
-        with lock:
-            done.written += 1
-            done.n_bytes += store.n_bytes()
-            done.n_images += len(store)
-    with lock:
-        done.failures.update({f"{model} on {name}": reason for name, reason in built.problems.items()})
+@dataclass(frozen=True)
+class SummarizePlan:
+    """The summaries of every model (``models``: ids or patterns, all when None); see ``engine.Plan``."""
+
+    settings: Settings
+    models: Sequence[str] | None = None
+    memory: ClassVar[int] = 1 << 30
+
+    def works(self, cache: Cache, names: Collection[str] | None = None) -> list[SummarizeWork]:
+        """Return one work a model."""
+        sources: dict[str, list[Source]] = {}
+        for source in sources_of(cache):
+            if not source.is_summary:
+                sources.setdefault(source.model, []).append(source)
+        chosen = choose(sources, self.models, "model")
+        return [SummarizeWork(n, sources[n], self.settings) for n in chosen if names is None or n in names]
+
+
+@dataclass
+class SummarizeWork:
+    """The summaries of one model; see ``engine.Work``.
+
+    Attributes
+    ----------
+    name, sources
+        The model and its prediction stores.
+    settings
+        Options.
+    problems
+        ``MODEL on DATASET`` -> why it has no summary.
+    """
+
+    name: str
+    sources: list[Source]
+    settings: Settings
+    problems: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def cells(self) -> list[Cell]:
+        """Return a cell for each dataset."""
+        return [
+            Cell(_name(self.name, s.dataset, key), (s.dataset, key))
+            for s in self.sources
+            for key in [_key(self.sources, s, self.settings)]
+        ]
+
+    def compute(self, missing: Sequence[Cell], threads: int) -> Iterator[Computed]:
+        """Yield, of each dataset, its summaries on the classes of other sets (and theirs on its own), and its own."""
+        suites = Wanted.of([SUITES[name] for name in MADE_FOR], "image_keys", "subsets")
+        settings = self.settings.only(*SECTIONS)
+        built = build_cases(self.sources, settings, suites, threads=threads, resampling=resampling_of(self.settings))
+        self.problems |= {f"{self.name} on {name}": reason for name, reason in built.problems.items()}
+        keys = {cell.of[0]: cell.of[1] for cell in self.cells()}
+        left = dict(built.subsets)
+        for cell in missing:
+            dataset, key = cell.of
+            parts = {place: left.pop(place) for place in list(left) if dataset in place}
+            made = list(self._subsets(parts, keys))
+            if dataset in built.cases:
+                # Its own last: a dataset that has this one counts as done.
+                yield Computed(cell, [*made, _Made(built.cases[dataset].summary, key)])
+
+    def _subsets(self, found: Mapping[tuple[str, str], Summary | str], keys: dict[str, str]) -> Iterator[_Made]:
+        """Yield summaries of ID sets on other sets' classes; those that cannot be made are problems."""
+        for (inside, other), summary in found.items():
+            if isinstance(summary, Summary):
+                yield _Made(summary, keys[inside])
+            else:
+                self.problems[f"{self.name} on {inside} on {subset_name(other)}"] = summary

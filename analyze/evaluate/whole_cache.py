@@ -4,53 +4,32 @@ from __future__ import annotations
 
 import fnmatch
 import itertools
-import os
-import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import polars as pl
 
 from analyze.evaluate.cases import ModelCases, build_cases
 from analyze.evaluate.cells import Cells, cell_key
+from analyze.evaluate.engine import Cell, Computed, Evaluation, Running
+from analyze.evaluate.spread import run_table
 from analyze.intervals.resampling import Resampling, resampling_of
+from analyze.metrics.registry import direction, version
 from analyze.predictions.summaries import SUMMARY_VERSION
-from analyze.reading.class_options import class_options
+from analyze.prompted import prompted_sources
+from analyze.reading.class_options import class_options, competing_classes
 from analyze.reading.sources import Source, sources_of
 from analyze.results import ResultRow, card_cells, store_digests
 from analyze.settings import Settings, canonical, study_defaults
-from analyze.suites.base import Number, Suite
-from analyze.suites.registry import chosen_suites, direction
-from cache_schema.errors import CloserlookError, UserError, nearest
+from analyze.suites.base import Number, Suite, Wanted
+from analyze.suites.registry import chosen_suites
+from closerlook_common.errors import UserError, nearest
+from closerlook_common.plugins import digest_of, plugin_names
 
 if TYPE_CHECKING:
-    from cache_schema.cache import Cache
-
-
-@dataclass
-class Evaluation:
-    """What came of a run.
-
-    Attributes
-    ----------
-    table
-        The result table.
-    computed, reused
-        Cells computed now, and taken from an earlier run.
-    failures
-        Model -> what went wrong with it as a whole.
-    keys
-        Of all cells that the table was made of.
-    """
-
-    table: pl.DataFrame
-    computed: int = 0
-    reused: int = 0
-    failures: dict[str, str] = field(default_factory=dict)
-    keys: list[str] = field(default_factory=list)
+    from cache_schema.reading.cache import Cache
 
 
 def choose(names: Iterable[str], patterns: Sequence[str] | None, what: str) -> list[str]:
@@ -81,168 +60,207 @@ def evaluate(
     models: Sequence[str] | None = None,
     datasets: Sequence[str] | None = None,
     cells: Cells | None = None,
-    sources: Sequence[Source] | None = None,
-    jobs: int | None = None,
-    threads: int | None = None,
-    progress: Callable[[str, int, int], None] = lambda _model, _done, _all: None,
+    running: Running | None = None,
 ) -> Evaluation:
-    """Compute every number of a cache.
+    """Compute every number of a cache; see ``MetricPlan`` and ``evaluate_plan``."""
+    plan = MetricPlan(settings or study_defaults(), only, models, datasets)
+    return evaluate_plan(plan, cache, cells, running)
+
+
+def evaluate_plan(
+    plan: MetricPlan, cache: Cache, cells: Cells | None = None, running: Running | None = None
+) -> Evaluation:
+    """Carry out a plan.
 
     Parameters
     ----------
+    plan
+        What to compute.
     cache
         An open cache; prediction stores are used where there are some, else summary stores.
-    settings
-        Options; the study's when None.
-    only
-        Suites or metrics; everything when None.
-    models, datasets
-        Ids or patterns. The in-distribution sets are read for what is fitted on them even where they are not asked for.
     cells
         Rows of earlier runs: what has not changed is taken from there, and new rows are put there.
-    sources
-        What to compute from; the cache's own stores when None (other heads' logits, say).
-    jobs
-        Models at a time; the number of cores when None. The numbers do not depend on it.
-    threads
-        Of each model; the cores shared out among the models when None. The numbers do not depend on it.
-    progress
-        Called with (model, models done, models in all) after each model.
+    running
+        How the run goes; the numbers do not depend on it.
 
     Returns
     -------
     Evaluation
+        Its table holds the metrics and datasets that were asked for.
     """
-    settings = settings or study_defaults()
-    suites, wanted = chosen_suites(only)
-    sources = sources_of(cache) if sources is None else list(sources)
-    chosen_models = choose({s.model for s in sources}, models, "model")
-    chosen_datasets = set(choose({s.dataset for s in sources}, datasets, "dataset"))
-    cells = cells if cells is not None else Cells(None)
-    by_model: dict[str, list[Source]] = {name: [] for name in chosen_models}
-    for source in sources:
-        if source.model in by_model and (source.dataset in chosen_datasets or source.role == "id"):
-            by_model[source.model].append(source)
-    jobs = max(1, min(jobs or os.cpu_count() or 1, len(by_model)))
-    threads = threads or max(1, (os.cpu_count() or 1) // jobs)
-    result = Evaluation(pl.DataFrame())
-    resampling = resampling_of(settings)
-    keys: dict[str, list[str]] = {}
-    lock = threading.Lock()
-
-    def work(name: str) -> None:
-        own = by_model[name]
-        model_keys, computed = _one_model(own, chosen_datasets, suites, settings, cells, threads, lock, resampling)
-        with lock:
-            keys[name] = model_keys
-            result.computed += computed
-            result.reused += len(model_keys) - computed
-
-    done = 0
-    with ThreadPoolExecutor(jobs) as pool:
-        pending = {pool.submit(work, name): name for name in by_model}
-        try:
-            for future in as_completed(pending):
-                name = pending[future]
-                try:
-                    future.result()
-                except (CloserlookError, OSError) as error:
-                    result.failures[name] = str(error)
-                done += 1
-                progress(name, done, len(by_model))
-        except BaseException:
-            for future in pending:
-                future.cancel()
-            raise
-    result.keys = [key for name in chosen_models for key in keys.get(name, [])]
-    table = cells.table(result.keys)
-    if datasets:
-        # Means over sets have no dataset of their own.
-        table = table.filter(pl.col("dataset").is_in(sorted(chosen_datasets)) | (pl.col("dataset") == ""))
-    if wanted:
-        table = table.filter(pl.col("metric").is_in(sorted(wanted)))
-    result.table = table
+    plan = replace(plan, settings=with_plugged_calibrators(plan.settings))
+    result = run_table(plan, cache, cells, running)
+    result.table = plan.asked_for(result.table, cache)
     return result
 
 
-def _one_model(
-    sources: list[Source],
-    chosen: set[str],
-    suites: Sequence[Suite],
-    settings: Settings,
-    cells: Cells,
-    threads: int,
-    lock: threading.Lock,
-    resampling: Resampling | None,
-) -> tuple[list[str], int]:
-    """Make sure that every cell of a model is there; its keys, and how many had to be computed."""
-    plan = [entry for suite in suites for entry in _plan(suite, sources, chosen, settings)]
-    missing = [(key, suite, dataset) for key, suite, dataset in plan if key not in cells]
-    if missing:
-        roles = {role for _, suite, _ in missing for role in suite.uses}
-        needed = {dataset for _, _, dataset in missing}
+@dataclass(frozen=True)
+class MetricPlan:
+    """The suites on every model and dataset; see ``engine.Plan``.
+
+    Attributes
+    ----------
+    settings
+        Options.
+    only
+        Suites or metrics; everything when None.
+    models, datasets
+        Ids or patterns; all when None. The in-distribution sets are read for what is fitted on them even where they
+        are not asked for.
+    prompt_sets
+        Compute from embeddings and the heads of these prompt sets (``prompted.prompted_sources``), not from the stored
+        logits; empty for these.
+    """
+
+    settings: Settings
+    only: Sequence[str] | None = None
+    models: Sequence[str] | None = None
+    datasets: Sequence[str] | None = None
+    prompt_sets: tuple[str, ...] = ()
+    memory: ClassVar[int] = 1 << 30
+
+    def works(self, cache: Cache, names: Collection[str] | None = None) -> list[MetricWork]:
+        """Return one work a model, or one a model and prompt set."""
+        suites, _ = chosen_suites(self.only)
+        resampling = resampling_of(self.settings)
+        works = []
+        for prompts in self.prompt_sets or ("",):
+            sources = self._sources(cache, prompts)
+            if not sources:
+                continue
+            chosen = set(choose({s.dataset for s in sources}, self.datasets, "dataset"))
+            own: dict[str, list[Source]] = {}
+            for source in sources:
+                if source.dataset in chosen or source.role == "id":
+                    own.setdefault(source.model, []).append(source)
+            for model in choose({s.model for s in sources}, self.models, "model"):
+                name = f"{model} under {prompts}" if prompts else model
+                if names is None or name in names:
+                    works.append(MetricWork(name, own.get(model, []), chosen, suites, self.settings, resampling))
+        return works
+
+    def _sources(self, cache: Cache, prompts: str) -> list[Source]:
+        return prompted_sources(cache, prompts)[0] if prompts else sources_of(cache)
+
+    def asked_for(self, table: pl.DataFrame, cache: Cache) -> pl.DataFrame:
+        """Return the rows of the datasets and metrics that were asked for."""
+        if self.datasets:
+            sets = {s.dataset for prompts in self.prompt_sets or ("",) for s in self._sources(cache, prompts)}
+            # Means over sets have no dataset of their own.
+            table = table.filter(pl.col("dataset").is_in([*choose(sets, self.datasets, "dataset"), ""]))
+        _, wanted = chosen_suites(self.only)
+        return table.filter(pl.col("metric").is_in(sorted(wanted))) if wanted else table
+
+
+@dataclass
+class MetricWork:
+    """The suites on the stores of one model; see ``engine.Work``.
+
+    Attributes
+    ----------
+    name, sources
+        The model (with the prompt set, where there are several), and its stores.
+    chosen
+        Datasets that numbers are wanted of; the others are read for what is fitted on them.
+    suites, settings, resampling
+        Metrics, options, and the bootstrap.
+    problems
+        See ``engine.Work``; every cell gives rows, with reasons where there is no number.
+    """
+
+    name: str
+    sources: list[Source]
+    chosen: set[str]
+    suites: Sequence[Suite]
+    settings: Settings
+    resampling: Resampling | None
+    problems: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def cells(self) -> list[Cell]:
+        """Return the cells of every suite."""
+        return [cell for suite in self.suites for cell in suite_cells(suite, self.sources, self.chosen, self.settings)]
+
+    def compute(self, missing: Sequence[Cell], threads: int) -> Iterator[Computed]:
+        """Make the cases that the missing cells need, and yield the numbers of their suites."""
+        roles = {role for cell in missing for role in cell.of.suite.uses}
+        needed = {cell.of.dataset for cell in missing}
         model = build_cases(
-            [s for s in sources if s.role in roles or s.dataset in needed],
-            settings,
-            {suite.name for _, suite, _ in missing},
+            [s for s in self.sources if s.role in roles or s.dataset in needed],
+            self.settings,
+            Wanted.of({cell.of.suite.name: cell.of.suite for cell in missing}.values()),
             threads=threads,
-            resampling=resampling,
+            resampling=self.resampling,
         )
         # Dataset by dataset, those of the whole model last: what suites share of a case goes with it.
         for (_, dataset), group in itertools.groupby(sorted(missing, key=_of_dataset), key=_of_dataset):
-            for key, suite, _ in group:
-                rows = [
-                    replace(result_row(n, model, dataset), metric_version=suite.version)
-                    for n in _run(suite, model, dataset)
-                ]
-                with lock:
-                    cells.put(key, rows)
+            for cell in group:
+                rows = [result_row(n, model, dataset) for n in _run(cell.of.suite, model, dataset)]
+                yield Computed(cell, rows, not (model.unreadable and any(row.reason for row in rows)))
             if dataset in model.cases:
                 model.cases[dataset].shared.clear()
-        for source in sources:
+        for source in self.sources:
             source.store.release()
-    return [key for key, _, _ in plan], len(missing)
 
 
-def _of_dataset(cell: tuple[str, Suite, str]) -> tuple[bool, str]:
+class _SuiteOn(NamedTuple):
+    """A suite on a dataset; the dataset is empty for a suite of the whole model."""
+
+    suite: Suite
+    dataset: str
+
+
+def _of_dataset(cell: Cell) -> tuple[bool, str]:
     """Return what cells are put in order by; those of no single dataset come last."""
-    return cell[2] == "", cell[2]
+    return cell.of.dataset == "", cell.of.dataset
 
 
-def _plan(
-    suite: Suite, sources: list[Source], chosen: set[str], settings: Settings
-) -> Iterable[tuple[str, Suite, str]]:
-    """Yield key, suite and dataset of each cell of a suite; a key holds everything that its numbers depend
-    on.
-    """
+def suite_cells(
+    suite: Suite, sources: list[Source], chosen: set[str], settings: Settings, **more: Any
+) -> Iterator[Cell]:
+    """Yield the cells of a suite; a key holds everything that its numbers depend on, ``more`` among it."""
     own = [""]
     if suite.level == "dataset":
         own = [s.dataset for s in sources if s.role in suite.roles and s.dataset in chosen]
     for dataset in own:
         inputs = [
-            s
-            for s in sources
-            if s.dataset == dataset or (s.role in suite.uses and s.dataset.startswith(suite.named))
+            s for s in sources if s.dataset == dataset or (s.role in suite.uses and s.dataset.startswith(suite.named))
         ]
         if not inputs:
             continue
         key = cell_key(
             suite=suite.name,
-            version=suite.version,
+            versions=suite.versions,
             summary=SUMMARY_VERSION,
             dataset=dataset,
             inputs=[[s.model, s.digest, s.card_key] for s in inputs],
-            options={section: dict(settings[section]) for section in (*suite.sections, "bootstrap", "classes")},
+            options={section: dict(settings[section]) for section in suite.declared},
+            **_code_of(suite),
+            **more,
         )
-        yield key, suite, dataset
+        yield Cell(key, _SuiteOn(suite, dataset))
+
+
+def _code_of(suite: Suite) -> dict[str, Any]:
+    """Return the digests of the plug-ins behind a suite's numbers, for its keys; nothing where there are none."""
+    names = [("metrics", name) for name in suite.metrics] + [("calibrators", name) for name in suite.fits()]
+    digests = {name: digest for kind, name in names if (digest := digest_of(kind, name))}
+    return {"plugins": digests} if digests else {}
+
+
+def with_plugged_calibrators(settings: Settings) -> Settings:
+    """Return settings that ask for every calibrator that was plugged in, beside those that they name."""
+    methods = settings["calibrators"]["methods"]
+    further = [name for name in plugin_names("calibrators") if name not in methods]
+    return settings.updated("calibrators", methods=[*methods, *further]) if further else settings
 
 
 def _run(suite: Suite, model: ModelCases, dataset: str) -> Iterable[Number]:
     if suite.level == "model":
-        return suite.run(model)
+        return suite.numbers(model)
     if dataset in model.problems:
         return [Number(metric=metric, reason=model.problems[dataset]) for metric in suite.metrics]
-    return suite.run(model.cases[dataset])
+    return suite.numbers(model.cases[dataset])
 
 
 def result_row(number: Number, model: ModelCases, dataset: str) -> ResultRow:
@@ -261,8 +279,10 @@ def result_row(number: Number, model: ModelCases, dataset: str) -> ResultRow:
         value=number.value,
         low=number.low,
         high=number.high,
+        interval=number.interval,
         n=number.n,
         direction=direction(number.metric),
+        metric_version=version(number.metric),
         id_dataset=number.id_dataset,
         score=number.score,
         calibrator=number.calibrator,
@@ -273,10 +293,18 @@ def result_row(number: Number, model: ModelCases, dataset: str) -> ResultRow:
         reason=number.reason,
         store=store_digests(*stores),
         role=cards[name].role if name in cards else ("ood" if number.score else ""),
+        classes=_classes_of(number, name, model),
         **card_cells(card),
     )
 
 
+def _classes_of(number: Number, dataset: str, model: ModelCases) -> int | None:
+    """Return how many classes competed where a number was computed; None where nobody knows."""
+    on = number.subset.removeprefix("classes:")  # the ID set on the classes of another set
+    name = on if number.subset.startswith("classes:") and on in model.datasets else dataset
+    return competing_classes(model.datasets[name], model.settings) if name in model.datasets else None
+
+
 def output_path(path: str | Path | None) -> Path:
-    """Return where the result table goes: ``results.parquet`` in the working folder when nothing is said."""
+    """Return where the result table goes: ``results.parquet`` in the working folder when none is given."""
     return Path(path) if path is not None else Path("results.parquet")

@@ -6,8 +6,19 @@ Imports results and trends; the report, the notebook's class and commands import
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+from closerlook_common.errors import UserError
+from closerlook_common.plugins import Plugin, attach
+
+if TYPE_CHECKING:
+    import polars as pl
+    from matplotlib.axes import Axes
+
+    Prepare = Callable[..., pl.DataFrame]
+    Draw = Callable[[pl.DataFrame, Axes], Axes]
 
 
 class FigureSpec(NamedTuple):
@@ -25,10 +36,12 @@ class FigureSpec(NamedTuple):
         Height of a panel over its width.
     needs
         ``results`` (a result table) or ``curves`` (a cache: single images are looked at).
-    least
-        Inches a panel is wide at least: narrower pages lay fewer panels side by side.
     legend
         What is explained beside the panels: ``groups`` (and sources), ``series`` (single lines), or guides alone.
+    least
+        Inches a panel is wide at least: narrower pages lay fewer panels side by side.
+    functions
+        Prepare and draw of a figure from outside the package; None for those of ``module``.
     """
 
     module: str
@@ -38,9 +51,40 @@ class FigureSpec(NamedTuple):
     needs: str = "results"
     legend: str = "groups"
     least: float = 1.05
+    functions: tuple[Prepare, Draw] | None = None
 
 
-FIGURES: Mapping[str, FigureSpec] = {
+@dataclass(frozen=True)
+class Figure:
+    """A figure from outside the package.
+
+    Attributes
+    ----------
+    name
+        In ``--only``, and of its files.
+    title
+        What it shows.
+    prepare
+        Result table (or curves) -> numbers, as ``analyze.figures.frames.scatter_panel`` gives them.
+    draw
+        Numbers of one panel and an Axes -> the Axes; computes nothing. ``analyze.figures.axes.scatter`` draws points
+        and fits.
+    columns, aspect, needs, legend, least
+        As ``FigureSpec`` has them.
+    """
+
+    name: str
+    title: str
+    prepare: Prepare
+    draw: Draw
+    columns: int = 3
+    aspect: float = 0.95
+    needs: Literal["results", "curves"] = "results"
+    legend: str = "groups"
+    least: float = 1.05
+
+
+_FIGURES: dict[str, FigureSpec] = {
     "factor_accuracy": FigureSpec("factor_accuracy", "factor accuracy against accuracy", 5),
     "shape_bias": FigureSpec("shape_bias", "shape bias by group, and against accuracy", 2, 0.72, least=2.4),
     "ood": FigureSpec("ood", "AUROC and FPR@95 against accuracy", 0),
@@ -59,4 +103,24 @@ FIGURES: Mapping[str, FigureSpec] = {
     ),
     "error_consistency": FigureSpec("matrices", "errors that models share", 1, 0.9, "curves", legend=""),
 }
-"""Name on the command line -> figure."""
+
+FIGURES: Mapping[str, FigureSpec] = _FIGURES
+"""Name on the command line -> figure; plug-ins join at the end."""
+
+
+def _add(plugin: Plugin) -> None:
+    """Take a figure from outside."""
+    figure = plugin.item
+    if not isinstance(figure, Figure):
+        raise UserError(f"{plugin.name!r} is not a Figure")
+    if not figure.name.isidentifier() or figure.name in _FIGURES:
+        raise UserError(
+            f"the figure {figure.name!r} exists already, or is not a valid file name; give yours another name"
+        )
+    _FIGURES[figure.name] = FigureSpec(
+        "", figure.title, figure.columns, figure.aspect, figure.needs, figure.legend, figure.least,
+        (figure.prepare, figure.draw),
+    )  # fmt: skip
+
+
+attach("figures", _add)

@@ -4,7 +4,7 @@ give way.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,34 +14,13 @@ from scipy.special import expit, logit, ndtr, ndtri
 
 from analyze.figures.labels import INTERVAL, LABEL, settle_labels
 from analyze.figures.style import DIAGONAL, LINE_STYLES, MARKER_EDGES, group_colour, source_markers
+from analyze.figures.text import drawable
+from analyze.figures.ticks import MeasuredSteps, MeasuredTicks, round_proportions, tick_at
 from analyze.trends.scales import CLIP
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.image import AxesImage
-
-NICE_PROPORTIONS = (
-    0.001,
-    0.01,
-    0.02,
-    0.05,
-    0.1,
-    0.2,
-    0.3,
-    0.4,
-    0.5,
-    0.6,
-    0.7,
-    0.8,
-    0.9,
-    0.95,
-    0.98,
-    0.99,
-    0.999,
-)
-
-MOST_TICKS = 5
-"""Steps of a linear axis at most; a narrow panel takes fewer."""
 
 Floats = NDArray[np.float64]
 
@@ -65,37 +44,15 @@ def set_scale(ax: Axes, axis: str, scale: str, values: Floats) -> None:
         limits = back(ends + np.array([-pad, pad]))
         getattr(ax, f"set_{axis}scale")("function", functions=(forward, back))
         getattr(ax, f"set_{axis}lim")(*limits)
-        set_ticks(ax, axis, (float(limits[0]), float(limits[1])), forward)
+        tick_at(ax, axis, MeasuredTicks(round_proportions, 0.8 if axis == "x" else None))
     elif scale == "log":
         getattr(ax, f"set_{axis}scale")("log")
     else:
-        pad = 0.06 * max(high - low, 1e-6)
+        # Around a single number, or several that differ by rounding alone, the axis spans a tenth of it each way.
+        alone = np.isclose(low, high, rtol=1e-6, atol=1e-9)
+        pad = 0.1 * abs(high) or 0.1 if alone else 0.06 * (high - low)
         getattr(ax, f"set_{axis}lim")(low - pad, high + pad)
-        getattr(ax, f"{axis}axis").get_major_locator().set_params(nbins=MOST_TICKS)
-
-
-def set_ticks(ax: Axes, axis: str, limits: tuple[float, float], forward: Callable[[Floats], Floats]) -> None:
-    """Tick a probit or logit axis at round proportions, as many as have room for their labels."""
-    inside = [p for p in NICE_PROPORTIONS if limits[0] <= p <= limits[1]]
-    if len(inside) < 3:
-        span = limits[1] - limits[0]
-        step = next((s for s in (0.1, 0.05, 0.02, 0.01, 0.005, 0.002, 0.001) if span / s >= 3), 0.0005)
-        inside = [float(v) for v in np.arange(np.ceil(limits[0] / step) * step, limits[1], step)]
-    ends = forward(np.array(limits))
-    extent = ax.get_window_extent()
-    inches = (extent.width if axis == "x" else extent.height) / ax.figure.dpi
-    places = (forward(np.array(inside)) - ends[0]) / (ends[1] - ends[0]) * inches
-    room = 0.22 if axis == "x" else 0.16
-    middle = int(np.argmin(np.abs(np.array(inside) - 0.8))) if axis == "x" else len(inside) // 2
-    kept = [middle]
-    for order in (range(middle + 1, len(inside)), range(middle - 1, -1, -1)):
-        last = middle
-        for index in order:
-            if abs(places[index] - places[last]) >= room:
-                kept.append(index)
-                last = index
-    shown = [inside[index] for index in sorted(kept)]
-    getattr(ax, f"set_{axis}ticks")(shown, [f"{p:.4f}".rstrip("0").rstrip(".") for p in shown])
+        getattr(ax, f"{axis}axis").set_major_locator(MeasuredSteps())
 
 
 def draw_points(data: pl.DataFrame, ax: Axes, *, intervals: bool = True, size: float = 16.0) -> None:
@@ -131,6 +88,9 @@ def draw_points(data: pl.DataFrame, ax: Axes, *, intervals: bool = True, size: f
             zorder=3,
         )
         collection.set_gid(f"points:{group}:{source}")
+        if "mark" in part.columns and (part["mark"] != "").any():
+            crossed = (part["mark"] != "").to_numpy()
+            ax.scatter(x[crossed], y[crossed], s=size, c="#B00020", marker="x", linewidths=0.8, zorder=4, gid="marked")
 
 
 def draw_lines(data: pl.DataFrame, ax: Axes, *, band: bool = True) -> None:
@@ -161,7 +121,7 @@ def draw_labels(data: pl.DataFrame, ax: Axes) -> None:
     named = data.filter((pl.col("kind") == "point") & (pl.col("label") != ""))
     for x, y, label in named.select("x", "y", "label").rows():
         note = ax.annotate(
-            label,
+            drawable(label),
             (x, y),
             xytext=(5, 5),
             textcoords="offset points",
@@ -188,7 +148,7 @@ def _extent(points: pl.DataFrame, axis: str) -> Floats:
 
 
 FEW = 6
-"""Up to so many models without groups their points bear names: no legend tells them apart."""
+"""Up to so many models without groups their points bear names: no legend distinguishes them."""
 
 
 def _named_if_few(data: pl.DataFrame) -> pl.DataFrame:
@@ -198,8 +158,13 @@ def _named_if_few(data: pl.DataFrame) -> pl.DataFrame:
     return data.with_columns(pl.when(pl.col("kind") == "point").then("model").otherwise("label").alias("label"))
 
 
-def scatter(data: pl.DataFrame, ax: Axes, *, diagonal: bool = False, intervals: bool = True) -> Axes:
-    """Draw one panel of points and lines on the scales that the frame names."""
+def scatter(
+    data: pl.DataFrame, ax: Axes, *, diagonal: bool = False, intervals: bool = True, title: str | None = None
+) -> Axes:
+    """Draw one panel of points and lines on the scales that the frame names.
+
+    The title is the panel's name without what follows its last colon, unless another is given.
+    """
     shown = data.filter(pl.col("kind") == "point")
     if shown.is_empty():
         return ax
@@ -213,7 +178,7 @@ def scatter(data: pl.DataFrame, ax: Axes, *, diagonal: bool = False, intervals: 
     if diagonal:
         draw_diagonal(ax)
     draw_labels(_named_if_few(data), ax)
-    ax.set_title(str(data["panel"][0]).split(": ")[0])
+    ax.set_title(str(data["panel"][0]).rpartition(": ")[0] if title is None else title)
     ax.set_xlabel(data["x_title"][0])
     ax.set_ylabel(data["y_title"][0])
     return ax

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from analyze.figures.axes import scatter
-from analyze.figures.frames import need, scatter_panel, shifts_of
+from analyze.figures.frames import distinct_titles, need, of_one_id_set, scatter_panel, shifts_of
 from analyze.results.quantities import Quantity, id_dataset_of
 from analyze.results.titles import dataset_title, metric_title
 
@@ -51,9 +51,12 @@ def prepare_calibration(results: pl.DataFrame) -> pl.DataFrame:
 
     The x axis is the accuracy on the same images' set.
     """
-    sets = [id_dataset_of(results), *_shifts(results)]
+    ground = id_dataset_of(results)
+    results = of_one_id_set(results, ground)
+    sets = [ground, *_shifts(results)]
+    titles = distinct_titles(sets, dataset_title)
     panels = []
-    for calibrator, said in STAGES:
+    for calibrator, text in STAGES:
         for metric in ("ece", "nll"):
             for dataset in sets:
                 quantity = _stage(results, metric, dataset, calibrator)
@@ -64,9 +67,9 @@ def prepare_calibration(results: pl.DataFrame) -> pl.DataFrame:
                         results,
                         Quantity("top1", dataset),
                         quantity,
-                        panel=f"{dataset_title(dataset)}: {metric_title(metric)} {said.split()[0]}",
+                        panel=f"{titles[dataset]}: {metric_title(metric)} {text.split()[0]}",
                         x_title="Accuracy",
-                        y_title=f"{metric_title(metric)}, {said}",
+                        y_title=f"{metric_title(metric)}, {text}",
                         fit_groups=FIT_GROUPS,
                     )
                 )
@@ -85,10 +88,12 @@ def prepare_calibration_transfer(results: pl.DataFrame) -> pl.DataFrame:
     on ID.
     """
     ground = id_dataset_of(results)
+    results = of_one_id_set(results, ground)
+    titles = distinct_titles(_shifts(results), dataset_title)
     panels = []
-    for calibrator, said in STAGES:
+    for calibrator, text in STAGES:
         x = _stage(results, "ece", ground, calibrator)
-        for dataset in _shifts(results):
+        for dataset in titles:
             y = _stage(results, "ece", dataset, calibrator)
             if x is not None and y is not None:
                 panels.append(
@@ -96,9 +101,9 @@ def prepare_calibration_transfer(results: pl.DataFrame) -> pl.DataFrame:
                         results,
                         x,
                         y,
-                        panel=f"{dataset_title(dataset)}: {said.split()[0]}",
+                        panel=f"{titles[dataset]}: {text.split()[0]}",
                         x_title=f"{dataset_title(ground)} ECE",
-                        y_title=f"ECE under shift, {said.split()[0]}",
+                        y_title=f"ECE under shift, {text.split()[0]}",
                         fit_groups=FIT_GROUPS,
                     )
                 )

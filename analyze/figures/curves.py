@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from analyze.figures.frames import conform_frame, need
+from analyze.figures.frames import conform_frame, need, titled
 from analyze.figures.style import AFTER_LINE, DIAGONAL, MARKER_EDGES, TPR_95, group_colour, series_look
 from analyze.results.titles import dataset_title, score_title
 
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 MAX_PANELS = 16
 AFTER = "after temperature scaling"
+FILLED = "filled"
+"""Kind of the bars of an in-distribution set in a histogram."""
 
 
 def _panels(curves: pl.DataFrame, curve: str, what: str) -> pl.DataFrame:
@@ -33,9 +35,7 @@ def prepare_reliability(curves: pl.DataFrame) -> pl.DataFrame:
         rows = rows.filter(pl.col("label") == "id")
     return conform_frame(
         rows.select(
-            (pl.col("model") + "\n" + pl.col("dataset").map_elements(dataset_title, return_dtype=pl.String)).alias(
-                "panel"
-            ),
+            (pl.col("model") + "\n" + titled("dataset", rows, dataset_title)).alias("panel"),
             pl.lit("bar").alias("kind"),
             "series",
             "model",
@@ -141,7 +141,7 @@ def prepare_risk_coverage(curves: pl.DataFrame) -> pl.DataFrame:
     rows = rows.sort(pl.col("label") != "id", maintain_order=True)
     return _line_frame(
         rows,
-        pl.col("dataset").map_elements(dataset_title, return_dtype=pl.String),
+        titled("dataset", rows, dataset_title),
         "Coverage",
         "Error of the answered",
     )
@@ -156,15 +156,22 @@ def draw_risk_coverage(data: pl.DataFrame, ax: Axes) -> Axes:
 
 
 def prepare_roc(curves: pl.DataFrame) -> pl.DataFrame:
-    """Return a panel for each OOD set with a ROC curve for each model and score."""
+    """Return a panel for each OOD set with a ROC curve for each model, score and in-distribution set."""
     rows = _panels(curves, "roc", "ROC curves: they need an OOD set")
-    said = pl.col("model") + " · " + pl.col("series").map_elements(score_title, return_dtype=pl.String)
+    text = pl.col("model") + " · " + titled("series", rows, score_title) + _id_set(rows)
     return _line_frame(
-        rows.with_columns(said.alias("series")),
-        pl.col("dataset").map_elements(dataset_title, return_dtype=pl.String),
+        rows.with_columns(text.alias("series")),
+        titled("dataset", rows, dataset_title),
         "OOD accepted (FPR)",
         "ID accepted (TPR)",
     )
+
+
+def _id_set(rows: pl.DataFrame) -> pl.Expr:
+    """Return what names the in-distribution set, nothing where there is but one."""
+    if rows["id_dataset"].n_unique() < 2:
+        return pl.lit("")
+    return pl.lit(" · ID: ") + titled("id_dataset", rows, dataset_title)
 
 
 def draw_roc(data: pl.DataFrame, ax: Axes) -> Axes:
@@ -178,15 +185,17 @@ def draw_roc(data: pl.DataFrame, ax: Axes) -> Axes:
 
 
 def prepare_score_histograms(curves: pl.DataFrame) -> pl.DataFrame:
-    """Return a panel for each model and score: densities of the score on the ID set and on each OOD set."""
+    """Return a panel for each model, score and ID set: densities of the score on the ID set and on each OOD set."""
     rows = _panels(curves, "score_histogram", "score histograms: they need an OOD set")
-    panel = pl.col("model") + " · " + pl.col("label").map_elements(score_title, return_dtype=pl.String)
-    names = rows["series"].unique(maintain_order=True).to_list()
+    rows = rows.with_columns(pl.col("label").alias("score"))
+    panel = pl.col("model") + " · " + titled("score", rows, score_title) + _id_set(rows)
+    inside = pl.col("series") == pl.col("id_dataset")
+    names = rows.sort(~inside, maintain_order=True)["series"].unique(maintain_order=True).to_list()
     return conform_frame(
         rows.select(
             panel.alias("panel"),
-            pl.lit("bar").alias("kind"),
-            pl.col("series").map_elements(dataset_title, return_dtype=pl.String),
+            pl.when(inside).then(pl.lit(FILLED)).otherwise(pl.lit("bar")).alias("kind"),
+            titled("series", rows, dataset_title),
             pl.col("series").replace_strict({name: str(i) for i, name in enumerate(names)}).alias("place"),
             "model",
             "group",
@@ -194,7 +203,7 @@ def prepare_score_histograms(curves: pl.DataFrame) -> pl.DataFrame:
             "x_low",
             "x_high",
             "y",
-            pl.col("label").alias("x_title"),
+            pl.col("score").alias("x_title"),
             pl.lit("Density").alias("y_title"),
         ).rename({"place": "label"})
     )
@@ -204,7 +213,7 @@ def draw_score_histograms(data: pl.DataFrame, ax: Axes) -> Axes:
     """Draw the ID set's scores filled and each OOD set's as an outline; right is more in-distribution."""
     for (place,), part in data.group_by("label", maintain_order=True):
         colour, dashes = series_look(int(str(place)))
-        filled = place == "0"
+        filled = part["kind"][0] == FILLED
         ax.stairs(
             part["y"],
             [*part["x_low"], part["x_high"][-1]],

@@ -6,15 +6,10 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.axis import XAxis
 from matplotlib.collections import PathCollection
-from matplotlib.ticker import MaxNLocator
-
-from analyze.figures.axes import MOST_TICKS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
     from matplotlib.text import Text
 
@@ -81,28 +76,6 @@ def _broken(words: str) -> str:
         return words
     at = min(blanks, key=lambda i: abs(i - len(words) / 2))
     return f"{words[:at]}\n{words[at + 1 :]}"
-
-
-def fit_ticks(_page: Figure, grid: Any) -> bool:
-    """Take ticks off linear axes whose labels touch; returns whether there was one."""
-    changed = False
-    for axis in [axis for ax in grid.ravel() if ax.axison for axis in (ax.xaxis, ax.yaxis)]:
-        if not isinstance(axis.get_major_locator(), MaxNLocator) or axis.get_scale() != "linear":
-            continue
-        for steps in range(MOST_TICKS - 1, 0, -1):
-            if not _touching(axis):
-                break
-            axis.get_major_locator().set_params(nbins=steps)
-            changed = True
-    return changed
-
-
-def _touching(axis: Axis) -> bool:
-    low, high = sorted(axis.get_view_interval())
-    labels = zip(axis.get_ticklocs(), axis.get_ticklabels(), strict=True)
-    boxes = [label.get_window_extent() for at, label in labels if low <= at <= high and label.get_text()]
-    along = sorted((box.x0, box.x1) if isinstance(axis, XAxis) else (box.y0, box.y1) for box in boxes)
-    return any(first[1] + 2 > second[0] for first, second in pairwise(along))
 
 
 def fit_cells(page: Figure, grid: Any) -> bool:

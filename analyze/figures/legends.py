@@ -18,7 +18,7 @@ from analyze.figures.style import (
     series_look,
     source_markers,
 )
-from cache_schema.records import GROUPS
+from cache_schema.format.records import GROUPS
 
 BINS = "accuracy in a bin of confidence"
 
@@ -71,21 +71,30 @@ def key_handles(gids: Iterable[str]) -> list[Artist]:
         "diagonal": Line2D([], [], **DIAGONAL, label="y = x"),
         "tpr-95": Line2D([], [], **TPR_95, label="95 % of ID accepted"),
         "median": Line2D([], [], color="#111111", linewidth=1.2, label="median"),
-        "critical-difference": Patch(facecolor="#EFEFEF", label="not told apart from the best (Nemenyi, 5 %)"),
+        "critical-difference": Patch(facecolor="#EFEFEF", label="not distinguished from the best (Nemenyi, 5 %)"),
+        "rank-interval": Line2D([], [], color="#555555", linewidth=0.8, label="interval of the average rank, 95 %"),
+        "marked": Line2D(
+            [],
+            [],
+            color="#B00020",
+            linestyle="",
+            marker="x",
+            markersize=4,
+            label="not in the lines: at chance, or the set was built against it",
+        ),
     }
     found = set(gids)
     return [handle for gid, handle in keys.items() if gid in found]
 
 
-def series_handles(names: Sequence[str], *, first_filled: bool = False) -> list[Artist]:
-    """Return legend entries of lines that have no group: the looks of ``series_look`` in order."""
+def series_handles(names: Sequence[str], *, filled: Collection[str] = ()) -> list[Artist]:
+    """Return legend entries of lines that have no group: the looks of ``series_look`` in order, filled for some."""
     handles: list[Artist] = []
     for index, name in enumerate(names):
         colour, dashes = series_look(index)
-        filled = first_filled and index == 0
         handles.append(
             Patch(facecolor=colour, alpha=0.35, label=name)
-            if filled
+            if name in filled
             else Line2D([], [], color=colour, linestyle=dashes, label=name)
         )
     return handles

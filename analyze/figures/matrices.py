@@ -10,13 +10,15 @@ import numpy as np
 import polars as pl
 
 from analyze.figures.axes import heat_cells
-from analyze.figures.frames import conform_frame, datasets_of, need, shifts_of
+from analyze.figures.factor_accuracy import factor_set
+from analyze.figures.frames import conform_frame, datasets_of, distinct_titles, need, of_one_id_set, shifts_of, titled
 from analyze.figures.style import group_colour
-from analyze.results.quantities import Quantity, id_dataset_of
+from analyze.results.quantities import Quantity, id_dataset_of, values
 from analyze.results.titles import dataset_title, factor_title, metric_title
-from analyze.trends import correlation_matrix
-from cache_schema.errors import UserError
-from cache_schema.records import GROUPS
+from analyze.trends import MIN_MODELS, correlation_matrix
+from analyze.trends.chance import models_at_chance
+from cache_schema.format.records import GROUPS
+from closerlook_common.errors import UserError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -31,6 +33,7 @@ def matrix_quantities(results: pl.DataFrame) -> list[Quantity]:
     bias.
     """
     ground = id_dataset_of(results)
+    results = of_one_id_set(results, ground)
     wanted = [Quantity(m, ground) for m in ID_METRICS if ground in datasets_of(results, m, calibrator="", factor="")]
     if ground in datasets_of(results, "ece", calibrator="temperature"):
         wanted.append(Quantity("ece", ground, (("calibrator", "temperature"),)))
@@ -47,8 +50,15 @@ def prepare_correlation_matrix(results: pl.DataFrame, *, method: str = "spearman
     if len(wanted) < 2:
         raise UserError("a correlation matrix needs two metrics")
     ground = id_dataset_of(results)
-    names = {str(q): short_title(q, ground) for q in wanted}
-    table = correlation_matrix(results, wanted, method=method)
+    quantities = {str(q): q for q in wanted}
+    names = distinct_titles(quantities, lambda text: short_title(quantities[text], ground))
+    out = models_at_chance(results)
+    table = correlation_matrix(of_one_id_set(results, ground), wanted, method=method, left_out=out)
+    if not table.filter(pl.col("x") != pl.col("y"))["value"].is_finite().any():
+        raise UserError(
+            f"a correlation matrix needs {MIN_MODELS} models with two numbers that differ between them;"
+            f" the result table has {results['model'].n_unique()}"
+        )
     return conform_frame(
         table.select(
             pl.lit("Correlation over models").alias("panel"),
@@ -89,21 +99,20 @@ def prepare_factor_heatmap(results: pl.DataFrame) -> pl.DataFrame:
     rows = results.filter(pl.col("metric") == "factor_accuracy", pl.col("value").is_not_null(), pl.col("factor") != "")
     if rows.is_empty():
         return need([], "factor_accuracy: make the rows with 'analyze factors'")
-    ground = id_dataset_of(results)
-    overall = results.filter(
-        pl.col("metric") == "top1",
-        pl.col("dataset") == ground,
-        pl.col("calibrator") == "",
-        pl.col("subset") == "",
-        pl.col("value").is_not_null(),
-    )
-    overall = overall.group_by("model").agg(pl.col("value").first().alias("overall"))
-    frame = (
-        rows.filter(pl.col("dataset") == pl.col("dataset").first())
-        .join(overall, on="model")
-        .unique(["model", "factor"], maintain_order=True)
-    )
-    groups = [g for g in GROUPS if g in frame["group"].unique()]
+    dataset, ground = factor_set(results, rows)
+    overall = values(results, Quantity("top1", ground)).select("model", pl.col("value").alias("overall"))
+    factors = rows.filter(pl.col("dataset") == dataset)["factor"].unique(maintain_order=True)
+    parts = [
+        values(results, Quantity("factor_accuracy", dataset, (("factor", factor),))).with_columns(
+            pl.lit(factor).alias("factor")
+        )
+        for factor in factors
+    ]
+    frame = pl.concat(parts).join(overall, on="model")
+    if frame.is_empty():
+        return need([], f"top1 on {ground} of the models that have factor accuracies")
+    present = frame["group"].unique().to_list()
+    groups = [g for g in GROUPS if g in present] + sorted(set(present) - set(GROUPS))
     columns = frame.group_by("factor").agg((pl.col("value") - pl.col("overall")).mean().alias("mean")).sort("mean")
     return conform_frame(
         frame.with_columns(order(pl.col("group"), groups), order(pl.col("factor"), columns["factor"].to_list()))
@@ -115,7 +124,7 @@ def prepare_factor_heatmap(results: pl.DataFrame) -> pl.DataFrame:
             "group",
             "source",
             pl.col("model").alias("series"),
-            pl.col("factor").map_elements(factor_title, return_dtype=pl.String).alias("label"),
+            titled("factor", frame, factor_title).alias("label"),
             (pl.col("value") - pl.col("overall")).alias("y"),
         )
     )
@@ -144,11 +153,12 @@ def prepare_error_consistency(curves: pl.DataFrame) -> pl.DataFrame:
     rows = curves.filter(pl.col("curve") == "error_consistency")
     if rows.is_empty():
         return need([], "error consistency: it needs the predictions of two models on one set")
+    # Models whose stores of one dataset hold different images cannot be paired: each kind has a matrix of its own.
+    several = pl.col("label").n_unique().over("dataset") > 1
+    version = pl.when(several).then(pl.format(", images {}", pl.col("label"))).otherwise(pl.lit(""))
     return conform_frame(
         rows.select(
-            pl.lit("Error consistency on ")
-            .add(pl.col("dataset").map_elements(dataset_title, return_dtype=pl.String))
-            .alias("panel"),
+            (pl.lit("Error consistency on ") + titled("dataset", rows, dataset_title) + version).alias("panel"),
             pl.lit("cell").alias("kind"),
             pl.col("model").alias("series"),
             pl.col("series").alias("label"),

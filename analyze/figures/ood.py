@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from analyze.figures.axes import scatter
-from analyze.figures.frames import datasets_of, need, scatter_panel
+from analyze.figures.frames import datasets_of, distinct_titles, need, of_one_id_set, scatter_panel
 from analyze.results.quantities import Quantity, id_dataset_of
 from analyze.results.titles import dataset_title, metric_title, score_title
 
@@ -25,20 +25,23 @@ def prepare_ood(results: pl.DataFrame, *, score: str = "") -> pl.DataFrame:
     others.
     """
     ground = id_dataset_of(results)
-    # Other caches' rows may be there, of OOD sets told from another set than the one whose accuracy is drawn.
-    results = results.filter(pl.col("id_dataset").is_in(["", ground]))
+    # Rows of another in-distribution set than the one whose accuracy is drawn: the axis then says which is meant.
+    several = results.filter(pl.col("metric") == "auroc")["id_dataset"].n_unique() > 1
+    results = of_one_id_set(results, ground)
     present = datasets_of(results, "auroc")
     wanted = [d for d in STUDY_SETS if d in present] or present[:5]
-    said = f" ({score_title(score)})" if score else ""
+    words = [score_title(score)] * bool(score) + [f"ID: {dataset_title(ground)}"] * several
+    text = f" ({', '.join(words)})" if words else ""
+    titles = distinct_titles(wanted, dataset_title)
     return need(
         [
             scatter_panel(
                 results,
                 Quantity("top1", ground),
                 Quantity(metric, dataset),
-                panel=f"{dataset_title(dataset)}: {metric_title(metric)}",
+                panel=f"{titles[dataset]}: {metric_title(metric)}",
                 x_title=f"{dataset_title(ground)} accuracy",
-                y_title=f"{metric_title(metric)}{said}",
+                y_title=f"{metric_title(metric)}{text}",
                 fit_groups=("clip-zero-shot", "supervised-in1k", "more-data"),
                 score=score,
             )

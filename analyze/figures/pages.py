@@ -10,10 +10,14 @@ from typing import TYPE_CHECKING, Any, Literal
 import polars as pl
 
 from analyze.figures import FIGURES, FigureSpec
-from analyze.figures.fitting import fit_cells, fit_ticks, fit_titles
+from analyze.figures.fitting import fit_cells, fit_titles
 from analyze.figures.labels import settle_labels
 from analyze.figures.style import figure_style, width_in_inches
-from cache_schema.errors import UserError, nearest
+from analyze.figures.text import cut, make_drawable
+from analyze.figures.ticks import measure_ticks
+from analyze.results.csv_text import write_csv
+from closerlook_common.errors import UserError, nearest
+from closerlook_common.user_cache import replaced_whole
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
@@ -24,6 +28,7 @@ Place = Literal["outside upper center", "outside lower center"]
 FORMATS = ("pdf", "svg", "png")
 MAX_HEIGHT = 11.0
 MAX_PANEL_HEIGHT = 2.3
+LEGEND_SIZE = 6.0
 FIXED_METADATA = {
     "pdf": {"CreationDate": None, "Producer": None, "Creator": None},
     "svg": {"Date": None},
@@ -41,13 +46,16 @@ def figure_spec(name: str) -> FigureSpec:
         An unknown name, answered with the nearest.
     """
     if name not in FIGURES:
-        raise UserError(f"no figure {name!r}{nearest(name, FIGURES, told=True)}")
+        raise UserError(f"no figure {name!r}{nearest(name, FIGURES, list_all=True)}")
     return FIGURES[name]
 
 
 def functions(name: str) -> tuple[Callable[..., pl.DataFrame], Callable[[pl.DataFrame, Axes], Axes]]:
     """Return the prepare and the draw function of a figure."""
-    module = import_module(f"analyze.figures.{figure_spec(name).module}")
+    spec = figure_spec(name)
+    if spec.functions is not None:
+        return spec.functions
+    module = import_module(f"analyze.figures.{spec.module}")
     return getattr(module, f"prepare_{name}"), getattr(module, f"draw_{name}")
 
 
@@ -87,10 +95,13 @@ def compose(name: str, data: pl.DataFrame, *, width: str | float = "neurips") ->
             for index, ax in enumerate(axes):
                 if index < len(row):
                     draw(data.filter(pl.col("panel") == row[index]), ax)
+                    measure_ticks(ax)
                 else:
                     ax.axis("off")
         tidy(grid, rows)
-        for handles, place in legends(data, spec, gids_of(page)):
+        gids = gids_of(page)
+        make_drawable(page, grid)
+        for handles, place in legends(data, spec, gids):
             rows_of_legend = add_legend(page, handles, place)
             height += 0.15 * rows_of_legend + 0.1
         page.set_size_inches(inches, height)
@@ -150,7 +161,8 @@ def legends(data: pl.DataFrame, spec: FigureSpec, gids: set[str]) -> list[tuple[
         above, below = (handles if len(handles) > 1 else [] for handles in (above, below))
     elif spec.legend == "series":
         names = data.unique("label").sort(pl.col("label").cast(pl.Int64))["series"].to_list()
-        below += series_handles(names, first_filled="filled" in gids)
+        filled = data.filter(pl.col("kind") == "filled")["series"]
+        below += series_handles(names, filled=set(filled))
     below += key_handles(gids)
     placed: tuple[tuple[list[Artist], Place], ...] = ((above, "outside upper center"), (below, "outside lower center"))
     return [(handles, place) for handles, place in placed if handles]
@@ -158,6 +170,8 @@ def legends(data: pl.DataFrame, spec: FigureSpec, gids: set[str]) -> list[tuple[
 
 def add_legend(page: Figure, handles: list[Artist], place: Place) -> int:
     """Put a legend on the page in as many columns as it has room for; returns its rows."""
+    for handle in handles:
+        handle.set_label(cut(str(handle.get_label()), 72 * 0.8 * float(page.get_size_inches()[0]), LEGEND_SIZE))
     dashed = any(str(getattr(handle, "get_linestyle", str)()) not in ("", "None") for handle in handles)
     for columns in range(len(handles), 0, -1):
         rows = -(-len(handles) // columns)
@@ -178,7 +192,7 @@ def gids_of(page: Figure) -> set[str]:
 def settle(page: Figure, grid: Any) -> None:
     """Lay the page out, make its text fit the room that was left, and put names beside points."""
     page.canvas.draw()
-    for fit in (fit_cells, fit_ticks, fit_titles):
+    for fit in (fit_cells, fit_titles):
         if fit(page, grid):
             page.canvas.draw()
     page.set_layout_engine("none")
@@ -198,15 +212,15 @@ def save(
     """
     unknown = [f for f in formats if f not in FORMATS]
     if unknown:
-        raise UserError(f"no format {unknown[0]!r}{nearest(unknown[0], FORMATS, told=True)}")
+        raise UserError(f"no format {unknown[0]!r}{nearest(unknown[0], FORMATS, list_all=True)}")
     folder.mkdir(parents=True, exist_ok=True)
     numbers = folder / f"{name}.csv"
-    data.write_csv(numbers)
+    write_csv(data, numbers)
     written = [numbers]
     page = compose(name, data, width=width)
-    with figure_style():
-        for suffix in formats:
-            path = folder / f"{name}.{suffix}"
-            page.savefig(path, metadata=FIXED_METADATA[suffix])
-            written.append(path)
+    for suffix in formats:
+        path = folder / f"{name}.{suffix}"
+        with replaced_whole(path) as part:
+            page.savefig(part, format=suffix, metadata=FIXED_METADATA[suffix])
+        written.append(path)
     return written

@@ -10,7 +10,7 @@ from analyze.figures.axes import draw_labels, draw_points, scatter
 from analyze.figures.frames import conform_frame, datasets_of, label_best, need, scatter_panel
 from analyze.results.quantities import Quantity, id_dataset_of, values
 from analyze.results.titles import dataset_title
-from cache_schema.records import GROUPS
+from cache_schema.format.records import GROUPS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,7 +25,8 @@ def prepare_shape_bias(results: pl.DataFrame) -> pl.DataFrame:
         return need([], "shape_bias: it needs a cue-conflict set")
     quantity = Quantity("shape_bias", datasets[0])
     frame = values(results, quantity)
-    order = [g for g in GROUPS if g in frame["group"].unique()]
+    present = frame["group"].unique().to_list()
+    order = [g for g in GROUPS if g in present] + sorted(set(present) - set(GROUPS))
     place = {group: index for index, group in enumerate(order)}
     size = pl.len().over("group")
     within = pl.col("value").rank("ordinal").over("group")
@@ -75,7 +76,7 @@ def prepare_shape_bias(results: pl.DataFrame) -> pl.DataFrame:
 def draw_shape_bias(data: pl.DataFrame, ax: Axes) -> Axes:
     """Draw one of the two panels: 1 decides by shape, 0 by texture; a short bar is a group's median."""
     if data["panel"][0] != BY_GROUP:
-        return scatter(data, ax)
+        return scatter(data, ax, title=str(data["panel"][0]))
     bars = data.filter(pl.col("kind") == "bar")
     draw_points(data, ax)
     ax.hlines(bars["y"], bars["x"] - 0.38, bars["x"] + 0.38, colors="#111111", linewidth=1.2, zorder=2.2, gid="median")

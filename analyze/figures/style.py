@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, TypeAlias
 from zlib import crc32
 
-from cache_schema.errors import UserError, nearest
-from cache_schema.records import UNKNOWN
+from cache_schema.format.records import UNKNOWN
+from closerlook_common.errors import UserError, nearest
 
 Marker: TypeAlias = Any
 """A marker of matplotlib: a letter, or (points, 1, turn) for a star. Its stubs list letters one by one."""
@@ -19,7 +19,7 @@ Dashes: TypeAlias = Any
 STYLE_FILE = Path(__file__).with_name("closerlook.mplstyle")
 
 GROUP_COLOURS: Mapping[str, str] = {
-    # Told apart with red-green and blue-yellow blindness, and by lightness alone in a grey print: L* 10, 35, 51 ... 85.
+    # Distinct with red-green and blue-yellow blindness, and by lightness alone in a grey print: L* 10, 35, 51 ... 85.
     "supervised-in1k": "#1C1C1C",
     "clip-zero-shot": "#0B529A",
     "more-data": "#0A8A70",
@@ -132,13 +132,10 @@ def width_in_inches(width: str | float) -> float:
 
 @contextmanager
 def figure_style() -> Iterator[None]:
-    """Draw with the project's style; the reader's own settings come back afterwards."""
-    import matplotlib as mpl
-    from matplotlib import font_manager, style
+    """Draw with the project's style and nothing of the reader's, whose own settings come back afterwards."""
+    from matplotlib import style
 
-    with mpl.rc_context(), style.context(STYLE_FILE):
-        installed = {font.name for font in font_manager.fontManager.ttflist}
-        mpl.rcParams["font.sans-serif"] = [f for f in mpl.rcParams["font.sans-serif"] if f in installed]
+    with style.context(STYLE_FILE, after_reset=True):
         yield
 
 

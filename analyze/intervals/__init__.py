@@ -6,7 +6,13 @@ Imports metrics, kernels and settings; what makes rows of the result table impor
 
 from analyze.intervals.bootstrap import BootstrapWeights, bootstrap, bootstrap_interval, quantiles
 from analyze.intervals.paired import PairedDifference, paired_difference
-from analyze.metrics.proportions import Interval, clopper_pearson_interval, proportion_interval, wilson_interval
+from analyze.metrics.proportions import (
+    Interval,
+    clopper_pearson_interval,
+    normal_reach,
+    proportion_interval,
+    wilson_interval,
+)
 
 __all__ = [
     "BootstrapWeights",
@@ -15,6 +21,7 @@ __all__ = [
     "bootstrap",
     "bootstrap_interval",
     "clopper_pearson_interval",
+    "normal_reach",
     "paired_difference",
     "proportion_interval",
     "quantiles",

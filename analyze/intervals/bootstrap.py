@@ -8,9 +8,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from analyze.metrics._checks import fraction
+from analyze.metrics._arrays import as_array, numbers
+from analyze.metrics._checks import choice, fraction, number, whole_number
 from analyze.metrics.proportions import Interval
-from cache_schema.errors import UserError
+from closerlook_common.errors import UserError
 
 
 class BootstrapWeights:
@@ -30,9 +31,8 @@ class BootstrapWeights:
     """
 
     def __init__(self, n: int, *, replicates: int = 1000, seed: int = 0) -> None:
-        if n < 1 or replicates < 1 or seed < 0:
-            raise UserError(f"a bootstrap needs images, replicates and a seed; got {n}, {replicates}, {seed}")
-        self.n, self.replicates, self.seed = n, replicates, seed
+        self.n, self.replicates = whole_number("n", n), whole_number("replicates", replicates)
+        self.seed = whole_number("seed", seed, least=0, most=2**63 - 1)
 
     def blocks(self, size: int = 256) -> Iterator[NDArray[np.uint8]]:
         """Yield (n, <= ``size``) uint8 counts, one column a replicate, all replicates in turn."""
@@ -93,17 +93,16 @@ def bootstrap_interval(
     UserError
         Where no replicate is defined.
     """
-    fraction("level", level, open_ends=True)
-    values = np.asarray(replicates, np.float64)
+    level, estimate = fraction("level", level, open_ends=True), number("estimate", estimate)
+    choice("method", method, ("percentile", "basic"))
+    values = numbers("replicates", replicates, 1).astype(np.float64)
     values = values[~np.isnan(values)]
     if values.size == 0:
         raise UserError("the number is undefined on every bootstrap resample: there is no interval")
     low, high = quantiles(values, (1 - level) / 2, (1 + level) / 2)
     if method == "percentile":
         return Interval(low, high, level, method)
-    if method == "basic":
-        return Interval(2 * estimate - high, 2 * estimate - low, level, method)
-    raise UserError(f"method must be percentile or basic; got {method!r}")
+    return Interval(2 * estimate - high, 2 * estimate - low, level, method)
 
 
 def bootstrap(
@@ -125,14 +124,16 @@ def bootstrap(
     replicates
         Number of resamples.
     """
-    if not columns or any(len(c) != len(columns[0]) for c in columns) or len(columns[0]) == 0:
-        raise UserError(f"bootstrap needs columns of one length; got lengths {[len(c) for c in columns]}")
-    n = len(columns[0])
+    arrays = [as_array("columns", column) for column in columns]
+    lengths = [array.shape[0] if array.ndim else 0 for array in arrays]
+    if not lengths or len(set(lengths)) > 1 or not lengths[0]:
+        raise UserError(f"columns must be arrays of one length, with rows; got lengths {lengths}")
+    n, replicates = lengths[0], whole_number("replicates", replicates)
     answer = np.full(replicates, np.nan)
     for r in range(replicates):
         rows = rng.integers(0, n, n)
         try:
-            answer[r] = statistic(*(column[rows] for column in columns))
+            answer[r] = statistic(*(array[rows] for array in arrays))
         except UserError:
             continue
     return answer

@@ -11,7 +11,7 @@ from analyze.intervals.ranking import Vector, Weights, matching
 from analyze.kernels.detection import detection_totals
 from analyze.kernels.pairs import walk
 from analyze.kernels.sorting import merge, rising_order
-from cache_schema.errors import UserError
+from closerlook_common.errors import UserError
 
 NAMES = ("auroc", "fpr95_id", "fpr95_ood", "aupr_in", "aupr_out")
 
@@ -38,7 +38,8 @@ class SortedScores(NamedTuple):
         return cls(values, rows)
 
 
-def _alike(inside: SortedScores, outside: SortedScores) -> tuple[NDArray[Any], NDArray[Any]]:
+def alike(inside: SortedScores, outside: SortedScores) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return both columns of sorted scores in one type."""
     kind = np.result_type(inside.values, outside.values)
     return inside.values.astype(kind, copy=False), outside.values.astype(kind, copy=False)
 
@@ -61,7 +62,7 @@ def detection_numbers(inside: SortedScores, outside: SortedScores, *, tpr: float
         Recall at which the FPR is taken; the names keep 95.
     """
     out = np.empty(5)
-    low, high = _alike(inside, outside)
+    low, high = alike(inside, outside)
     walk(low, high, needed(low.size, tpr), needed(high.size, tpr), out)
     return dict(zip(NAMES, out.tolist(), strict=True))
 
@@ -80,7 +81,7 @@ def detection_replicates(
         raise UserError(f"{id_weights.shape[1]} ID replicates, {ood_weights.shape[1]} OOD replicates")
     n, m = inside.rows.size, outside.rows.size
     order, starts = np.empty(n + m, np.int32), np.empty(n + m + 1, np.int32)
-    low, high = _alike(inside, outside)
+    low, high = alike(inside, outside)
     groups = merge(low, inside.rows, high, outside.rows, order, starts)
     out = np.empty((5, id_weights.shape[1]))
     detection_totals(

@@ -1,4 +1,4 @@
-"""Confidences and right or wrong, sorted once: every number that rests on that order, and its replicates.
+"""Confidences and right or wrong, sorted once: every number that rests on that order.
 
 Each method equals the function of ``analyze.metrics`` of that name on the same columns; together they cost one
 sort in place of one each.
@@ -6,20 +6,20 @@ sort in place of one each.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
 from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from analyze.kernels.ranking import calibration_walk, mean_totals, selective_walk
+from analyze.kernels.ranking import mean_totals
 from analyze.kernels.sorting import rising_order
-from analyze.metrics import _checks
+from analyze.metrics import _checks, calibration_tests
 from analyze.metrics.binning import BinSums, middle_edges, width_edges
 from analyze.metrics.calibration import error_of_bins
 from analyze.metrics.selective import optimal_area
-from cache_schema.errors import UserError
+from closerlook_common.errors import UserError
 
 Vector = NDArray[np.float64]
 Weights = NDArray[np.uint8]
@@ -30,14 +30,6 @@ class Binning(NamedTuple):
 
     n_bins: int = 15
     kind: str = "width"
-
-
-class Totals(NamedTuple):
-    """What the replicates have met before each place of the order: gap, rows and errors, (k, R) each."""
-
-    gaps: Vector
-    rows: Vector
-    errors: Vector
 
 
 class Ranking:
@@ -108,15 +100,17 @@ class Ranking:
 
     # ------------------------------------------------------------------------------------------ calibration
 
+    def sums(self, binning: Binning) -> BinSums:
+        """Return the totals of each bin."""
+        cuts = self.cuts(binning)
+        confidence, right = (np.diff(sums[cuts]).astype(np.float64) for sums in self._sums)
+        return BinSums(self.edges(binning), np.diff(cuts).astype(np.float64), confidence, right)
+
     def expected_calibration_error(
         self, *, n_bins: int = 15, binning: str = "width", norm: str = "l1", debias: bool = False
     ) -> float:
         """Return the ECE, options as for the metric."""
-        how = Binning(n_bins, binning)
-        cuts = self.cuts(how)
-        confidence, right = (np.diff(sums[cuts]).astype(np.float64) for sums in self._sums)
-        counts = np.diff(cuts).astype(np.float64)
-        return error_of_bins(BinSums(self.edges(how), counts, confidence, right), norm, debias)
+        return error_of_bins(self.sums(Binning(n_bins, binning)), norm, debias)
 
     def signed_calibration_gap(self) -> float:
         """Return mean confidence less accuracy."""
@@ -128,10 +122,46 @@ class Ranking:
         totals = np.cumsum(self.gaps)[self.starts[1:] - 1]
         return float(np.abs(totals).max() / len(self))
 
+    def debiased_calibration_error(self, *, n_bins: int = 15, binning: str = "width") -> float:
+        """Return the L1 ECE less its estimated bias."""
+        sums = self.sums(Binning(n_bins, binning))
+        return max(error_of_bins(sums, "l1", debias=False) - calibration_tests.error_bias(sums), 0.0)
+
+    def calibrated_error(self, *, n_bins: int = 15, binning: str = "width") -> calibration_tests.CalibratedError:
+        """Return the ECE beside that of a calibrated model."""
+        observed = self.expected_calibration_error(n_bins=n_bins, binning=binning)
+        return calibration_tests.calibrated_error_of_bins(self.values, self.cuts(Binning(n_bins, binning)), observed)
+
+    @cached_property
+    def _walk(self) -> tuple[Vector, float]:
+        """Running sums of right less confidence after each distinct confidence, and their deviation at the end."""
+        sums = -np.cumsum(self.gaps)[self.starts[1:] - 1]
+        return sums, math.sqrt(float((self.values * (1 - self.values)).sum()))
+
+    def ks_p_value(self) -> float:
+        """Return the p-value of the Kolmogorov-Smirnov test of calibration."""
+        return calibration_tests.size_p_value(*self._walk)
+
+    def kuiper_calibration_error(self) -> float:
+        """Return Kuiper's calibration error."""
+        return calibration_tests.span(self._walk[0]) / len(self)
+
+    def kuiper_p_value(self) -> float:
+        """Return the p-value of Kuiper's test of calibration."""
+        return calibration_tests.range_p_value(*self._walk)
+
+    def spiegelhalter_z(self) -> float:
+        """Return Spiegelhalter's z."""
+        return calibration_tests.z_of(self.values, self.right)
+
+    def spiegelhalter_p_value(self) -> float:
+        """Return its two-sided p-value."""
+        return calibration_tests.two_sided(self.spiegelhalter_z())
+
     # ------------------------------------------------------------------------------------------ selective
 
     @cached_property
-    def _curve(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    def curve(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Rows answered and errors among them, one point a distinct confidence, from the highest."""
         starts = self.starts[-2::-1]
         answered = len(self) - starts
@@ -140,12 +170,12 @@ class Ranking:
 
     @cached_property
     def _risk(self) -> Vector:
-        answered, errors = self._curve
+        answered, errors = self.curve
         return np.asarray(errors / answered)
 
     def aurc(self) -> float:
         """Return the area under the risk-coverage curve (trapezoid)."""
-        answered, _ = self._curve
+        answered, _ = self.curve
         before = np.concatenate([self._risk[:1], self._risk[:-1]])
         return float((np.diff(answered, prepend=0) * (self._risk + before)).sum() / (2 * len(self)))
 
@@ -155,13 +185,13 @@ class Ranking:
 
     def augrc(self) -> float:
         """Return the area under the generalised risk-coverage curve."""
-        answered, errors = self._curve
+        answered, errors = self.curve
         before = np.concatenate([[0], errors[:-1]])
         return float((np.diff(answered, prepend=0) * (errors + before)).sum()) / (2 * len(self) ** 2)
 
     def correctness_auroc(self) -> float:
         """Return P(confidence of a right row > that of a wrong one), ties half."""
-        answered, errors = self._curve
+        answered, errors = self.curve
         wrong, right = int(errors[-1]), int(answered[-1] - errors[-1])
         if not wrong or not right:
             raise UserError(f"every row is {'right' if right else 'wrong'}: AUROC of correctness needs both")
@@ -173,142 +203,20 @@ class Ranking:
 
     def coverage_at_risk(self, *, risk: float, skip: int = 0) -> float:
         """Return the largest coverage whose risk is at most ``risk``."""
-        answered, _ = self._curve
+        answered, _ = self.curve
         fits = (self._risk <= risk) & (answered > skip)
         return float(answered[fits].max(initial=0) / len(self))
 
     def risk_at_coverage(self, *, coverage: float) -> float:
         """Return the risk at the first point of at least this coverage."""
-        answered, _ = self._curve
+        answered, _ = self.curve
         return float(self._risk[int(np.searchsorted(answered / len(self), coverage, side="left"))])
 
     def selective_accuracy_constraint(self, *, accuracy: float, skip: int = 200) -> float:
         """Return the largest coverage of at least this accuracy."""
-        answered, errors = self._curve
+        answered, errors = self.curve
         fits = ((answered - errors) / answered >= accuracy) & (answered > skip)
         return float(answered[fits].max(initial=0) / len(self))
-
-    # ------------------------------------------------------------------------------------------ replicates
-
-    def calibration_replicates(self, weights: Weights, binnings: Sequence[Binning]) -> CalibrationReplicates:
-        """Return the calibration errors of each replicate, by one walk; weights (n, R) uint8."""
-        return CalibrationReplicates(self, matching(len(self), weights), binnings)
-
-    def selective_replicates(
-        self, weights: Weights, *, risks: Sequence[tuple[float, int]] = (), coverages: Sequence[float] = ()
-    ) -> tuple[dict[str, Vector], Vector, Vector]:
-        """Return the selective numbers of each replicate, by one walk.
-
-        Parameters
-        ----------
-        weights
-            (n, R) uint8.
-        risks
-            Pairs of a risk and the leading rows to skip: the largest coverage at that risk.
-        coverages
-            The risk at the first point of that coverage.
-
-        Returns
-        -------
-        tuple
-            ``aurc``, ``e_aurc``, ``augrc`` and ``correctness_auroc`` by name, (R,) each; (len(risks), R)
-            coverages; (len(coverages), R) risks. AUROC follows from AUGRC and accuracy; it is NaN where a
-            replicate holds no error, or nothing else.
-        """
-        weights = matching(len(self), weights)
-        n, n_replicates = weights.shape
-        wrong = ~self.right
-        in_rows = np.empty((1, n))
-        in_rows[0, self.order] = wrong
-        errors = np.zeros((1, n_replicates))
-        mean_totals(in_rows, weights, errors)
-        out = np.empty((2, n_replicates))
-        points = np.empty((len(risks) + len(coverages), n_replicates), np.float32)
-        selective_walk(
-            self.order,
-            self.starts,
-            wrong.astype(np.float32),
-            weights,
-            errors[0].astype(np.float32),
-            # A hair of slack, so that 1 - 0.99 is the risk 0.01 in float32 as well.
-            np.array([risk * (1 + 1e-6) for risk, _ in risks], np.float32),
-            np.array([skip for _, skip in risks], np.float32),
-            np.array([coverage * (1 - 1e-7) * n for coverage in coverages], np.float32),
-            out,
-            points,
-        )
-        area, joint = out
-        error = errors[0] / n
-        both = (error > 0) & (error < 1)
-        room = np.where(both, error * (1 - error), 1.0)
-        auroc = np.where(both, 1 - (joint - error**2 / 2) / room, np.nan)
-        optimum = error + (1 - error) * np.log1p(-np.minimum(error, 1 - 1e-16))
-        named = {"aurc": area, "e_aurc": area - optimum, "augrc": joint, "correctness_auroc": auroc}
-        return named, points[: len(risks)] / np.float64(n), points[len(risks) :].astype(np.float64)
-
-
-class CalibrationReplicates:
-    """Calibration errors of all replicates of a ranking, from one walk.
-
-    Equal-mass edges are those of the sample, not made anew for each replicate.
-
-    Parameters
-    ----------
-    ranking
-        The sorted column.
-    weights
-        (n, R) uint8 whose columns each sum to n.
-    binnings
-        Which binnings will be asked for.
-    """
-
-    def __init__(self, ranking: Ranking, weights: Weights, binnings: Sequence[Binning]) -> None:
-        self._n, n_replicates = weights.shape
-        cuts = {how: ranking.cuts(how) for how in binnings}
-        places = np.unique(np.concatenate([[0, self._n], *cuts.values()]))
-        self._rows = {how: np.searchsorted(places, found) for how, found in cuts.items()}
-        is_end = np.zeros(self._n, np.bool_)
-        is_end[ranking.starts[1:] - 1] = True
-        self._largest = np.empty(n_replicates)
-        shape = (places.size, n_replicates)
-        self._totals = Totals(np.empty(shape), np.empty(shape), np.empty(shape))
-        calibration_walk(
-            ranking.order,
-            is_end,
-            ranking.gaps,
-            (~ranking.right).astype(np.float32),
-            weights,
-            places,
-            *self._totals,
-            self._largest,
-        )
-
-    def expected_calibration_error(
-        self, *, n_bins: int = 15, binning: str = "width", norm: str = "l1", debias: bool = False
-    ) -> Vector:
-        """Return the ECE of each replicate, (R,)."""
-        rows = self._rows[Binning(n_bins, binning)]
-        surplus = np.abs(np.diff(self._totals.gaps[rows], axis=0))
-        if norm == "l1":
-            return np.asarray(surplus.sum(axis=0) / self._n)
-        counts = np.diff(self._totals.rows[rows], axis=0)
-        held = np.maximum(counts, 1)
-        gaps = surplus / held
-        if norm == "max":
-            return np.asarray(gaps.max(axis=0))
-        squares = gaps**2
-        if debias:
-            rate = np.diff(self._totals.errors[rows], axis=0) / held
-            squares = np.where(counts > 1, squares - rate * (1 - rate) / np.maximum(counts - 1, 1), 0.0)
-        return np.asarray(np.sqrt(np.maximum((squares * counts).sum(axis=0) / self._n, 0.0)))
-
-    def signed_calibration_gap(self) -> Vector:
-        """Return the signed gap of each replicate, (R,)."""
-        return np.asarray(self._totals.gaps[-1] / self._n)
-
-    def ks_calibration_error(self) -> Vector:
-        """Return the KS error of each replicate, (R,)."""
-        return np.asarray(self._largest / self._n)
 
 
 def matching(n: int, weights: Weights) -> Weights:

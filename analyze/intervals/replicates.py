@@ -1,64 +1,25 @@
-"""Metrics on bootstrap replicates: the number each metric takes where image i is drawn w_i times.
-
-Every function takes weights of :class:`analyze.intervals.BootstrapWeights`, (n, R) uint8 whose columns each
-sum to n, and gives exactly what the metric gives on the drawn rows, for all R at once. Whoever needs several
-numbers of one column sorts it once: see :class:`analyze.intervals.ranking.Ranking`, which these functions are made of.
-Inputs are those the metric itself accepted before.
-"""
+"""The smooth calibration error on bootstrap replicates: where image i is drawn w_i times."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from analyze.intervals import detection_pairs
-from analyze.intervals.detection_pairs import SortedScores
-from analyze.intervals.ranking import Binning, Ranking, Vector, Weights, matching, weighted_means
+from analyze.intervals.ranking import Vector, Weights, matching
 
 Column = NDArray[Any]
 
 _SMOOTH_NODES = 2048
 
 
-def mean_replicates(values: Column, weights: Weights) -> Vector:
-    """Return the weighted means of one column (n,) -> (R,), or of several (n, k) -> (k, R).
-
-    For accuracies, NLL, Brier score, signed gap and whatever else is a mean over images; summed in float64.
-    """
-    return weighted_means(values, weights)
-
-
-def ece_replicates(
-    confidences: Column,
-    correct: Column,
-    weights: Weights,
-    *,
-    n_bins: int = 15,
-    binning: Literal["width", "mass"] = "width",
-    norm: Literal["l1", "l2", "max"] = "l1",
-    debias: bool = False,
-) -> Vector:
-    """Return the expected calibration error of each replicate, (R,); options as for the metric.
-
-    Equal-mass edges are those of the sample, not made anew for each replicate.
-    """
-    walked = Ranking(confidences, correct).calibration_replicates(weights, [Binning(n_bins, binning)])
-    return walked.expected_calibration_error(n_bins=n_bins, binning=binning, norm=norm, debias=debias)
-
-
-def ks_replicates(confidences: Column, correct: Column, weights: Weights) -> Vector:
-    """Return the Kolmogorov-Smirnov calibration error of each replicate, (R,)."""
-    return Ranking(confidences, correct).calibration_replicates(weights, []).ks_calibration_error()
-
-
 def smooth_replicates(confidences: Column, correct: Column, weights: Weights) -> Vector:
     """Return the smooth calibration error (reflected kernel, fixed point) of each replicate, (R,).
 
     Rows enter a grid of 2,049 nodes by linear weights and integrals are taken at about a tenth of the width:
-    good to about 0.1 % of the value, far below the interval's own width.
+    good to about 0.1 % of the value, far below the interval's own width. Weights are those of
+    :class:`analyze.intervals.BootstrapWeights`, (n, R) uint8 whose columns each sum to n.
     """
     from scipy.fft import dct
 
@@ -103,7 +64,8 @@ def _sizes(coefficients: NDArray[np.float32], sigma: Vector, points: int) -> Vec
     """Integral of the size of each row's cosine series, damped by its own width."""
     from scipy.fft import dct
 
-    kept = min(int(7.0 / (np.pi * float(sigma.min()))) + 1, coefficients.shape[1])
+    # A resample without residual has a width of 0, which no cosine is damped by.
+    kept = min(int(7.0 / max(np.pi * float(sigma.min()), 1e-12)) + 1, coefficients.shape[1])
     damped = np.zeros((sigma.size, points + 1), np.float32)
     exponent = (sigma[:, None] * (np.pi * np.arange(kept)[None, :])).astype(np.float32)
     np.multiply(coefficients[:, :kept], np.exp(-0.5 * exponent**2), out=damped[:, :kept])
@@ -114,45 +76,3 @@ def _sizes(coefficients: NDArray[np.float32], sigma: Vector, points: int) -> Vec
     a, b = left[row, column], right[row, column]
     areas[row, column] = (a * a + b * b) / (np.abs(a) + np.abs(b))
     return np.asarray(areas.sum(axis=1, dtype=np.float64) / (2 * points))
-
-
-def detection_replicates(
-    id_scores: Column,
-    ood_scores: Column,
-    id_weights: Weights,
-    ood_weights: Weights,
-    *,
-    tpr: float = 0.95,
-) -> dict[str, Vector]:
-    """Return ``auroc``, ``fpr95_id``, ``fpr95_ood``, ``aupr_in`` and ``aupr_out`` of each replicate.
-
-    The two sets are resampled independently, each with its own weights; the FPR names keep 95 whatever
-    ``tpr`` is asked for.
-    """
-    inside, outside = SortedScores.of(np.asarray(id_scores)), SortedScores.of(np.asarray(ood_scores))
-    return detection_pairs.detection_replicates(inside, outside, id_weights, ood_weights, tpr=tpr)
-
-
-def selective_replicates(confidences: Column, correct: Column, weights: Weights) -> dict[str, Vector]:
-    """Return ``aurc``, ``e_aurc``, ``augrc`` and ``correctness_auroc`` of each replicate, in one pass.
-
-    AUROC of correctness follows from AUGRC and accuracy; it is NaN where a replicate holds no error, or
-    nothing else.
-    """
-    return Ranking(confidences, correct).selective_replicates(weights)[0]
-
-
-def point_replicates(
-    confidences: Column,
-    correct: Column,
-    weights: Weights,
-    *,
-    risks: Sequence[tuple[float, int]] = (),
-    coverages: Sequence[float] = (),
-) -> tuple[Vector, Vector]:
-    """Return points of the risk-coverage curve of each replicate, (len(risks), R) and (len(coverages), R).
-
-    Options as for :meth:`analyze.intervals.ranking.Ranking.selective_replicates`.
-    """
-    _, covered, risk = Ranking(confidences, correct).selective_replicates(weights, risks=risks, coverages=coverages)
-    return covered, risk

@@ -50,6 +50,11 @@ class Resampling:
         """Replicates, seed and level: what an interval depends on, JSON-ready."""
         return [self.replicates, self.seed, self.level]
 
+    def described(self, *, basic: bool = False) -> str:
+        """Return kind, level, replicates and seed, as the result table has them."""
+        kind = "basic" if basic else "percentile"
+        return f"bootstrap {kind} {100 * self.level:g} %, {self.replicates} replicates, seed {self.seed}"
+
     def weights(self, dataset: str, n: int) -> NDArray[np.uint8]:
         """Return the weights of n rows of a dataset, (n, replicates) uint8.
 

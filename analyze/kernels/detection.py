@@ -1,6 +1,6 @@
 """Weighted detection numbers of many bootstrap replicates at once: one walk over ID and OOD scores together.
 
-How replicates are laid out and rows asked for is told in ``ranking``.
+How replicates are laid out and rows asked for is described in ``ranking``.
 """
 
 from __future__ import annotations
@@ -8,7 +8,8 @@ from __future__ import annotations
 import numpy as np
 from numba import float32, float64, int64
 
-from analyze.kernels.fastmath import compiled, fetch_ahead
+from analyze.kernels.fastmath import fetch_ahead
+from analyze.kernels.keeping import compiled
 from analyze.kernels.ranking import AHEAD, WIDE, add_weights, load_weights
 
 _FAST = {"contract", "arcp", "nsz"}

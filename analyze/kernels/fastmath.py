@@ -12,9 +12,11 @@ from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir
-from numba import float32, int32, int64, njit, types
+from numba import float32, int32, int64, types
 from numba.core import cgutils
 from numba.extending import intrinsic
+
+from analyze.kernels.keeping import compiled
 
 _parts: Any = cgutils.unpack_tuple
 _declared: Any = cgutils.get_or_insert_function
@@ -26,11 +28,6 @@ FAST = {"reassoc", "contract", "nsz", "arcp"}
 def instruction(function: Callable[..., Any]) -> Any:
     """Make a numba intrinsic of a function that writes LLVM instructions."""
     return intrinsic(function)
-
-
-def compiled(**options: Any) -> Callable[[Callable[..., Any]], Any]:
-    """Compile with numba; a division by zero gives inf instead of a branch that stops vectorisation."""
-    return lambda function: njit(function, error_model="numpy", **options)
 
 
 @instruction

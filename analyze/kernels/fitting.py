@@ -9,7 +9,8 @@ import numpy as np
 from numba import float64, int64, types
 from numba.extending import overload
 
-from analyze.kernels.fastmath import FAST, compiled, exp64, float_of_bits, half_to_float
+from analyze.kernels.fastmath import FAST, exp64, float_of_bits, half_to_float
+from analyze.kernels.keeping import compiled
 from analyze.kernels.rowmath import decode
 
 UNIT = 1 << 40

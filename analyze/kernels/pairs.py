@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from analyze.kernels.fastmath import compiled
+from analyze.kernels.keeping import compiled
 
 
 @compiled(nogil=True, cache=True)

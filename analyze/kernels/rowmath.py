@@ -13,7 +13,8 @@ import numpy as np
 from numba import float32, int32, types
 from numba.extending import overload
 
-from analyze.kernels.fastmath import FAST, compiled, exp32, half_to_float, log32
+from analyze.kernels.fastmath import FAST, exp32, half_to_float, log32
+from analyze.kernels.keeping import compiled
 
 TOP = 5
 
@@ -304,9 +305,7 @@ def gen_score(buffer, kept, n, values, places, rest, gamma, series, largest, mea
             guess = float32(mean + float32(1.2816) * spread)
             last, surplus = threshold(buffer, n, wanted, guess, spread, gamma)
         if gamma <= 1.0:
-            total += _gen_below(
-                buffer, kept, n, last, float32(log_total), float32(scale), float32(gamma), series
-            )
+            total += _gen_below(buffer, kept, n, last, float32(log_total), float32(scale), float32(gamma), series)
         else:
             total += _gen_below_steep(buffer, kept, n, last, float32(log_total), float32(scale), float32(gamma))
         if surplus > 0:

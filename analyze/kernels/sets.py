@@ -8,8 +8,9 @@ import math
 
 import numpy as np
 
-from analyze.kernels.fastmath import FAST, compiled
+from analyze.kernels.fastmath import FAST
 from analyze.kernels.fitting import exponentials, load
+from analyze.kernels.keeping import compiled
 
 _FEW = 24
 

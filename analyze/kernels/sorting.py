@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from analyze.kernels.fastmath import compiled
+from analyze.kernels.keeping import compiled
 
 _MASK = np.uint32(2047)
 _BITS = 11

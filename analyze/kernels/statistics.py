@@ -20,7 +20,7 @@ import numpy as np
 from numba import float32
 from numpy.typing import NDArray
 
-from analyze.kernels.fastmath import compiled
+from analyze.kernels.keeping import compiled
 from analyze.kernels.rowmath import (
     FLOOR,
     LANES,
@@ -36,7 +36,7 @@ from analyze.kernels.rowmath import (
     sums_kept,
     top_classes,
 )
-from cache_schema.errors import UserError
+from closerlook_common.errors import UserError
 
 # Floats of a row that do not depend on the temperature ...
 MAX_LOGIT, GEN, LABEL_MARGIN, N_FIXED = 0, 1, 2, 3
@@ -140,7 +140,7 @@ class RowStatistics:
 
     @classmethod
     def empty(cls, n: int, temperatures: int) -> RowStatistics:
-        """Return statistics of n rows that nobody has computed: NaN and -1."""
+        """Return statistics of n rows that are not computed yet: NaN and -1."""
         return cls(
             np.full((N_FIXED, n), np.nan, np.float32),
             np.full((temperatures, N_SCALED, n), np.nan, np.float32),
@@ -208,7 +208,7 @@ def image_statistics(
     Raises
     ------
     UserError
-        Where a valid row holds NaN or +inf (the row is named), or a label is no column.
+        Where a valid row holds NaN or +inf (the row is named), or a label is not a column.
     """
     m, n_classes = logits.shape
     if out is None:

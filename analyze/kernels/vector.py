@@ -6,8 +6,9 @@ import math
 
 import numpy as np
 
-from analyze.kernels.fastmath import FAST, compiled, exp64
+from analyze.kernels.fastmath import FAST, exp64
 from analyze.kernels.fitting import value
+from analyze.kernels.keeping import compiled
 
 _LOWEST = -1e5  # beyond it exp is nothing, and stays finite
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analyze.metrics._checks import Bools, Floats
-from cache_schema.errors import UserError
+from closerlook_common.errors import UserError
 
 
 def _single_edges(n_bins: int) -> NDArray[np.float32]:

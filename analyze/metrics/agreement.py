@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from analyze.metrics import _checks
-from cache_schema.errors import UserError
+from analyze.metrics.proportions import Interval
+from analyze.metrics.spec import Evidence, Metric
+from closerlook_common.errors import UserError
+
+LEAST_ERRORS = 5
+"""Images that each case of right and wrong must have for an interval of the error consistency."""
 
 
 def error_consistency(correct_a: ArrayLike, correct_b: ArrayLike) -> float:
@@ -54,10 +59,54 @@ def error_consistency(correct_a: ArrayLike, correct_b: ArrayLike) -> float:
     return (same * n - by_chance) / (n * n - by_chance)
 
 
+def error_consistency_interval(correct_a: ArrayLike, correct_b: ArrayLike, *, level: float = 0.95) -> Interval:
+    """Return an interval of :func:`error_consistency`: the delta method on the four counts of right and wrong.
+
+    Parameters
+    ----------
+    correct_a, correct_b
+        As for :func:`error_consistency`.
+    level
+        Nominal coverage.
+
+    Raises
+    ------
+    UserError
+        As for :func:`error_consistency`; where fewer than `LEAST_ERRORS` images are in the rarest of "both right",
+        "both wrong" and "one right", so that kappa is not near normal.
+
+    References
+    ----------
+    Fleiss, Cohen and Everitt, Large sample standard errors of kappa and weighted kappa, Psychological Bulletin 72,
+    1969.
+    """
+    from scipy.special import ndtri
+
+    level = _checks.fraction("level", level, open_ends=True)
+    kappa = error_consistency(correct_a, correct_b)
+    a = _checks.correct(correct_a, name="correct_a")
+    b = _checks.correct(correct_b, a.size, name="correct_b", other="correct_a")
+    n = a.size
+    cells = np.array([[np.count_nonzero(~a & ~b), np.count_nonzero(~a & b)], [np.count_nonzero(a & ~b), (a & b).sum()]])
+    rarest = min(int(cells[0, 0]), int(cells[1, 1]), int(cells[0, 1] + cells[1, 0]))
+    if rarest < LEAST_ERRORS:
+        raise UserError(f"no interval: {rarest} images in the rarest case, at least {LEAST_ERRORS} are needed")
+    shares = cells / n
+    of_a, of_b = shares.sum(axis=1), shares.sum(axis=0)
+    chance = float(of_a @ of_b)
+    # The derivative of kappa by the share of each cell.
+    agreed = np.eye(2) / (1 - chance)
+    moved = (1 - kappa) / (1 - chance) * (of_b[:, None] + of_a[None, :])
+    slope = agreed - moved
+    mean = float((shares * slope).sum())
+    error = math.sqrt(float((shares * (slope - mean) ** 2).sum()) / n)
+    reach = float(ndtri(0.5 + level / 2)) * error
+    return Interval(max(-1.0, kappa - reach), min(1.0, kappa + reach), level, "delta")
+
+
 def error_consistency_matrix(correct: ArrayLike) -> NDArray[np.float64]:
     """Return :func:`error_consistency` of every pair, from a (models, n) array of right and wrong."""
-    table = _table("correct", correct)
-    right = np.stack([_checks.correct(row, name="correct") for row in table]).astype(np.float32)
+    right = _checks.correct_matrix("correct", correct).astype(np.float32)
     n = right.shape[1]
     if n >= 1 << 24:
         raise UserError("more than 16,777,215 images: compare models pair by pair")
@@ -71,17 +120,10 @@ def error_consistency_matrix(correct: ArrayLike) -> NDArray[np.float64]:
 
 def prediction_agreement(predictions_a: ArrayLike, predictions_b: ArrayLike) -> float:
     """Return the share of images on which two models predict the same class; in [0, 1]."""
-    a, b = (np.asarray(p) for p in (predictions_a, predictions_b))
-    if a.shape != b.shape or a.ndim != 1:
-        raise UserError(f"predictions_a is {a.shape} and predictions_b {b.shape}: give one class an image")
-    return float(agreement_matrix(np.stack([a, b]))[0, 1])
-
-
-def _table(name: str, values: ArrayLike) -> NDArray[Any]:
-    table = np.asarray(values)
-    if table.ndim != 2 or 0 in table.shape:
-        raise UserError(f"{name} must be one row a model and one column an image; its shape is {table.shape}")
-    return table
+    a = _checks.whole_numbers("predictions_a", predictions_a)
+    b = _checks.whole_numbers("predictions_b", predictions_b)
+    _checks.same_length("predictions_a", a.size, "predictions_b", b.size)
+    return float((a == b).mean())
 
 
 def agreement_matrix(predictions: ArrayLike) -> NDArray[np.float64]:
@@ -97,7 +139,7 @@ def agreement_matrix(predictions: ArrayLike) -> NDArray[np.float64]:
     ndarray of shape (models, models)
         Symmetric, ones on the diagonal.
     """
-    table = _table("predictions", predictions)
+    table = _checks.whole_numbers("predictions", predictions, 2)
     answer = np.ones((table.shape[0], table.shape[0]))
     for i in range(table.shape[0] - 1):
         answer[i, i + 1 :] = answer[i + 1 :, i] = (table[i + 1 :] == table[i]).mean(axis=1)
@@ -119,7 +161,7 @@ def ensemble_probabilities(
     Raises
     ------
     UserError
-        For no members, shapes or a number of weights that differ, or numbers that are no probabilities.
+        For no members, shapes or a number of weights that differ, or numbers that are not probabilities.
     """
     total: NDArray[np.float64] | None = None
     given, used, mass = None if weights is None else list(weights), 0, 0.0
@@ -139,3 +181,15 @@ def ensemble_probabilities(
         raise UserError(f"an ensemble needs members and a weight each, not all zero; got {used}, {given}")
     total /= mass
     return total
+
+
+ROWS = (
+    Metric(
+        "error_consistency", "Error consistency", "none", low=-1.0, columns=("correct_a", "correct_b"),
+        function=error_consistency,
+        evidence=Evidence(
+            "(o - e) / (1 - e), o the share of equal correctness, e = ab + (1 - a)(1 - b)",
+            "Geirhos, Meding and Wichmann, NeurIPS 2020", "scikit-learn's cohen_kappa_score",
+        ),
+    ),
+)  # fmt: skip

@@ -72,10 +72,13 @@ def edges_of(confidences: Floats, n_bins: int, binning: str) -> Edges:
     return width_edges(n_bins) if binning == "width" else mass_edges(confidences, n_bins)
 
 
-def bin_sums(confidences: Floats, correct: Bools, edges: Edges) -> BinSums:
-    """Return the totals of each bin, summed in float64."""
+def bin_sums(confidences: Floats, correct: Bools, edges: Edges, weights: NDArray[np.float64] | None = None) -> BinSums:
+    """Return the totals of each bin, summed in float64; of weighted rows sums of weights."""
     numbers = bin_numbers(confidences, edges)
     n_bins = edges.size - 1
+    if weights is not None:
+        columns = (weights, weights * confidences, weights * correct)
+        return BinSums(edges, *(np.bincount(numbers, column, n_bins).astype(np.float64) for column in columns))
     return BinSums(
         edges,
         np.bincount(numbers, minlength=n_bins).astype(np.float64),

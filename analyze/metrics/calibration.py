@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -10,9 +11,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from analyze.metrics import _calibration_compat as compat_errors
 from analyze.metrics import _checks
+from analyze.metrics._rows import checked_weights
 from analyze.metrics.binning import BinSums, bin_sums, edges_of
 from analyze.metrics.proportions import wilson_interval
-from cache_schema.errors import UserError
+from analyze.metrics.spec import TOP_LABEL, Evidence, Metric
+from closerlook_common.errors import UserError
 
 Binning = Literal["width", "mass"]
 Norm = Literal["l1", "l2", "max"]
@@ -28,6 +31,7 @@ def expected_calibration_error(
     norm: Norm = "l1",
     debias: bool = False,
     compat: CalibrationCompat | None = None,
+    weights: ArrayLike | None = None,
 ) -> float:
     """Return the expected calibration error (ECE) of top-1 confidences. Lower is better.
 
@@ -54,6 +58,9 @@ def expected_calibration_error(
         Reproduce another program in place of the above. ``torchmetrics``: bins [lo, hi), confidence 1.0 in
         a bin of its own, float32 sums. ``netcal``: confidences clipped to [eps, 1 - eps], bins [lo, hi).
         ``guo``: the loop published with Guo et al., float32 edges, confidence 0 dropped.
+    weights
+        (n,) sample weights of at least 0; each row weighs the same when None. For bins of equal width, without
+        ``debias`` and ``compat``.
 
     Returns
     -------
@@ -77,11 +84,17 @@ def expected_calibration_error(
     """
     confidence = _checks.confidences(confidences)
     right = _checks.correct(correct, confidence.size)
-    n_bins = _checks.whole_number("n_bins", n_bins)
+    n_bins = _checks.bins(n_bins)
     _checks.choice("binning", binning, ("width", "mass"))
     _checks.choice("norm", norm, ("l1", "l2", "max"))
+    debias = _checks.switch("debias", debias)
     if debias and norm != "l2":
         raise UserError(f"debias is defined for norm='l2' only, not for {norm!r}")
+    if weights is not None:
+        if compat is not None or debias or binning != "width":
+            raise UserError("weights need binning='width', without debias and compat")
+        mass = checked_weights(weights, confidence.size)
+        return error_of_bins(bin_sums(confidence, right, edges_of(confidence, n_bins, binning), mass), norm, debias)
     if compat is not None:
         return _as_peer(confidence, right, n_bins, binning, norm, debias, compat)
     sums = bin_sums(confidence, right, edges_of(confidence, n_bins, binning))
@@ -118,15 +131,15 @@ def _as_peer(
 ) -> float:
     _checks.choice("compat", compat, ("torchmetrics", "netcal", "guo"))
     if debias:
-        raise UserError(f"compat={compat!r} knows no debiasing")
+        raise UserError(f"compat={compat!r} does not support debias")
     if compat == "netcal":
         return compat_errors.netcal_error(confidence, right, n_bins, binning, norm)
     if binning != "width":
-        raise UserError(f"compat={compat!r} knows equal-width bins only")
+        raise UserError(f"compat={compat!r} supports only equal-width bins")
     if compat == "torchmetrics":
         return compat_errors.torchmetrics_error(confidence, right, n_bins, norm)
     if norm != "l1":
-        raise UserError("compat='guo' knows norm='l1' only")
+        raise UserError("compat='guo' supports only norm='l1'")
     return compat_errors.guo_error(confidence, right, n_bins)
 
 
@@ -141,14 +154,17 @@ def maximum_calibration_error(
     return expected_calibration_error(confidences, correct, n_bins=n_bins, binning=binning, norm="max")
 
 
-def signed_calibration_gap(confidences: ArrayLike, correct: ArrayLike) -> float:
+def signed_calibration_gap(confidences: ArrayLike, correct: ArrayLike, *, weights: ArrayLike | None = None) -> float:
     """Return mean confidence minus accuracy, in [-1, 1]: above zero is over-confident, below under-confident.
 
     No side is better, zero is best. Errors as for :func:`expected_calibration_error`; after Guo et al., ICML 2017.
     Its size never exceeds the L1 ECE of any binning, and equals it where the gaps of all bins share one sign.
+    ``weights``, (n,), are sample weights of at least 0.
     """
     confidence = _checks.confidences(confidences)
     right = _checks.correct(correct, confidence.size)
+    if weights is not None:
+        return float(np.average(confidence - right.astype(np.float64), weights=checked_weights(weights, right.size)))
     return float((confidence.sum(dtype=np.float64) - np.count_nonzero(right)) / confidence.size)
 
 
@@ -206,7 +222,7 @@ def reliability_diagram(
     """Return the data of a reliability diagram; options as for :func:`expected_calibration_error`."""
     confidence = _checks.confidences(confidences)
     right = _checks.correct(correct, confidence.size)
-    n_bins = _checks.whole_number("n_bins", n_bins)
+    n_bins, level = _checks.bins(n_bins), _checks.fraction("level", level, open_ends=True)
     _checks.choice("binning", binning, ("width", "mass"))
     sums = bin_sums(confidence, right, edges_of(confidence, n_bins, binning))
     means, accuracy, low, high = (np.full(sums.counts.size, np.nan) for _ in range(4))
@@ -217,3 +233,75 @@ def reliability_diagram(
         interval = wilson_interval(int(sums.correct[b]), int(sums.counts[b]), level=level)
         low[b], high[b] = interval.low, interval.high
     return ReliabilityDiagram(sums.edges, sums.counts.astype(np.int64), means, accuracy, low, high, level)
+
+
+_ece = expected_calibration_error
+
+ROWS = (
+    Metric(
+        "ece", "ECE", "lower", "fraction", columns=TOP_LABEL, function=_ece, headline=3, version=6,
+        evidence=Evidence(
+            "sum_b n_b/n |c_b - a_b|, 15 bins of equal width (lo, hi]",
+            "Naeini et al., AAAI 2015; Guo et al., ICML 2017",
+            "the definition, bin by bin; torchmetrics and netcal with compat",
+        ),
+    ),
+    Metric(
+        "ece_mass", "ECE (equal mass)", "lower", "fraction", columns=TOP_LABEL,
+        function=partial(_ece, binning="mass"), version=6,
+        evidence=Evidence(
+            "sum_b n_b/n |c_b - a_b|, 15 bins of equal count", "Nixon et al., 2019; Minderer et al., NeurIPS 2021",
+            "the definition, bin by bin; netcal with compat",
+        ),
+    ),
+    Metric(
+        "ece_mass100", "ECE (100 equal-mass bins)", "lower", "fraction", columns=TOP_LABEL,
+        function=partial(_ece, binning="mass", n_bins=100), version=6,
+        evidence=Evidence(
+            "sum_b n_b/n |c_b - a_b|, 100 bins of equal count", "Minderer et al., NeurIPS 2021",
+            "the definition, bin by bin",
+        ),
+    ),
+    Metric(
+        "ece_mass{}", "ECE ({} equal-mass bins)", "lower", "fraction", version=6,
+        evidence=Evidence(
+            "sum_b n_b/n |c_b - a_b|, N bins of equal count", "Minderer et al., NeurIPS 2021",
+            "the definition, bin by bin", "test_metrics_calibration.py::test_binned_errors_equal_the_loop",
+        ),
+    ),
+    Metric(
+        "ece_l2", "ECE (L2)", "lower", "fraction", columns=TOP_LABEL, function=partial(_ece, norm="l2"),
+        evidence=Evidence(
+            "sqrt(sum_b n_b/n (c_b - a_b)^2), 15 bins of equal width", "Kumar, Liang and Ma, NeurIPS 2019",
+            "the definition, bin by bin; torchmetrics with compat",
+        ),
+    ),
+    Metric(
+        "ece_l2_debiased", "ECE (debiased L2)", "lower", "fraction", columns=TOP_LABEL,
+        function=partial(_ece, norm="l2", binning="mass", debias=True), version=6,
+        evidence=Evidence(
+            "sqrt(max(0, sum_b n_b/n ((c_b - a_b)^2 - a_b (1 - a_b)/(n_b - 1)))), equal count",
+            "Kumar, Liang and Ma, NeurIPS 2019",
+            "the definition, bin by bin; the authors' package uncertainty-calibration",
+        ),
+    ),
+    Metric(
+        "mce", "MCE", "lower", "fraction", columns=TOP_LABEL, function=maximum_calibration_error, version=6,
+        evidence=Evidence(
+            "max_b |c_b - a_b| over 15 bins of equal width that hold rows", "Naeini et al., AAAI 2015",
+            "the definition, bin by bin; torchmetrics with compat",
+        ),
+    ),
+    Metric(
+        "calibration_gap", "Confidence minus accuracy", "none", "fraction", low=-1.0, columns=TOP_LABEL,
+        function=signed_calibration_gap, version=6,
+        evidence=Evidence("mean_i c_i - mean_i y_i", "Murphy 1973 (bias)", "numpy"),
+    ),
+    Metric(
+        "ks_error", "KS error", "lower", "fraction", columns=TOP_LABEL, function=ks_calibration_error, version=6,
+        evidence=Evidence(
+            "max_t |1/n sum_{c_i <= t} (c_i - y_i)|", "Gupta et al., ICLR 2021",
+            "the definition, threshold by threshold",
+        ),
+    ),
+)  # fmt: skip

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from analyze.metrics import _checks
+from analyze.metrics._rows import counted, labels_and_ignored
 from analyze.metrics.binning import bin_sums, mass_edges, width_edges
-from cache_schema.errors import UserError
+from analyze.metrics.spec import PROBABILITY_ROWS, Evidence, Metric
+from closerlook_common.errors import UserError
 
 _BLOCK = 1 << 20
 
@@ -21,6 +24,7 @@ def classwise_calibration_error(
     n_bins: int = 15,
     threshold: float = 0.0,
     reduce: Literal["mean", "sum"] = "mean",
+    ignore_index: int | None = None,
 ) -> float:
     """Return the mean over classes of the ECE of each class's probability. Lower is better.
 
@@ -41,6 +45,8 @@ def classwise_calibration_error(
         left, and the mean is over classes that have any.
     reduce
         ``mean`` over classes (the usual one) or their ``sum``.
+    ignore_index
+        Rows of this label are left out; none when None.
 
     Returns
     -------
@@ -50,7 +56,7 @@ def classwise_calibration_error(
     Raises
     ------
     UserError
-        For NaN, inf or numbers outside [0, 1] (the row is named), labels that are no class, no rows,
+        For NaN, inf or numbers outside [0, 1] (the row is named), labels that are not a class, no rows,
         lengths that differ, or a threshold that nothing exceeds.
 
     References
@@ -58,9 +64,12 @@ def classwise_calibration_error(
     Nixon et al., "Measuring calibration in deep learning", 2019; Kull et al., NeurIPS 2019.
     """
     scores = _checks.probabilities(probabilities)
+    classes, ignored = labels_and_ignored(labels, ignore_index, scores.shape[1], len(scores))
+    keep, _ = counted(len(scores), None, ignored)
+    if keep is not None:
+        scores, classes = scores[keep], classes[keep]
     n, n_classes = scores.shape
-    classes = _checks.labels(labels, n_classes, n)
-    n_bins = _checks.whole_number("n_bins", n_bins)
+    n_bins = _checks.bins(n_bins)
     threshold = _checks.fraction("threshold", threshold)
     _checks.choice("reduce", reduce, ("mean", "sum"))
     inner = width_edges(n_bins)[1:-1]
@@ -94,7 +103,12 @@ def classwise_calibration_error(
 
 
 def adaptive_calibration_error(
-    probabilities: ArrayLike, labels: ArrayLike, *, n_bins: int = 15, threshold: float = 0.0
+    probabilities: ArrayLike,
+    labels: ArrayLike,
+    *,
+    n_bins: int = 15,
+    threshold: float = 0.0,
+    ignore_index: int | None = None,
 ) -> float:
     """Return the mean over classes and equal-mass bins of abs(mean probability - frequency) (ACE, TACE).
 
@@ -104,9 +118,12 @@ def adaptive_calibration_error(
     :func:`classwise_calibration_error`.
     """
     scores = _checks.probabilities(probabilities)
-    n, n_classes = scores.shape
-    classes = _checks.labels(labels, n_classes, n)
-    n_bins = _checks.whole_number("n_bins", n_bins)
+    classes, ignored = labels_and_ignored(labels, ignore_index, scores.shape[1], len(scores))
+    keep, _ = counted(len(scores), None, ignored)
+    if keep is not None:
+        scores, classes = scores[keep], classes[keep]
+    n_classes = scores.shape[1]
+    n_bins = _checks.bins(n_bins)
     threshold = _checks.fraction("threshold", threshold)
     total, bins = 0.0, 0
     for c in range(n_classes):
@@ -123,3 +140,31 @@ def adaptive_calibration_error(
     if bins == 0:
         raise UserError(f"no probability is above the threshold {threshold}")
     return total / bins
+
+
+_ace = adaptive_calibration_error
+
+ROWS = (
+    Metric(
+        "classwise_ece", "Classwise ECE", "lower", "fraction", columns=PROBABILITY_ROWS,
+        function=classwise_calibration_error, version=6,
+        evidence=Evidence(
+            "mean over classes of the ECE of p_ic against [y_i = c], 15 bins of equal width",
+            "Nixon et al., 2019; Kull et al., NeurIPS 2019", "the definition, class by class",
+        ),
+    ),
+    Metric(
+        "ace", "Adaptive calibration error", "lower", "fraction", columns=PROBABILITY_ROWS, function=_ace,
+        evidence=Evidence(
+            "mean over classes and 15 equal-count bins of |mean p - frequency|", "Nixon et al., 2019",
+            "the definition, class by class",
+        ),
+    ),
+    Metric(
+        "tace", "Thresholded adaptive calibration error", "lower", "fraction", columns=PROBABILITY_ROWS,
+        function=partial(_ace, threshold=0.01),
+        evidence=Evidence(
+            "as ace, of probabilities above 0.01", "Nixon et al., 2019", "the definition, class by class",
+        ),
+    ),
+)  # fmt: skip

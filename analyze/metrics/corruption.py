@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from cache_schema.errors import UserError
+from analyze.metrics import _checks
+from analyze.metrics.spec import INFINITY, Evidence, Metric
+from closerlook_common.errors import UserError
 
 ALEXNET_ERRORS: Mapping[str, float] = {
     "gaussian_noise": 0.886428,
@@ -63,14 +65,12 @@ def corruption_error(errors: ArrayLike, baseline_error: float) -> float:
     >>> corruption_error([0.1, 0.2, 0.3, 0.4, 0.5], 0.6)
     0.5
     """
-    found: NDArray[np.float64] = np.asarray(errors, dtype=np.float64)
+    found = _checks.vector("errors", errors)
     if found.shape != (N_SEVERITIES,):
         raise UserError(f"a corruption has errors at {N_SEVERITIES} severities, not an array of shape {found.shape}")
     if not ((found >= 0) & (found <= 1)).all():
         raise UserError("errors are fractions from 0 to 1")
-    if not baseline_error > 0:
-        raise UserError(f"a baseline's error of {baseline_error:g} leaves nothing to divide by")
-    return float(found.mean() / baseline_error)
+    return float(found.mean(dtype=np.float64) / _checks.number("baseline_error", baseline_error, above=0))
 
 
 def mean_corruption_error(errors: Mapping[str, ArrayLike], baseline: Mapping[str, float] = ALEXNET_ERRORS) -> float:
@@ -93,7 +93,29 @@ def mean_corruption_error(errors: Mapping[str, ArrayLike], baseline: Mapping[str
     UserError
         A corruption of the baseline is missing, or see `corruption_error`.
     """
+    if not isinstance(errors, Mapping) or not isinstance(baseline, Mapping) or not baseline:
+        raise UserError("errors and baseline must map corruptions to errors")
     missing = [name for name in baseline if name not in errors]
     if missing:
         raise UserError(f"the mean is over {len(baseline)} corruptions; missing: {', '.join(missing)}")
-    return float(np.mean([corruption_error(errors[name], told) for name, told in baseline.items()]))
+    return float(np.mean([corruption_error(errors[name], given) for name, given in baseline.items()]))
+
+
+ROWS = (
+    Metric(
+        "corruption_error", "Corruption error (AlexNet: 1)", "lower", high=INFINITY, version=2,
+        evidence=Evidence(
+            "sum_s error_s / sum_s error of AlexNet, s the five severities", "Hendrycks and Dietterich, ICLR 2019",
+            "the definition, severity by severity",
+            "test_corruption.py::test_mean_equals_a_loop_and_order_does_not_count",
+        ),
+    ),
+    Metric(
+        "mean_corruption_error", "mCE (AlexNet: 1)", "lower", high=INFINITY, version=2,
+        evidence=Evidence(
+            "mean over the 15 corruptions of the corruption error", "Hendrycks and Dietterich, ICLR 2019",
+            "the definition, severity by severity",
+            "test_corruption.py::test_mean_equals_a_loop_and_order_does_not_count",
+        ),
+    ),
+)  # fmt: skip

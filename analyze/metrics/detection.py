@@ -1,4 +1,4 @@
-"""Telling two sets apart by a score: ROC and precision-recall numbers of OOD detection.
+"""Distinguishing two sets by a score: ROC and precision-recall numbers of OOD detection.
 
 Every score is "higher = more in-distribution". Equal scores are one step: no number depends on the order of
 rows.
@@ -7,13 +7,17 @@ rows.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from functools import partial
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from analyze.metrics import _checks
 from analyze.metrics._checks import Floats
+from analyze.metrics._rows import checked_weights
+from analyze.metrics.spec import SCORE_PAIR, Evidence, Metric
+from closerlook_common.errors import UserError
 
 Positive = Literal["id", "ood"]
 
@@ -31,7 +35,13 @@ def _sides(id_scores: ArrayLike, ood_scores: ArrayLike, positive: str) -> tuple[
     return (inside, outside) if positive == "id" else (-outside, -inside)
 
 
-def auroc(id_scores: ArrayLike, ood_scores: ArrayLike) -> float:
+def auroc(
+    id_scores: ArrayLike,
+    ood_scores: ArrayLike,
+    *,
+    id_weights: ArrayLike | None = None,
+    ood_weights: ArrayLike | None = None,
+) -> float:
     """Return the area under the ROC curve: P(id > ood) + P(id = ood) / 2. Higher is better.
 
     Source: Hanley and McNeil, Radiology 1982; for OOD detection Hendrycks and Gimpel, ICLR 2017.
@@ -40,6 +50,8 @@ def auroc(id_scores: ArrayLike, ood_scores: ArrayLike) -> float:
     ----------
     id_scores, ood_scores
         (n,) and (m,) scores, higher = more in-distribution.
+    id_weights, ood_weights
+        (n,) and (m,) sample weights of at least 0; each row weighs the same where they are None.
 
     Returns
     -------
@@ -58,6 +70,10 @@ def auroc(id_scores: ArrayLike, ood_scores: ArrayLike) -> float:
     0.875
     """
     inside, outside = _two(id_scores, ood_scores)
+    if id_weights is not None or ood_weights is not None:
+        _, hits, alarms = _steps(inside, outside, *_masses(inside, outside, id_weights, ood_weights))
+        before = np.concatenate([[0.0], hits[:-1]])
+        return float((np.diff(alarms, prepend=0.0) * (hits + before)).sum() / (2 * hits[-1] * alarms[-1]))
     ordered, queries = np.sort(inside), np.sort(outside)
     below_or_equal = int(np.searchsorted(ordered, queries, side="right").sum())
     below = int(np.searchsorted(ordered, queries, side="left").sum())
@@ -72,6 +88,8 @@ def fpr_at_tpr(
     tpr: float = 0.95,
     positive: Positive = "id",
     threshold: Literal["first", "nearest"] = "first",
+    id_weights: ArrayLike | None = None,
+    ood_weights: ArrayLike | None = None,
 ) -> float:
     """Return the false-positive rate at a true-positive rate (FPR95 for 0.95). Lower is better.
 
@@ -91,6 +109,8 @@ def fpr_at_tpr(
         ``first``: the first ROC point with TPR >= ``tpr``, equal scores together. ``nearest``, as the MCM
         code and its line have it: the TPR nearest to ``tpr``, perhaps below it, of two equally near the
         higher; and among the points of that TPR the last one before it rises.
+    id_weights, ood_weights
+        As for :func:`auroc`; for ``first`` alone.
 
     Returns
     -------
@@ -110,6 +130,13 @@ def fpr_at_tpr(
     wanted = _checks.fraction("tpr", tpr)
     _checks.choice("threshold", threshold, ("first", "nearest"))
     high, low = _sides(id_scores, ood_scores, positive)
+    if id_weights is not None or ood_weights is not None:
+        if threshold != "first":
+            raise UserError("weights need threshold='first'")
+        _, hits, alarms = _steps(high, low, *_weights_of_sides(high, low, id_weights, ood_weights, positive))
+        # Sums of weights may end a hair below the share that they are.
+        point = int(np.argmax(hits / hits[-1] >= wanted - 1e-12))
+        return float(alarms[point] / alarms[-1])
     n = high.size
     ordered = np.sort(high)
     # TPR where the k-th highest positive is the last one accepted, with all its equals.
@@ -132,6 +159,8 @@ def aupr(
     *,
     positive: Positive = "id",
     method: Literal["average_precision", "trapezoid"] = "average_precision",
+    id_weights: ArrayLike | None = None,
+    ood_weights: ArrayLike | None = None,
 ) -> float:
     """Return the area under the precision-recall curve. Higher is better; chance is the share of positives.
 
@@ -147,6 +176,8 @@ def aupr(
         ``average_precision``: sum of precision x gain in recall over tie groups (scikit-learn,
         torchmetrics, MCM). ``trapezoid``: linear between points, which is too hopeful but used by OpenOOD
         and pytorch-ood; the curve starts at recall 0 with precision 1.
+    id_weights, ood_weights
+        As for :func:`auroc`.
 
     Returns
     -------
@@ -165,18 +196,51 @@ def aupr(
     """
     _checks.choice("method", method, ("average_precision", "trapezoid"))
     high, low = _sides(id_scores, ood_scores, positive)
-    _, hits, alarms = _steps(high, low)
+    masses = _weights_of_sides(high, low, id_weights, ood_weights, positive)
+    _, hits, alarms = _steps(high, low, *masses)
     precision = hits / (hits + alarms)
-    gain = np.diff(hits, prepend=0) / high.size
+    gain = np.diff(hits, prepend=0) / hits[-1]
     if method == "trapezoid":
         precision = (precision + np.concatenate([[1.0], precision[:-1]])) / 2
     return float((gain * precision).sum())
 
 
-def _steps(high: Floats, low: Floats) -> tuple[Floats, NDArray[np.int64], NDArray[np.int64]]:
-    """Distinct scores from the highest, with accepted positives and negatives at each."""
+Masses = tuple[NDArray[np.float64] | None, NDArray[np.float64] | None]
+
+
+def _masses(inside: Floats, outside: Floats, id_weights: ArrayLike | None, ood_weights: ArrayLike | None) -> Masses:
+    """Return the weights of both sides; None for both where neither has weights."""
+    if id_weights is None and ood_weights is None:
+        return None, None
+    found = []
+    for scores, weights, name in ((inside, id_weights, "id"), (outside, ood_weights, "ood")):
+        mass = np.ones(scores.size) if weights is None else weights
+        found.append(checked_weights(mass, scores.size, f"{name}_weights", f"{name}_scores"))
+    return found[0], found[1]
+
+
+def _weights_of_sides(
+    high: Floats, low: Floats, id_weights: ArrayLike | None, ood_weights: ArrayLike | None, positive: str
+) -> Masses:
+    """Return the weights of positives and of negatives."""
+    if positive == "id":
+        return _masses(high, low, id_weights, ood_weights)
+    return _masses(low, high, id_weights, ood_weights)[::-1]
+
+
+def _steps(
+    high: Floats, low: Floats, high_mass: NDArray[Any] | None = None, low_mass: NDArray[Any] | None = None
+) -> tuple[Floats, NDArray[Any], NDArray[Any]]:
+    """Return distinct scores from the highest, with accepted positives and negatives at each, or their weights."""
     scores = np.concatenate([high, low])
     order = np.argsort(scores, kind="stable")[::-1]
+    if high_mass is not None and low_mass is not None:
+        mass = np.concatenate([high_mass, low_mass])
+        order = order[mass[order] > 0]
+        ordered = scores[order]
+        ends = np.flatnonzero(np.append(ordered[1:] != ordered[:-1], True))
+        is_high = order < high.size
+        return ordered[ends], np.cumsum(mass[order] * is_high)[ends], np.cumsum(mass[order] * ~is_high)[ends]
     ordered = scores[order]
     ends = np.flatnonzero(np.append(ordered[1:] != ordered[:-1], True))
     hits = np.cumsum(order < high.size, dtype=np.int64)[ends]
@@ -211,3 +275,46 @@ def roc_curve(id_scores: ArrayLike, ood_scores: ArrayLike, *, positive: Positive
         fpr=np.concatenate([[0.0], alarms / low.size]),
         tpr=np.concatenate([[0.0], hits / high.size]),
     )
+
+
+ROWS = (
+    Metric(
+        "auroc", "AUROC", "higher", "fraction", columns=SCORE_PAIR, function=auroc, headline=6, version=5,
+        evidence=Evidence(
+            "P(ID score > OOD score) + P(equal)/2", "Hendrycks and Gimpel, ICLR 2017",
+            "all pairs; scikit-learn's roc_auc_score; torchmetrics",
+        ),
+    ),
+    Metric(
+        "fpr95_id", "FPR@95", "lower", "fraction", columns=SCORE_PAIR, function=partial(fpr_at_tpr, positive="id"),
+        headline=7, version=5,
+        evidence=Evidence(
+            "FPR at the first threshold with TPR >= 0.95, ID positive", "Liang et al., ICLR 2018",
+            "scikit-learn's roc_curve; pytorch-ood",
+        ),
+    ),
+    Metric(
+        "fpr95_ood", "FPR@95 (OOD positive)", "lower", "fraction", columns=SCORE_PAIR,
+        function=partial(fpr_at_tpr, positive="ood"), headline=8, version=5,
+        evidence=Evidence(
+            "FPR at the first threshold with TPR >= 0.95, OOD positive", "OpenOOD (Yang et al., NeurIPS 2022)",
+            "scikit-learn's roc_curve; pytorch-ood",
+        ),
+    ),
+    Metric(
+        "aupr_in", "AUPR-in", "higher", "fraction", columns=SCORE_PAIR, function=partial(aupr, positive="id"),
+        version=5,
+        evidence=Evidence(
+            "sum_t (R_t - R_{t-1}) P_t, ID positive", "Hendrycks and Gimpel, ICLR 2017",
+            "scikit-learn's average_precision_score",
+        ),
+    ),
+    Metric(
+        "aupr_out", "AUPR-out", "higher", "fraction", columns=SCORE_PAIR, function=partial(aupr, positive="ood"),
+        version=5,
+        evidence=Evidence(
+            "sum_t (R_t - R_{t-1}) P_t, OOD positive", "Hendrycks and Gimpel, ICLR 2017",
+            "scikit-learn's average_precision_score",
+        ),
+    ),
+)  # fmt: skip

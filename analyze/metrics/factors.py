@@ -10,7 +10,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from analyze.metrics import _checks
 from analyze.metrics.proportions import wilson_interval
-from cache_schema.errors import UserError
+from analyze.metrics.spec import INFINITY, Evidence, Metric
+from closerlook_common.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,7 @@ def factor_results(
 def worst_factor(results: Sequence[FactorResult]) -> FactorResult:
     """Return the factor of lowest accuracy; the first of several."""
     if not results:
-        raise UserError("no factor has images: there is no worst one")
+        raise UserError("no factor has images, so there is no worst one")
     return min(results, key=lambda result: result.accuracy)
 
 
@@ -134,12 +135,38 @@ def factor_accuracy_matrix(correct: ArrayLike, members: ArrayLike) -> NDArray[np
     ndarray of shape (models, factors)
         NaN in the column of a factor without images.
     """
-    right, rows = np.asarray(correct), np.asarray(members)
-    if right.ndim != 2 or rows.ndim != 2 or right.shape[1] != rows.shape[0]:
+    right, rows = _checks.correct_matrix("correct", correct), _checks.correct_matrix("members", members)
+    if right.shape[1] != rows.shape[0]:
         raise UserError(f"correct is {right.shape}, members {rows.shape}: give (models, n) and (n, factors)")
     if right.shape[1] >= 1 << 24:
         raise UserError("more than 16,777,215 images: give them in parts")
-    counts = rows.astype(bool).sum(axis=0)
+    counts = rows.sum(axis=0)
     # Whole numbers below 2^24: exact in float32.
-    hits = right.astype(bool).astype(np.float32) @ rows.astype(bool).astype(np.float32)
+    hits = right.astype(np.float32) @ rows.astype(np.float32)
     return np.where(counts > 0, hits / np.maximum(counts, 1), np.nan)
+
+
+ROWS = (
+    Metric(
+        "factor_accuracy", "Factor accuracy", "higher", "share", columns=("correct", "member"),
+        function=factor_accuracy, version=5,
+        evidence=Evidence(
+            "mean of y_i over images that have the factor", "Idrissi et al., ICLR 2023 (ImageNet-X)", "numpy masks",
+        ),
+    ),
+    Metric(
+        "worst_factor_accuracy", "Worst-factor accuracy", "higher", "share", version=5,
+        evidence=Evidence(
+            "min over factors with enough images of the factor accuracy", "Idrissi et al., ICLR 2023 (ImageNet-X)",
+            "numpy masks", "test_metrics_other.py::test_factors_equal_the_masks",
+        ),
+    ),
+    Metric(
+        "error_ratio", "Error ratio", "lower", high=INFINITY, columns=("correct", "member"), function=error_ratio,
+        version=5,
+        evidence=Evidence(
+            "(1 - factor accuracy) / (1 - accuracy over the annotated images)",
+            "Idrissi et al., ICLR 2023 (ImageNet-X)", "numpy masks",
+        ),
+    ),
+)  # fmt: skip

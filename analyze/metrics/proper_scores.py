@@ -9,12 +9,16 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from analyze.metrics import _checks
+from analyze.metrics._rows import counted, labels_and_ignored
 from analyze.metrics.binning import bin_numbers, edges_of
+from analyze.metrics.spec import INFINITY, PROBABILITY_ROWS, Evidence, Metric
 
 _BLOCK = 1 << 20  # numbers widened to float64 at a time: memory stays flat however many rows there are
 
 
-def negative_log_likelihood(logits: ArrayLike, labels: ArrayLike) -> float:
+def negative_log_likelihood(
+    logits: ArrayLike, labels: ArrayLike, *, weights: ArrayLike | None = None, ignore_index: int | None = None
+) -> float:
     """Return the mean negative log-likelihood in nats: mean of lse(z) - z_label. Lower is better.
 
     Computed from logits in log space in float64, so that no probability is clipped and none underflows. Source: Good
@@ -23,39 +27,54 @@ def negative_log_likelihood(logits: ArrayLike, labels: ArrayLike) -> float:
     Parameters
     ----------
     logits
-        (n, C) real numbers; log-probabilities give the same answer.
+        (n, C) real numbers; log-probabilities give the same answer. -inf is a class of probability 0.
     labels
-        (n,) class numbers 0 ... C - 1. Rows without a label (-1) must be left out.
+        (n,) class numbers 0 ... C - 1. Rows without a label (-1) must be left out, or ignored.
+    weights
+        (n,) sample weights of at least 0; each row weighs the same when None.
+    ignore_index
+        Rows of this label are left out; none when None.
 
     Returns
     -------
     float
-        In [0, inf).
+        In [0, inf]; inf where a label has probability 0.
 
     Raises
     ------
     UserError
-        For NaN or inf (the row is named), labels that are no class, no rows, lengths that differ.
+        For NaN or +inf (the row is named), labels that are not a class, no rows, lengths that differ.
 
     Examples
     --------
     >>> round(negative_log_likelihood([[0.0, 0.0]], [1]), 6)
     0.693147
     """
-    scores = _checks.matrix("logits", logits)
+    scores = _checks.logits(logits)
+    classes, ignored = labels_and_ignored(labels, ignore_index, scores.shape[1], len(scores), other="logits")
+    keep, mass = counted(len(scores), weights, ignored, other="logits")
+    if keep is not None:
+        scores, classes = scores[keep], classes[keep]
     n, n_classes = scores.shape
-    classes = _checks.labels(labels, n_classes, n, other="logits")
     rows = max(1, _BLOCK // n_classes)
     total = 0.0
     for start in range(0, n, rows):
         block = scores[start : start + rows].astype(np.float64)
         block -= block.max(axis=1, keepdims=True)
         own = np.take_along_axis(block, classes[start : start + rows, None], axis=1)[:, 0]
-        total += float((np.log(np.exp(block).sum(axis=1)) - own).sum())
-    return float(total / n)
+        each = np.log(np.exp(block).sum(axis=1)) - own
+        total += float((each if mass is None else each * mass[start : start + rows]).sum())
+    return float(total / (n if mass is None else mass.sum()))
 
 
-def brier_score(probabilities: ArrayLike, labels: ArrayLike, *, scale: Literal["sum", "half", "mean"] = "sum") -> float:
+def brier_score(
+    probabilities: ArrayLike,
+    labels: ArrayLike,
+    *,
+    scale: Literal["sum", "half", "mean"] = "sum",
+    weights: ArrayLike | None = None,
+    ignore_index: int | None = None,
+) -> float:
     """Return the mean of sum_c (p_c - [c is the label])^2, the Brier score. Lower is better.
 
     Parameters
@@ -67,6 +86,10 @@ def brier_score(probabilities: ArrayLike, labels: ArrayLike, *, scale: Literal["
     scale
         ``sum`` (Brier 1950, range [0, 2], the default), ``half`` of it (range [0, 1], as for two classes), or
         ``mean`` over classes (divided by C).
+    weights
+        (n,) sample weights of at least 0; each row weighs the same when None.
+    ignore_index
+        Rows of this label are left out; none when None.
 
     Returns
     -------
@@ -76,7 +99,7 @@ def brier_score(probabilities: ArrayLike, labels: ArrayLike, *, scale: Literal["
     Raises
     ------
     UserError
-        For NaN, inf or numbers outside [0, 1] (the row is named), labels that are no class, no rows, other
+        For NaN, inf or numbers outside [0, 1] (the row is named), labels that are not a class, no rows, other
         lengths.
 
     Examples
@@ -85,19 +108,23 @@ def brier_score(probabilities: ArrayLike, labels: ArrayLike, *, scale: Literal["
     0.29
     """
     scores = _checks.probabilities(probabilities)
-    n, n_classes = scores.shape
-    classes = _checks.labels(labels, n_classes, n)
+    classes, ignored = labels_and_ignored(labels, ignore_index, scores.shape[1], len(scores))
     _checks.choice("scale", scale, ("sum", "half", "mean"))
+    keep, mass = counted(len(scores), weights, ignored, other="probabilities")
+    if keep is not None:
+        scores, classes = scores[keep], classes[keep]
+    n, n_classes = scores.shape
     rows = max(1, _BLOCK // n_classes)
     total = 0.0
     for start in range(0, n, rows):
         block = scores[start : start + rows].astype(np.float64)
         own = np.take_along_axis(block, classes[start : start + rows, None], axis=1)[:, 0]
         squares = np.einsum("nc,nc->n", block, block)
-        total += float((squares - 2 * own + 1).sum())
+        each = squares - 2 * own + 1
+        total += float((each if mass is None else each * mass[start : start + rows]).sum())
     # Rounding may leave -1e-16 where every row is sure and right.
     parts = {"sum": 1, "half": 2, "mean": n_classes}[scale]
-    return float(max(total / n, 0.0) / parts)
+    return float(max(total / (n if mass is None else mass.sum()), 0.0) / parts)
 
 
 @dataclass(frozen=True)
@@ -140,7 +167,7 @@ def brier_decomposition(
     """
     confidence = _checks.confidences(confidences)
     right = _checks.correct(correct, confidence.size)
-    n_bins = _checks.whole_number("n_bins", n_bins)
+    n_bins = _checks.bins(n_bins)
     _checks.choice("binning", binning, ("width", "mass"))
     forecast, outcome = confidence.astype(np.float64), right.astype(np.float64)
     n = forecast.size
@@ -159,3 +186,20 @@ def brier_decomposition(
         uncertainty=base * (1 - base),
         within_bins=float((away * (away - 2 * (outcome - rate[numbers]))).mean()),
     )
+
+
+ROWS = (
+    Metric(
+        "nll", "NLL", "lower", high=INFINITY, columns=("logits", "labels"), function=negative_log_likelihood,
+        headline=4, version=7,
+        evidence=Evidence("mean_i (lse(z_i) - z_iy)", "Good 1952", "scipy's log_softmax; scikit-learn's log_loss"),
+    ),
+    Metric(
+        "brier", "Brier score", "lower", high=2.0, columns=PROBABILITY_ROWS, function=brier_score, headline=5,
+        version=7,
+        evidence=Evidence(
+            "mean_i sum_c (p_ic - [c = y_i])^2", "Brier 1950",
+            "the definition, class by class; scikit-learn's brier_score_loss",
+        ),
+    ),
+)  # fmt: skip

@@ -1,99 +1,155 @@
-"""Names of the result table: which function makes a number, from which columns, and which way is better."""
+"""Every metric of the result table by name, collected from the rows at the end of each file of metrics."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
-from typing import Any, Literal
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from types import ModuleType
 
-from analyze.metrics import accuracy, calibration, classwise, detection, factors, proper_scores, selective
-from analyze.metrics.agreement import error_consistency
-from analyze.metrics.shape_texture import shape_bias
-from analyze.metrics.smooth_calibration import smooth_calibration_error
+from analyze.metrics import (
+    accuracy,
+    agreement,
+    calibration,
+    calibration_tests,
+    classwise,
+    clips,
+    conformal,
+    conformal_checks,
+    corruption,
+    detection,
+    detection_points,
+    diversity,
+    factors,
+    fitted,
+    proper_scores,
+    retrieval,
+    selective,
+    selective_areas,
+    shape_texture,
+    skill,
+    smooth_calibration,
+    soft_labels,
+    top_label,
+)
+from analyze.metrics.spec import Direction, Metric
+from closerlook_common.errors import UserError, nearest
+from closerlook_common.plugins import Plugin, attach
 
-Direction = Literal["higher", "lower", "none"]
+_FILES: tuple[ModuleType, ...] = (
+    accuracy,
+    clips,
+    calibration,
+    calibration_tests,
+    smooth_calibration,
+    classwise,
+    top_label,
+    proper_scores,
+    skill,
+    soft_labels,
+    selective,
+    selective_areas,
+    detection,
+    detection_points,
+    factors,
+    shape_texture,
+    agreement,
+    diversity,
+    conformal,
+    conformal_checks,
+    corruption,
+    retrieval,
+    fitted,
+)
 
 
-@dataclass(frozen=True)
-class MetricSpec:
-    """One metric of the result table.
+def collect(rows: Iterable[Metric]) -> dict[str, Metric]:
+    """Return rows by name.
 
-    Attributes
-    ----------
-    function
-        Takes the columns of ``needs`` in that order, returns a float.
-    needs
-        ``confidences`` and ``correct`` (n,), ``logits`` or ``probabilities`` (n, C), ``labels`` (n,),
-        ``id_scores`` and ``ood_scores``, ``member`` (n,), ``predicted_category``, ``shape``, ``texture``,
-        ``correct_a``, ``correct_b``.
-    direction
-        Which way is better.
-    low, high
-        Range.
-    version
-        Moves whenever the same columns would give another value.
+    Raises
+    ------
+    ValueError
+        Two rows have one name.
     """
-
-    function: Callable[..., float]
-    needs: tuple[str, ...]
-    direction: Direction
-    low: float
-    high: float
-    version: int = 1
-
-
-_TOP_LABEL = ("confidences", "correct")
-_PAIR = ("id_scores", "ood_scores")
-_ROWS = ("probabilities", "labels")
-_INF = float("inf")
+    found: dict[str, Metric] = {}
+    for row in rows:
+        if row.name in found:
+            raise ValueError(f"two metrics are called {row.name!r}")
+        found[row.name] = row
+    return found
 
 
-def _spec(
-    function: Callable[..., Any],
-    needs: tuple[str, ...],
-    direction: Direction,
-    low: float = 0.0,
-    high: float = 1.0,
-) -> MetricSpec:
-    return MetricSpec(function, needs, direction, low, high)
+_METRICS = collect(row for file in _FILES for row in file.ROWS)
 
+METRICS: Mapping[str, Metric] = _METRICS
+"""Name in the result table -> its row; families under their name with ``{}``; plug-ins join at the end."""
 
-_ece = calibration.expected_calibration_error
+PLUGGED: dict[str, Metric] = {}
+"""Those of ``METRICS`` that are plug-ins."""
 
-METRICS: dict[str, MetricSpec] = {
-    "top1": _spec(accuracy.top1_accuracy, ("correct",), "higher"),
-    "top5": _spec(accuracy.top_k_accuracy, ("logits", "labels"), "higher"),
-    "ece": _spec(_ece, _TOP_LABEL, "lower"),
-    "ece_mass": _spec(partial(_ece, binning="mass"), _TOP_LABEL, "lower"),
-    "ece_mass100": _spec(partial(_ece, binning="mass", n_bins=100), _TOP_LABEL, "lower"),
-    "ece_l2": _spec(partial(_ece, norm="l2"), _TOP_LABEL, "lower"),
-    "ece_l2_debiased": _spec(partial(_ece, norm="l2", binning="mass", debias=True), _TOP_LABEL, "lower"),
-    "mce": _spec(calibration.maximum_calibration_error, _TOP_LABEL, "lower"),
-    "calibration_gap": _spec(calibration.signed_calibration_gap, _TOP_LABEL, "none", -1.0),
-    "ks_error": _spec(calibration.ks_calibration_error, _TOP_LABEL, "lower"),
-    "smece": _spec(smooth_calibration_error, _TOP_LABEL, "lower"),
-    "smece_logit": _spec(partial(smooth_calibration_error, kernel="logit"), _TOP_LABEL, "lower"),
-    "classwise_ece": _spec(classwise.classwise_calibration_error, _ROWS, "lower"),
-    "ace": _spec(classwise.adaptive_calibration_error, _ROWS, "lower"),
-    "tace": _spec(partial(classwise.adaptive_calibration_error, threshold=0.01), _ROWS, "lower"),
-    "nll": _spec(proper_scores.negative_log_likelihood, ("logits", "labels"), "lower", 0.0, _INF),
-    "brier": _spec(proper_scores.brier_score, _ROWS, "lower", 0.0, 2.0),
-    "aurc": _spec(selective.aurc, _TOP_LABEL, "lower"),
-    "e_aurc": _spec(selective.e_aurc, _TOP_LABEL, "lower", -1.0),
-    "augrc": _spec(selective.augrc, _TOP_LABEL, "lower", 0.0, 0.5),
-    "correctness_auroc": _spec(selective.correctness_auroc, _TOP_LABEL, "higher"),
-    "coverage_at_risk5": _spec(selective.coverage_at_risk, _TOP_LABEL, "higher"),
-    "risk_at_coverage80": _spec(selective.risk_at_coverage, _TOP_LABEL, "lower"),
-    "sac99": _spec(selective.selective_accuracy_constraint, _TOP_LABEL, "higher"),
-    "auroc": _spec(detection.auroc, _PAIR, "higher"),
-    "fpr95_id": _spec(partial(detection.fpr_at_tpr, positive="id"), _PAIR, "lower"),
-    "fpr95_ood": _spec(partial(detection.fpr_at_tpr, positive="ood"), _PAIR, "lower"),
-    "aupr_in": _spec(partial(detection.aupr, positive="id"), _PAIR, "higher"),
-    "aupr_out": _spec(partial(detection.aupr, positive="ood"), _PAIR, "higher"),
-    "factor_accuracy": _spec(factors.factor_accuracy, ("correct", "member"), "higher"),
-    "error_ratio": _spec(factors.error_ratio, ("correct", "member"), "lower", 0.0, _INF),
-    "shape_bias": _spec(shape_bias, ("predicted_category", "shape", "texture"), "none"),
-    "error_consistency": _spec(error_consistency, ("correct_a", "correct_b"), "none", -1.0),
+STATISTICS = {
+    "confidences": "confidence",
+    "labels": "label",
+    "label_ranks": "label_rank",
+    "label_log_probabilities": "label_log_probability",
+    "entropies": "entropy",
+    "margins": "margin",
+    "sums_of_squares": "sum_squares",
+    "max_logits": "max_logit",
+    "log_sum_exps": "log_sum_exp",
 }
-"""Name in the result table -> how it is computed."""
+"""What a plug-in's function may take, (n,) each, besides ``correct`` and ``predictions`` -> the per-image statistic."""
+
+COLUMN_METRICS: Mapping[str, Metric] = {name: row for name, row in METRICS.items() if row.function is not None}
+"""The metrics that are functions of columns."""
+
+_FAMILIES = {
+    re.compile(re.escape(name).replace(r"\{\}", r"(\d+(?:\.\d+)?)")): row
+    for name, row in METRICS.items()
+    if "{}" in name
+}
+
+
+def find_metric(name: str) -> Metric | None:
+    """Return a metric's row, or that of its family with the number filled in; None for a name from elsewhere."""
+    if name in METRICS and "{}" not in name:
+        return METRICS[name]
+    for pattern, row in _FAMILIES.items():
+        if match := pattern.fullmatch(name):
+            return replace(row, name=name, title=row.title.format(match[1]))
+    return None
+
+
+def version(metric: str) -> int:
+    """Return the version of a metric; 1 for a name from elsewhere."""
+    row = find_metric(metric)
+    return row.version if row is not None else 1
+
+
+def direction(metric: str) -> Direction:
+    """Return which way a metric is better; ``none`` for a name from elsewhere."""
+    row = find_metric(metric)
+    return row.direction if row is not None else "none"
+
+
+def _add(plugin: Plugin) -> None:
+    """Take a metric from outside: a row whose function takes per-image columns."""
+    row, taken = plugin.item, (*STATISTICS, "correct", "predictions")
+    if not isinstance(row, Metric):
+        raise UserError(f"{plugin.name!r} is not a Metric")
+    if find_metric(row.name) is not None or not re.fullmatch(r"[a-z][a-z0-9_]*", row.name):
+        raise UserError(
+            f"the metric {row.name!r} exists already, or its name is not of small letters, digits and _; give yours"
+            " another name"
+        )
+    if not callable(row.function) or not row.columns:
+        raise UserError(f"the metric {row.name!r} has no function, or no columns that it takes")
+    for column in row.columns:
+        if column not in taken:
+            raise UserError(
+                f"the metric {row.name!r} takes {column!r}{nearest(column, taken)}; there are {', '.join(taken)}"
+            )
+    _METRICS[row.name] = PLUGGED[row.name] = row
+
+
+attach("metrics", _add)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import gammaln
 
-from cache_schema.errors import UserError
+from analyze.metrics._arrays import as_array, numbers
+from analyze.metrics.spec import INFINITY, Evidence, Metric
+from closerlook_common.errors import UserError
 
 BLOCK_BYTES = 32 << 20
 
@@ -25,13 +27,28 @@ class RetrievalRecall:
     text_to_image
         k -> share of captions whose image is among the k most similar images.
     n_images, n_texts
-        Queries each way; images without a caption are no queries, but stand among the answers.
+        Queries each way; images without a caption are not queries, but stand among the answers.
+    image_ranks, text_ranks
+        (n_images,) and (n_texts,) place of the first right answer of each query, 1 for the best; among equal
+        similarities its mean over random orders, so that it need not be whole. Lower is better.
     """
 
     image_to_text: dict[int, float]
     text_to_image: dict[int, float]
     n_images: int
     n_texts: int
+    image_ranks: NDArray[np.float64] = field(compare=False, repr=False)
+    text_ranks: NDArray[np.float64] = field(compare=False, repr=False)
+
+    @property
+    def mean_ranks(self) -> tuple[float, float]:
+        """Mean of the ranks, image to text and text to image, at least 1: a few lost queries decide it."""
+        return float(self.image_ranks.mean()), float(self.text_ranks.mean())
+
+    @property
+    def median_ranks(self) -> tuple[float, float]:
+        """Median of the ranks, image to text and text to image, at least 1."""
+        return float(np.median(self.image_ranks)), float(np.median(self.text_ranks))
 
 
 def retrieval_recall(
@@ -73,7 +90,7 @@ def retrieval_recall(
     Karpathy & Fei-Fei, "Deep Visual-Semantic Alignments for Generating Image Descriptions", CVPR 2015.
     """
     images, texts = _unit("image_embeddings", image_embeddings), _unit("text_embeddings", text_embeddings)
-    index = np.asarray(image_index)
+    index = as_array("image_index", image_index)
     if images.shape[1] != texts.shape[1]:
         raise UserError(f"image embeddings are {images.shape[1]} wide, text embeddings {texts.shape[1]}")
     if index.shape != (len(texts),) or index.dtype.kind not in "iu":
@@ -83,9 +100,9 @@ def retrieval_recall(
     if not len(texts) or not ks or min(ks) < 1:
         raise UserError("retrieval needs at least one text and positive k")
     captioned = np.unique(index)
-    into_text = _recall(images[captioned], captioned, texts, index, ks)
-    into_image = _recall(texts, index, images, np.arange(len(images)), ks)
-    return RetrievalRecall(into_text, into_image, len(captioned), len(texts))
+    into_text, image_ranks = _recall(images[captioned], captioned, texts, index, ks)
+    into_image, text_ranks = _recall(texts, index, images, np.arange(len(images)), ks)
+    return RetrievalRecall(into_text, into_image, len(captioned), len(texts), image_ranks, text_ranks)
 
 
 def _recall(
@@ -94,12 +111,13 @@ def _recall(
     answers: NDArray[np.float32],
     answer_image: NDArray[np.integer],
     ks: Sequence[int],
-) -> dict[int, float]:
-    """Return k -> mean recall; an answer is right where it is of the query's image."""
+) -> tuple[dict[int, float], NDArray[np.float64]]:
+    """Return k -> mean recall, and the rank of each query; an answer is right where it is of the query's image."""
     # Equal answers must tie exactly, and a matrix product may give equal columns different last bits.
     unique, place = np.unique(answers, axis=0, return_inverse=True)
     place = place.reshape(-1)
     totals = dict.fromkeys(ks, 0.0)
+    ranks = np.empty(len(queries))
     rows = max(1, BLOCK_BYTES // (4 * len(answers)))
     for start in range(0, len(queries), rows):
         similarity = (queries[start : start + rows] @ unique.T)[:, place]
@@ -108,9 +126,11 @@ def _recall(
         above = ((similarity > best) & ~right).sum(axis=1)
         level = similarity == best
         tied_wrong, tied_right = (level & ~right).sum(axis=1), (level & right).sum(axis=1)
+        # The first of r right ones among w + r in random order is at place (w + r + 1) / (r + 1) on average.
+        ranks[start : start + rows] = above + (tied_wrong + tied_right + 1) / (tied_right + 1)
         for k in ks:
             totals[k] += float(_hit(above, tied_wrong, tied_right, k).sum())
-    return {k: total / len(queries) for k, total in totals.items()}
+    return {k: total / len(queries) for k, total in totals.items()}, ranks
 
 
 def _hit(above: NDArray[np.int64], wrong: NDArray[np.int64], right: NDArray[np.int64], k: int) -> NDArray[np.float64]:
@@ -133,12 +153,56 @@ def _hit(above: NDArray[np.int64], wrong: NDArray[np.int64], right: NDArray[np.i
 
 
 def _unit(name: str, values: NDArray[np.floating]) -> NDArray[np.float32]:
-    array = np.asarray(values, np.float32)
-    if array.ndim != 2:
-        raise UserError(f"{name} must have two axes, not {array.ndim}")
+    array = numbers(name, values, 2).astype(np.float32)
     bad = ~np.isfinite(array).all(axis=1)
     if bad.any():
         raise UserError(f"{name}: row {int(np.flatnonzero(bad)[0])} holds NaN or infinity")
     norms = np.linalg.norm(array, axis=1, keepdims=True)
     unit: NDArray[np.float32] = array / np.maximum(norms, np.float32(1e-12))
     return unit
+
+
+ROWS = (
+    Metric(
+        "image_to_text_recall@{}", "Image-to-text recall@{}", "higher", "fraction",
+        evidence=Evidence(
+            "share of images with one of their captions among the N most similar",
+            "Karpathy and Fei-Fei, CVPR 2015", "all pairs, sorted", "test_retrieval.py::test_equals_brute_force",
+        ),
+    ),
+    Metric(
+        "text_to_image_recall@{}", "Text-to-image recall@{}", "higher", "fraction",
+        evidence=Evidence(
+            "share of captions with their image among the N most similar", "Karpathy and Fei-Fei, CVPR 2015",
+            "all pairs, sorted", "test_retrieval.py::test_equals_brute_force",
+        ),
+    ),
+    Metric(
+        "image_to_text_mean_rank", "Image-to-text mean rank", "lower", low=1.0, high=INFINITY,
+        evidence=Evidence(
+            "mean over images, of the rank of their first caption", "Karpathy and Fei-Fei, CVPR 2015",
+            "sorted similarities", "test_retrieval.py::test_ranks_equal_those_of_sorting",
+        ),
+    ),
+    Metric(
+        "text_to_image_mean_rank", "Text-to-image mean rank", "lower", low=1.0, high=INFINITY,
+        evidence=Evidence(
+            "mean over captions, of the rank of their image", "Karpathy and Fei-Fei, CVPR 2015",
+            "sorted similarities", "test_retrieval.py::test_ranks_equal_those_of_sorting",
+        ),
+    ),
+    Metric(
+        "image_to_text_median_rank", "Image-to-text median rank", "lower", low=1.0, high=INFINITY,
+        evidence=Evidence(
+            "median over images, of the rank of their first caption", "Karpathy and Fei-Fei, CVPR 2015",
+            "sorted similarities", "test_retrieval.py::test_ranks_equal_those_of_sorting",
+        ),
+    ),
+    Metric(
+        "text_to_image_median_rank", "Text-to-image median rank", "lower", low=1.0, high=INFINITY,
+        evidence=Evidence(
+            "median over captions, of the rank of their image", "Karpathy and Fei-Fei, CVPR 2015",
+            "sorted similarities", "test_retrieval.py::test_ranks_equal_those_of_sorting",
+        ),
+    ),
+)  # fmt: skip

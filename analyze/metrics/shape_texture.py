@@ -9,20 +9,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from analyze.metrics import _checks
-from cache_schema.errors import UserError
-
-
-def _categories(name: str, values: ArrayLike, n: int | None = None) -> NDArray[np.generic]:
-    array = np.asarray(values)
-    if array.ndim != 1:
-        raise UserError(f"{name} must have 1 dimension(s); its shape is {array.shape}")
-    if n is not None:
-        _checks.same_length("predicted_category", n, name, array.size)
-    if array.size == 0:
-        raise UserError(f"{name} has no rows; a metric needs at least one")
-    if array.dtype.kind == "f":
-        _checks.vector(name, array)
-    return array
+from analyze.metrics.spec import Evidence, Metric
+from closerlook_common.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -49,9 +37,9 @@ class ShapeDecisions:
 
 def shape_decisions(predicted_category: ArrayLike, shape: ArrayLike, texture: ArrayLike) -> ShapeDecisions:
     """Count decisions for shape, texture and neither; parameters as for :func:`shape_bias`."""
-    predicted = _categories("predicted_category", predicted_category)
-    shapes = _categories("shape", shape, predicted.size)
-    textures = _categories("texture", texture, predicted.size)
+    predicted = _checks.names("predicted_category", predicted_category)
+    shapes = _checks.names("shape", shape, predicted.size, "predicted_category")
+    textures = _checks.names("texture", texture, predicted.size, "predicted_category")
     conflict = shapes != textures
     for_shape = int(np.count_nonzero(conflict & (predicted == shapes)))
     for_texture = int(np.count_nonzero(conflict & (predicted == textures)))
@@ -95,9 +83,9 @@ def shape_bias_by_category(
     predicted_category: ArrayLike, shape: ArrayLike, texture: ArrayLike
 ) -> dict[str, ShapeDecisions]:
     """Return the decisions on the conflict images of each shape category, by category name."""
-    predicted = _categories("predicted_category", predicted_category)
-    shapes = _categories("shape", shape, predicted.size)
-    textures = _categories("texture", texture, predicted.size)
+    predicted = _checks.names("predicted_category", predicted_category)
+    shapes = _checks.names("shape", shape, predicted.size, "predicted_category")
+    textures = _checks.names("texture", texture, predicted.size, "predicted_category")
     answer: dict[str, ShapeDecisions] = {}
     for category in np.unique(shapes):
         rows = shapes == category
@@ -127,10 +115,33 @@ def predict_categories(probabilities: ArrayLike, members: Mapping[str, Sequence[
         raise UserError("no categories were given")
     means = np.empty((scores.shape[0], len(members)))
     for place, (category, numbers) in enumerate(members.items()):
-        columns = np.asarray(numbers, np.int64)
-        last = scores.shape[1] - 1
-        if columns.size == 0 or columns.min() < 0 or columns.max() > last:
-            raise UserError(f"category {category!r} needs classes from 0 to {last}; got {list(numbers)}")
+        columns = _checks.labels(numbers, scores.shape[1], name=f"category {category!r}")
         means[:, place] = scores[:, columns].mean(axis=1, dtype=np.float64)
     winners: NDArray[np.str_] = np.asarray(list(members), np.str_)[means.argmax(axis=1)]
     return winners
+
+
+ROWS = (
+    Metric(
+        "shape_bias", "Shape bias", "none", "fraction", columns=("predicted_category", "shape", "texture"),
+        function=shape_bias, version=2,
+        evidence=Evidence(
+            "shape decisions / (shape + texture decisions), where the two differ", "Geirhos et al., ICLR 2019",
+            "the definition, image by image",
+        ),
+    ),
+    Metric(
+        "shape_share", "Shape decisions", "none", "fraction", version=2,
+        evidence=Evidence(
+            "shape decisions / conflict images", "Geirhos et al., ICLR 2019", "counts by hand",
+            "test_metrics_other.py::test_shape_bias_counts_conflicts_only",
+        ),
+    ),
+    Metric(
+        "texture_share", "Texture decisions", "none", "fraction", version=2,
+        evidence=Evidence(
+            "texture decisions / conflict images", "Geirhos et al., ICLR 2019", "counts by hand",
+            "test_metrics_other.py::test_shape_bias_counts_conflicts_only",
+        ),
+    ),
+)  # fmt: skip

@@ -8,15 +8,17 @@ is far below 1e-6.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from analyze.kernels.fastmath import compiled
+from analyze.kernels.keeping import compiled
 from analyze.metrics import _checks
 from analyze.metrics._smooth_compat import relplot_error
-from cache_schema.errors import UserError
+from analyze.metrics.spec import TOP_LABEL, Evidence, Metric
+from closerlook_common.errors import UserError
 
 Kernel = Literal["reflected", "logit"]
 
@@ -76,8 +78,10 @@ def smooth_calibration_error(
     confidence = _checks.confidences(confidences).astype(np.float64)
     right = _checks.correct(correct, confidence.size)
     _checks.choice("kernel", kernel, ("reflected", "logit"))
-    if sigma is not None and not 0 < sigma <= 1:
-        raise UserError(f"sigma must lie in (0, 1]; got {sigma!r}")
+    if sigma is not None:
+        sigma = _checks.number("sigma", sigma, above=0)
+        if sigma > 1:
+            raise UserError(f"sigma must lie in (0, 1]; got {sigma!r}")
     surplus = confidence - right
     if compat is not None:
         _checks.choice("compat", compat, ("relplot",))
@@ -182,3 +186,23 @@ def integral_of_size(values: NDArray[np.float64]) -> float:
     spread = np.where(crossing, whole, 1.0)
     areas = np.where(crossing, (left**2 + right**2) / spread, whole)
     return float(areas.sum() / (2 * left.size))
+
+
+ROWS = (
+    Metric(
+        "smece", "Smooth ECE", "lower", "fraction", columns=TOP_LABEL, function=smooth_calibration_error, version=6,
+        evidence=Evidence(
+            "the s with s = integral over [0, 1] of |1/n sum_i K_s(c_i, t) (c_i - y_i)| dt, K reflected Gaussian",
+            "Blasiok and Nakkiran, ICLR 2024",
+            "numerical integration, image by image; the authors' package relplot with compat",
+        ),
+    ),
+    Metric(
+        "smece_logit", "Smooth ECE (logit kernel)", "lower", "fraction", columns=TOP_LABEL,
+        function=partial(smooth_calibration_error, kernel="logit"),
+        evidence=Evidence(
+            "as smece, with the Gaussian on the logit scale", "Blasiok and Nakkiran, ICLR 2024",
+            "numerical integration, image by image; relplot with compat",
+        ),
+    ),
+)  # fmt: skip

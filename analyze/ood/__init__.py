@@ -5,6 +5,17 @@ Imports detectors, suites, evaluate and all below them; only commands and notebo
 """
 
 from analyze.ood.inputs import OodOptions
-from analyze.ood.scoring import availability, is_done, merge, models_of, score_model, score_store
+from analyze.ood.leaderboard import leaderboard, leaders
+from analyze.ood.resuming import outdated
+from analyze.ood.scoring import availability, models_of, score_model, score_store
 
-__all__ = ["OodOptions", "availability", "is_done", "merge", "models_of", "score_model", "score_store"]
+__all__ = [
+    "OodOptions",
+    "availability",
+    "leaderboard",
+    "leaders",
+    "models_of",
+    "outdated",
+    "score_model",
+    "score_store",
+]

@@ -4,25 +4,23 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from analyze.detectors import DETECTORS, Head, Reference, Validation, get
-from cache_schema.errors import CacheError, UserError, nearest
+from closerlook_common.errors import CacheError, UserError, nearest
 
 if TYPE_CHECKING:
-    from cache_schema.cache import Cache
-    from cache_schema.kinds.heads import HeadStore
-    from cache_schema.kinds.references import ReferenceStore
-    from cache_schema.store import PredictionStore
+    from cache_schema.reading.cache import Cache
+    from cache_schema.reading.kinds.heads import HeadStore
+    from cache_schema.reading.kinds.references import ReferenceStore
+    from cache_schema.reading.store import PredictionStore
 
 READ_ROWS = 8064
 """Rows read at a time: a whole number of tiles, about one shard."""
-
-LEVEL = frozenset({"mls", "energy", "openmax", "scale", "lts", "nnguide", "vim", "mcm"})
-"""Detectors that use the level of the logits, which log-probabilities have lost."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +51,10 @@ class OodOptions:
         Class space of the head whose weights are embeddings of negative labels.
     models
         Patterns; all when None.
+    threshold, aupr
+        How FPR@95 and AUPR are taken, as ``[ood]`` of the settings says it.
+    confidence_level
+        Of the intervals, as ``[bootstrap]`` of the settings says it.
     """
 
     id_dataset: str
@@ -67,6 +69,9 @@ class OodOptions:
     prompt_set: str | None = None
     negatives: str = ""
     models: tuple[str, ...] | None = None
+    threshold: str = "first"
+    aupr: str = "average_precision"
+    confidence_level: float = 0.95
 
 
 @dataclass
@@ -80,6 +85,11 @@ class ModelInputs:
     validation: PredictionStore | None = None
     reasons: dict[str, str] = field(default_factory=dict)
 
+    @cached_property
+    def loaded_reference(self) -> Reference | None:
+        """The reference in memory, None where there is none; its statistics serve many detectors."""
+        return None if self.reference is None else Reference.from_store(self.reference)
+
     def lacks(self, name: str, defaults: str = "openood") -> str:
         """Return why a detector cannot run, empty where it can."""
         detector = get(name, defaults=defaults)
@@ -88,11 +98,11 @@ class ModelInputs:
             return "the store holds no logits"
         if needs.features and not self.store.has_features:
             return "the store holds no features"
-        if name in LEVEL and self.store.logits_kind != "logits":
+        if detector.uses_level and self.store.logits_kind != "logits":
             return "needs logits; the store holds log-probabilities"
-        if name == "mcm" and (self.head is None or self.head.logit_scale is None):
+        if detector.zero_shot_only and (self.head is None or self.head.logit_scale is None):
             if self.store.model.logit_scale is None:
-                return "is for zero-shot models: this one's logits are no cosines"
+                return "is for zero-shot models: this one's logits are not cosines"
             if self.head is None:
                 return f"needs the head, whose scale the logits carry: {self.reasons.get('head', 'there is none')}"
         clause = detector.missing(
@@ -103,10 +113,10 @@ class ModelInputs:
             negatives=self.negatives is not None,
         )
         if clause:
-            told = next(
+            given = next(
                 (self.reasons[k] for k in ("head", "negatives", "reference") if k in clause and k in self.reasons), ""
             )
-            return f"{clause}{f': {told}' if told else ''}"
+            return f"{clause}{f': {given}' if given else ''}"
         if needs.head and self.head is not None:
             reason = Head.of(self.head).reason
             if reason:
@@ -117,10 +127,19 @@ class ModelInputs:
                 and set(needs.fitted_on) & {"reference", "bank"}
             ):
                 try:
-                    Reference.from_store(self.reference).of_unit_length()
+                    assert self.loaded_reference is not None
+                    self.loaded_reference.of_unit_length()
                 except UserError as error:
                     return str(error)
         return ""
+
+
+def source_of(place: str, options: OodOptions) -> str | None:
+    """Return the set that a detector is fitted on, and of validation rows the share."""
+    if place != "validation" or options.validation is None:
+        return options.reference
+    name, share = options.validation
+    return name if share == 1 else f"{name}:{share:g}"
 
 
 def find_inputs(cache: Cache, model: str, options: OodOptions) -> ModelInputs:
@@ -147,7 +166,7 @@ def find_inputs(cache: Cache, model: str, options: OodOptions) -> ModelInputs:
     else:
         there = sorted({store.dataset.id for store in cache.stores("reference")})
         made = "the cache has none, 'extract --reference NAME' makes one"
-        found.reasons["reference"] = f"give --reference {' or '.join(there)}" if there else made
+        found.reasons["reference"] = f"'analyze ood --reference {' or '.join(there)}' takes it" if there else made
     if options.validation:
         found.validation = look(
             "validation", lambda: cache.store(model, options.validation[0] if options.validation else "")
@@ -155,7 +174,7 @@ def find_inputs(cache: Cache, model: str, options: OodOptions) -> ModelInputs:
     if options.negatives:
         found.negatives = look("negatives", lambda: cache.head(model, options.negatives))
     else:
-        found.reasons["negatives"] = "give --negatives CLASS_SPACE"
+        found.reasons["negatives"] = "'analyze ood --negatives CLASS_SPACE' takes them"
     return found
 
 

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import polars as pl
 from numpy.typing import NDArray
 
 from analyze import metrics
-from analyze.detectors import Detector, Fitted, Reference, Validation, get, score_all, sweep
+from analyze.detectors import Detector, Fitted, Validation, get, score_all, sweep
 from analyze.evaluate import choose
+from analyze.intervals.set_means import SetMeans
+from analyze.metrics.registry import direction
+from analyze.ood.bounds import leave_out_nan, mean_of, part_of_row, sorted_scores, with_interval
 from analyze.ood.inputs import (
     READ_ROWS,
     ModelInputs,
@@ -23,20 +24,25 @@ from analyze.ood.inputs import (
     held_back,
     ood_sets,
     read_validation,
+    source_of,
     spectrum_sets,
 )
-from analyze.results import KEY_COLUMNS, ResultRow, card_cells, conform, store_digests, to_frame
-from analyze.settings import canonical
+from analyze.reading.class_spaces import stores_apart
+from analyze.results import ResultRow, card_cells, store_digests
+from analyze.settings import canonical, study_defaults
 from analyze.suites.detection import METRICS
-from analyze.suites.registry import direction
-from cache_schema.errors import CacheError, UserError
+from closerlook_common.errors import CacheError, UserError
+from closerlook_common.plugins import digest_of
 
 if TYPE_CHECKING:
-    from cache_schema.cache import Cache
-    from cache_schema.store import PredictionStore
+    from cache_schema.reading.cache import Cache
+    from cache_schema.reading.store import PredictionStore
 
-DETECTOR_VERSION = 2
+DETECTOR_VERSION = 4
 """Moves whenever a detector would give another score for the same stores."""
+
+CODE = "plugin"
+"""Option of a row whose detector is a plug-in: the digest of its code."""
 
 Scores = dict[str, NDArray[np.float32]]
 Advance = Callable[[int], None]
@@ -67,7 +73,12 @@ def models_of(cache: Cache, options: OodOptions) -> list[str]:
 
 
 def score_model(
-    cache: Cache, model: str, options: OodOptions, *, advance: Advance = lambda _rows: None
+    cache: Cache,
+    model: str,
+    options: OodOptions,
+    *,
+    advance: Advance = lambda _rows: None,
+    note: Callable[[str], None] = lambda _text: None,
 ) -> list[ResultRow]:
     """Fit the detectors on one model's stores and score its datasets.
 
@@ -81,6 +92,9 @@ def score_model(
         What to do.
     advance
         Called with the number of rows that were scored.
+    note
+        Called with a line for each detector that gives NaN for some images of a set: these images are left out of its
+        numbers, and their names are in the line.
 
     Returns
     -------
@@ -88,11 +102,51 @@ def score_model(
         Five metrics an OOD set and detector, their means over near, far and all sets, and the same with shifted sets
         among the in-distribution rows (option ``full_spectrum``). A detector that cannot run has its reason.
     """
+    found = scored(cache, model, options, advance=advance)
+    leave_out_nan(found.inputs.store, found.evaluated, found.inside, note)
+    for name, scores in (*found.outside.items(), *zip(found.shifted, found.spectrum, strict=True)):
+        store = cache.store(model, name)
+        leave_out_nan(store, store.valid, scores, note)
+    return list(_rows(cache, model, found, options))
+
+
+@dataclass(frozen=True, eq=False)
+class Scored:
+    """The scores of one model's detectors.
+
+    Attributes
+    ----------
+    inputs
+        Its stores.
+    candidates
+        The detectors, with the reason of each that cannot run.
+    evaluated
+        (n,) rows of the in-distribution store that are scored.
+    inside, outside, spectrum
+        Scores by detector of these rows, of the valid rows of each OOD set, and of each of ``shifted``.
+    shifted
+        Shifted sets that join the in-distribution rows.
+    """
+
+    inputs: ModelInputs
+    candidates: list[Candidate]
+    evaluated: NDArray[np.bool_]
+    inside: Scores
+    outside: dict[str, Scores]
+    shifted: tuple[str, ...]
+    spectrum: list[Scores]
+
+
+def scored(
+    cache: Cache, model: str, options: OodOptions, *, advance: Advance = lambda _rows: None, shifts: bool = True
+) -> Scored:
+    """Fit one model's detectors and score its sets as for ``score_model``, without shifted sets if not ``shifts``."""
     inputs = find_inputs(cache, model, options)
     rows_for_fitting, validation = _validation(inputs, options)
     candidates = [_fit(cache, name, inputs, validation, options) for name in options.detectors]
     evaluated = inputs.store.valid & ~rows_for_fitting
-    sets, shifted = ood_sets(cache, model, options), spectrum_sets(cache, model, options)
+    sets = ood_sets(cache, model, options)
+    shifted = spectrum_sets(cache, model, options) if shifts else ()
     stores = [cache.store(model, name) for name in (*sets, *shifted)]
 
     def score(running: list[Fitted]) -> list[Scores]:
@@ -106,7 +160,7 @@ def score_model(
         candidates = [_tried(candidate, score) for candidate in candidates]
         inside, *others = score([c.fitted for c in candidates if c.fitted is not None])
     outside = dict(zip(sets, others, strict=False))
-    return list(_rows(cache, model, inputs, candidates, options, inside, outside, shifted, others[len(sets) :]))
+    return Scored(inputs, candidates, evaluated, inside, outside, shifted, others[len(sets) :])
 
 
 def _tried(candidate: Candidate, score: Callable[[list[Fitted]], Any]) -> Candidate:
@@ -128,7 +182,7 @@ def _validation(inputs: ModelInputs, options: OodOptions) -> tuple[NDArray[np.bo
     if same and chosen.all():
         raise UserError(
             f"all rows of {options.id_dataset} for fitting leaves none to evaluate: give a share,"
-            f" --validation {options.id_dataset}:0.1"
+            f" `validation` {options.id_dataset}:0.1"
         )
     return chosen if same else none, read_validation(inputs.validation, chosen)
 
@@ -153,11 +207,11 @@ def score_store(
 
 def _fit(cache: Cache, name: str, inputs: ModelInputs, validation: Validation | None, options: OodOptions) -> Candidate:
     detector = get(name, defaults=options.defaults)
-    reason = inputs.lacks(name, options.defaults)
+    reason = why_not(inputs, name, options)
     if reason:
-        return Candidate(detector, None, f"{name}: {reason}" if reason.startswith("the ") else f"{name} {reason}")
+        return Candidate(detector, None, reason)
     given: dict[str, Any] = {
-        "reference": None if inputs.reference is None else _reference(inputs),
+        "reference": inputs.loaded_reference,
         "head": inputs.head,
         "validation": validation,
         "negatives": inputs.negatives,
@@ -170,16 +224,12 @@ def _fit(cache: Cache, name: str, inputs: ModelInputs, validation: Validation | 
         return Candidate(detector, None, str(error))
 
 
-_LAST: list[tuple[str, Reference]] = []
-
-
-def _reference(inputs: ModelInputs) -> Reference:
-    """Return the model's reference; the one of the model at hand is kept, its statistics serve many detectors."""
-    assert inputs.reference is not None
-    digest = inputs.reference.digest
-    if not _LAST or _LAST[0][0] != digest:
-        _LAST[:] = [(digest, Reference.from_store(inputs.reference))]
-    return _LAST[0][1]
+def why_not(inputs: ModelInputs, name: str, options: OodOptions) -> str:
+    """Return why a detector cannot run on a model, as a row says it; empty where it can."""
+    reason = inputs.lacks(name, options.defaults)
+    if not reason:
+        return ""
+    return f"{name}: {reason}" if reason.startswith("the ") else f"{name} {reason}"
 
 
 def _swept(
@@ -192,14 +242,13 @@ def _swept(
 ) -> Candidate:
     """Choose the hyper-parameters of best AUROC between validation rows and the sweep's OOD set."""
     if validation is None:
-        raise UserError("--sweep needs in-distribution rows to compare with: give --validation NAME or NAME:SHARE")
+        raise UserError("`sweep` needs in-distribution rows to compare with: give `validation`, a name or NAME:SHARE")
     grid = sweep(detector.name)
-    outside = read_validation(
-        cache.store(inputs.store.model.id, options.sweep),
-        np.ones(len(cache.store(inputs.store.model.id, options.sweep)), np.bool_),
-    )
+    store = cache.store(inputs.store.model.id, options.sweep)
+    if reason := stores_apart(inputs.store, store):
+        raise UserError(reason)
+    outside = read_validation(store, np.ones(len(store), np.bool_))
     best: tuple[float, Candidate] | None = None
-    reason = ""
     for values in itertools.product(*grid.values()):
         changed = dict(zip(grid, values, strict=True))
         try:
@@ -220,39 +269,32 @@ def _swept(
 
 def options_of(candidate: Candidate, options: OodOptions) -> dict[str, Any]:
     """Return what names a row's variant: hyper-parameters, where it was fitted, how they were chosen."""
-    told: dict[str, Any] = {k: v for k, v in candidate.detector.hyper_parameters.items() if v is not None}
+    given: dict[str, Any] = {k: v for k, v in candidate.detector.hyper_parameters.items() if v is not None}
+    if code := digest_of("detectors", candidate.detector.name):
+        given[CODE] = code
     fitted = candidate.fitted
     if fitted is not None and fitted.fitted_on:
-        place = "validation" if fitted.fitted_on == "validation" else "reference"
-        source = options.reference
-        if place == "validation" and options.validation is not None:
-            name, share = options.validation
-            source = name if share == 1 else f"{name}:{share:g}"
-        told["fit"] = f"{fitted.fitted_on}:{source}"
+        given["fit"] = f"{fitted.fitted_on}:{source_of(fitted.fitted_on, options)}"
     if options.validation is not None and options.validation[0] == options.id_dataset:
-        told["held_out"] = 1 - options.validation[1]
+        given["held_out"] = 1 - options.validation[1]
+    usual = study_defaults()["ood"]
+    given |= {name: getattr(options, name) for name in ("threshold", "aupr") if getattr(options, name) != usual[name]}
+    if options.confidence_level != study_defaults()["bootstrap"]["confidence_level"]:
+        given["confidence_level"] = options.confidence_level
     if options.sweep and sweep(candidate.detector.name):
-        told["sweep"] = options.sweep
-    return told
+        given["sweep"] = options.sweep
+    return given
 
 
-def _rows(
-    cache: Cache,
-    model: str,
-    inputs: ModelInputs,
-    candidates: list[Candidate],
-    options: OodOptions,
-    inside: Scores,
-    outside: Mapping[str, Scores],
-    shifted: tuple[str, ...],
-    spectrum: list[Scores],
-) -> Iterator[ResultRow]:
+def _rows(cache: Cache, model: str, found: Scored, options: OodOptions) -> Iterator[ResultRow]:
+    inputs, inside, outside, shifted = found.inputs, found.inside, found.outside, found.shifted
     card = inputs.store.model
     distances = ood_sets(cache, model, options)
-    stores = _stores(cache, inputs, distances)
-    for candidate in candidates:
+    stores = stores_of(cache, inputs, distances)
+    apart = {name: stores_apart(inputs.store, cache.store(model, name)) for name in (*distances, *shifted)}
+    for candidate in found.candidates:
         name = candidate.detector.name
-        told = options_of(candidate, options)
+        given = options_of(candidate, options)
         blank = ResultRow(
             model=card.id,
             dataset="",
@@ -260,18 +302,21 @@ def _rows(
             command="ood",
             id_dataset=options.id_dataset,
             score=name,
-            options=canonical(told),
+            options=canonical(given),
             metric_version=DETECTOR_VERSION,
             head=inputs.head.prompt_set if inputs.head is not None else "",
             role="ood",
             **card_cells(card),
         )
         own = inside.get(name)
-        yield from _numbers(blank, candidate, own, outside, distances, stores)
+        reasons = apart if candidate.detector.needs.logits and not candidate.reason else {}
+        yield from _numbers(blank, candidate, own, outside, distances, stores, options, reasons)
         if shifted and candidate.fitted is not None:
-            wide = replace(blank, options=canonical({**told, "full_spectrum": list(shifted)}))
-            joined = None if own is None else np.concatenate([own, *(s[name] for s in spectrum if name in s)])
-            yield from _numbers(wide, candidate, joined, outside, distances, stores)
+            wide = replace(blank, options=canonical({**given, "full_spectrum": list(shifted)}))
+            if joint := next((reasons[name] for name in shifted if reasons.get(name)), ""):
+                reasons = dict.fromkeys(distances, joint)
+            joined = None if own is None else np.concatenate([own, *(s[name] for s in found.spectrum if name in s)])
+            yield from _numbers(wide, candidate, joined, outside, distances, stores, options, reasons)
 
 
 def _numbers(
@@ -281,97 +326,62 @@ def _numbers(
     outside: Mapping[str, Scores],
     distances: Mapping[str, str],
     stores: Mapping[str, str],
+    options: OodOptions,
+    apart: Mapping[str, str],
 ) -> Iterator[ResultRow]:
     found: dict[str, dict[str, ResultRow]] = {metric: {} for metric in METRICS}
+    known, sums = sorted_scores(inside), SetMeans()
     for dataset in distances:
         theirs = outside[dataset].get(blank.score)
         here = replace(blank, dataset=dataset, store=stores[dataset])
+        pair = (known, sorted_scores(theirs))
         for metric in METRICS:
-            row = _number(replace(here, metric=metric, direction=direction(metric)), candidate.reason, inside, theirs)
+            blank_row = replace(here, metric=metric, direction=direction(metric))
+            reason = candidate.reason or apart.get(dataset, "")
+            row = with_interval(_number(blank_row, reason, inside, theirs, options), *pair, options)
             found[metric][dataset] = row
+            sums.add(metric, distances[dataset], dataset, part_of_row(row, *pair, options))
             yield row
     for metric, rows in found.items():
         for subset in ("near", "far", "all"):
             chosen = [row for name, row in rows.items() if subset in ("all", distances[name])]
             if chosen:
-                yield _mean(replace(blank, metric=metric, direction=direction(metric), subset=subset), chosen)
+                here = replace(blank, metric=metric, direction=direction(metric), subset=subset)
+                yield mean_of(here, chosen, sums, options)
 
 
 def _number(
-    row: ResultRow, reason: str, inside: NDArray[np.float32] | None, outside: NDArray[np.float32] | None
+    row: ResultRow,
+    reason: str,
+    inside: NDArray[np.float32] | None,
+    outside: NDArray[np.float32] | None,
+    options: OodOptions,
 ) -> ResultRow:
     if reason:
         return replace(row, reason=reason)
     if inside is None or outside is None:
         return replace(row, reason=f"no rows with what {row.score} needs")
+    at: dict[str, Any] = {"threshold": options.threshold}
+    how: dict[str, Any] = {"method": options.aupr}
     try:
         value = {
             "auroc": lambda: metrics.auroc(inside, outside),
-            "fpr95_id": lambda: metrics.fpr_at_tpr(inside, outside, positive="id"),
-            "fpr95_ood": lambda: metrics.fpr_at_tpr(inside, outside, positive="ood"),
-            "aupr_in": lambda: metrics.aupr(inside, outside, positive="id"),
-            "aupr_out": lambda: metrics.aupr(inside, outside, positive="ood"),
+            "fpr95_id": lambda: metrics.fpr_at_tpr(inside, outside, positive="id", **at),
+            "fpr95_ood": lambda: metrics.fpr_at_tpr(inside, outside, positive="ood", **at),
+            "aupr_in": lambda: metrics.aupr(inside, outside, positive="id", **how),
+            "aupr_out": lambda: metrics.aupr(inside, outside, positive="ood", **how),
         }[row.metric]()
     except UserError as error:
         return replace(row, reason=str(error))
     return replace(row, value=value, n=len(inside) + len(outside))
 
 
-def _mean(row: ResultRow, chosen: list[ResultRow]) -> ResultRow:
-    row = replace(row, store=",".join(dict.fromkeys(d for c in chosen for d in c.store.split(","))))
-    missing = [c for c in chosen if c.value is None]
-    if missing:
-        return replace(row, reason=missing[0].reason)
-    value = float(np.mean([c.value for c in chosen if c.value is not None]))
-    return replace(row, value=value, n=sum(c.n or 0 for c in chosen))
-
-
-def merge(old: pl.DataFrame | None, rows: Iterable[ResultRow]) -> pl.DataFrame:
-    """Add rows to a result table; rows of the same model, dataset, metric and variant are replaced."""
-    new = to_frame(rows)
-    if old is None or old.is_empty():
-        return new
-    return pl.concat([conform(old).join(new, on=list(KEY_COLUMNS), how="anti"), new])
-
-
-def _stores(cache: Cache, inputs: ModelInputs, datasets: Iterable[str]) -> dict[str, str]:
-    """Return which stores a model's numbers on each dataset come from, as the result table tells them."""
-    own = [store.digest for store in (inputs.store, inputs.head, inputs.reference) if store is not None]
-    return {name: store_digests(*own, cache.store(inputs.store.model.id, name).digest) for name in datasets}
-
-
-def is_done(table: pl.DataFrame | None, cache: Cache, model: str, options: OodOptions) -> bool:
-    """Whether a table holds a model's rows already, from the same stores and with the same options.
-
-    A run with a sweep chooses its options and is never taken as done.
-    """
-    if table is None or table.is_empty() or options.sweep:
-        return False
-    inputs = find_inputs(cache, model, options)
-    mine = table.filter(
-        (pl.col("model") == model)
-        & (pl.col("id_dataset") == options.id_dataset)
-        & (pl.col("metric") == "auroc")
-        & (pl.col("metric_version") == DETECTOR_VERSION)
-    ).select("score", "dataset", "options", "store")
-    have = set()
-    for score, dataset, text, store in mine.iter_rows():
-        told = json.loads(text) if text else {}
-        have.add((score, dataset, _plain(told), tuple(told.get("full_spectrum", ())), store))
-    shifted = spectrum_sets(cache, model, options)
-    outside = ood_sets(cache, model, options)
-    stores = _stores(cache, inputs, outside)
-    for name in options.detectors:
-        plain = options_of(Candidate(get(name, defaults=options.defaults), None), options)
-        spectra = {(), shifted} if not inputs.lacks(name, options.defaults) else {()}
-        for dataset, store in stores.items():
-            if any((name, dataset, _plain(plain), wide, store) not in have for wide in spectra):
-                return False
-    return True
-
-
-def _plain(told: Mapping[str, Any]) -> str:
-    return canonical({k: v for k, v in told.items() if k not in ("fit", "full_spectrum")})
+def stores_of(cache: Cache, inputs: ModelInputs, datasets: Iterable[str]) -> dict[str, str]:
+    """Return which stores a model's numbers on each dataset come from, as the result table names them."""
+    used = (inputs.store, inputs.head, inputs.reference, inputs.negatives, inputs.validation)
+    own = [store.digest for store in used if store is not None]
+    model = inputs.store.model.id
+    return {name: store_digests(*dict.fromkeys((*own, cache.store(model, name).digest))) for name in datasets}
 
 
 def availability(cache: Cache, options: OodOptions) -> dict[str, dict[str, str]]:

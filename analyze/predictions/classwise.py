@@ -1,6 +1,4 @@
-"""The classwise calibration error, gathered block by block: a table of (class, bin) instead of all
-probabilities.
-"""
+"""The classwise calibration error, gathered block by block: a table of (class, bin) instead of all probabilities."""
 
 from __future__ import annotations
 
@@ -17,14 +15,12 @@ from analyze.reading.views import ClassView
 
 
 class ClasswiseTable:
-    """Hits and probability sums by class and bin of some rows at one temperature.
+    """Hits and probability sums by class and bin of some rows.
 
     Parameters
     ----------
     n_classes, n_bins
         Size of the table; bins are of equal width, (low, high].
-    temperature
-        Probabilities are softmax(logits / temperature).
     rows
         (n,) rows of the store that count.
     resampling, dataset
@@ -38,7 +34,6 @@ class ClasswiseTable:
         self,
         n_classes: int,
         n_bins: int,
-        temperature: float,
         rows: NDArray[np.bool_],
         *,
         resampling: Resampling | None = None,
@@ -46,7 +41,6 @@ class ClasswiseTable:
         part: ClasswiseTable | None = None,
     ) -> None:
         self.n_bins = n_bins
-        self.temperature = float(temperature)
         self.rows = rows
         self._part = part if resampling is None else None
         self._own = rows if self._part is None else rows & ~self._part.rows
@@ -60,15 +54,21 @@ class ClasswiseTable:
         self.hits = np.zeros((n_classes, n_bins), np.int64)
 
     def add(
-        self, view: ClassView, block: NDArray[Any], places: NDArray[np.int32], here: slice, threads: int = 1
+        self,
+        view: ClassView,
+        block: NDArray[Any],
+        places: NDArray[np.int32],
+        here: slice,
+        threads: int = 1,
+        temperature: float = 1.0,
     ) -> None:
-        """Add a block of logits (rows ``here`` of the store)."""
+        """Add a block of logits (rows ``here`` of the store); probabilities are softmax(logits / temperature)."""
         use = np.ascontiguousarray(self._own[here])
         if not use.any():
             return
         scaled_already = view.groups is not None and view.rule != "max"
-        logits = as_rows(view.reduce(block, self.temperature))
-        beta = 1.0 if scaled_already else 1.0 / self.temperature
+        logits = as_rows(view.reduce(block, temperature))
+        beta = 1.0 if scaled_already else 1.0 / temperature
 
         found: list[list[NDArray[np.int64]]] = []
 
@@ -97,10 +97,9 @@ class ClasswiseTable:
         Returns
         -------
         dict
-            ``classwise_ece``: mean over classes of the binary ECE of that class's probability over all
-            rows (the
-            convention of Kull et al. and SCE); ``n``: rows; ``low``, ``high`` and ``bootstrap`` (replicates, seed,
-            level), where there is one.
+            ``classwise_ece``: mean over classes of the binary ECE of that class's probability over all rows
+            (the convention of Kull et al. and SCE); ``n``: rows; ``n_bins``; ``low``, ``high`` and ``bootstrap``
+            (replicates, seed, level), where there is one.
         """
         n = int(self.rows.sum())
         # Probabilities of the first bin were only added to the total. Several may round apart: never below
@@ -110,7 +109,8 @@ class ClasswiseTable:
             totals, sums, hits = totals + self._part.totals, sums + self._part.sums, hits + self._part.hits
         sums[:, 0] = np.maximum(totals - sums[:, 1:].sum(axis=1), 0)
         gaps = np.abs(sums / UNIT - hits)
-        found: dict[str, Any] = {"classwise_ece": float(gaps.sum(axis=1).mean() / n), "n": float(n)}
+        value = float(gaps.sum(axis=1).mean() / n)
+        found: dict[str, Any] = {"classwise_ece": value, "n": float(n), "n_bins": self.n_bins}
         if self._replicates is not None and self._resampling is not None:
             drawn = self._replicates.errors()
             low, high = self._resampling.interval(found["classwise_ece"], drawn, low=0.0, high=1.0, basic=True)

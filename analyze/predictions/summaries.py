@@ -11,11 +11,15 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from analyze.annotations import image_key, image_keys
 from analyze.annotations.label_sets import NO_LIKELIHOOD
-from cache_schema.errors import UserError, nearest
-from cache_schema.records import DatasetCard, ModelCard
+from analyze.fits.registry import FITS, fit_of
+from analyze.predictions.dependencies import DeclaredFacts, check_declared, sections_of_column
+from cache_schema.format.records import DatasetCard, ModelCard
+from cache_schema.format.row_rules import ROW_NUMBERS, row_numbers
+from closerlook_common.errors import UserError, nearest
 
-SUMMARY_VERSION = 2
+SUMMARY_VERSION = 4
 """Moves whenever the same logits would give other columns."""
 
 METADATA = "metadata."
@@ -85,6 +89,10 @@ class Summary:
         JSON-ready: ``temperature`` and ``split`` of the ``scaled_`` columns, ``vector`` of the ``vector_`` columns,
         ``tau`` of ``mcm``, ``gen``, ``energy_temperature``, ``conformal`` quantiles, ``logits_kind``, ``head``,
         ``class_space``, ``view`` and ``aggregates`` (numbers of the whole set that need all probabilities).
+    reasons
+        Name of a fit -> why there are no columns of it; see ``reason``.
+    declared
+        Sections of the settings that statistics may depend on (see ``for_sections``); None for all.
     """
 
     model: ModelCard
@@ -94,12 +102,19 @@ class Summary:
     digest: str = ""
     variant: str = ""
     facts: Mapping[str, Any] = field(default_factory=dict)
+    reasons: Mapping[str, str] = field(default_factory=dict)
+    declared: frozenset[str] | None = None
+
+    def for_sections(self, declared: frozenset[str]) -> Summary:
+        """Return the summary without the statistics that depend on other sections of the settings than these."""
+        return replace(self, declared=declared, facts=DeclaredFacts(self.facts, declared))
 
     def __len__(self) -> int:
         return len(self.columns["valid"])
 
     def has(self, name: str) -> bool:
         """Return whether the summary holds a column."""
+        check_declared(f"column {name}", sections_of_column(name), self.declared)
         return name in self.columns
 
     def __getitem__(self, name: str) -> NDArray[Any]:
@@ -110,10 +125,21 @@ class Summary:
         MissingColumn
             Names the column and where it would come from.
         """
+        check_declared(f"column {name}", sections_of_column(name), self.declared)
         try:
             return self.columns[name]
         except KeyError:
             raise MissingColumn(_why_missing(self, name)) from None
+
+    def reason(self, fit: str) -> str:
+        """Return why there are no columns of a fit; empty where there are some."""
+        check_declared(f"the fit {fit}", FITS[fit].sections, self.declared)
+        known = FITS[fit]
+        if known.fact:
+            held = self.facts.get(known.fact) is not None
+        else:
+            held = any(name in self.columns for name in known.gives)
+        return "" if held else self.reasons.get(fit) or known.absent
 
     @property
     def prediction(self) -> NDArray[Any]:
@@ -162,20 +188,19 @@ class _Rows(Mapping[str, NDArray[Any]]):
 def _why_missing(summary: Summary, name: str) -> str:
     if name == "mcm":
         return "needs the model's logit scale (zero-shot models only)"
-    if name.startswith("scaled_"):
-        reason = summary.facts.get("no_temperature", "")
+    fit = fit_of(name)
+    if fit is not None and fit.name == "temperature":
+        reason = summary.reasons.get(fit.name, "")
         return f"no temperature: {reason}" if reason else "needs a temperature fitted on the in-distribution set"
     if name.endswith("label_log_probability") and summary.facts.get("several_labels"):
         return NO_LIKELIHOOD
-    if name == "klm":
-        told = summary.facts.get("no_klm")
-        return str(told or "needs the big stores: this summary holds no KL-matching ([ood] scores)")
-    if name.startswith("vector_"):
-        return "needs the big stores: this summary holds no vector scaling ([calibrators] methods)"
+    if fit is not None:
+        return summary.reason(fit.name) or fit.absent
     if name == "image_key":
-        return "the images' names were not kept: use the big store, or summarize again"
-    if name in ("label_mass", "label_count", "set_sizes"):
-        return "needs the big store: the summary holds no conformal sets"
+        return (
+            "this store has no image names, which annotations are joined by. Import it again with image ids; of a"
+            " summary, use the prediction store or run 'analyze summarize' again"
+        )
     if name.startswith(METADATA):
         known = sorted(summary.metadata)
         column = name.removeprefix(METADATA)
@@ -191,9 +216,8 @@ def read_summary(store: Any) -> Summary:
     store
         A ``cache_schema.SummaryStore``; columns that ``COLUMNS`` does not name (and that are no metadata)
         are left
-        out. Of imported tables (image_id, label, predicted, confidence) ``top`` and ``label_rank`` are
-        made from the
-        prediction, as far as it tells.
+        out. Of imported tables (image_id, label, predicted, confidence) ``top`` and ``label_rank`` are made from the
+        prediction, as far as it is known, and ``image_key`` from the ids.
     """
     names = store.columns()
     columns: dict[str, NDArray[Any]] = {}
@@ -201,7 +225,7 @@ def read_summary(store: Any) -> Summary:
         if name in COLUMNS or name.startswith(METADATA):
             columns[name] = store.column(name)
     if "label" not in columns:
-        raise UserError(f"{store.title} has no column 'label': it is no summary that metrics can use")
+        raise UserError(f"{store.title} has no column 'label': it is not a summary that metrics can use")
     if "valid" not in columns:
         columns["valid"] = np.ones(len(store), np.bool_)
     if "top" not in columns and "predicted" in names:
@@ -211,16 +235,38 @@ def read_summary(store: Any) -> Summary:
         wrong = np.where(columns["label"] < 0, -1, np.iinfo(np.int16).max)
         columns["label_rank"] = np.where(columns["top"][:, 0] == columns["label"], 0, wrong).astype(np.int16)
     record = store.record
+    if "image_key" in columns and not _keys_of_names(columns["image_key"], record):
+        del columns["image_key"]
+    if "image_key" not in columns and "image_id" in names and record.get("image_ids") != ROW_NUMBERS:
+        columns["image_key"] = image_keys(list(store.column("image_id")))
     facts = dict(record.get("facts", {}))
+    reasons = dict(facts.pop("reasons", {}))
+    if given := facts.get("split", {}).get("no_temperature"):  # as summaries of version 0.1.0 hold it
+        reasons["temperature"] = given
     return Summary(
         model=store.model,
         dataset=store.dataset,
         columns=columns,
-        n_classes=int(facts.get("n_classes", store.dataset.n_classes or 0)),
+        n_classes=int(facts.get("n_classes", _competing(store.dataset))),
         digest=str(record.get("source_digest", "")) or store.digest,
         variant=store.variant,
         facts=facts,
+        reasons=reasons,
     )
+
+
+def _competing(card: DatasetCard) -> int:
+    """Return how many classes a table of answers chooses from; 0 where its card does not say."""
+    if card.class_map is not None:
+        return len(card.class_map)
+    return len(card.class_mask) if card.class_mask is not None else card.n_classes or 0
+
+
+def _keys_of_names(keys: NDArray[Any], record: Mapping[str, Any]) -> bool:
+    """Return whether keys are of image names; summaries of unnamed images once held keys of their row numbers."""
+    if len(keys) == 0 or keys[0] != image_key("0") or record.get("image_ids") == "given":
+        return True
+    return not np.array_equal(keys, image_keys(row_numbers(len(keys))))
 
 
 def write(cache_path: Any, summary: Summary, *, backend: str = "zarr", key: str = "", overwrite: bool = False) -> Any:
@@ -251,8 +297,10 @@ def write(cache_path: Any, summary: Summary, *, backend: str = "zarr", key: str 
         "source_digest": summary.digest,
         "summary_version": SUMMARY_VERSION,
         "key": key,
-        "facts": {**summary.facts, "n_classes": summary.n_classes},
+        "facts": {**summary.facts, "n_classes": summary.n_classes, "reasons": dict(summary.reasons)},
     }
+    if summary.has("image_key"):
+        record["image_ids"] = "given"
     return write_summary(
         cache_path,
         model=summary.model,

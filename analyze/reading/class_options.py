@@ -7,7 +7,7 @@ from typing import Any
 
 from analyze.reading.views import ClassView
 from analyze.settings import Settings
-from cache_schema.records import DatasetCard
+from cache_schema.format.records import DatasetCard
 
 
 def class_view(card: DatasetCard, n_columns: int, settings: Settings) -> ClassView:
@@ -28,6 +28,15 @@ def class_view(card: DatasetCard, n_columns: int, settings: Settings) -> ClassVi
     if card.role == "shift" and card.class_map is None and not options["masks"]:
         return ClassView(n_columns)
     return ClassView.of(card, n_columns)
+
+
+def competing_classes(card: DatasetCard, settings: Settings) -> int | None:
+    """Return how many classes compete on a dataset under the options; None where its card does not say."""
+    if card.class_map is not None:
+        return len(card.class_map)
+    if card.class_mask is not None and (card.role != "shift" or settings["classes"]["masks"]):
+        return len(card.class_mask)
+    return card.n_classes
 
 
 def class_options(card: DatasetCard, settings: Settings) -> dict[str, Any]:

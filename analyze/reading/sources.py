@@ -7,8 +7,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from cache_schema.format.model_names.lineages import card_lineage
+from cache_schema.writing.dataset_roles import require_roles
+
 if TYPE_CHECKING:
-    from cache_schema.cache import Cache
+    from cache_schema.reading.cache import Cache
 
 LABELLED = ("id", "shift")
 USED = ("id", "shift", "ood")
@@ -21,7 +24,7 @@ class Source:
     Attributes
     ----------
     model, dataset, role
-        Ids and role of the cards.
+        Ids of the cards, and the role that the dataset has in the cache.
     store
         A prediction store, or a summary store where there is no other.
     digest
@@ -44,27 +47,38 @@ class Source:
 
     @cached_property
     def card_key(self) -> str:
-        """What of the cards a number depends on."""
+        """What a number depends on beside the outputs: of the cards, and of summaries which ones they are."""
         card = self.store.dataset
         model = self.store.model
-        told = [card.id, card.role, card.class_mask, card.class_map, card.class_map_rule, card.distance]
-        told += [card.shift_of, card.class_names, model.logit_scale, model.head_kind, self.store.kind]
-        told += [
+        parts = [card.id, card.role, card.class_mask, card.class_map, card.class_map_rule, card.distance]
+        parts += [card.shift_of, card.class_names, model.logit_scale, model.head_kind, self.store.kind]
+        parts += [
             model.group,
             model.source,
             model.family,
             model.parameters,
             model.input_size,
             model.samples_seen,
+            card_lineage(model),
         ]
-        return json.dumps(told)
+        parts.append(str(self.store.record.get("prompt_set") or ""))
+        if self.is_summary:
+            # The same outputs can be summarized again, with other options or further class views.
+            parts += [self.store.digest, *sorted(store.digest for store in self.variants.values())]
+        return json.dumps(parts)
 
 
 def sources_of(cache: Cache) -> list[Source]:
     """Return one source per model and dataset, sorted: the prediction store, else the plain summary.
 
     Where several stores of one model and dataset lie in the cache, the one written last counts.
+
+    Raises
+    ------
+    UserError
+        Where the role of a dataset is not clear.
     """
+    require_roles(cache)
     found: dict[tuple[str, str], Source] = {}
     variants: dict[tuple[str, str], dict[str, Any]] = {}
     for kind in ("summary", "predictions"):
@@ -77,5 +91,5 @@ def sources_of(cache: Cache) -> list[Source]:
             if kind == "predictions" and not store.has("logits"):
                 continue
             digest = str(store.record.get("source_digest") or store.digest)
-            found[key] = Source(*key, card["role"], store, digest, variants.setdefault(key, {}))
+            found[key] = Source(*key, store.dataset.role, store, digest, variants.setdefault(key, {}))
     return [found[key] for key in sorted(found) if found[key].role in USED]

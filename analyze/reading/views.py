@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from analyze.kernels import statistics as kernels
 from analyze.kernels.statistics import RowStatistics, image_statistics
-from cache_schema.errors import UserError
-from cache_schema.records import DatasetCard
+from cache_schema.format.records import DatasetCard
+from closerlook_common.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -91,8 +91,23 @@ class ClassView:
         table = np.full(self.n_columns, -1, np.int32)
         table[self.columns] = np.arange(self.n_classes, dtype=np.int32)
         if labels.size and labels.max() >= self.n_columns:
-            raise UserError(f"row {int(labels.argmax())}: label {labels.max()} is no column of the logits")
+            raise UserError(f"row {int(labels.argmax())}: label {labels.max()} is not a column of the logits")
         return np.where(labels >= 0, table[np.maximum(labels, 0)], -1).astype(np.int32)
+
+    def own_places(self, labels: NDArray[np.integer[Any]]) -> NDArray[np.int32]:
+        """Return the places of labels of the set that the view is for; UserError where one is of no competing class.
+
+        Such an image cannot be answered right, and whether it was meant to be left out is not known.
+        """
+        places = self.places(labels)
+        outside = (np.asarray(labels) >= 0) & (places < 0)
+        if outside.any():
+            row = int(outside.argmax())
+            raise UserError(
+                f"{int(outside.sum())} of {len(places)} images have a label that the class mask leaves out"
+                f" (row {row}: class {int(labels[row])}); correct class_mask, or give these images no label"
+            )
+        return places
 
     def groups_of(self, labels: NDArray[np.integer[Any]]) -> NDArray[np.int32]:
         """Return the super-class of each class, -1 where it is in none: labels of an unmapped set in this

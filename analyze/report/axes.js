@@ -6,7 +6,9 @@ function axisOf(values, scaleName, length, room) {
   const scale = SCALES[scaleName];
   const places = values.map(scale.there);
   let low = Math.min(...places), high = Math.max(...places);
-  const pad = 0.06 * Math.max(high - low, scaleName === "linear" ? 1e-9 : 0.1) || 0.05;
+  // Around a single number, or several that differ by rounding alone, the axis spans a tenth of it each way.
+  const alone = high - low <= 1e-6 * Math.max(Math.abs(low), Math.abs(high));
+  const pad = scaleName === "linear" ? (alone ? 0.1 * Math.abs(high) || 0.1 : 0.06 * (high - low)) : 0.06 * Math.max(high - low, 0.1);
   low -= pad; high += pad;
   const position = (value) => ((scale.there(value) - low) / (high - low)) * length;
   const ticks = ticksOf(scale.back(low), scale.back(high), scaleName).map((value) => ({ value, at: position(value) }))

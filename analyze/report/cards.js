@@ -10,7 +10,7 @@ function drawCard() {
   const model = state.model, models = DATA.models, n = M();
   byId("model-pick").value = String(model);
   const facts = [["Group", groupTitle(models.group[model])], ["Training source", DATA.names.source[models.source[model]]], ["Family", DATA.names.family[models.family[model]]],
-    ["Parameters", count(models.parameters[model])], ["Input size", models.input_size[model] ? `${models.input_size[model]} px` : "–"], ["Samples seen", count(models.samples_seen[model])]];
+    ["Parameters", count(models.parameters[model])], ["Input size", models.input_size[model] ? `${models.input_size[model]} px` : "–"], ["Samples seen", count(models.samples_seen[model])]].filter(([, value]) => value !== "unknown" && value !== "–");
   const list = (rows, kind = "") => make("dl", { class: kind }, ...rows.flatMap(([key, value, range]) => [make("dt", {}, key), make("dd", {}, ...(range ? [make("span", { class: "range" }, range), " "] : []), value)]));
   const numbers = DATA.quantities.map((q, i) => ({ q, at: i * n + model })).filter(({ q, at }) => q.usual && !q.factor && q.dataset === DATA.ground && Number.isFinite(DATA.cells.value[at]));
   const rows = numbers.map(({ q, at }) => {
@@ -25,7 +25,29 @@ function drawCard() {
     make("div", {}, make("h3", {}, `Numbers on ${datasetTitle(DATA.ground)}`), list(rows, "numbers")),
     make("div", {}, make("h3", {}, "Visual factors"), factorBars(model)),
     make("div", { class: "wide" }, make("h3", {}, "Accuracy on every set"), ...sets.map(([dataset, at]) => bar(datasetTitle(dataset), DATA.cells.value[at], DATA.cells.low[at], DATA.cells.high[at], null, colourOf(model, "group")))));
+  const outside = detection(model);
+  if (outside) card.append(make("div", { class: "wide" }, make("h3", {}, "OOD detection"), outside));
   byId("card").replaceChildren(card);
+}
+
+function detection(model) {
+  // Detectors down, AUROC and FPR@95 on each OOD set across; the best of each column is bold.
+  const n = M(), found = DATA.quantities.map((q, index) => ({ q, value: DATA.cells.value[index * n + model] }))
+    .filter(({ q, value }) => q.detector && (q.metric === "auroc" || q.metric === "fpr95_id") && Number.isFinite(value));
+  if (!found.length) return null;
+  const columns = new Map(), rows = new Map();
+  for (const { q, value } of found) {
+    const column = `${q.metric}|${q.dataset}`, row = q.variant + idSet(q);
+    if (!columns.has(column)) columns.set(column, { q, values: [] });
+    if (!rows.has(row)) rows.set(row, new Map());
+    columns.get(column).values.push(value);
+    rows.get(row).set(column, value);
+  }
+  const heads = [...columns].sort((a, b) => (a[1].q.metric < b[1].q.metric ? -1 : a[1].q.metric > b[1].q.metric ? 1 : 0));
+  const best = new Map(heads.map(([key, { q, values }]) => [key, bestTwo(values, q.direction)]));
+  const head = make("thead", {}, make("tr", {}, make("th", { scope: "col" }, make("span", {}, "Detector")), ...heads.map(([, { q }]) => make("th", { scope: "col" }, make("span", {}, `${q.title}, ${datasetTitle(q.dataset)}`)))));
+  const body = [...rows].map(([name, values]) => make("tr", {}, make("th", { scope: "row" }, name), ...heads.map(([key, { q }]) => make("td", { class: ["best", "second"][best.get(key).indexOf(values.get(key))] || "" }, number(values.get(key), q)))));
+  return make("div", { class: "table-wrap", tabindex: 0, role: "region", "aria-label": "OOD detection" }, make("table", { id: "detection" }, head, make("tbody", {}, ...body)));
 }
 
 function bar(label, value, low, high, mark, colour) {

@@ -6,7 +6,7 @@ function heatColour(part) {
   // red below, blue above, the page's own colour at zero
   const strength = Math.min(1, Math.abs(part)) ** 0.8;
   const [r, g, b] = part < 0 ? [200, 60, 45] : [35, 105, 190];
-  return `rgba(${r},${g},${b},${(0.85 * strength).toFixed(3)})`;
+  return `rgba(${r},${g},${b},${(0.6 * strength).toFixed(3)})`;
 }
 
 function drawFactors() {
@@ -31,7 +31,7 @@ function drawFactors() {
     return row;
   });
   byId("heat").replaceChildren(head, make("tbody", {}, ...rows));
-  byId("heat-note").textContent = `${models.length} models${models.length > rows.length ? `, the first ${HEAT_ROWS} shown` : ""}. Blue is above the model's overall accuracy, red below.`;
+  byId("heat-note").textContent = `${plural(models.length, "model")}${models.length > rows.length ? `, the first ${HEAT_ROWS} shown` : ""}. Blue is above the model's overall accuracy, red below.`;
 }
 
 function drawSources() {

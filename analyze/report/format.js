@@ -43,6 +43,8 @@ function interval(low, high, quantity) {
   return quantity && quantity.fraction ? `${from.replace(" %", "")} – ${to}` : `${from} – ${to}`;
 }
 
+const plural = (n, word) => `${n.toLocaleString("en")} ${word}${n === 1 ? "" : "s"}`;
+
 function count(value) {
   if (value === null || value === undefined) return "–";
   for (const [size, unit] of [[1e9, " B"], [1e6, " M"], [1e3, " k"]]) if (value >= size) return (value / size).toPrecision(3) + unit;

@@ -5,11 +5,18 @@ const BOARD_ROWS = 400;
 function boardChoices() {
   const sets = DATA.datasets.filter((d) => DATA.quantities.some((q) => q.dataset === d.id)).map((d) => ({ value: `set:${d.id}`, label: d.title, group: "one set, every number" }));
   const measures = [...MEASURES.values()].filter((m) => m.at.size > 1 && m.usual).map((m) => ({ value: `measure:${m.key}`, label: m.label, group: "one number, every set" }));
-  return [...sets, ...measures];
+  const detectors = DATA.datasets.flatMap((d) => [...new Set(DATA.quantities.filter((q) => q.detector && q.dataset === d.id).map((q) => q.metric))]
+    .map((metric) => ({ value: `detectors:${metric}|${d.id}`, label: `${DATA.quantities.find((q) => q.metric === metric).title} on ${d.title}`, group: "one OOD set, every detector" })));
+  return [...sets, ...measures, ...detectors];
 }
 
 function boardColumns() {
   const [kind, name] = [byId("columns").value.split(":")[0], byId("columns").value.replace(/^\w+:/, "")];
+  if (kind === "detectors") {
+    const [metric, dataset] = [name.split("|")[0], name.slice(name.indexOf("|") + 1)];
+    return DATA.quantities.map((q, index) => ({ q, index })).filter(({ q }) => q.detector && q.metric === metric && q.dataset === dataset)
+      .map(({ q, index }) => ({ index, label: q.variant + idSet(q) }));
+  }
   if (kind === "measure") {
     const measure = MEASURES.get(name);
     return measure ? [...measure.at].map(([dataset, index]) => ({ index, label: datasetTitle(dataset) })) : [];
@@ -47,7 +54,7 @@ function drawBoard() {
   })));
   byId("board").replaceChildren(head, make("tbody", {}, ...rows));
   const left = models.length - rows.length;
-  byId("board-note").textContent = `${models.length} models${left > 0 ? `, the first ${BOARD_ROWS} shown: narrow them down with the filter` : ""}. Bold is best, underlined second; – has no value (its reason is shown when the mouse rests on it).`;
+  byId("board-note").textContent = `${plural(models.length, "model")}${left > 0 ? `, the first ${BOARD_ROWS} shown: narrow them down with the filter` : ""}. Bold is best, underlined second; – has no value (its reason is shown when the mouse rests on it).`;
 }
 
 function bestTwo(values, direction) {

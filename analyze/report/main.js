@@ -45,18 +45,30 @@ function axisControls(name) {
   fill();
 }
 
+// What y shows beside accuracy at first, where there is no shifted set: calibration, else OOD detection, else whatever is usual.
+const WORTH_SEEING = ["ece", "nll", "brier", "auroc", "top5"];
+
 function chooseDefaults() {
-  const has = (key) => MEASURES.has(key), first = [...MEASURES.keys()][0];
-  const accuracy = has("top1|") ? "top1|" : first;
-  const sets = [...MEASURES.get(accuracy).at.keys()];
-  const shifts = DATA.datasets.filter((d) => d.role === "shift" && sets.includes(d.id));
-  const shift = shifts.find((d) => !d.id.includes("cue")) || shifts[0];
-  const x = { measure: accuracy, dataset: sets.includes(DATA.ground) ? DATA.ground : sets[0] };
-  const y = shift ? { measure: accuracy, dataset: shift.id } : { measure: [...MEASURES.keys()].find((k) => k !== accuracy) || accuracy };
-  y.dataset ??= [...MEASURES.get(y.measure).at.keys()][0];
-  const scaleOf = (axis) => (DATA.quantities[MEASURES.get(axis.measure).at.get(axis.dataset)].proportion ? "probit" : "linear");
-  Object.assign(state.x, x, { scale: scaleOf(x) });
-  Object.assign(state.y, y, { scale: scaleOf(y) });
+  const n = M(), has = (index) => [...Array(n).keys()].filter((m) => Number.isFinite(DATA.cells.value[index * n + m]));
+  const usual = [...MEASURES.values()].filter((measure) => measure.usual);
+  const places = (measure) => [...measure.at].map(([dataset, index]) => ({ measure: measure.key, dataset, index }));
+  const role = (dataset) => DATA.datasets.find((d) => d.id === dataset)?.role;
+  const accuracy = MEASURES.get("top1|") || usual[0] || [...MEASURES.values()][0];
+  const x = places(accuracy).find((p) => p.dataset === DATA.ground) || places(accuracy)[0];
+  const shifts = places(accuracy).filter((p) => role(p.dataset) === "shift").sort((a, b) => a.dataset.includes("cue") - b.dataset.includes("cue"));
+  const rank = (measure) => (WORTH_SEEING.indexOf(measure.metric) + 1 || 99) + (measure.key === `${measure.metric}|` ? 0 : 0.5);
+  const others = usual.filter((measure) => measure !== accuracy).sort((a, b) => rank(a) - rank(b))
+    .flatMap((measure) => places(measure).sort((a, b) => (b.dataset === x.dataset) - (a.dataset === x.dataset)));
+  const shared = new Set(has(x.index));
+  const y = [...shifts, ...others].find((p) => has(p.index).some((m) => shared.has(m))) || x;
+  const scaleOf = (place) => (DATA.quantities[place.index].proportion ? "probit" : "linear");
+  for (const [axis, place] of [[state.x, x], [state.y, y]]) Object.assign(axis, { measure: place.measure, dataset: place.dataset, scale: scaleOf(place) });
+}
+
+// One model is a card, not a plot of one dot; without a second number that models share, the numbers are a table.
+function openingTab() {
+  if (M() === 1) return "model";
+  return quantityOf(state.x) === quantityOf(state.y) || pointsShown().length < 2 ? "leaderboard" : "scatter";
 }
 
 function groupChips() {
@@ -85,7 +97,7 @@ async function start() {
   chooseDefaults();
   const tab = recall();
   byId("title").textContent = DATA.title;
-  byId("summary").textContent = `${M().toLocaleString("en")} models · ${DATA.datasets.filter((d) => d.id).length} datasets · ${DATA.count.toLocaleString("en")} numbers`;
+  byId("summary").textContent = [plural(M(), "model"), plural(DATA.datasets.filter((d) => d.id).length, "dataset"), plural(DATA.count, "number")].join(" · ");
   const columns = [["group", "group"], ["source", "training source"], ["family", "architecture"], ["none", "nothing"]].map(([value, label]) => ({ value, label }));
   options(byId("colour"), columns, state.colour);
   options(byId("marker"), columns, state.marker);
@@ -108,6 +120,9 @@ async function start() {
   sourceSets();
   byId("search").addEventListener("input", (event) => { state.search = event.target.value; state.picked = null; refresh(); });
   byId("theme").addEventListener("click", () => setTheme(dark() ? "light" : "dark"));
+  let shown = null; // paper is white: print in the light theme
+  addEventListener("beforeprint", () => { shown = document.documentElement.dataset.theme; setTheme("light"); });
+  addEventListener("afterprint", () => setTheme(shown));
   prefersDark.addEventListener("change", (event) => setTheme(event.matches ? "dark" : "light"));
   document.addEventListener("keydown", (event) => {
     if (event.key !== "Escape") return;
@@ -124,7 +139,7 @@ async function start() {
   let width = innerWidth;
   addEventListener("resize", () => { if (innerWidth !== width) { width = innerWidth; if (state.tab === "scatter") drawScatter(); } });
   groupChips();
-  showTab(tab);
+  showTab(tab || openingTab());
   document.documentElement.dataset.ready = "true";
 }
 

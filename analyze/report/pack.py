@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import zlib
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,18 +14,20 @@ from numpy.typing import NDArray
 
 from analyze.figures.style import GROUP_COLOURS
 from analyze.results import VARIANT_COLUMNS
-from analyze.results.quantities import PREFERRED_HEADS, STUDY_SCORES, Quantity, id_dataset_of, quantities
+from analyze.results.meant import with_default_heads, with_study_scores
+from analyze.results.quantities import Quantity, id_dataset_of, quantities
 from analyze.results.titles import (
-    FRACTIONS,
-    PROPORTIONS,
     dataset_title,
     factor_title,
+    in_percent,
+    is_share_of_images,
     metric_title,
     score_title,
 )
+from analyze.tables.variants import SUBSETS, all_option_words, option_words
 from analyze.trends import NOT_TRENDS
-from cache_schema.errors import UserError
-from cache_schema.records import GROUPS
+from cache_schema.format.records import GROUPS
+from closerlook_common.errors import UserError
 
 VALUE_BITS, INTERVAL_BITS = 17, 12
 """Bits of mantissa that are kept: relative steps of 4e-6 and 1e-4, far below what an interval leaves open."""
@@ -125,44 +128,45 @@ def pack(
             {"id": d, "title": dataset_title(d) or "means", "role": r}
             for d, r in present.select("dataset", "role").unique("dataset", maintain_order=True).rows()
         ],
-        "quantities": [_described(key, present) for key in keys],
+        "quantities": _stated_apart([_described(key, present) for key in keys], keys),
         **_cells(results, keys, place_of_model),
     }
     packed["reliability"] = _reliability(curves, place_of_model, ground)
     return packed
 
 
-def with_study_scores(results: pl.DataFrame) -> pl.DataFrame:
-    """Add the study's OOD score (MCM for zero-shot CLIP, MSP for others) as rows of score ``study``, where both are."""
-    if not {"msp", "mcm"} <= set(results["score"].unique()):
-        return results
-    meant = pl.col("group").replace_strict(STUDY_SCORES, default="msp", return_dtype=pl.String)
-    chosen = results.filter(pl.col("score") == meant).with_columns(pl.lit("study").alias("score"))
-    return pl.concat([results, chosen])
+DETECTION = ("auroc", "fpr95_id", "fpr95_ood", "aupr_in", "aupr_out")
+"""Metrics that an OOD detector has on each OOD set."""
 
 
-def with_default_heads(results: pl.DataFrame) -> pl.DataFrame:
-    """Empty the column ``head`` where it names a model's default prompt set, and keep the name in ``own_head``.
+def _words(column: str, value: str, dataset: str) -> str:
+    """Return a variant's value as a reader wants it; empty where it says nothing."""
+    if column == "options":
+        return option_words(value)
+    if column == "subset" and not dataset:
+        return SUBSETS.get(value, value)
+    return {"score": score_title, "factor": factor_title}.get(column, str)(value)
 
-    The default is what ``quantities.values`` takes for each number: a model's own head, else the study's 80 templates,
-    else the only one. Zero-shot models and classifiers then share a column, also where some numbers (retrieval) have no
-    head at all.
-    """
-    number = ["model", "metric", "dataset"]
-    rank = pl.col("head").replace_strict({name: i for i, name in enumerate(PREFERRED_HEADS)}, default=9)
-    first = pl.col("head").sort_by(rank, "head").first().over(number)
-    sole = (rank < 9).any().over(number) | (pl.col("head").n_unique().over(number) == 1)
-    default = sole & (pl.col("head") == first)
-    return results.with_columns(
-        pl.when(default).then(pl.lit("")).otherwise("head").alias("head"), pl.col("head").alias("own_head")
-    )
+
+def _stated_apart(described: list[dict[str, Any]], keys: list[Quantity]) -> list[dict[str, Any]]:
+    """Add the whole options where words that leave some out would give two quantities one name."""
+    names = ("metric", "dataset", "variant", "id_dataset")
+    found = Counter(tuple(one[name] for name in names) for one in described)
+    for one, key in zip(described, keys, strict=True):
+        if found[tuple(one[name] for name in names)] > 1 and key.variant("options"):
+            one["variant"] = f"{one['variant']}, {all_option_words(key.variant('options'))}".removeprefix(", ")
+    return described
 
 
 def _described(key: Quantity, present: pl.DataFrame) -> dict[str, Any]:
     rows = present.filter(pl.col("metric") == key.metric)
-    told = {k: v for k, v in key.variants if k != "id_dataset"}
-    shown = [score_title(v) if k == "score" else factor_title(v) if k == "factor" else v for k, v in told.items()]
-    usual = not set(told) - {"score"} and key.metric not in NOT_TRENDS
+    given = {k: v for k, v in key.variants if k != "id_dataset"}
+    order = sorted(given, key=lambda column: (column != "score", column != "factor", column))
+    shown = [words for column in order if (words := _words(column, given[column], key.dataset))]
+    detector = (
+        key.metric in DETECTION and key.dataset != "" and "score" in given and not set(given) - {"score", "options"}
+    )
+    usual = not set(given) - {"score"} and key.metric not in NOT_TRENDS
     return {
         "metric": key.metric,
         "dataset": key.dataset,
@@ -171,10 +175,11 @@ def _described(key: Quantity, present: pl.DataFrame) -> dict[str, Any]:
         "factor": key.variant("factor"),
         "score": key.variant("score"),
         "usual": usual,
+        "detector": detector and given["score"] != "study" and "full_spectrum" not in given.get("options", ""),
         "id_dataset": key.variant("id_dataset"),
         "direction": rows["direction"][0],
-        "proportion": key.metric in PROPORTIONS,
-        "fraction": key.metric in FRACTIONS,
+        "proportion": is_share_of_images(key.metric),
+        "fraction": in_percent(key.metric),
         "text": str(key),
     }
 
@@ -222,7 +227,7 @@ def _cells(results: pl.DataFrame, keys: list[Quantity], place_of_model: dict[str
             versions[at].add(version)
         for name, number in (("value", value), ("low", low), ("high", high)):
             numbers[name][spot] = np.nan if number is None else number
-        for name, text in (("n", str(n or "")), ("store", _short(store)), ("options", _told(head, key[-1]))):
+        for name, text in (("n", str(n or "")), ("store", _short(store)), ("options", _stated(head, key[-1]))):
             codes[name][spot] = words[name].place(text)
     return {
         "cells": {
@@ -238,7 +243,7 @@ def _cells(results: pl.DataFrame, keys: list[Quantity], place_of_model: dict[str
     }
 
 
-def _told(head: str, options: str) -> str:
+def _stated(head: str, options: str) -> str:
     """Return what else a number rests on: the prompt set and options that are not the default."""
     return " · ".join(part for part in (f"prompts {head}" if head else "", options) if part)
 

@@ -1,4 +1,4 @@
-"""Puts data, style and scripts into one HTML file that opens from a disk and asks the network for nothing."""
+"""Puts data, style and scripts into one HTML file that opens from a disk and needs no network."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ import html
 import json
 from pathlib import Path
 from typing import Any
+
+from closerlook_common.redaction import printable
+from closerlook_common.user_cache import replaced_whole
 
 FOLDER = Path(__file__).parent
 SCRIPTS = ("decode", "format", "stats", "store", "axes", "scatter", "leaderboard", "cards", "factors", "main")
@@ -30,9 +33,9 @@ def render(packed: dict[str, Any]) -> str:
     template = (FOLDER / "template.html").read_text(encoding="utf-8")
     page = {
         "POLICY": html.escape(policy, quote=True),
-        "TITLE": html.escape(packed["title"]),
+        "TITLE": html.escape(printable(packed["title"])),
         "STYLE": style,
-        "DATA": escaped_json(packed),
+        "DATA": escaped_json(_visible(packed)),
         "SCRIPT": script,
     }
     pieces = template.split("@@")
@@ -47,6 +50,17 @@ def escaped_json(value: Any) -> str:
     return text
 
 
+def _visible(value: Any) -> Any:
+    """Return the data with every text `printable`: a name must not turn the page's text round or hide in it."""
+    if isinstance(value, str):
+        return printable(value)
+    if isinstance(value, dict):
+        return {printable(key): _visible(held) for key, held in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_visible(held) for held in value]
+    return value
+
+
 def _hash(text: str) -> str:
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode("ascii")
 
@@ -54,8 +68,6 @@ def _hash(text: str) -> str:
 def write_report(packed: dict[str, Any], path: str | Path) -> int:
     """Write the page, all at once; returns its size in bytes."""
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    staged = path.with_name(f".{path.name}.staged")
-    staged.write_text(render(packed), encoding="utf-8", newline="\n")
-    staged.replace(path)
+    with replaced_whole(path) as part:
+        part.write_text(render(packed), encoding="utf-8", newline="\n")
     return path.stat().st_size

@@ -1,6 +1,7 @@
 // The scatter plot: dots with intervals, lines, a brush, a walk over the dots by keyboard, and the numbers of what is shown.
 
 const HEIGHT = 560, MARGIN = { left: 62, right: 16, top: 14, bottom: 50 };
+const NAMED = 12;  // up to so many dots bear their names
 let dots = [];
 
 function pointsShown() {
@@ -22,7 +23,7 @@ function drawScatter() {
   const box = byId("plot"), points = pointsShown();
   const qx = DATA.quantities[quantityOf(state.x)], qy = DATA.quantities[quantityOf(state.y)];
   const width = Math.max(300, Math.round(box.clientWidth - 16)), height = width < 520 ? 390 : HEIGHT;
-  const svg = draw("svg", { viewBox: `0 0 ${width} ${height}`, tabindex: 0, role: "application", "aria-label": qx && qy ? `${axisTitle(qy)} against ${axisTitle(qx)}, ${points.length} models. Arrow keys go from dot to dot.` : "no numbers" });
+  const svg = draw("svg", { viewBox: `0 0 ${width} ${height}`, tabindex: 0, role: "application", "aria-label": qx && qy ? `${axisTitle(qy)} against ${axisTitle(qx)}, ${plural(points.length, "model")}. Arrow keys go from dot to dot.` : "no numbers" });
   box.replaceChildren(svg);
   dots = [];
   hideTooltip();
@@ -42,9 +43,25 @@ function drawScatter() {
   }
   drawFits(svg, points.filter(isPicked), ax, ay, w, h);
   for (const point of [...points].sort((a, b) => a.x - b.x)) dots.push(drawDot(svg, point, px, py, MARGIN.top, MARGIN.top + h, MARGIN.left, MARGIN.left + w));
+  if (dots.length <= NAMED) nameDots(svg, w);
   listen(svg, px, py, width, height);
   writeStatistics(points.filter(isPicked));
   writeLegend(points);
+}
+
+function nameDots(svg, w) {
+  const taken = dots.map((dot) => [dot.x - 6, dot.y - 6, dot.x + 6, dot.y + 6]);
+  for (const dot of dots) {
+    const name = DATA.models.id[dot.point.model], label = name.length > 40 ? `${name.slice(0, 26)}…${name.slice(-13)}` : name;
+    const text = svg.appendChild(draw("text", { class: "name-of-dot", "aria-hidden": "true" }, label)), long = text.getComputedTextLength();
+    const box = [[9, 4], [-9 - long, 4], [-long / 2, -10], [-long / 2, 20], [9, -8], [9, 18], [-9 - long, -8], [-9 - long, 18]]
+      .map(([dx, dy]) => [dot.x + dx, dot.y + dy - 10, dot.x + dx + long, dot.y + dy + 3])
+      .find(([x0, y0, x1, y1]) => x0 >= MARGIN.left && x1 <= MARGIN.left + w && y0 >= 0 && !taken.some((t) => x0 < t[2] && t[0] < x1 && y0 < t[3] && t[1] < y1));
+    if (!box) { text.remove(); continue; }
+    text.setAttribute("x", box[0]);
+    text.setAttribute("y", box[3] - 3);
+    taken.push(box);
+  }
 }
 
 const axisTitle = (quantity) => `${quantity.title}${quantity.variant ? ` (${quantity.variant})` : ""}, ${datasetTitle(quantity.dataset)}${quantity.fraction ? " (%)" : ""}`;
@@ -163,7 +180,7 @@ function writeStatistics(points) {
   }
   const name = state.picked ? "Selected" : "In view";
   box.replaceChildren(make("strong", {}, name), make("dl", {}, ...rows.flatMap(([key, value, digits]) => [make("dt", {}, key), make("dd", { "data-statistic": key, "data-value": String(value) }, signed(value, digits))])),
-    make("p", { class: "quiet" }, `Pearson and the line on the axes' scales.`));
+    make("p", { class: "quiet" }, points.length >= 3 ? "Pearson and the line on the axes' scales." : "Correlations need three models."));
 }
 
 function writeLegend(points) {
@@ -175,7 +192,7 @@ function writeLegend(points) {
   };
   if (state.colour !== "none" && state.colour !== "group") for (const [name, model] of firstOf(state.colour, seen)) entry(model, name, colourOf(model), MARKERS.circle);
   if (state.marker !== "none" && state.marker !== state.colour) for (const [name, model] of firstOf(state.marker, seen)) entry(model, name, "currentColor", markerOf(model));
-  byId("legend").replaceChildren(...rows);
+  byId("legend").replaceChildren(...(rows.length > 1 ? rows : []));
 }
 
 function firstOf(column, models) {

@@ -34,6 +34,8 @@ function buildStore() {
 }
 
 const datasetTitle = (id) => { const found = DATA.datasets.find((d) => d.id === id); return found ? found.title : id || "means"; };
+const idSets = () => new Set(DATA.quantities.filter((q) => q.detector).map((q) => q.id_dataset));
+const idSet = (quantity) => (idSets().size > 1 ? ` · ID: ${datasetTitle(quantity.id_dataset)}` : "");
 const groupTitle = (index) => DATA.group_titles[DATA.names.group[index]] || DATA.names.group[index];
 const dark = () => document.documentElement.dataset.theme === "dark";
 

@@ -4,6 +4,8 @@ that others published.
 Imports nothing else of ``analyze``; everything that writes, reads or shows numbers may import it.
 """
 
+from analyze.results.joining import Merged, merge_results
+from analyze.results.outdated import remove_other_roles
 from analyze.results.table import (
     CARD_COLUMNS,
     KEY_COLUMNS,
@@ -13,7 +15,6 @@ from analyze.results.table import (
     ResultRow,
     card_cells,
     conform,
-    merge_results,
     read_results,
     store_digests,
     to_frame,
@@ -26,11 +27,13 @@ __all__ = [
     "RESULT_SCHEMA",
     "RESULT_VERSION",
     "VARIANT_COLUMNS",
+    "Merged",
     "ResultRow",
     "card_cells",
     "conform",
     "merge_results",
     "read_results",
+    "remove_other_roles",
     "store_digests",
     "to_frame",
     "write_results",

@@ -10,19 +10,10 @@ from dataclasses import dataclass
 
 import polars as pl
 
+from analyze.results.meant import rows_meant
 from analyze.results.table import CARD_COLUMNS, VARIANT_COLUMNS
 from analyze.results.titles import dataset_title, factor_title, metric_title, score_title
-from cache_schema.errors import UserError, nearest
-
-STRICT = ("calibrator", "factor")
-"""Variants that must be asked for: without, a quantity means the plain number."""
-
-PREFERRED_HEADS = ("", "openai-80")
-"""Which prompt set is meant where a model has several and none is named: its own head, else the study's 80
-templates."""
-
-STUDY_SCORES = {"clip-zero-shot": "mcm"}
-"""Which OOD score is meant where none is named: MCM for zero-shot CLIP, MSP for every other group."""
+from closerlook_common.errors import UserError, nearest
 
 
 @dataclass(frozen=True)
@@ -42,22 +33,25 @@ class Quantity:
     variants: tuple[tuple[str, str], ...] = ()
 
     @classmethod
-    def parse(cls, text: str) -> Quantity:
-        """Read ``METRIC@DATASET[key=value,...]``.
+    def parse(cls, text: object) -> Quantity:
+        """Read ``METRIC@DATASET[key=value,...]``; a quantity stays what it is.
 
         Examples
         --------
         >>> str(Quantity.parse("ece@imagenet-r[calibrator=temperature]"))
         'ece@imagenet-r[calibrator=temperature]'
         """
+        if isinstance(text, cls):
+            return text
+        if not isinstance(text, str):
+            raise UserError(f"a quantity is a text METRIC@DATASET[key=value], such as top1@imagenet-val; got {text!r}")
         match = re.fullmatch(r"\s*([^@\[\]]+?)\s*(?:@([^\[\]]*?))?\s*(?:\[(.*)\])?\s*", text, re.DOTALL)
         if match is None:
-            raise UserError(
-                f"{text!r} is not of the form METRIC@DATASET[key=value], for example top1@imagenet-val"
-            )
-        metric, dataset, told = match.groups()
+            raise UserError(f"{text!r} is not of the form METRIC@DATASET[key=value], for example top1@imagenet-val")
+        metric, dataset, given = match.groups()
         variants: dict[str, str] = {}
-        for word in (told or "").split(",") if told else []:
+        # Options are JSON: a comma counts where another KEY= follows.
+        for word in re.split(r",\s*(?=\w+\s*=)", given) if given else []:
             key, equals, value = (part.strip() for part in word.partition("="))
             if not equals or key not in VARIANT_COLUMNS:
                 raise UserError(
@@ -69,8 +63,12 @@ class Quantity:
 
     def __str__(self) -> str:
         """Return the text that ``parse`` reads."""
-        told = ",".join(f"{key}={value}" for key, value in self.variants)
-        return f"{self.metric}@{self.dataset}" + (f"[{told}]" if told else "")
+        text = ",".join(f"{key}={value}" for key, value in self.variants)
+        return f"{self.metric}@{self.dataset}" + (f"[{text}]" if text else "")
+
+    def with_variants(self, **text: str) -> Quantity:
+        """Return the quantity with values of further variant columns."""
+        return Quantity(self.metric, self.dataset, tuple(sorted({**dict(self.variants), **text}.items())))
 
     def variant(self, column: str) -> str:
         """Return the value asked for in a variant column, empty where none was."""
@@ -82,12 +80,36 @@ class Quantity:
         words = [metric_title(self.metric)]
         if self.dataset:
             words.append(f"on {dataset_title(self.dataset)}")
-        told = [
+        parts = [
             score_title(v) if k == "score" else factor_title(v) if k == "factor" else v
             for k, v in self.variants
             if v and k != "id_dataset"
         ]
-        return " ".join(words) + (f" ({', '.join(told)})" if told else "")
+        return " ".join(words) + (f" ({', '.join(parts)})" if parts else "")
+
+
+class SeveralNumbersError(UserError):
+    """A quantity means several numbers of one model; the message names what each is called.
+
+    Attributes
+    ----------
+    choices
+        The quantities that it may mean.
+    """
+
+    def __init__(self, quantity: Quantity, model: str, choices: list[Quantity]) -> None:
+        self.choices = choices
+        listed = " or ".join(map(str, choices))
+        super().__init__(f"{quantity} means several numbers of model {model}; write {listed}")
+
+
+def unambiguous(results: pl.DataFrame, quantity: Quantity) -> list[Quantity]:
+    """Return a quantity as it is where it means one number a model, else those that it may mean, each by its name."""
+    try:
+        answers(results, quantity)
+    except SeveralNumbersError as error:
+        return [found for choice in error.choices for found in unambiguous(results, choice)]
+    return [quantity]
 
 
 def quantities(results: pl.DataFrame) -> list[Quantity]:
@@ -98,13 +120,13 @@ def quantities(results: pl.DataFrame) -> list[Quantity]:
     """
     present = results.filter(pl.col("value").is_not_null())
     key = ["metric", "dataset", *VARIANT_COLUMNS[:-1]]
-    # options that only add to a number (which class was the worst) do not tell numbers apart
+    # options that only add to a number (which class was the worst) do not distinguish numbers
     several = pl.struct("model", *key).is_duplicated().any().over(key)
     present = present.with_columns(pl.when(several).then("options").otherwise(pl.lit("")).alias("options"))
     keys = present.select("metric", "dataset", *VARIANT_COLUMNS).unique(maintain_order=True)
     built = []
-    for metric, dataset, *told in keys.rows():
-        pairs = sorted((k, v) for k, v in zip(VARIANT_COLUMNS, told, strict=True) if v)
+    for metric, dataset, *given in keys.rows():
+        pairs = sorted((k, v) for k, v in zip(VARIANT_COLUMNS, given, strict=True) if v)
         built.append(Quantity(metric, dataset, tuple(pairs)))
     return built
 
@@ -141,21 +163,24 @@ def answers(results: pl.DataFrame, quantity: Quantity | str, *, score: str = "")
 
     Parameters and errors as of ``values``; columns are those of the result table.
     """
-    quantity = Quantity.parse(quantity) if isinstance(quantity, str) else quantity
+    quantity = Quantity.parse(quantity)
     chosen = results.filter(pl.col("metric") == quantity.metric, pl.col("dataset") == quantity.dataset)
     if chosen.is_empty():
         raise UserError(f"no row for {quantity}{_near(results, quantity)}")
-    told = dict(quantity.variants) | ({"score": score} if score and not quantity.variant("score") else {})
-    for column, value in told.items():
+    given = dict(quantity.variants) | ({"score": score} if score and not quantity.variant("score") else {})
+    for column, value in given.items():
         kept = chosen.filter(pl.col(column) == value)
         if kept.is_empty():
-            present = ", ".join(sorted(v or "(none)" for v in chosen[column].unique()))
-            raise UserError(f"no row for {quantity}: {column} is one of {present}")
+            raise UserError(f"no row for {quantity}: {column} is one of {_shown(chosen[column])}")
         chosen = kept
     chosen = chosen.filter(pl.col("value").is_not_null() & pl.col("value").is_not_nan())
     for column in VARIANT_COLUMNS:
-        if column not in told:
-            chosen = _resolve(chosen, column)
+        if column not in given:
+            kept = rows_meant(chosen, column)
+            if kept.is_empty() and not chosen.is_empty():
+                first = quantity.with_variants(**{column: min(chosen[column])})
+                raise UserError(f"{quantity} does not say which {column}: {_shown(chosen[column])}; write {first}")
+            chosen = kept
     doubled = chosen.filter(pl.col("model").is_duplicated())
     if not doubled.is_empty():
         model = doubled["model"][0]
@@ -163,43 +188,25 @@ def answers(results: pl.DataFrame, quantity: Quantity | str, *, score: str = "")
         unclear = [c for c in VARIANT_COLUMNS if own[c].n_unique() > 1]
         if not unclear:
             raise UserError(f"{quantity}: model {model} has {len(own)} values; the table was joined twice?")
-        choices = "; ".join(f"{c}={' or '.join(sorted(own[c].unique()))}" for c in unclear)
-        raise UserError(f"{quantity} is ambiguous for model {model}: add [{unclear[0]}=...] ({choices})")
+        named = sorted(doubled[unclear[0]].unique())
+        raise SeveralNumbersError(quantity, model, [quantity.with_variants(**given, **{unclear[0]: v}) for v in named])
     return chosen.sort("model")
-
-
-def _resolve(chosen: pl.DataFrame, column: str) -> pl.DataFrame:
-    """Keep, for each model, the rows of the variant that is meant where none is named."""
-    if column in STRICT:
-        return chosen.filter(pl.col(column) == "")
-    preferred = pl.lit("")
-    if column == "head":
-        preferred = pl.lit(PREFERRED_HEADS[1])
-    if column == "score":
-        preferred = pl.col("group").replace_strict(STUDY_SCORES, default="msp", return_dtype=pl.String)
-    return _first_choice(chosen, column, preferred, of=["model"])
-
-
-def _first_choice(rows: pl.DataFrame, column: str, preferred: pl.Expr, *, of: list[str]) -> pl.DataFrame:
-    """Keep, of each group, the rows where a column is empty; else where it is what is preferred; else all."""
-    rank = pl.when(pl.col(column) == "").then(0).when(pl.col(column) == preferred).then(1).otherwise(2)
-    return rows.filter(rank == rank.min().over(of))
-
-
-def usual_heads(results: pl.DataFrame) -> pl.DataFrame:
-    """Keep, of each number, the rows of the model's own head, else of the 80 study templates, else all."""
-    return _first_choice(results, "head", pl.lit(PREFERRED_HEADS[1]), of=["model", "dataset", "metric"])
 
 
 def _near(results: pl.DataFrame, quantity: Quantity) -> str:
     metrics = results["metric"].unique().to_list()
     if quantity.metric not in metrics:
         return nearest(quantity.metric, metrics) or f"; metrics are {', '.join(sorted(metrics)[:20])}"
-    datasets = results.filter(pl.col("metric") == quantity.metric)["dataset"].unique().to_list()
-    return (
-        nearest(quantity.dataset, datasets)
-        or f"; {quantity.metric} is there for {', '.join(sorted(datasets)[:20])}"
-    )
+    datasets = results.filter(pl.col("metric") == quantity.metric)["dataset"].unique().sort().to_list()
+    names = [f"{quantity.metric}@{name}" + ("" if name else " (a mean over sets)") for name in datasets[:20]]
+    more = f" ... ({len(datasets):,} in all)" if len(datasets) > 20 else ""
+    return nearest(quantity.dataset, filter(None, datasets)) or f"; write {' or '.join(names)}{more}"
+
+
+def _shown(column: pl.Series) -> str:
+    """Return the distinct values of a column as text, at most twenty of them."""
+    values = sorted(value or "(none)" for value in column.unique())
+    return ", ".join(values[:20]) + (f" ... ({len(values):,} in all)" if len(values) > 20 else "")
 
 
 def joined(results: pl.DataFrame, wanted: Iterable[Quantity | str], *, score: str = "") -> pl.DataFrame:
@@ -220,7 +227,7 @@ def joined(results: pl.DataFrame, wanted: Iterable[Quantity | str], *, score: st
         )
         frame = cards.join(part, on="model") if frame is None else frame.join(part, on="model", how="inner")
     if frame is None:
-        raise UserError("no quantity was asked for")
+        raise UserError("no quantity was given")
     return frame.sort("model")
 
 
@@ -233,13 +240,38 @@ def id_dataset_of(results: pl.DataFrame) -> str:
     UserError
         Where the table has no in-distribution set with an accuracy.
     """
-    found = results.filter(pl.col("role") == "id", pl.col("metric") == "top1")["dataset"].value_counts(
-        sort=True
-    )
-    if found.is_empty():
+    found = id_datasets_of(results)
+    if not found:
         raise UserError(
             "the result table has no top1 of an in-distribution set (role 'id'): 'analyze metrics CACHE -o FILE'"
-            " makes it; 'analyze trends' takes another axis (--x)"
+            " makes it; another axis is given with `x`"
         )
-    top = found["count"][0]
-    return str(sorted(found.filter(pl.col("count") == top)["dataset"])[0])
+    return found[0]
+
+
+def id_datasets_of(results: pl.DataFrame) -> list[str]:
+    """Return the in-distribution test sets of a result table, the one that counts where none is named first."""
+    found = results.filter(pl.col("role") == "id", pl.col("metric") == "top1")["dataset"].value_counts()
+    return [str(name) for name in found.sort(["count", "dataset"], descending=[True, False])["dataset"]]
+
+
+def several_id_sets(results: pl.DataFrame, other: str) -> str:
+    """Return a line that says which of several in-distribution sets is taken, and what decides; empty where there is
+    one.
+
+    Parameters
+    ----------
+    results
+        A result table.
+    other
+        What takes the set ``{other}`` in place of ``{taken}`` in the command.
+    """
+    sets = id_datasets_of(results)
+    if len(sets) < 2:
+        return ""
+    return (
+        f"{len(sets)} in-distribution sets ({', '.join(sets)}): {sets[0]} is taken; to take another,"
+        f" {other.format(taken=sets[0], other=sets[1])}."
+        f" Where one is a shift: 'python -m cache_schema dataset CACHE {sets[1]} --role shift --shift-of {sets[0]}',"
+        " then 'analyze metrics' again."
+    )

@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 import polars as pl
 
 from analyze.results.table import RESULT_SCHEMA, VARIANT_COLUMNS
-from cache_schema.errors import UserError, nearest
+from closerlook_common.errors import UserError, nearest
 
 NAME_COLUMNS = tuple(name for name, kind in RESULT_SCHEMA.items() if kind == pl.String())
 """Columns that a condition may name."""
@@ -73,52 +73,21 @@ def select(results: pl.DataFrame, where: Where) -> pl.DataFrame:
         for pattern in patterns:
             hits = {value for value in present if value == pattern or fnmatchcase(value, pattern)}
             if not hits and not key.endswith("!"):
-                shown = ", ".join(sorted(v or repr(v) for v in present)[:12])
-                raise UserError(
-                    f"no row has {column} {pattern!r}{nearest(pattern, present)}"
-                    f" Present: {shown}{' ...' if len(present) > 12 else ''}."
-                )
+                shown = sorted(v or repr(v) for v in present)
+                more = f" and {len(shown) - 12} more" if len(shown) > 12 else ""
+                listed = ", ".join(shown[:12])
+                close = nearest(pattern, present)
+                raise UserError(f"no row has {column} {pattern!r}{close or f'; there are {listed}{more}'}")
             matched |= hits
         mask = pl.col(column).is_in(sorted(matched))
         chosen = chosen.filter(~mask if key.endswith("!") else mask)
     if chosen.is_empty() and not results.is_empty():
-        said = ", ".join(f"{key}={v if isinstance(v, str) else ','.join(v)}" for key, v in where.items())
-        raise UserError(f"no row of the result table meets all of {said}")
+        text = ", ".join(f"{key}={v if isinstance(v, str) else ','.join(v)}" for key, v in where.items())
+        raise UserError(f"no row of the result table meets all of {text}")
     return chosen
 
 
-def plain_numbers(results: pl.DataFrame, *, keep: Sequence[str] = ()) -> pl.DataFrame:
-    """Return each number once, as it is quoted: not calibrated, of the whole set, of no factor, with default options.
-
-    Means over datasets keep their subset (``near``, ``far``, ``all``), and scores stay apart. Options that no other row
-    of the number does without (a detector's) stay too.
-
-    Parameters
-    ----------
-    results
-        A result table.
-    keep
-        Columns of which every variant stays.
-    """
-    is_plain = {
-        "calibrator": pl.col("calibrator") == "",
-        "subset": (pl.col("subset") == "") | (pl.col("dataset") == ""),
-        "factor": pl.col("factor") == "",
-    }
-    chosen = results
-    for column, plain in is_plain.items():
-        if column not in keep:
-            chosen = chosen.filter(plain)
-    if "options" in keep:
-        return chosen
-    bare = pl.col("options") == ""
-    number = [name for name in ("model", "dataset", "metric", *VARIANT_COLUMNS) if name != "options"]
-    return chosen.filter(bare | ~bare.any().over(number))
-
-
-def varying(
-    results: pl.DataFrame, key: Sequence[str], candidates: Sequence[str] = VARIANT_COLUMNS
-) -> list[str]:
+def varying(results: pl.DataFrame, key: Sequence[str], candidates: Sequence[str] = VARIANT_COLUMNS) -> list[str]:
     """Return those candidate columns that take more than one value within a key."""
     if results.is_empty():
         return []

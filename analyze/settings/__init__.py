@@ -7,11 +7,23 @@ Imports the names of the visual factors, nothing else of ``analyze``.
 from analyze.settings.options import (
     Settings,
     StudySettings,
+    UndeclaredSectionError,
     canonical,
+    defaults_text,
     override,
     read_settings,
     read_study,
     study_defaults,
 )
 
-__all__ = ["Settings", "StudySettings", "canonical", "override", "read_settings", "read_study", "study_defaults"]
+__all__ = [
+    "Settings",
+    "StudySettings",
+    "UndeclaredSectionError",
+    "canonical",
+    "defaults_text",
+    "override",
+    "read_settings",
+    "read_study",
+    "study_defaults",
+]

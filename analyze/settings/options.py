@@ -6,6 +6,7 @@ import copy
 import functools
 import importlib.util
 import json
+import math
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,12 +15,22 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from analyze.settings.rules import check_option
-from cache_schema.errors import UserError, nearest
+from closerlook_common.errors import UserError, nearest
+from closerlook_common.input_files import parse_toml, read_text_file
 
 
 @functools.cache
 def _defaults() -> dict[str, dict[str, Any]]:
-    return tomllib.loads(files("analyze.settings").joinpath("study_defaults.toml").read_text("utf-8"))
+    return tomllib.loads(defaults_text())
+
+
+def defaults_text() -> str:
+    """Return the study's defaults as the TOML file that they are kept in, comments included."""
+    return files("analyze.settings").joinpath("study_defaults.toml").read_text("utf-8")
+
+
+class UndeclaredSectionError(LookupError):
+    """Code reads a section of the settings that its kept results do not depend on by their key: a fault of the code."""
 
 
 @dataclass(frozen=True)
@@ -35,13 +46,25 @@ class Settings:
     sections: Mapping[str, Mapping[str, Any]]
 
     def __getitem__(self, section: str) -> Mapping[str, Any]:
-        """Return a section."""
+        """Return a section.
+
+        Raises
+        ------
+        UndeclaredSectionError
+            Where these are the settings of ``only`` and the section is none of them.
+        """
+        if section not in self.sections:
+            raise UndeclaredSectionError(f"[{section}] is read but not declared; declared: {', '.join(self.sections)}")
         return self.sections[section]
+
+    def only(self, *sections: str) -> Settings:
+        """Return the settings of some sections; reading another one is an error."""
+        return Settings({name: self[name] for name in dict.fromkeys(sections)})
 
     def changed(self, section: str, *names: str) -> dict[str, Any]:
         """Return those of the named options (all when none is named) that are not the study's default."""
         default = _defaults()[section]
-        return {k: v for k, v in self.sections[section].items() if (not names or k in names) and v != default[k]}
+        return {k: v for k, v in self[section].items() if (not names or k in names) and v != default[k]}
 
     def updated(self, section: str, **values: Any) -> Settings:
         """Return settings with some options of a section replaced."""
@@ -65,13 +88,7 @@ def read_settings(path: str | Path | None) -> Settings:
     if path is None:
         return settings
     path = Path(path)
-    try:
-        told = tomllib.loads(path.read_text("utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"no settings at {path}") from None
-    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} cannot be read as TOML: {error}") from error
-    return override(settings, told, str(path))
+    return override(settings, parse_toml(read_text_file(path, "settings file"), str(path)), str(path))
 
 
 class StudySettings(NamedTuple):
@@ -113,14 +130,12 @@ def read_study(source: str) -> StudySettings:
         assert found.origin is not None
         path, folder = Path(found.origin).parent / "studies" / f"{source[1:]}.toml", Path.cwd()
     try:
-        told = tomllib.loads(path.read_text("utf-8"))
+        given = parse_toml(read_text_file(path, "study file"), source)
     except FileNotFoundError:
         known = [f"@{file.stem}" for file in path.parent.glob("*.toml")] if source.startswith("@") else []
         raise UserError(f"no study {source}{nearest(source, known)}") from None
-    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{source} cannot be read as TOML: {error}") from error
-    settings = override(study_defaults(), told.get("analyze", {}), f"{source} [analyze]")
-    study = told.get("study", {})
+    settings = override(study_defaults(), given.get("analyze", {}), f"{source} [analyze]")
+    study = given.get("study", {})
     metrics = study.get("metrics", []) if isinstance(study, Mapping) else None
     metrics = [metrics] if isinstance(metrics, str) else metrics
     if not isinstance(metrics, list) or not all(isinstance(name, str) and name for name in metrics):
@@ -128,10 +143,10 @@ def read_study(source: str) -> StudySettings:
     return StudySettings(settings, folder / str(study.get("cache", "cache")), tuple(metrics))
 
 
-def override(settings: Settings, told: Mapping[str, Any], where: str) -> Settings:
-    """Return settings with the told options in place of the present ones; unknown names get the nearest."""
+def override(settings: Settings, given: Mapping[str, Any], where: str) -> Settings:
+    """Return settings with the given options in place of the present ones; unknown names get the nearest."""
     merged = {name: dict(section) for name, section in copy.deepcopy(dict(settings.sections)).items()}
-    for section, options in told.items():
+    for section, options in given.items():
         if section not in merged:
             raise UserError(f"{where}: no section [{section}]{nearest(section, merged)}")
         if not isinstance(options, Mapping):
@@ -146,6 +161,9 @@ def override(settings: Settings, told: Mapping[str, Any], where: str) -> Setting
 
 
 def _as(value: Any, like: Any, what: str) -> Any:
+    parts = value if isinstance(value, list) else [value]
+    if any(isinstance(part, float) and not math.isfinite(part) for part in parts):
+        raise UserError(f"{what} = {value!r}: a finite number expected")
     if isinstance(like, bool) != isinstance(value, bool):
         raise UserError(f"{what} = {value!r}: {type(like).__name__} expected, like {like!r}")
     if isinstance(like, float) and isinstance(value, int):

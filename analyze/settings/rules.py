@@ -6,28 +6,26 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from analyze.annotations import FACTORS
-from cache_schema.errors import UserError, nearest
+from closerlook_common.errors import UserError, nearest
+from closerlook_common.plugins import plugin_names
 
 WORDS: Mapping[tuple[str, str], tuple[str, ...]] = {
     ("accuracy", "interval"): ("wilson", "clopper-pearson"),
     ("classes", "map_rule"): ("", "max", "mean", "restrict"),
     ("calibration", "smece_kernel"): ("reflected", "logit"),
-    ("calibrators", "methods"): ("temperature", "vector", "histogram", "isotonic", "beta"),
+    ("calibrators", "methods"): ("temperature", "vector", "histogram", "isotonic", "beta", "platt", "venn-abers",
+        "top-label",
+    ),
     ("ood", "scores"): (
         "msp", "mls", "energy", "entropy", "variance", "gen", "margin", "klm", "tempscale", "mcm",
     ),
+    ("ood", "further"): ("partial_auroc10", "eer"),
     ("ood", "threshold"): ("first", "nearest"),
     ("ood", "aupr"): ("average_precision", "trapezoid"),
     ("conformal", "methods"): ("lac", "aps", "raps"),
     ("factors", "labels"): ("top", "multi"),
 }  # fmt: skip
 """Section and option -> the words it may be, or be a list of."""
-
-WORDS_OF: Mapping[tuple[str, str], tuple[str, str]] = {
-    ("ood", "default_zero_shot"): ("ood", "scores"),
-    ("ood", "default_linear"): ("ood", "scores"),
-}
-"""Options that take one word of another's."""
 
 
 def _share(value: float) -> bool:
@@ -75,11 +73,13 @@ NUMBERS: Mapping[tuple[str, str], tuple[Callable[[Any], bool], str]] = {
     ("conformal", "alpha"): (_share, "between 0 and 1"),
     ("conformal", "raps_penalty"): (_count, "0 or more"),
     ("conformal", "raps_k"): (_count, "0 or more"),
+    ("factors", "most_values"): (lambda v: v >= 1, "1 or more"),
+    ("factors", "quantiles"): (_count, "0 (none) or more"),
     ("bootstrap", "replicates"): (_count, "0 (none) or more"),
     ("bootstrap", "seed"): (_count, "0 or more"),
     ("bootstrap", "confidence_level"): (_share, "between 0 and 1"),
 }
-"""Section and option -> whether a value makes sense, and how that is said."""
+"""Section and option -> whether a value makes sense, and how that is worded."""
 
 
 def check_option(section: str, name: str, value: Any, where: str) -> None:
@@ -92,7 +92,7 @@ def check_option(section: str, name: str, value: Any, where: str) -> None:
     value
         Of the option's own type.
     where
-        Who said it, for the message.
+        Where it was set, for the message.
 
     Raises
     ------
@@ -100,11 +100,13 @@ def check_option(section: str, name: str, value: Any, where: str) -> None:
         Names the option, what it was given, and what it may be.
     """
     key = (section, name)
-    words = FACTORS if key == ("factors", "factors") else WORDS.get(WORDS_OF.get(key, key))
+    words = FACTORS if key == ("factors", "factors") else WORDS.get(key)
+    if words is not None and key == ("calibrators", "methods"):
+        words = (*words, *plugin_names("calibrators"))
     for word in value if isinstance(value, list) else [value]:
         if words is not None and word not in words:
-            raise UserError(f"{where}: [{section}] {name}: no {word!r}{nearest(str(word), words, told=True)}")
+            raise UserError(f"{where}: [{section}] {name}: no {word!r}{nearest(str(word), words, list_all=True)}")
     if key in NUMBERS:
-        allowed, said = NUMBERS[key]
+        allowed, text = NUMBERS[key]
         if not allowed(value):
-            raise UserError(f"{where}: [{section}] {name} = {value!r} must be {said}")
+            raise UserError(f"{where}: [{section}] {name} = {value!r} must be {text}")

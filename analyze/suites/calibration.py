@@ -4,31 +4,47 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from analyze import metrics
+from analyze.annotations.clips import has_clips
 from analyze.annotations.label_sets import NO_LIKELIHOOD
-from analyze.calibrators.confidence_maps import fit_confidence_map
-from analyze.intervals.ranking import Binning, CalibrationReplicates, Ranking
-from analyze.intervals.replicates import mean_replicates, smooth_replicates
+from analyze.fits.base import Fit, Reason
+from analyze.fits.registry import FITS
+from analyze.intervals import normal_reach
+from analyze.intervals.calibration_intervals import ece_interval
+from analyze.intervals.means import mean_interval
+from analyze.intervals.ranking import Ranking
+from analyze.intervals.replicates import smooth_replicates
+from analyze.metrics.proportions import Interval
 from analyze.predictions.summaries import Summary
-from analyze.suites.accuracy import proportion
-from analyze.suites.base import Case, Number, attempt, bounded, confidences_of, without
+from analyze.suites.accuracy import of_rows
+from analyze.suites.base import Case, Number, attempt, bounded, confidences_of, independent, without, without_interval
 
 CONFIDENCE_METRICS = (
     "ece",
     "ece_mass",
     "ece_mass100",
+    "ece_debiased",
     "ece_l2_debiased",
+    "ece_if_calibrated",
+    "ece_p",
     "mce",
     "calibration_gap",
     "ks_error",
+    "ks_p",
+    "kuiper_error",
+    "kuiper_p",
+    "spiegelhalter_z",
+    "spiegelhalter_p",
     "smece",
 )
+NO_ERROR_INTERVAL = "biased upward near calibration, where no interval of it covers"
 OF_PROBABILITIES = (*CONFIDENCE_METRICS, "nll", "brier", "classwise_ece")
 METRICS = (*OF_PROBABILITIES, "temperature", "vector_scale")
 
@@ -42,18 +58,14 @@ def run(case: Case) -> Iterator[Number]:
         return
     yield from _plain(case, rows, "", "classwise")
     held_out = case.summary.rows(case.summary.labelled & case.held_out)
-    if case.is_fit_set:
+    if case.is_tested_in_part:
         # The same rows as the calibrated numbers, so that before and after can be compared.
         yield from _plain(case, held_out, "held-out", "classwise_held_out")
     for method in case.settings["calibrators"]["methods"]:
-        if case.no_calibrator:
-            yield from without(("ece", "nll"), case.no_calibrator, calibrator=method, id_dataset=case.calibrated_on)
-        elif method == "temperature":
-            yield from _temperature(case, held_out)
-        elif method == "vector":
-            yield from _vector(case, held_out)
+        if case.unfitted:
+            yield from without(("ece", "nll"), case.unfitted, calibrator=method, id_dataset=case.calibrated_on)
         else:
-            yield from _confidence_map(case, held_out, method)
+            yield from _calibrated(case, held_out, FITS[method])
 
 
 def of_confidences(
@@ -66,7 +78,7 @@ def of_confidences(
     """Yield every calibration number of confidences and correctness; ``ranking`` where they are sorted already."""
     options = case.settings["calibration"]
     bins = case.settings.changed("calibration", "bins")
-    told = variant.pop("options", {})
+    given = variant.pop("options", {})
     width = int(options["bins"])
     eces: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {"ece": (bins, {"n_bins": width})}
     for n_bins in options["mass_bins"]:
@@ -74,86 +86,95 @@ def of_confidences(
     eces["ece_l2_debiased"] = (bins, {"n_bins": width, "binning": "mass", "norm": "l2", "debias": True})
     eces["mce"] = (bins, {"n_bins": width, "norm": "max"})
     ranked = functools.cache(ranking or (lambda: Ranking(confidences, correct)))
-    binnings = [Binning(how["n_bins"], how.get("binning", "width")) for _, how in eces.values()]
-    found: dict[str, CalibrationReplicates] = {}
+    level = case.settings["bootstrap"]["confidence_level"]
 
-    def walked(weights: Any) -> CalibrationReplicates:
-        # One walk for all of them.
-        if "all" not in found:
-            found["all"] = ranked().calibration_replicates(weights, binnings)
-        return found["all"]
-
-    def number(metric: str, name: str, changed: dict[str, Any], ask: dict[str, Any], **how: Any) -> Number:
-        def compute() -> float:
-            return float(getattr(ranked(), name)(**ask))
-
-        def replicates(weights: Any) -> NDArray[np.float64]:
-            drawn: NDArray[np.float64] = getattr(walked(weights), name)(**ask)
-            return drawn
-
-        plain = attempt(metric, compute, n=confidences.size, options={**told, **changed}, **variant)
-        return bounded(plain, case, replicates, confidences.size, **{"low": 0.0, "high": 1.0, **how})
+    def number(metric: str, compute: Callable[[], float], changed: Mapping[str, Any] | None = None) -> Number:
+        return attempt(metric, compute, n=confidences.size, options={**given, **(changed or {})}, **variant)
 
     for metric, (changed, ask) in eces.items():
-        yield number(metric, "expected_calibration_error", changed, ask, basic=True)
-    yield number("calibration_gap", "signed_calibration_gap", {}, {}, low=-1.0)
-    yield number("ks_error", "ks_calibration_error", {}, {}, basic=True)
+        found = number(metric, partial(_ece, ranked, ask), changed)
+        if metric in ("ece", "ece_mass"):
+            yield independent(found, case, partial(_ece_interval, ranked, ask, level))
+        else:
+            yield without_interval(found, NO_ERROR_INTERVAL)
+    gap = number("calibration_gap", lambda: ranked().signed_calibration_gap())
+    yield independent(
+        gap, case, lambda: mean_interval(ranked().gaps, bounded=True, level=level), lambda: confidences - correct
+    )
+    yield without_interval(number("ks_error", lambda: ranked().ks_calibration_error()), NO_ERROR_INTERVAL)
+    yield without_interval(number("kuiper_error", lambda: ranked().kuiper_calibration_error()), NO_ERROR_INTERVAL)
+    debiased = number("ece_debiased", lambda: ranked().debiased_calibration_error(n_bins=width), bins)
+    yield independent(debiased, case, partial(_ece_interval, ranked, {"n_bins": width}, level))
+    if_calibrated = functools.cache(lambda: ranked().calibrated_error(n_bins=width))
+    for metric, compute, changed in (
+        ("ece_if_calibrated", lambda: if_calibrated().expected, bins),
+        ("ece_p", lambda: if_calibrated().p_value, bins),
+        ("ks_p", lambda: ranked().ks_p_value(), {}),
+        ("kuiper_p", lambda: ranked().kuiper_p_value(), {}),
+        ("spiegelhalter_z", lambda: ranked().spiegelhalter_z(), {}),
+        ("spiegelhalter_p", lambda: ranked().spiegelhalter_p_value(), {}),
+    ):
+        if metric.endswith("_p") and has_clips(case.summary.metadata):
+            reason = "the test takes images for independent; frames of one clip are not"
+            yield Number(metric=metric, reason=reason, options={**given, **changed}, **variant)
+        else:
+            yield without_interval(number(metric, compute, changed), "a test, and what it compares with")
     kernel = options["smece_kernel"]
     smooth = attempt(
         "smece",
         lambda: metrics.smooth_calibration_error(confidences, correct, kernel=kernel),
         n=confidences.size,
-        options={**told, **case.settings.changed("calibration", "smece_kernel")},
+        options={**given, **case.settings.changed("calibration", "smece_kernel")},
         **variant,
     )
     if kernel == "reflected" and case.settings["bootstrap"]["smece"]:
         drawn = lambda weights: smooth_replicates(confidences, correct, weights)  # noqa: E731
-        smooth = bounded(smooth, case, drawn, confidences.size, low=0.0, high=1.0, basic=True)
-    yield smooth
+        yield bounded(smooth, case, drawn, confidences.size, low=0.0, high=1.0, basic=True)
+    else:
+        yield without_interval(smooth, NO_ERROR_INTERVAL)
 
 
-@dataclass(frozen=True)
-class _Columns:
-    """Which columns hold the probabilities of a variant."""
+def _ece(ranked: Callable[[], Ranking], ask: Mapping[str, Any]) -> float:
+    return ranked().expected_calibration_error(**ask)
 
-    prefix: str = ""
 
-    def of(self, rows: Summary, name: str) -> NDArray[Any]:
-        return rows[self.prefix + name]
+def _ece_interval(ranked: Callable[[], Ranking], ask: Mapping[str, Any], level: float) -> Interval:
+    return ece_interval(ranked(), **ask, level=level)
 
 
 def _plain(case: Case, rows: Summary, subset: str, aggregate: str) -> Iterator[Number]:
-    yield from _probabilities(case, rows, _Columns(), aggregate, subset=subset)
+    options = case.settings.changed("split") if subset else {}
+    yield from _probabilities(case, rows, "", aggregate, subset=subset, options=options)
 
 
-def _probabilities(case: Case, rows: Summary, columns: _Columns, aggregate: str, **variant: Any) -> Iterator[Number]:
-    own_rank = f"{columns.prefix}label_rank"
+def _probabilities(case: Case, rows: Summary, prefix: str, aggregate: str, **variant: Any) -> Iterator[Number]:
+    """Yield calibration and proper scores of the probabilities whose columns have a prefix."""
+    own_rank = f"{prefix}label_rank"
     correct = rows[own_rank if rows.has(own_rank) else "label_rank"] == 0
     n = len(rows)
     try:
-        confidences = confidences_of(columns.of(rows, "confidence"))
+        confidences = confidences_of(rows[f"{prefix}confidence"])
     except ValueError as error:
         yield from without(OF_PROBABILITIES, str(error), **variant)
         return
     # The selective suite looks at the same rows in the same order.
-    known = case.ranking if rows is case.labelled() and not columns.prefix else None
+    known = case.ranking if rows is case.labelled() and not prefix else None
     yield from of_confidences(case, confidences, correct, known, **dict(variant))
-    loss = attempt("nll", lambda: nll(columns.of(rows, "label_log_probability")), n=n, **variant)
-    finite = loss.value is not None and np.isfinite(loss.value)
-    if finite:
-        own = columns.of(rows, "label_log_probability")
-        loss = bounded(loss, case, lambda weights: -mean_replicates(own, weights), n, low=0.0)
-    yield loss
-    score = attempt(
-        "brier",
-        lambda: brier(columns.of(rows, "sum_squares"), columns.of(rows, "label_log_probability")),
-        n=n,
-        **variant,
-    )
-    if score.value is not None:
-        each = brier_each(columns.of(rows, "sum_squares"), columns.of(rows, "label_log_probability"))
-        score = bounded(score, case, lambda weights: mean_replicates(each, weights), n, low=0.0, high=2.0)
-    yield score
+    level = case.settings["bootstrap"]["confidence_level"]
+
+    def own(name: str) -> NDArray[Any]:
+        return rows[prefix + name]
+
+    def losses() -> NDArray[np.float64]:
+        return -own("label_log_probability").astype(np.float64)
+
+    def squares() -> NDArray[np.float64]:
+        return brier_each(own("sum_squares"), own("label_log_probability"))
+
+    loss = attempt("nll", lambda: nll(own("label_log_probability")), n=n, **variant)
+    yield independent(loss, case, lambda: mean_interval(losses(), bounded=False, level=level), losses)
+    score = attempt("brier", lambda: brier(own("sum_squares"), own("label_log_probability")), n=n, **variant)
+    yield independent(score, case, lambda: mean_interval(squares(), bounded=True, level=level), squares)
     yield _classwise(case, aggregate, **variant)
 
 
@@ -191,6 +212,7 @@ def _classwise(case: Case, aggregate: str, **variant: Any) -> Number:
         value=float(found["classwise_ece"]),
         low=low,
         high=high,
+        interval=f"none: {NO_ERROR_INTERVAL}" if low is None else case.resampling.described(basic=True),
         n=int(found["n"]),
         options=options,
         **variant,
@@ -203,69 +225,80 @@ def _interval(case: Case, found: Mapping[str, Any]) -> tuple[float | None, float
     return (found["low"], found["high"]) if same else (None, None)
 
 
-def _split_options(case: Case) -> dict[str, Any]:
-    return case.settings.changed("split")
-
-
-def _temperature(case: Case, rows: Summary) -> Iterator[Number]:
+def _calibrated(case: Case, rows: Summary, fit: Fit) -> Iterator[Number]:
+    """Yield the numbers of the held-out rows after a calibrator."""
     variant: dict[str, Any] = {
-        "calibrator": "temperature",
+        "calibrator": fit.name,
         "id_dataset": case.calibrated_on,
-        "options": _split_options(case),
+        "options": fit.options(case.settings, case.calibrated_on),
     }
-    temperature = case.summary.facts.get("temperature")
-    if temperature is None:
-        yield from without(("temperature", "ece", "nll"), case.no_temperature or "no temperature was fitted", **variant)
+    if fit.needs == "confidences":
+        yield from _mapped(case, rows, fit, variant)
         return
-    if case.is_fit_set:
-        split = case.summary.facts.get("split", {})
-        told = variant | {"options": {**case.settings["split"], **case.settings.changed("calibrators", "bounds")}}
-        spread = 1.96 * float(split.get("standard_error", np.nan))
-        low, high = (float(temperature) - spread, float(temperature) + spread) if spread == spread else (None, None)
-        yield Number(metric="temperature", value=float(temperature), low=low, high=high, n=split.get("n"), **told)
-    yield from _probabilities(case, rows, _Columns("scaled_"), "classwise_scaled", **variant)
-
-
-def _vector(case: Case, rows: Summary) -> Iterator[Number]:
-    """Numbers after vector scaling; the top-1 accuracy too, for it can change predictions."""
-    variant: dict[str, Any] = {
-        "calibrator": "vector",
-        "id_dataset": case.calibrated_on,
-        "options": _split_options(case),
-    }
-    fit = case.summary.facts.get("vector")
-    if fit is None:
-        reason = case.no_vector or "no vector scaling was fitted"
-        yield from without(("vector_scale", "top1", "ece", "nll"), reason, **variant)
+    own = PARAMETERS.get(fit.name)
+    moves = rows.has(f"{fit.gives[0]}label_rank") if own is None else own.moves
+    if reason := case.summary.reason(fit.name):
+        names = ((own.metric,) if own else ()) + (("top1",) if moves else ())
+        yield from without((*names, "ece", "nll"), reason, **variant)
         return
-    if case.is_fit_set:
-        # The mean scale stands for the 2 C parameters; the digest names them all.
-        told = {name: fit[name] for name in ("digest", "nll_before", "nll_after")}
-        told |= {f"{name}_range": [fit[name][0], fit[name][-1]] for name in ("scale", "bias")}
-        options = {**case.settings["split"], **told}
-        yield Number(metric="vector_scale", value=fit["scale"][1], n=fit["n"], **variant | {"options": options})
-    hits = int((rows["vector_label_rank"] == 0).sum())
-    yield replace(proportion(case, "top1", hits, len(rows)), **variant)
-    yield from _probabilities(case, rows, _Columns("vector_"), "classwise_vector", **variant)
+    if own is not None and case.is_fit_set:
+        yield own.number(case, variant)
+    prefix = fit.gives[0]
+    if moves:
+        yield replace(of_rows(case, "top1", rows[f"{prefix}label_rank"] == 0, rows), **variant)
+    aggregate = fit.aggregates[0] if fit.aggregates else ""
+    yield from _probabilities(case, rows, prefix, aggregate, **variant)
 
 
-def _confidence_map(case: Case, rows: Summary, method: str) -> Iterator[Number]:
-    variant: dict[str, Any] = {
-        "calibrator": method,
-        "id_dataset": case.calibrated_on,
-        "options": {
-            **_split_options(case),
-            **(case.settings.changed("calibrators", "histogram_bins") if method == "histogram" else {}),
-        },
-    }
-    fit = case.fit_columns
-    if fit is None:
-        yield from without(CONFIDENCE_METRICS, "the rows it would be fitted on are not at hand", **variant)
+def _temperature(case: Case, variant: Mapping[str, Any]) -> Number:
+    """Return the temperature with its interval."""
+    temperature = float(case.summary.facts["temperature"])
+    split = case.summary.facts.get("split", {})
+    level = case.settings["accuracy"]["confidence_level"]
+    options = {**case.settings["split"], **case.settings.changed("calibrators", "bounds")}
+    options |= case.settings.changed("accuracy", "confidence_level")
+    # On the scale of log T, where the interval of a positive number stays positive.
+    spread = normal_reach(level) * float(split.get("standard_error", np.nan)) / temperature
+    known = np.isfinite(spread)
+    low, high = (float(temperature * np.exp(side * spread)) if known else None for side in (-1, 1))
+    interval = f"wald of log T {100 * level:g} %" if known else "none: no standard error in the summary"
+    how = {**variant, "options": options, "interval": interval}
+    return Number(metric="temperature", value=temperature, low=low, high=high, n=split.get("n"), **how)
+
+
+def _vector_scale(case: Case, variant: Mapping[str, Any]) -> Number:
+    """Return the mean scale, which stands for the 2 C parameters; the digest names them all."""
+    fit = case.summary.facts["vector"]
+    options = {**case.settings["split"], **{name: fit[name] for name in ("digest", "nll_before", "nll_after")}}
+    options |= {f"{name}_range": [fit[name][0], fit[name][-1]] for name in ("scale", "bias")}
+    return Number(metric="vector_scale", value=fit["scale"][1], n=fit["n"], **{**variant, "options": options})
+
+
+class _Parameter(NamedTuple):
+    """The number that stands for a calibrator's parameters, and whether the calibrator can change predictions."""
+
+    metric: str
+    number: Callable[[Case, Mapping[str, Any]], Number]
+    moves: bool
+
+
+PARAMETERS: Mapping[str, _Parameter] = {
+    "temperature": _Parameter("temperature", _temperature, moves=False),
+    "vector": _Parameter("vector_scale", _vector_scale, moves=True),
+}
+"""Calibrator -> its number in the result table."""
+
+
+def _mapped(case: Case, rows: Summary, fit: Fit, variant: dict[str, Any]) -> Iterator[Number]:
+    """Yield the numbers after a calibrator of the confidence alone."""
+    fitted = case.maps.get(fit.name, Reason(fit.absent))
+    if isinstance(fitted, Reason):
+        yield from without(CONFIDENCE_METRICS, fitted.text, **variant)
         return
     try:
-        mapping = fit_confidence_map(method, *fit, n_bins=case.settings["calibrators"]["histogram_bins"])
+        given = {"confidence": rows["confidence"], "prediction": rows.prediction}
+        calibrated = fitted.columns(given)[f"{fit.name}_confidence"]
     except ValueError as error:
         yield from without(CONFIDENCE_METRICS, str(error), **variant)
         return
-    calibrated = mapping.apply(rows["confidence"].astype(np.float64))
     yield from of_confidences(case, calibrated, rows["label_rank"] == 0, **variant)

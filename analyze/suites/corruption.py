@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from analyze.metrics.corruption import ALEXNET_ERRORS, N_SEVERITIES, corruption_error, mean_corruption_error
 from analyze.suites.base import Case, ModelCase, Number, attempt
-from cache_schema.errors import UserError
+from closerlook_common.errors import UserError
 
+NO_INTERVAL = "none: the corrupted sets are of the same images"
 METRICS = ("corruption_error", "mean_corruption_error")
 NAME = re.compile(r"imagenet-c-(?P<corruption>.+)-(?P<severity>[1-5])")
 ALL = "imagenet-c"
@@ -32,28 +34,29 @@ def run(model: ModelCase) -> Iterator[Number]:
     for corruption, by_severity in cases.items():
         if corruption not in ALEXNET_ERRORS:
             continue
-        told: dict[str, Any] = {"dataset": ALL, "subset": corruption, "stores": _digests(by_severity.values())}
+        given: dict[str, Any] = {"dataset": ALL, "subset": corruption, "stores": _digests(by_severity.values())}
         missing = [str(s) for s in range(1, N_SEVERITIES + 1) if s not in by_severity]
         if missing:
             reason = f"no store of severity {', '.join(missing)} of {corruption}"
-            yield Number(metric="corruption_error", reason=reason, **told)
+            yield Number(metric="corruption_error", reason=reason, **given)
             continue
         try:
             errors[corruption] = [_error(by_severity[severity]) for severity in sorted(by_severity)]
         except UserError as error:
-            yield Number(metric="corruption_error", reason=str(error), **told)
+            yield Number(metric="corruption_error", reason=str(error), **given)
             continue
         n = sum(len(case.labelled()) for case in by_severity.values())
         value = corruption_error(errors[corruption], ALEXNET_ERRORS[corruption])
-        yield Number(metric="corruption_error", value=value, n=n, **told)
+        yield Number(metric="corruption_error", value=value, n=n, interval=NO_INTERVAL, **given)
     used = [case for corruption in errors for case in cases[corruption].values()]
-    yield attempt(
+    mean = attempt(
         "mean_corruption_error",
         lambda: mean_corruption_error(errors),
         dataset=ALL,
         n=sum(len(case.labelled()) for case in used) or None,
         stores=_digests(used),
     )
+    yield mean if mean.value is None else replace(mean, interval=NO_INTERVAL)
 
 
 def _error(case: Case) -> float:

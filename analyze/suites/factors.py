@@ -14,17 +14,20 @@ from numpy.typing import NDArray
 
 from analyze import metrics
 from analyze.annotations import Annotations, aligned, of_metadata
-from analyze.intervals.replicates import ece_replicates
-from analyze.metrics import METRICS as METRIC_RANGES
+from analyze.fits.registry import FITS
+from analyze.intervals.calibration_intervals import ece_interval
+from analyze.intervals.means import mean_interval
+from analyze.intervals.ranking import Ranking
 from analyze.metrics.factors import factor_results, worst_factor
 from analyze.predictions.summaries import Summary
-from analyze.suites.accuracy import proportion
-from analyze.suites.base import Case, Number, attempt, bounded, without
+from analyze.suites.accuracy import of_rows
+from analyze.suites.base import Case, Number, attempt, independent, without, without_interval
 from analyze.suites.calibration import brier_each
-from cache_schema.errors import UserError
+from analyze.suites.column_values import grouped
+from closerlook_common.errors import UserError
 
 METRICS = ("factor_accuracy", "error_ratio", "worst_factor_accuracy")
-CALIBRATION = ("ece", "calibration_gap", "nll", "brier")
+CALIBRATION = ("ece", "ece_debiased", "ece_if_calibrated", "ece_p", "calibration_gap", "nll", "brier")
 ROLES = ("id", "shift")
 
 
@@ -44,6 +47,7 @@ def run(case: Case) -> Iterator[Number]:
                 yield from without(
                     ("factor_accuracy",),
                     f"dataset {case.summary.dataset.id} has no metadata column {column!r}",
+                    subset=_annotated(column),
                 )
             continue
         yield from by_column(case, column, metadata[column])
@@ -75,8 +79,8 @@ def by_annotations(case: Case, annotations: Annotations, rows: NDArray[np.int64]
     use = case.summary.labelled[rows]
     if not options["keep_prototypes"]:
         use = use & ~annotations.prototype
-    told = {name for name in options["factors"] if name in annotations.members} or set(annotations.members)
-    members = {name: values[use] for name, values in annotations.members.items() if name in told}
+    given = {name for name in options["factors"] if name in annotations.members} or set(annotations.members)
+    members = {name: values[use] for name, values in annotations.members.items() if name in given}
     summary = case.summary.rows(rows[use])
     held_out = case.held_out[rows[use]]
     variant = case.settings.changed("factors", "labels", "keep_prototypes")
@@ -85,35 +89,51 @@ def by_annotations(case: Case, annotations: Annotations, rows: NDArray[np.int64]
         return
     yield from _numbers(case, summary, summary["label_rank"] == 0, members, {"options": variant}, held_out)
     for name, right in _other_notions(summary, annotations):
-        told_too = {"options": {**variant, "correct": name}}
-        yield from _numbers(case, summary, right, members, told_too, None)
+        stated_too = {"options": {**variant, "correct": name}}
+        yield from _numbers(case, summary, right, members, stated_too, None)
 
 
 def by_column(case: Case, column: str, values: NDArray[Any]) -> Iterator[Number]:
-    """Yield the numbers by value of a metadata column; factors are named ``column=value``."""
-    use = case.summary.labelled
-    summary = case.summary.rows(use)
-    kept = values[use]
-    distinct = sorted(set(kept.tolist()), key=str)
-    if len(distinct) > 1000:
-        reason = f"column {column!r} has {len(distinct)} distinct values"
-        yield Number(metric="factor_accuracy", reason=reason)
+    """Yield the numbers by value of a metadata column, or by range between its quantiles (``column_values``)."""
+    options = case.settings["factors"]
+    try:
+        factors = grouped(column, values, most_values=options["most_values"], quantiles=options["quantiles"])
+    except UserError as error:
+        yield Number(metric="factor_accuracy", reason=str(error), subset=_annotated(column))
         return
-    members = {f"{column}={value}": kept == value for value in distinct}
-    if members:
-        held_out = case.held_out[use]
-        yield from _numbers(case, summary, summary["label_rank"] == 0, members, {}, held_out, column=column)
+    use = case.summary.labelled & np.logical_or.reduce([np.zeros(len(values), np.bool_), *factors.members.values()])
+    members = {name: rows[use] for name, rows in factors.members.items() if rows[use].any()}
+    if not members:
+        reason = f"no labelled image has a value in column {column!r}"
+        yield Number(metric="factor_accuracy", reason=reason, subset=_annotated(column))
+        return
+    summary = case.summary.rows(use)
+    variant = {"options": {"quantiles": factors.quantiles}} if factors.quantiles else {}
+    right, held_out = summary["label_rank"] == 0, case.held_out[use]
+    yield from _numbers(case, summary, right, members, variant, held_out, column=column)
+
+
+def _annotated(column: str) -> str:
+    """Return the name of the rows that annotations, or a metadata column, say something of."""
+    return f"annotated:{column}" if column else "annotated"
 
 
 def _other_notions(summary: Summary, annotations: Annotations) -> Iterator[tuple[str, NDArray[np.bool_]]]:
     """Coarse classes and ReaL labels: two further notions of being right."""
-    if annotations.metaclass is not None and annotations.metaclass.size >= summary.n_classes:
+    if annotations.metaclass is not None and _in_metaclasses(summary, annotations.metaclass.size):
         coarse = annotations.metaclass
         yield "metaclass", coarse[summary.prediction] == coarse[summary["label"]]
     if annotations.real_labels is not None:
         real = annotations.real_labels
         pairs = zip(summary["image_key"].tolist(), summary.prediction.tolist(), strict=True)
         yield "real", np.array([prediction in real.get(key, ()) for key, prediction in pairs])
+
+
+def _in_metaclasses(summary: Summary, n_classes: int) -> bool:
+    """Return whether labels and predictions are among the classes that have a coarse class."""
+    if summary.dataset.class_map is not None or summary.n_classes > n_classes:
+        return False
+    return bool(max(summary.prediction.max(), summary["label"].max()) < n_classes)
 
 
 def _numbers(
@@ -126,21 +146,23 @@ def _numbers(
     *,
     column: str = "",
 ) -> Iterator[Number]:
-    """Yield the numbers of each factor, and the worst; calibration where the rows held out are told."""
-    whole = {"subset": f"annotated:{column}" if column else "annotated"}
-    yield _with(proportion(case, "top1", int(correct.sum()), correct.size), variant | whole)
+    """Yield the numbers of each factor, and the worst; calibration where the rows held out are known."""
+    whole = {"subset": _annotated(column)}
+    yield _with(of_rows(case, "top1", correct, summary), variant | whole)
     level = case.settings["accuracy"]["confidence_level"]
     results = factor_results(correct, members, level=level)
     for result in results:
         here = variant | {"factor": result.factor}
-        hits = round(result.accuracy * result.n)
-        yield _with(proportion(case, "factor_accuracy", hits, result.n), here)
-        yield attempt("error_ratio", partial(_ratio, correct, result), n=result.n, **here)
+        member = members[result.factor]
+        accuracy = of_rows(case, "factor_accuracy", correct[member], summary.rows(member))
+        yield _with(accuracy, here)
+        yield attempt("error_ratio", partial(_ratio, correct, result, accuracy), n=result.n, **here)
         if held_out is not None:
             yield from _calibration(case, summary, members[result.factor], held_out, here)
     if results:
         worst = worst_factor(results)
-        number = proportion(case, "worst_factor_accuracy", round(worst.accuracy * worst.n), worst.n)
+        member = members[worst.factor]
+        number = of_rows(case, "worst_factor_accuracy", correct[member], summary.rows(member))
         options = {**variant.get("options", {}), "factor": worst.factor} | ({"column": column} if column else {})
         yield _with(number, variant | {"options": options})
 
@@ -151,16 +173,17 @@ def _calibration(
     """Calibration on a factor's images, and after the temperature on those that it was not fitted on."""
     yield from _of_probabilities(case, summary, member, "", here)
     tested = member & held_out
-    if case.is_fit_set:
+    if case.is_tested_in_part:
         # The same rows as the calibrated numbers, so that before and after can be compared.
-        yield from _of_probabilities(case, summary, tested, "", {**here, "subset": "held-out"})
+        options = {**here.get("options", {}), **case.settings.changed("split")}
+        yield from _of_probabilities(case, summary, tested, "", {**here, "subset": "held-out", "options": options})
     if "temperature" not in case.settings["calibrators"]["methods"]:
         return
-    split = case.settings.changed("split")
-    options = {**here.get("options", {}), **split}
+    fit = FITS["temperature"]
+    options = {**here.get("options", {}), **fit.options(case.settings, case.calibrated_on)}
     scaled = {**here, "calibrator": "temperature", "id_dataset": case.calibrated_on, "options": options}
-    if case.summary.facts.get("temperature") is None:
-        yield from without(CALIBRATION, case.no_temperature or "no temperature was fitted", **scaled)
+    if reason := case.summary.reason(fit.name):
+        yield from without(CALIBRATION, reason, **scaled)
     else:
         yield from _of_probabilities(case, summary, tested, "scaled_", scaled)
 
@@ -184,8 +207,18 @@ def _of_probabilities(
     correct = rows[rank if rows.has(rank) else "label_rank"] == 0
     n_bins = case.settings["calibration"]["bins"]
     ece = partial(metrics.expected_calibration_error, confidences, correct, n_bins=n_bins)
-    drawn = partial(ece_replicates, confidences, correct, n_bins=n_bins)
-    yield bounded(attempt("ece", ece, n=n, **with_bins), case, drawn, n, low=0.0, high=1.0, basic=True)
+    level = case.settings["bootstrap"]["confidence_level"]
+    ranked = cache(lambda: Ranking(confidences, correct))
+    yield independent(
+        attempt("ece", ece, n=n, **with_bins), case, lambda: ece_interval(ranked(), n_bins=n_bins, level=level)
+    )
+    if_calibrated = cache(lambda: ranked().calibrated_error(n_bins=n_bins))
+    for metric, compute in (
+        ("ece_debiased", lambda: ranked().debiased_calibration_error(n_bins=n_bins)),
+        ("ece_if_calibrated", lambda: if_calibrated().expected),
+        ("ece_p", lambda: if_calibrated().p_value),
+    ):
+        yield without_interval(attempt(metric, compute, n=n, **with_bins), "see the interval of ece, where it has one")
     columns: dict[str, Callable[[], NDArray[Any]]] = {
         "calibration_gap": lambda: confidences - correct,
         "nll": lambda: -rows[f"{prefix}label_log_probability"].astype(np.float64),
@@ -196,25 +229,14 @@ def _of_probabilities(
 
 
 def _mean(case: Case, metric: str, column: Callable[[], NDArray[Any]]) -> Number:
-    """Mean of a column of images with Student's interval: wide where few images decide nothing."""
+    """Return the mean of a column of images with its interval."""
     values = column()
-    mean, n = float(values.mean(dtype=np.float64)), values.size
-    if n < 2 or not np.isfinite(mean):
-        return Number(metric=metric, value=mean, n=n)
-    low, high = METRIC_RANGES[metric].low, METRIC_RANGES[metric].high
-    reach = student(case.settings["accuracy"]["confidence_level"], n - 1) * float(values.std(ddof=1)) / np.sqrt(n)
-    return Number(metric=metric, value=mean, low=max(low, mean - reach), high=min(high, mean + reach), n=n)
+    level = case.settings["accuracy"]["confidence_level"]
+    number = Number(metric=metric, value=float(values.mean(dtype=np.float64)), n=values.size)
+    return independent(number, case, lambda: mean_interval(values, bounded=metric != "nll", level=level))
 
 
-@cache
-def student(level: float, freedom: int) -> float:
-    """Return how many standard errors a two-sided Student interval reaches to each side."""
-    from scipy.special import stdtrit
-
-    return float(stdtrit(freedom, 0.5 + level / 2))
-
-
-def _ratio(correct: NDArray[np.bool_], result: Any) -> Number:
+def _ratio(correct: NDArray[np.bool_], result: Any, accuracy: Number) -> Number:
     """Error ratio; its interval is that of the factor's accuracy, the overall error taken as known."""
     error = 1.0 - float(correct.mean())
     if error == 0.0:
@@ -222,8 +244,9 @@ def _ratio(correct: NDArray[np.bool_], result: Any) -> Number:
     return Number(
         metric="error_ratio",
         value=result.error_ratio,
-        low=(1.0 - result.high) / error,
-        high=(1.0 - result.low) / error,
+        low=None if accuracy.high is None else (1.0 - accuracy.high) / error,
+        high=None if accuracy.low is None else (1.0 - accuracy.low) / error,
+        interval="wilson, the overall error taken as known",
     )
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analyze.predictions.summaries import Summary
-from cache_schema.errors import UserError, nearest
+from closerlook_common.errors import UserError, nearest
 
 Column = NDArray[Any]
 
@@ -25,16 +25,18 @@ class ScoreSpec:
         Summary -> score of every row.
     needs
         What it is made from: ``logits`` (of any scale and offset), ``raw logits`` (their size counts, so probabilities
-        will not do), ``logit scale`` (of a zero-shot head), ``validation`` (the part of the ID set that is fitted on;
-        the other part is scored). The detectors' own registry, for features, heads and references, is
-        ``analyze.detectors``.
+        will not do), ``logit scale`` (of a zero-shot head). The detectors' own registry, for features, heads and
+        references, is ``analyze.detectors``.
     options
         Options of ``[ood]`` that it depends on.
+    fit
+        Name of the fit whose columns it reads: rows that were fitted on are then not scored. Empty for none.
     """
 
     of: Callable[[Summary], Column]
     needs: tuple[str, ...] = ("logits",)
     options: tuple[str, ...] = ()
+    fit: str = ""
 
 
 def _variance(rows: Summary) -> Column:
@@ -54,13 +56,18 @@ SCORES: Mapping[str, ScoreSpec] = {
     "variance": ScoreSpec(_variance),
     "gen": ScoreSpec(lambda rows: -rows["gen"], options=("gen_m", "gen_gamma")),
     "margin": ScoreSpec(lambda rows: rows["margin"]),
-    "klm": ScoreSpec(lambda rows: rows["klm"], ("logits", "validation")),
-    "tempscale": ScoreSpec(lambda rows: rows["scaled_confidence"], ("logits", "validation")),
+    "klm": ScoreSpec(lambda rows: rows["klm"], fit="klm"),
+    "tempscale": ScoreSpec(lambda rows: rows["scaled_confidence"], fit="temperature"),
     "mcm": ScoreSpec(lambda rows: rows["mcm"], ("logits", "logit scale"), ("mcm_tau",)),
 }
 """Name in the column ``score`` -> what it is. ``variance`` is that of the C probabilities; ``entropy``, ``gen`` and the
 divergence of ``klm`` are negated; ``tempscale`` is the confidence at the fitted temperature, ``mcm`` that on unscaled
 cosines."""
+
+
+def fits_of_scores() -> tuple[str, ...]:
+    """Return the names of the fits that scores read."""
+    return tuple(dict.fromkeys(spec.fit for spec in SCORES.values() if spec.fit))
 
 
 def spec_of(name: str) -> ScoreSpec:

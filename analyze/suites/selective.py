@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from analyze.suites.base import Case, Number, attempt, without
-from cache_schema.errors import UserError
+from analyze.intervals.ranking import Ranking
+from analyze.intervals.selective_intervals import area_interval, coverage_interval, risk_interval
+from analyze.metrics.proportions import Interval
+from analyze.suites.base import Case, Number, attempt, independent, without
 
 METRICS = ("aurc", "e_aurc", "augrc", "correctness_auroc", "coverage_at_risk5", "risk_at_coverage80", "sac99")
 RANKED = METRICS[:4]
@@ -27,31 +25,47 @@ def run(case: Case) -> Iterator[Number]:
         yield from without(METRICS, _missing(rows))
         return
     options = case.settings["selective"]
-    drawn = _replicates(case, len(rows))
+    level = case.settings["bootstrap"]["confidence_level"]
+    ranking = case.ranking
 
-    def number(metric: str, compute: Callable[[], float], changed: dict[str, Any] | None = None) -> Number:
-        found = attempt(metric, compute, n=len(rows), options=changed or {})
-        if found.value is None or metric not in drawn:
-            return found
-        ends = {} if metric in RANKED else {"low": 0.0, "high": 1.0}
-        low, high = case.resampling.interval(found.value, drawn[metric], **ends)
-        return replace(found, low=low, high=high)
+    def number(metric: str, compute: Callable[[], float], make: Callable[[], Interval], **how: Any) -> Number:
+        return independent(attempt(metric, compute, n=len(rows), **how), case, make)
 
     for metric in RANKED:
-        yield number(metric, partial(_ask, case, metric))
+        yield number(metric, partial(_ask, case, metric), partial(_area, ranking, metric, level))
     for risk in options["risks"]:
-        yield number(f"coverage_at_risk{_percent(risk)}", partial(_ask, case, "coverage_at_risk", risk=risk))
+        yield number(
+            f"coverage_at_risk{_percent(risk)}",
+            partial(_ask, case, "coverage_at_risk", risk=risk),
+            partial(_coverage, ranking, risk, 0, level),
+        )
     for coverage in options["coverages"]:
         yield number(
-            f"risk_at_coverage{_percent(coverage)}", partial(_ask, case, "risk_at_coverage", coverage=coverage)
+            f"risk_at_coverage{_percent(coverage)}",
+            partial(_ask, case, "risk_at_coverage", coverage=coverage),
+            partial(_risk, ranking, coverage, level),
         )
     for accuracy in options["accuracies"]:
         how = {"accuracy": accuracy, "skip": options["skip"]}
         yield number(
             f"sac{_percent(accuracy)}",
             partial(_ask, case, "selective_accuracy_constraint", **how),
-            case.settings.changed("selective", "skip"),
+            partial(_coverage, ranking, 1.0 - accuracy, options["skip"], level),
+            options=case.settings.changed("selective", "skip"),
         )
+
+
+def _area(ranking: Callable[[], Ranking], name: str, level: float) -> Interval:
+    return area_interval(ranking(), name, level=level)
+
+
+def _coverage(ranking: Callable[[], Ranking], risk: float, skip: int, level: float) -> Interval:
+    # A hair of slack, so that 1 - 0.99 is the risk 0.01.
+    return coverage_interval(ranking(), risk=risk * (1 + 1e-12), skip=skip, level=level)
+
+
+def _risk(ranking: Callable[[], Ranking], coverage: float, level: float) -> Interval:
+    return risk_interval(ranking(), coverage=coverage, level=level)
 
 
 def _ask(case: Case, name: str, **how: Any) -> float:
@@ -64,24 +78,6 @@ def _missing(rows: Any) -> str:
     except ValueError as error:
         return str(error)
     return ""
-
-
-def _replicates(case: Case, n: int) -> dict[str, NDArray[np.float64]]:
-    """Replicates of every number that is asked for, by the number's name; none where they cannot be had."""
-    if case.resampling is None or n < 2:
-        return {}
-    options = case.settings["selective"]
-    at_risk = {f"coverage_at_risk{_percent(risk)}": (risk, 0) for risk in options["risks"]}
-    at_risk |= {f"sac{_percent(a)}": (1.0 - a, options["skip"]) for a in options["accuracies"]}
-    weights = case.resampling.weights(case.summary.dataset.id, n)
-    try:
-        named, covered, risks = case.ranking().selective_replicates(
-            weights, risks=list(at_risk.values()), coverages=options["coverages"]
-        )
-    except UserError:
-        return {}
-    names = [f"risk_at_coverage{_percent(coverage)}" for coverage in options["coverages"]]
-    return named | dict(zip(at_risk, covered, strict=True)) | dict(zip(names, risks, strict=True))
 
 
 def _percent(share: float) -> str:

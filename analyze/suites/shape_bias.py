@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from analyze.intervals import proportion_interval
 from analyze.metrics import shape_decisions
-from analyze.suites.base import Case, Number, without
-from cache_schema.errors import UserError
+from analyze.suites.base import Case, Number, with_interval, without
+from closerlook_common.errors import UserError
 
 METRICS = ("shape_bias", "shape_share", "texture_share")
 
@@ -29,7 +29,7 @@ def run(case: Case) -> Iterator[Number]:
     try:
         names = category_names(case)
     except ValueError as error:
-        yield from without(METRICS, str(error))
+        yield from without(METRICS, str(error), options=case.settings.changed("shape_bias"))
         return
     predicted = np.array([names.get(int(p), f"class {p}") for p in case.summary.prediction[use]], dtype=object)
     shape, texture = shape[use], texture[use]
@@ -63,11 +63,12 @@ def _numbers(
 ) -> Iterator[Number]:
     level = case.settings["accuracy"]["confidence_level"]
     method = case.settings["accuracy"]["interval"]
+    variant: dict[str, Any] = {"factor": factor, "options": case.settings.changed("shape_bias")}
     decisions = shape_decisions(predicted, shape, texture)
     n = decisions.shape + decisions.texture + decisions.other
     decided = decisions.shape + decisions.texture
     if n == 0:
-        yield from without(METRICS, "no image whose shape and texture differ", factor=factor)
+        yield from without(METRICS, "no image whose shape and texture differ", **variant)
         return
     for metric, hits, base in (
         ("shape_bias", decisions.shape, decided),
@@ -76,7 +77,7 @@ def _numbers(
     ):
         if base == 0:
             reason = "no decision was for the shape or for the texture"
-            yield Number(metric=metric, reason=reason, factor=factor)
+            yield Number(metric=metric, reason=reason, **variant)
             continue
         interval = proportion_interval(hits, base, level=level, method=method)
-        yield Number(metric=metric, value=hits / base, low=interval.low, high=interval.high, n=base, factor=factor)
+        yield with_interval(Number(metric=metric, value=hits / base, n=base, **variant), interval)

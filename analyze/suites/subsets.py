@@ -9,10 +9,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from analyze.intervals.replicates import mean_replicates
+from analyze.intervals.means import mean_interval
 from analyze.predictions.summaries import Summary
 from analyze.suites.accuracy import mean_class_accuracy, top_k
-from analyze.suites.base import Case, ModelCase, Number, attempt, bounded, without
+from analyze.suites.base import Case, ModelCase, Number, attempt, independent, without
 from analyze.suites.calibration import nll
 
 METRICS = ("top1", "top5", "mean_class_accuracy", "nll")
@@ -39,9 +39,11 @@ def _numbers(case: Case, variant: dict[str, str]) -> Iterator[Number]:
         return
     yield attempt("top1", lambda: top_k(case, rows, 1), **variant)
     yield attempt("top5", lambda: top_k(case, rows, 5), **variant)
-    yield attempt("mean_class_accuracy", lambda: mean_class_accuracy(rows), **variant)
-    own = rows["label_log_probability"] if rows.has("label_log_probability") else None
+    yield attempt("mean_class_accuracy", lambda: mean_class_accuracy(case, rows), **variant)
     loss = attempt("nll", lambda: nll(rows["label_log_probability"]), n=len(rows), **variant)
-    if own is not None and loss.value is not None and np.isfinite(loss.value):
-        loss = bounded(loss, case, lambda weights: -mean_replicates(own, weights), len(rows), low=0.0)
-    yield loss
+    level = case.settings["bootstrap"]["confidence_level"]
+    yield independent(
+        loss,
+        case,
+        lambda: mean_interval(-rows["label_log_probability"].astype(np.float64), bounded=False, level=level),
+    )

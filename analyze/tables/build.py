@@ -10,13 +10,15 @@ from typing import Any
 
 import polars as pl
 
+from analyze.intervals.winners import as_good_as_best
 from analyze.results import CARD_COLUMNS
 from analyze.results.selection import NAME_COLUMNS, check_column, varying
-from analyze.results.titles import FRACTIONS, score_title
+from analyze.results.titles import in_percent, score_title
+from analyze.tables.notes import notes_on
 from analyze.tables.reading_order import ORDER, in_reading_order
 from analyze.tables.variants import MEAN, column_title, headed, variant_words
-from cache_schema.errors import UserError, nearest
-from cache_schema.records import GROUPS
+from cache_schema.format.records import GROUPS
+from closerlook_common.errors import UserError, nearest
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,8 @@ class Cell:
     reason
         Why there is no value.
     rank
-        1 for the best of its column, 2 for the second best, 0 otherwise.
+        1 for the best of its column and those that cannot be distinguished from it (by intervals, 5 %, Tukey), 2 for
+        the next best, 0 otherwise.
     """
 
     value: float | None = None
@@ -47,7 +50,7 @@ class Column:
     Attributes
     ----------
     key
-        Values of the columns that were asked for, followed by those that had to be told apart.
+        Values of the columns that were asked for, followed by those that had to be distinguished.
     name, title
         Plain name (terminal, CSV) and name in print (LaTeX, Markdown, HTML).
     metric, direction
@@ -152,7 +155,7 @@ def split_names(words: str, what: str) -> list[str]:
     named = [word.strip() for word in words.split(",") if word.strip()]
     if not named:
         raise UserError(f"{what} needs at least one column, for example 'model'")
-    return [check_column(name, (*NAME_COLUMNS, *CARD_COLUMNS[4:])) for name in named]
+    return [check_column(name, (*NAME_COLUMNS, *CARD_COLUMNS[4:7])) for name in named]
 
 
 def build_tables(
@@ -176,7 +179,8 @@ def build_tables(
     rows, columns
         Columns of the result table that label rows and columns.
     best
-        Mark the best and the second best of each column by the metric's direction; equal values share a mark.
+        Mark the best of each column by the metric's direction with all that cannot be distinguished from it by their
+        intervals, and the next best; equal values share a mark.
     intervals
         Show ``[low, high]`` behind the numbers.
     group_rows
@@ -191,7 +195,7 @@ def build_tables(
     Returns
     -------
     list of Table
-        One page for each combination of model, dataset and metric that neither rows nor columns tell apart.
+        One page for each combination of model, dataset and metric that neither rows nor columns distinguish.
         Variants (score, calibrator, prompt set ...) that differ within a cell become columns of their own.
 
     Raises
@@ -200,9 +204,14 @@ def build_tables(
         Where a column does not exist, or two numbers claim one cell.
     """
     if results.is_empty():
-        raise UserError("the result table has no rows")
+        raise UserError("there are no rows to show: the result table is empty, or `where` matches none of them")
     results = in_reading_order(results)
     rows, columns = list(rows), list(columns)
+    if not rows or not columns:
+        raise UserError("rows and columns must each name a column of the result table")
+    for name in (*rows, *columns, *([group_rows] if group_rows else [])):
+        if name not in results.columns:
+            raise UserError(f"the result table has no column {name!r}{nearest(str(name), results.columns)}")
     if set(rows) & set(columns):
         raise UserError(f"{', '.join(sorted(set(rows) & set(columns)))} cannot label both rows and columns")
     pages = [c for c in ("dataset", "metric", "model") if c not in rows and c not in columns]
@@ -215,7 +224,7 @@ def build_tables(
     clash = results.group_by([*pages, *rows, *key]).len().filter(pl.col("len") > 1)
     if not clash.is_empty():
         name = ", ".join(f"{k}={v}" for k, v in clash.row(0, named=True).items() if k != "len" and v not in ("", None))
-        raise UserError(f"two numbers for one cell ({name}): narrow the table with --where, or add a column to --rows")
+        raise UserError(f"two numbers for one cell ({name}): narrow the table with `where`, or add a column to `rows`")
     built = []
     for _, part in results.group_by(pages, maintain_order=True) if pages else [((), results)]:
         page = {c: str(part[c][0]) for c in pages}
@@ -286,32 +295,8 @@ def _one_page(
         digits=digits,
         intervals=intervals,
         reasons=reasons,
-        notes=_notes(part, key),
+        notes=(*notes_on(part, key, rows), *([AS_GOOD] if best and _share_the_first(cells) else [])),
     )
-
-
-def _notes(part: pl.DataFrame, key: list[str]) -> tuple[str, ...]:
-    """Say which columns hold numbers of different kinds (``auroc`` of ``mcm`` and of ``msp``)."""
-    notes = []
-    for column in ("score", "calibrator", "head", "subset", "options", "id_dataset"):
-        if column in key:
-            continue
-        kinds: dict[str, list[str]] = {}
-        for _, cells in part.group_by(key, maintain_order=True):
-            counts = cells[column].value_counts(sort=True)
-            if column == "head" and len(counts.filter(pl.col(column) != "")) < 2:
-                continue  # classifiers beside zero-shot models of one prompt set: what anybody expects
-            if len(counts) > 1:
-                said = ", ".join(f"{value or 'none'} in {count}" for value, count in counts.rows())
-                kinds.setdefault(said, []).append(str(cells["metric"][0]))
-        for said, metrics in kinds.items():
-            names = _listed(list(dict.fromkeys(metrics)))
-            notes.append(f"{names}: {column} is {said} rows")
-    return tuple(notes)
-
-
-def _listed(names: list[str]) -> str:
-    return ", ".join(names) if len(names) <= 4 else f"{', '.join(names[:3])} and {len(names) - 3} more"
 
 
 def _columns(part: pl.DataFrame, page: dict[str, str], key: list[str], n_asked: int, percent: bool) -> list[Column]:
@@ -329,8 +314,8 @@ def _columns(part: pl.DataFrame, page: dict[str, str], key: list[str], n_asked: 
         metric = metric if n_metrics == 1 else ""
         asked = values[:n_asked]
         is_mean = {**page, **dict(zip(key, asked, strict=False))}.get("dataset", "-") == ""
-        told = variant_words(key[n_asked:], values[n_asked:], is_mean=is_mean)
-        name = headed([v or MEAN * (k == "dataset") for k, v in zip(key, asked, strict=False)], told, "[]")
+        given = variant_words(key[n_asked:], values[n_asked:], is_mean=is_mean)
+        name = headed([v or MEAN * (k == "dataset") for k, v in zip(key, asked, strict=False)], given, "[]")
         shown = [column_title(k, v) for k, v in zip(key, asked, strict=False)]
         scores = [score_title(v) if k == "score" else v for k, v in zip(key[n_asked:], values[n_asked:], strict=True)]
         marks = variant_words(key[n_asked:], scores, is_mean=is_mean)
@@ -342,8 +327,8 @@ def _columns(part: pl.DataFrame, page: dict[str, str], key: list[str], n_asked: 
                 title=title or "–",
                 metric=metric,
                 direction=direction if metric else "none",
-                percent=percent and metric in FRACTIONS,
-                variant=bool(told),
+                percent=percent and in_percent(metric),
+                variant=bool(given),
                 over=shown[0] if len(shown) > 1 else "",
                 under=headed(shown[1:], marks, "()"),
             )
@@ -357,9 +342,9 @@ def _columns(part: pl.DataFrame, page: dict[str, str], key: list[str], n_asked: 
 
 
 def _by_its_options(column: Column) -> Column:
-    """Name a column by its options as they are stored, where words would not tell it from another."""
-    told = f"[{', '.join(value for value in column.key if value)}]"
-    return replace(column, name=told, title=told)
+    """Name a column by its options as they are stored, where words would not distinguish it from another."""
+    text = f"[{', '.join(value for value in column.key if value)}]"
+    return replace(column, name=text, title=text)
 
 
 def _sorted(
@@ -371,7 +356,7 @@ def _sorted(
 ) -> list[tuple[str, ...]]:
     names = [head.name for head in heads]
     if sort not in names:
-        raise UserError(f"no column {sort!r} to sort by{nearest(sort, names, told=True)}")
+        raise UserError(f"no column {sort!r} to sort by{nearest(sort, names, list_all=True)}")
     head = heads[names.index(sort)]
     order = list(dict.fromkeys(group_of[label] for label in labels))
 
@@ -384,15 +369,29 @@ def _sorted(
     return sorted(labels, key=place)
 
 
+AS_GOOD = "best: every one that its interval does not distinguish from the best (5 %, Tukey)"
+
+
 def _mark(cells: list[list[Cell]], heads: list[Column]) -> list[list[Cell]]:
     marked = [list(row) for row in cells]
     for index, head in enumerate(heads):
         if head.direction not in ("higher", "lower"):
             continue
-        values = [c.value for c in (row[index] for row in cells) if c.value is not None and not math.isnan(c.value)]
-        top = sorted(set(values), reverse=head.direction == "higher")[:2]
-        for row in marked:
-            cell = row[index]
-            if len(values) > 1 and cell.value in top:
-                row[index] = Cell(cell.value, cell.low, cell.high, cell.reason, top.index(cell.value) + 1)
+        higher = head.direction == "higher"
+        column = [row[index] for row in cells]
+        numbers = [[math.nan if v is None else v for v in (c.value, c.low, c.high)] for c in column]
+        if sum(not math.isnan(number[0]) for number in numbers) < 2:
+            continue
+        best = as_good_as_best(*zip(*numbers, strict=True), higher=higher)
+        others = [c.value for c, is_best in zip(column, best, strict=True) if not is_best and c.value is not None]
+        others = [value for value in others if not math.isnan(value)]
+        second = (max(others) if higher else min(others)) if others else None
+        for row, cell, is_best in zip(marked, column, best, strict=True):
+            rank = 1 if is_best else 2 if cell.value is not None and cell.value == second else 0
+            row[index] = replace(cell, rank=rank)
     return marked
+
+
+def _share_the_first(cells: list[list[Cell]]) -> bool:
+    """Return whether a column has different numbers that are all marked as the best."""
+    return any(len({c.value for c in column if c.rank == 1}) > 1 for column in zip(*cells, strict=True))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from cache_schema.console.terminal import GAP
+from closerlook_common.console.terminal import GAP, escaped, printable
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -46,6 +47,17 @@ def reasons(table: pl.DataFrame) -> Iterator[str]:
         yield f"{dataset} ({models} model{'s' if models != 1 else ''}): {reason}"
 
 
+def quantile_notes(table: pl.DataFrame) -> Iterator[str]:
+    """Yield which metadata columns were cut into ranges between quantiles."""
+    cut = table.filter(pl.col("metric") == "factor_accuracy", pl.col("options").str.contains('"quantiles"'))
+    columns = cut.select("dataset", "options", column=pl.col("factor").str.extract("^([^=]*)=")).unique(
+        maintain_order=True
+    )
+    for dataset, options, column in columns.iter_rows():
+        ranges = json.loads(options).get("quantiles")
+        yield f"{dataset}: the numbers of column {column!r} are cut into {ranges} ranges at their quantiles."
+
+
 def _by_model(parts: Sequence[Part], names: list[str], width: int) -> list[Table]:
     counts: dict[str, int] = {}
     for _, _, part, _ in parts:
@@ -59,7 +71,7 @@ def _by_model(parts: Sequence[Part], names: list[str], width: int) -> list[Table
     pieces: list[list[str]] = [[]]
     used = 0
     for name in names:
-        need = max(len(name), len(f"n={counts[name]}"), len("100.0")) + GAP
+        need = max(len(printable(name)), len(f"n={counts[name]}"), len("100.0")) + GAP
         if pieces[-1] and used + need > room:
             pieces.append([])
             used = 0
@@ -70,9 +82,7 @@ def _by_model(parts: Sequence[Part], names: list[str], width: int) -> list[Table
 
 
 def _piece(title: str, parts: Sequence[Part], names: list[str], counts: dict[str, int], with_dataset: bool) -> Table:
-    from rich.markup import escape
-
-    from cache_schema.console.terminal import plain_table
+    from closerlook_common.console.terminal import plain_table
 
     printed = plain_table(title)
     printed.add_column("model", overflow="fold")
@@ -80,25 +90,23 @@ def _piece(title: str, parts: Sequence[Part], names: list[str], counts: dict[str
         printed.add_column("dataset", overflow="fold")
     printed.add_column("overall", justify="right", no_wrap=True)
     for name in names:
-        printed.add_column(f"{escape(name)}\nn={counts[name]}", justify="right", no_wrap=True)
+        printed.add_column(f"{escaped(name)}\nn={counts[name]}", justify="right", no_wrap=True)
     for model, dataset, part, overall in parts:
         cells = {row["factor"]: _cell(row, overall) for row in part.iter_rows(named=True)}
         shown = " / ".join(f"{100 * value:.1f}" for value in dict.fromkeys(overall.values()))
-        who = [escape(model), *[escape(dataset)] * with_dataset]
+        who = [escaped(model), *[escaped(dataset)] * with_dataset]
         printed.add_row(*who, shown, *[cells.get(name, "") for name in names])
     return printed
 
 
 def _by_factor(parts: Sequence[Part], names: list[str]) -> Table:
-    from rich.markup import escape
-
-    from cache_schema.console.terminal import plain_table
+    from closerlook_common.console.terminal import plain_table
 
     printed = plain_table(_TITLE)
     printed.add_column("factor")
     for model, dataset, _, _ in parts:
         printed.add_column("images", justify="right")
-        printed.add_column(f"{escape(model)}\n{escape(dataset)}", justify="right")
+        printed.add_column(f"{escaped(model)}\n{escaped(dataset)}", justify="right")
     whole: list[str] = []
     for _, _, _, overall in parts:
         shown = " / ".join(f"{100 * value:.1f}" for value in dict.fromkeys(overall.values()))
@@ -111,7 +119,7 @@ def _by_factor(parts: Sequence[Part], names: list[str]) -> Table:
         for found, (_, _, _, overall) in zip(cells, parts, strict=True):
             row = found.get(name)
             line += ["", ""] if row is None else [f"{row['n']:,}", _cell(row, overall, interval=True)]
-        printed.add_row(escape(name), *line)
+        printed.add_row(escaped(name), *line)
     return printed
 
 

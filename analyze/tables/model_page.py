@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
 from analyze.tables.reading_order import in_reading_order
-from cache_schema.console.terminal import plain_table
-from cache_schema.records import GROUPS, ModelCard
+from analyze.tables.variants import SUBSETS
+from cache_schema.format.records import GROUPS, UNKNOWN, ModelCard
+from closerlook_common.console.terminal import GAP, as_text, escaped, plain_table, printable
 
 if TYPE_CHECKING:
     from rich.table import Table
 
+
+Place = tuple[str, str]
+"""Dataset and subset of a number; without a dataset it is a mean over the subset's."""
 
 WIDE = 100
 """Characters from which on tables have room for what matters less."""
@@ -34,19 +38,19 @@ def model_page(card: ModelCard, results: pl.DataFrame, *, width: int = 120) -> I
     first = (_labelled(results, width), *_outside(results, width), _factors(results, width))
     for table in (*first, _shape(results), _reasons(results)):
         if table is not None and table.row_count:
+            # A long name goes on in the next line: cut short it could not be distinguished from another.
+            table.columns[0].no_wrap, table.columns[0].overflow = False, "fold"
             yield table
 
 
 def _card(card: ModelCard) -> Table:
-    from rich.markup import escape
-
     table = plain_table(card.id, "", "")
     table.show_header = False
     table.columns[1].no_wrap = False
     table.columns[1].justify = "left"
-    told = {
+    given = {
         "group": GROUPS[card.group],
-        "library": " ".join(word for word in (card.library, card.name, card.tag) if word),
+        "library": " ".join(word for word in (card.library, card.name, card.tag) if word and word != UNKNOWN),
         "family": card.family,
         "training source": card.source,
         "training images": _count(card.source_size),
@@ -56,9 +60,9 @@ def _card(card: ModelCard) -> Table:
         "head": card.head_kind + (f", logit scale {card.logit_scale:.4g}" if card.logit_scale else ""),
         "licence": card.licence,
     }
-    for name, value in told.items():
+    for name, value in given.items():
         if value and value != "unknown":
-            table.add_row(name, escape(str(value)))
+            table.add_row(name, escaped(str(value)))
     return table
 
 
@@ -72,8 +76,8 @@ def _count(number: int | None) -> str:
 
 
 def _one(rows: pl.DataFrame, **variant: str) -> dict[str, Any] | None:
-    told = {"score": "", "calibrator": "", "subset": "", "factor": "", **variant}
-    found = rows.filter([pl.col(name) == value for name, value in told.items()], pl.col("value").is_not_null())
+    given = {"score": "", "calibrator": "", "subset": "", "factor": "", **variant}
+    found = rows.filter([pl.col(name) == value for name, value in given.items()], pl.col("value").is_not_null())
     return None if found.is_empty() else found.row(0, named=True)
 
 
@@ -99,7 +103,7 @@ def _labelled(results: pl.DataFrame, width: int) -> Table | None:
         rows = results.filter(pl.col("dataset") == name)
         top1 = _one(rows, metric="top1")
         table.add_row(
-            name,
+            as_text(name),
             "-" if top1 is None else f"{top1['n']:,}",
             _percent(top1, interval=True),
             _percent(_one(rows, metric="ece")),
@@ -110,45 +114,65 @@ def _labelled(results: pl.DataFrame, width: int) -> Table | None:
         )
     temperature = results.filter(pl.col("metric") == "temperature", pl.col("value").is_not_null())
     if not temperature.is_empty():
-        told = ", ".join(f"{t:.3f} on {d}" for t, d in temperature.select("value", "dataset").iter_rows())
-        table.caption = f"(T): after temperature scaling, {told}"
+        text = ", ".join(f"{t:.3f} on {d}" for t, d in temperature.select("value", "dataset").iter_rows())
+        table.caption = as_text(f"(T): after temperature scaling, {text}")
     return table
 
 
 def _outside(results: pl.DataFrame, width: int) -> Iterator[Table]:
-    """Yield AUROC and FPR@95 of every score (columns) on every OOD set (rows), by metric and ID set."""
+    """Yield AUROC and FPR@95 of every score or detector (rows) on every OOD set (columns), by metric and ID set."""
+    from rich.text import Text
+
     titles = {"auroc": "OOD detection: AUROC %", "fpr95_id": "OOD detection: FPR@95 %, ID positive"}
-    rows = results.filter(pl.col("metric").is_in(list(titles)), pl.col("score") != "")
-    scores = rows["score"].unique(maintain_order=True).to_list()
+    rows = results.filter(
+        pl.col("metric").is_in(list(titles)),
+        pl.col("score") != "",
+        pl.col("value").is_not_null(),
+        ~pl.col("options").str.contains('"full_spectrum"'),
+    )
     for metric, title in titles.items():
         for inside in rows["id_dataset"].unique(maintain_order=True):
-            own = rows.filter(pl.col("id_dataset") == inside)
-            label = {
-                (dataset, subset): dataset or f"mean of {subset}"
+            own = rows.filter(pl.col("id_dataset") == inside, pl.col("metric") == metric)
+            places = {
+                (dataset, subset): _folded(dataset) if dataset else f"mean\n{SUBSETS.get(subset, _folded(subset))}"
                 for dataset, subset in own.select("dataset", "subset").unique(maintain_order=True).rows()
             }
-            first = f"from {inside}"
-            room = width - max(map(len, (first, *label.values())))
-            for part in _that_fit(scores, room):
-                table = plain_table(title if part[0] == scores[0] else "", first, *part)
-                for (dataset, subset), name in label.items():
-                    pair = own.filter(pl.col("dataset") == dataset, pl.col("subset") == subset)
-                    table.add_row(
-                        name, *(_percent(_one(pair, metric=metric, score=s, subset=subset)) for s in part)
+            scores = own["score"].unique(maintain_order=True).to_list()
+            room = width - max((len(printable(name)) for name in ("score", *scores)), default=0)
+            for number, part in enumerate(_that_fit(places, room)):
+                table = plain_table("" if number else f"{title}, from {inside}", "score")
+                for place in part:
+                    table.add_column(Text(places[place]), justify="right", no_wrap=True)
+                for score in scores:
+                    scored = own.filter(pl.col("score") == score)
+                    found = (
+                        _one(scored.filter(pl.col("dataset") == dataset), score=score, subset=subset)
+                        for dataset, subset in part
                     )
+                    table.add_row(as_text(score), *map(_percent, found))
                 yield table
 
 
-def _that_fit(names: list[str], room: int) -> Iterator[list[str]]:
-    """Yield the names in parts whose columns fit into so many characters."""
-    part: list[str] = []
+HEAD = 16
+"""Characters of a line of a column's heading."""
+
+
+def _folded(name: str) -> str:
+    """Return a heading in lines of at most ``HEAD`` characters."""
+    words = printable(name)
+    return "\n".join(words[at : at + HEAD] for at in range(0, len(words), HEAD))
+
+
+def _that_fit(heads: Mapping[Place, str], room: int) -> Iterator[list[Place]]:
+    """Yield the columns in parts that fit into so many characters."""
+    part: list[Place] = []
     used = 0
-    for name in names:
-        need = max(len(name), 5) + 2
+    for place, head in heads.items():
+        need = max(*map(len, head.split("\n")), 5) + GAP
         if part and used + need > room:
             yield part
             part, used = [], 0
-        part.append(name)
+        part.append(place)
         used += need
     if part:
         yield part
@@ -170,8 +194,8 @@ def _factors(results: pl.DataFrame, width: int) -> Table | None:
         own = results.filter(pl.col("dataset") == row["dataset"], pl.col("options") == row["options"])
         more = {m: _one(own, metric=m, factor=row["factor"]) for m in ("error_ratio", "ece", "calibration_gap", "nll")}
         table.add_row(
-            row["factor"],
-            *([row["dataset"]] if several else []),
+            as_text(row["factor"]),
+            *([as_text(row["dataset"])] if several else []),
             f"{row['n']:,}",
             _percent(row, interval=True),
             _ratio(more["error_ratio"]),
@@ -195,18 +219,18 @@ def _shape(results: pl.DataFrame) -> Table | None:
     rows = results.filter(pl.col("metric") == "shape_bias", pl.col("value").is_not_null())
     table = plain_table("shape bias", "dataset", "category", "decisions", "shape bias %")
     for row in rows.iter_rows(named=True):
-        table.add_row(row["dataset"], row["factor"] or "all", f"{row['n']:,}", _percent(row, interval=True))
+        table.add_row(
+            as_text(row["dataset"]), as_text(row["factor"] or "all"), f"{row['n']:,}", _percent(row, interval=True)
+        )
     return table
 
 
 def _reasons(results: pl.DataFrame) -> Table | None:
-    from rich.markup import escape
-
     rows = results.filter(pl.col("reason") != "").group_by("dataset", "reason", maintain_order=True)
     table = plain_table("what cannot be had", "dataset", "numbers", "why")
     for column in table.columns[1:]:
         column.justify, column.no_wrap, column.overflow = "left", False, "fold"
     for row in rows.agg(pl.col("metric").unique(maintain_order=True)).iter_rows(named=True):
         names = row["metric"][:4] + (["..."] if len(row["metric"]) > 4 else [])
-        table.add_row(row["dataset"], ", ".join(names), escape(row["reason"]))
+        table.add_row(as_text(row["dataset"]), as_text(", ".join(names)), as_text(row["reason"]))
     return table

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import polars as pl
 
+from analyze.metrics.registry import METRICS
+
 ORDER = "_order"
-HEADLINES = ("top1", "top5", "ece", "nll", "brier", "auroc", "fpr95_id", "fpr95_ood", "aurc")
+HEADLINES = tuple(row.name for row in sorted(METRICS.values(), key=lambda row: row.headline) if row.headline)
 """Metrics that come first, in this order; the others follow as the table has them."""
 ROLES = ("id", "shift", "ood")
 
@@ -15,7 +17,7 @@ def in_reading_order(results: pl.DataFrame) -> pl.DataFrame:
 
     A column ``_order`` keeps where each row stood.
     """
-    last = {"invalid_images": len(HEADLINES) + 1, "worst_class": len(HEADLINES) + 1}
+    last = {row.name: len(HEADLINES) + 1 for row in METRICS.values() if row.footnote}
     ranks = {**{name: rank for rank, name in enumerate(HEADLINES)}, **last}
     roles = {role: rank for rank, role in enumerate(ROLES)}
     return (

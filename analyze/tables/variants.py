@@ -1,4 +1,4 @@
-"""What tells the variants of a number apart (score, calibrator, options ...), in words instead of JSON."""
+"""What distinguishes the variants of a number (score, calibrator, options ...), in words instead of JSON."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def option_words(options: str) -> str:
     ----------
     options
         Canonical JSON as in the result table; what is none is returned as it is. Options that are off are left out, of
-        a list the key alone is told.
+        a list the key alone is shown.
 
     Examples
     --------
@@ -36,6 +36,18 @@ def option_words(options: str) -> str:
     return ", ".join(word for word in words if word)
 
 
+def all_option_words(options: str) -> str:
+    """Return every option of a number, those that are off and the whole of lists too."""
+    try:
+        found = json.loads(options)
+    except ValueError:
+        return options
+    if not isinstance(found, dict):
+        return options
+    values = {key: "+".join(map(str, value)) if isinstance(value, list) else value for key, value in found.items()}
+    return ", ".join(f"{key.replace('_', ' ')}={value}" for key, value in values.items())
+
+
 def _option(key: str, value: object) -> str:
     if value is True or isinstance(value, list):  # of a list of datasets its name says enough
         return key
@@ -45,7 +57,7 @@ def _option(key: str, value: object) -> str:
 
 
 def variant_words(columns: Sequence[str], values: Sequence[str], *, is_mean: bool = False) -> list[str]:
-    """Return a word for each value that tells a variant apart.
+    """Return a word for each value that distinguishes a variant.
 
     Parameters
     ----------
@@ -54,7 +66,7 @@ def variant_words(columns: Sequence[str], values: Sequence[str], *, is_mean: boo
     is_mean
         The number is one of several datasets together; its subset is then ``near``, ``far`` or ``all``.
     """
-    told = []
+    parts = []
     for column, value in zip(columns, values, strict=True):
         if not value:
             continue
@@ -62,18 +74,18 @@ def variant_words(columns: Sequence[str], values: Sequence[str], *, is_mean: boo
             value = option_words(value)
         elif column == "subset" and is_mean:
             value = SUBSETS.get(value, value)
-        told.append(value)
-    return [word for word in told if word]
+        parts.append(value)
+    return [word for word in parts if word]
 
 
 MEAN = "mean"
 """What a number of several datasets together is called in place of a dataset."""
 
 
-def headed(asked: Sequence[str], told: Sequence[str], brackets: str) -> str:
-    """Return the heading of a column: what was asked for, and in brackets what tells it from others."""
+def headed(asked: Sequence[str], parts: Sequence[str], brackets: str) -> str:
+    """Return the heading of a column: what was asked for, and in brackets what distinguishes it from others."""
     words = " ".join(word for word in asked if word)
-    return f"{words} {brackets[0]}{', '.join(told)}{brackets[1]}".strip() if told else words
+    return f"{words} {brackets[0]}{', '.join(parts)}{brackets[1]}".strip() if parts else words
 
 
 def column_title(column: str, value: str) -> str:

@@ -2,55 +2,28 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import polars as pl
 
+from analyze.results.csv_text import csv_text
 from analyze.results.titles import dataset_title, metric_title
 from analyze.tables import Cell, Column, Table
+from analyze.tables.escapes import escape_html, escape_latex, escape_markdown, one_line
+from analyze.tables.notes import Note
+from closerlook_common.console.messages import line
 
 if TYPE_CHECKING:
     from rich.console import Console
-
-_LATEX = {
-    "\\": r"\textbackslash{}",
-    "&": r"\&",
-    "%": r"\%",
-    "$": r"\$",
-    "#": r"\#",
-    "_": r"\_",
-    "{": r"\{",
-    "}": r"\}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "–": "--",
-    "∞": r"$\infty$",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-    "|": r"\textbar{}",
-    '"': r"\textquotedbl{}",
-}
-_MARKDOWN = str.maketrans({c: "\\" + c for c in "\\`*_[]<>|#~&$"})
-
-
-def escape_latex(text: str) -> str:
-    """Return text that LaTeX prints as it is (line breaks become spaces)."""
-    return "".join(_LATEX.get(c, c) for c in " ".join(text.split()))
-
-
-def escape_markdown(text: str) -> str:
-    """Return text that Markdown shows as it is, also inside a table."""
-    return " ".join(text.split()).translate(_MARKDOWN)
 
 
 def page_title(page: dict[str, str]) -> str:
     """Return the heading of a page (``ImageNet-A``, ``ImageNet-A: ECE``)."""
     if not page:
         return "Results"
-    said = {"dataset": lambda name: dataset_title(name) or "Means over datasets", "metric": metric_title}
-    return ": ".join(told for key, value in page.items() if (told := said.get(key, str)(value)))
+    stated = {"dataset": lambda name: dataset_title(name) or "Means over datasets", "metric": metric_title}
+    return ": ".join(given for key, value in page.items() if (given := stated.get(key, str)(value)))
 
 
 def _blocks(table: Table) -> Iterable[tuple[str, list[int]]]:
@@ -80,13 +53,9 @@ def to_markdown(tables: Sequence[Table]) -> str:
         ]
         for group, members in _blocks(table):
             if group:
-                lines.append(
-                    "| " + " | ".join([f"*{escape_markdown(group)}*", *[""] * (len(head) - 1)]) + " |"
-                )
+                lines.append("| " + " | ".join([f"*{escape_markdown(group)}*", *[""] * (len(head) - 1)]) + " |")
             for i in members:
-                numbers = [
-                    cell(table, c, column) for c, column in zip(table.cells[i], table.columns, strict=True)
-                ]
+                numbers = [cell(table, c, column) for c, column in zip(table.cells[i], table.columns, strict=True)]
                 lines.append("| " + " | ".join([*map(escape_markdown, table.rows[i]), *numbers]) + " |")
         title = [f"### {escape_markdown(page_title(table.page))}", ""] if table.page else []
         notes = ["", *(f"{escape_markdown(note)}  " for note in table.notes)] if table.notes else []
@@ -127,7 +96,7 @@ def to_latex(tables: Sequence[Table]) -> str:
         return {1: rf"\textbf{{{text}}}", 2: rf"\underline{{{text}}}"}.get(c.rank, text)
 
     arrows = {"↑": r" $\uparrow$", "↓": r" $\downarrow$", "": ""}
-    parts = [r"% needs \usepackage{booktabs} and \usepackage[T1]{fontenc}"]
+    parts = []
     for table in tables:
         width = len(table.row_names) + len(table.columns)
         spans = _spans(table)
@@ -152,18 +121,22 @@ def to_latex(tables: Sequence[Table]) -> str:
                 " & ".join(
                     [
                         *map(escape_latex, table.rows[i]),
-                        *(
-                            cell(table, c, column)
-                            for c, column in zip(table.cells[i], table.columns, strict=True)
-                        ),
+                        *(cell(table, c, column) for c, column in zip(table.cells[i], table.columns, strict=True)),
                     ]
                 )
                 + r" \\"
                 for i in members
             ]
         parts.append("\n".join([*lines, r"\bottomrule", r"\end{tabular}"]))
-    return "\n\n".join(parts) + "\n"
+    text = "\n\n".join(parts)
+    needs = r"% needs \usepackage{booktabs} and \usepackage[T1]{fontenc}"
+    if any(ord(c) > LATIN for c in text):
+        needs = r"% needs XeLaTeX or LuaLaTeX with a font of these letters, and \usepackage{booktabs}"
+    return f"{needs}\n\n{text}\n"
 
+
+LATIN = 0x17F
+"""Letters up to here are those of pdfLaTeX with T1 fonts."""
 
 _STYLE = """body{font:15px/1.5 system-ui,sans-serif;margin:2rem;color:#222;background:#fff}
 table{border-collapse:collapse;margin:0 0 2rem;border-top:2px solid;border-bottom:2px solid}
@@ -178,33 +151,33 @@ def to_html(tables: Sequence[Table]) -> str:
     """Return pages as one HTML document without scripts: best bold, second underlined."""
 
     def cell(table: Table, c: Cell, column: Column) -> str:
-        text = html.escape(table.shown(c, column))
+        text = escape_html(table.shown(c, column))
         return {1: f"<b>{text}</b>", 2: f'<span class="second">{text}</span>'}.get(c.rank, text)
 
     parts = []
     for table in tables:
         head = "".join(
             [
-                *(f'<th class="label" scope="col">{html.escape(n)}</th>' for n in table.row_names),
-                *(f'<th scope="col">{html.escape(c.title)} {c.arrow}</th>' for c in table.columns),
+                *(f'<th class="label" scope="col">{escape_html(n)}</th>' for n in table.row_names),
+                *(f'<th scope="col">{escape_html(c.title)} {c.arrow}</th>' for c in table.columns),
             ]
         )
         body = []
         for group, members in _blocks(table):
             if group:
                 span = len(table.row_names) + len(table.columns)
-                body.append(f'<tr class="group"><th colspan="{span}">{html.escape(group)}</th></tr>')
+                body.append(f'<tr class="group"><th colspan="{span}">{escape_html(group)}</th></tr>')
             for i in members:
-                labels = "".join(f'<td class="label">{html.escape(v)}</td>' for v in table.rows[i])
+                labels = "".join(f'<td class="label">{escape_html(v)}</td>' for v in table.rows[i])
                 numbers = "".join(
                     f"<td>{cell(table, c, column)}</td>"
                     for c, column in zip(table.cells[i], table.columns, strict=True)
                 )
                 body.append(f"<tr>{labels}{numbers}</tr>")
         parts.append(
-            f"<table><caption>{html.escape(page_title(table.page))}</caption><thead><tr>{head}</tr></thead>"
+            f"<table><caption>{escape_html(page_title(table.page))}</caption><thead><tr>{head}</tr></thead>"
             f"<tbody>\n{chr(10).join(body)}\n</tbody></table>"
-            + "".join(f"<p>{html.escape(note)}</p>" for note in table.notes)
+            + "".join(f"<p>{escape_html(note)}</p>" for note in table.notes)
         )
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>Results</title>'
@@ -218,7 +191,7 @@ def to_csv(tables: Sequence[Table]) -> str:
         table.to_frame().select(*(pl.lit(value).alias(key) for key, value in table.page.items()), pl.all())
         for table in tables
     ]
-    return pl.concat(frames, how="diagonal").write_csv()
+    return csv_text(pl.concat(frames, how="diagonal"))
 
 
 WRITERS = {"csv": to_csv, "markdown": to_markdown, "latex": to_latex, "html": to_html}
@@ -241,18 +214,13 @@ def print_tables(tables: Sequence[Table], console: Console, *, all_columns: bool
         width = (
             console.width
             - 2
-            - sum(
-                2 + max([len(name), *(len(row[i]) for row in table.rows)])
-                for i, name in enumerate(table.row_names)
-            )
+            - sum(2 + min(_label_width(table, i), console.width // 2) for i in range(len(table.row_names)))
         )
         pieces: list[list[int]] = [[]]
         used = 0
         for index in sorted(range(len(table.columns)), key=lambda i: table.columns[i].variant):
             column = table.columns[index]
-            need = 2 + max(
-                [len(_two_lines(column)), 5, *(len(table.shown(row[index], column)) for row in table.cells)]
-            )
+            need = 2 + max([len(_two_lines(column)), 5, *(len(table.shown(row[index], column)) for row in table.cells)])
             if pieces[-1] and used + need > max(width, 20):
                 pieces.append([])
                 used = 0
@@ -262,17 +230,15 @@ def print_tables(tables: Sequence[Table], console: Console, *, all_columns: bool
             _print_piece(table, piece, console)
         hidden = [table.columns[i].name for piece in pieces[1:] for i in piece]
         if hidden and not all_columns:
-            names = ", ".join(hidden[:8]) + (" ..." if len(hidden) > 8 else "")
-            console.print(
-                f"{len(hidden)} more column{'s'[: len(hidden) > 1]} (see --all-columns, --where): {names}",
-                style="dim",
-                markup=False,
-                highlight=False,
-            )
+            names = one_line(", ".join(hidden[:8])) + (" ..." if len(hidden) > 8 else "")
+            text = f"{len(hidden)} more column{'s'[: len(hidden) > 1]} (see `all_columns`, `where`): {names}"
+            console.print(line(text, "dim"))
         for reason in _missing(table, pieces if all_columns else pieces[:1]):
-            console.print(f"– {reason}", style="dim", markup=False, highlight=False)
-        for note in table.notes:
-            console.print(f"note: {note}", style="dim", markup=False, highlight=False)
+            console.print(line(f"– {one_line(reason)}", "dim"))
+        printed = {table.columns[i].key for piece in (pieces if all_columns else pieces[:1]) for i in piece}
+        notes = [note.about(printed) if isinstance(note, Note) else note for note in table.notes]
+        for note in filter(None, notes):
+            console.print(line(f"note: {one_line(note)}", "dim"))
         console.print()
 
 
@@ -299,23 +265,28 @@ def _two_lines(column: Column) -> str:
 
 
 def _heading(column: Column) -> str:
-    return f"{column.name} {column.arrow}".rstrip().replace(" [", "\n[")
+    return f"{one_line(column.name)} {column.arrow}".rstrip().replace(" [", "\n[")
+
+
+def _label_width(table: Table, index: int) -> int:
+    """Return the width of the longest label of a row, or of its heading."""
+    return max(len(one_line(text)) for text in (table.row_names[index], *(row[index] for row in table.rows)))
 
 
 def _print_piece(table: Table, piece: list[int], console: Console) -> None:
     from rich.text import Text
 
-    from cache_schema.console.terminal import plain_table
+    from closerlook_common.console.terminal import plain_table
 
     drawn = plain_table(page_title(table.page))
     for index, name in enumerate(table.row_names):
-        longest = max([len(name), *(len(row[index]) for row in table.rows)])
-        drawn.add_column(Text(name), justify="left", overflow="fold", min_width=min(longest, console.width // 2))
+        width = min(_label_width(table, index), console.width // 2)
+        drawn.add_column(Text(one_line(name)), justify="left", overflow="fold", min_width=width)
     for i in piece:
         drawn.add_column(Text(_heading(table.columns[i])), justify="right", no_wrap=True)
     for group, members in _blocks(table):
         if group:
-            drawn.add_row(Text(group, style="italic"), *[""] * (len(table.row_names) - 1 + len(piece)))
+            drawn.add_row(Text(one_line(group), style="italic"), *[""] * (len(table.row_names) - 1 + len(piece)))
         for r in members:
             numbers = [
                 Text(
@@ -324,5 +295,5 @@ def _print_piece(table: Table, piece: list[int], console: Console) -> None:
                 )
                 for i in piece
             ]
-            drawn.add_row(*(Text(label) for label in table.rows[r]), *numbers)
+            drawn.add_row(*(Text(one_line(label)) for label in table.rows[r]), *numbers)
     console.print(drawn)

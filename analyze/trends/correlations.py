@@ -1,18 +1,25 @@
-"""Correlations over models, each with a bootstrap interval: Pearson, Spearman, Kendall, weighted Kendall,
-R^2.
-"""
+"""Correlations over models that come in families: Pearson, Spearman, Kendall, weighted Kendall, R^2."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal, get_args
+from dataclasses import dataclass, replace
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
+from analyze.trends.dependence import (
+    FEWEST_FOR_TEST,
+    FLIPS,
+    described,
+    flip_p_value,
+    jackknife_error,
+    quantile,
+)
+from analyze.trends.families import INDEPENDENT, Families, effective_models
 from analyze.trends.scales import transform
-from cache_schema.errors import UserError, nearest
+from closerlook_common.errors import UserError, nearest
 
 Method = Literal["pearson", "spearman", "kendall", "weighted_kendall", "r2"]
 METHODS: tuple[str, ...] = get_args(Method)
@@ -38,11 +45,18 @@ class Correlation:
     value
         In [-1, 1] ([0, 1] for R^2); NaN where fewer than three models or a constant side leave it undefined.
     low, high
-        Percentile bootstrap interval over models; NaN where undefined.
+        Interval over families of models (jackknife on Fisher's z); NaN where there is none, as ``interval`` says.
     p_value
-        Of no association, two-sided (scipy's); NaN for weighted Kendall, which has none.
+        Of no association, two-sided, over families of models: signs of families are flipped (Kendall: the
+        jackknife's t); NaN for weighted Kendall and fewer than six families.
     n
         Number of models.
+    families
+        Number of families that they come in; n where they are taken as independent.
+    n_effective
+        Independent models that they are worth (:func:`analyze.trends.families.effective_models`).
+    interval
+        How the interval was made, or why there is none.
     level
         Coverage of the interval.
     """
@@ -53,13 +67,24 @@ class Correlation:
     high: float
     p_value: float
     n: int
+    families: int = 0
+    n_effective: float = float("nan")
+    interval: str = ""
     level: float = 0.95
+
+    def squared(self) -> Correlation:
+        """Return R^2 of Pearson's r, with the squared interval: from 0 where r's holds 0."""
+        ends = (self.low**2, self.high**2)
+        low = 0.0 if self.low < 0 < self.high else min(ends)
+        return replace(self, method="r2", value=self.value**2, low=low, high=max(ends))
 
     def __repr__(self) -> str:
         """Return one readable line."""
-        return (
-            f"{TITLES[self.method]} = {self.value:.3f} [{self.low:.3f}, {self.high:.3f}] over {self.n} models"
-        )
+        among = f"{self.n} models"
+        if self.families not in (0, self.n):
+            among += f" in {self.families} families, worth {self.n_effective:.0f} independent ones"
+        ends = f" [{self.low:.3f}, {self.high:.3f}]" if np.isfinite(self.low) else ""
+        return f"{TITLES[self.method]} = {self.value:.3f}{ends} over {among}"
 
 
 def correlation(
@@ -69,7 +94,8 @@ def correlation(
     method: str = "pearson",
     x_scale: str = "linear",
     y_scale: str = "linear",
-    n_boot: int = 1000,
+    families: ArrayLike | Families | None = None,
+    flips: int = FLIPS,
     level: float = 0.95,
     seed: int = 0,
 ) -> Correlation:
@@ -85,12 +111,13 @@ def correlation(
         ``r2`` (of the straight line on the given scales: Pearson squared).
     x_scale, y_scale
         ``linear``, ``logit``, ``probit`` or ``log``: matters to Pearson and R^2 only.
-    n_boot
-        Bootstrap replicates over models; 0 for no interval.
+    families
+        (n_models,) a label each: models that share one are not independent. None takes all models as independent, with
+        scipy's p-values.
+    flips, seed
+        Signs of families that are drawn for the p-value; 0 for neither interval nor p-value.
     level
-        Coverage of the percentile interval.
-    seed
-        Of the bootstrap.
+        Coverage of the interval.
 
     Raises
     ------
@@ -98,40 +125,86 @@ def correlation(
         Unknown method, unequal lengths, infinite values.
     """
     check_method(method)
-    a, b = _pairs(x, y)
+    if method == "r2":
+        scales: dict[str, Any] = {"x_scale": x_scale, "y_scale": y_scale, "level": level}
+        return correlation(x, y, method="pearson", families=families, flips=flips, seed=seed, **scales).squared()
+    a, b, kept = _pairs(x, y)
     n = len(a)
+    groups = _families(families, kept)
     if n < 3 or np.ptp(a) == 0 or np.ptp(b) == 0:
-        return Correlation(method, np.nan, np.nan, np.nan, np.nan, n, level)
-    if method in ("pearson", "r2"):
+        return Correlation(method, np.nan, np.nan, np.nan, np.nan, n, groups.count, level=level)
+    if method == "pearson":
         a, b = transform(a, x_scale), transform(b, y_scale)
-        found = stats.pearsonr(a, b)
-        value, p_value = float(found.statistic), float(found.pvalue)
-        value = value**2 if method == "r2" else value
-    elif method == "spearman":
-        found = stats.spearmanr(a, b)
-        value, p_value = float(found.statistic), float(found.pvalue)
+    value, ordinary = _value(a, b, method)
+    if not flips:
+        return Correlation(method, value, np.nan, np.nan, np.nan, n, groups.count, level=level)
+    ranked = (a, b) if method == "pearson" else (stats.rankdata(a), stats.rankdata(b))
+    low, high, by_t = _interval(a, b, value, method, groups, level)
+    if groups.by == INDEPENDENT:
+        p_value = ordinary
+    elif method == "weighted_kendall" or groups.count < FEWEST_FOR_TEST:
+        p_value = float("nan")
     elif method == "kendall":
-        found = stats.kendalltau(a, b)
-        value, p_value = float(found.statistic), float(found.pvalue)
+        p_value = by_t
     else:
-        value, p_value = float(stats.weightedtau(a, b).statistic), np.nan
-    low = high = np.nan
-    if n_boot:
-        drawn = _replicates(a, b, method, n_boot, seed)
-        drawn = drawn[np.isfinite(drawn)]
-        if len(drawn) > n_boot // 2:
-            low, high = (float(v) for v in np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2]))
-    return Correlation(method, value, low, high, p_value, n, level)
+        design = np.column_stack([np.ones(n), ranked[0]])
+        p_value = flip_p_value(design, ranked[1], groups, [1], flips=flips, seed=seed)
+    return Correlation(
+        method,
+        value,
+        low,
+        high,
+        p_value,
+        n,
+        groups.count,
+        effective_models(groups, *ranked),
+        described(groups, level) if np.isfinite(low) or groups.count < 5 else "none: the coefficient is at its end",
+        level,
+    )
+
+
+def _families(families: ArrayLike | Families | None, kept: NDArray[np.bool_]) -> Families:
+    if families is None:
+        return Families.independent(int(kept.sum()))
+    groups = families if isinstance(families, Families) else Families.of(families)
+    if len(groups) != len(kept):
+        raise UserError(f"a correlation of {len(kept)} models needs as many families, got {len(groups)}")
+    return groups.rows(kept)
+
+
+def _value(a: Floats, b: Floats, method: str) -> tuple[float, float]:
+    """Return the coefficient and its p-value over independent models."""
+    if method == "weighted_kendall":
+        return float(stats.weightedtau(a, b).statistic), float("nan")
+    found = {"pearson": stats.pearsonr, "spearman": stats.spearmanr, "kendall": stats.kendalltau}[method](a, b)
+    return float(found.statistic), float(found.pvalue)
+
+
+def _interval(
+    a: Floats, b: Floats, value: float, method: str, groups: Families, level: float
+) -> tuple[float, float, float]:
+    """Return the ends of the interval, and the p-value of t on Fisher's z; NaN where there are none."""
+    reach = quantile(groups, level=level)
+    if not np.isfinite(reach) or abs(value) > 1 - 1e-12:
+        return (float("nan"),) * 3
+    without = _weighted(a, b, method, groups.without_each())
+    if not np.isfinite(without).all():
+        return (float("nan"),) * 3
+    z = float(np.arctanh(value))
+    error = jackknife_error(z, np.arctanh(np.clip(without, -1 + 1e-9, 1 - 1e-9)))
+    freedom = max(groups.effective_count - 1, 1.0)
+    p_value = float(2 * stats.t.sf(abs(z) / error, freedom)) if error > 0 else 0.0
+    return float(np.tanh(z - reach * error)), float(np.tanh(z + reach * error)), p_value
 
 
 def check_method(method: str) -> str:
     """Return the method, or raise a ``UserError`` that names those that exist."""
     if method not in METHODS:
-        raise UserError(f"no correlation {method!r}{nearest(method, METHODS, told=True)}")
+        raise UserError(f"no correlation {method!r}{nearest(method, METHODS, list_all=True)}")
     return method
 
 
-def _pairs(x: ArrayLike, y: ArrayLike) -> tuple[Floats, Floats]:
+def _pairs(x: ArrayLike, y: ArrayLike) -> tuple[Floats, Floats, NDArray[np.bool_]]:
     a, b = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
     if a.shape != b.shape or a.ndim != 1:
         raise UserError(f"a correlation needs two lists of equal length, got shapes {a.shape} and {b.shape}")
@@ -139,21 +212,14 @@ def _pairs(x: ArrayLike, y: ArrayLike) -> tuple[Floats, Floats]:
     a, b = a[keep], b[keep]
     if not (np.isfinite(a).all() and np.isfinite(b).all()):
         raise UserError("a correlation needs finite values; one of the models has an infinite one")
-    return a, b
+    return a, b, keep
 
 
-def _replicates(a: Floats, b: Floats, method: str, n_boot: int, seed: int) -> Floats:
-    """Bootstrap replicates by how often each model is drawn: all of them are matrix products, but weighted
-    Kendall.
-    """
-    rng = np.random.default_rng(seed)
-    counts = rng.multinomial(len(a), np.full(len(a), 1 / len(a)), size=n_boot).astype(np.float64)
+def _weighted(a: Floats, b: Floats, method: str, counts: Floats) -> Floats:
+    """Return the coefficient of many samples at once, (samples,), by how often each model is in each, (samples, n)."""
     with np.errstate(invalid="ignore", divide="ignore"):
-        if method in ("pearson", "r2"):
-            drawn = _weighted_pearson(
-                np.broadcast_to(a, counts.shape), np.broadcast_to(b, counts.shape), counts
-            )
-            return drawn**2 if method == "r2" else drawn
+        if method == "pearson":
+            return _weighted_pearson(np.broadcast_to(a, counts.shape), np.broadcast_to(b, counts.shape), counts)
         if method == "spearman":
             return _weighted_pearson(counts @ _below(a), counts @ _below(b), counts)
         if method == "kendall":

@@ -1,6 +1,4 @@
-"""Straight lines through models on linear, logit or probit axes: OLS, Huber, Theil-Sen, with bootstrap
-bands.
-"""
+"""Straight lines through models on linear, logit or probit axes: OLS, Huber, Theil-Sen, with bands over families."""
 
 from __future__ import annotations
 
@@ -11,8 +9,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
+from analyze.trends.dependence import described, jackknife_covariance, quantile
+from analyze.trends.families import Families, effective_models
 from analyze.trends.scales import check_scale, transform, untransform
-from cache_schema.errors import UserError, nearest
+from closerlook_common.errors import UserError, nearest
 
 FitMethod = Literal["ols", "huber", "theil-sen"]
 FIT_METHODS: tuple[str, ...] = get_args(FitMethod)
@@ -40,8 +40,16 @@ class Line:
         Number of models.
     x_range
         Smallest and largest x it was fitted on, in the data's own unit.
-    replicates
-        Bootstrap slopes and intercepts, shape (n_boot, 2).
+    families
+        Number of families that the models come in; n where they are taken as independent.
+    n_effective
+        Independent models that they are worth, for the slope.
+    uncertainty
+        How the intervals were made, or why there are none.
+    covariance
+        (2, 2) of slope and intercept; NaN where there are no intervals.
+    freedom
+        Degrees of freedom of the intervals: effective families less two.
     """
 
     slope: float
@@ -52,12 +60,16 @@ class Line:
     r2: float
     n: int
     x_range: tuple[float, float]
-    replicates: Floats = field(repr=False, compare=False)
+    families: int = 0
+    n_effective: float = float("nan")
+    uncertainty: str = ""
+    covariance: Floats = field(default_factory=lambda: np.full((2, 2), np.nan), repr=False, compare=False)
+    freedom: float = float("nan")
 
     def __repr__(self) -> str:
         """Return one readable line."""
         (low, high), _ = self.interval()
-        shown = f" [{low:.3f}, {high:.3f}]" if len(self.replicates) else ""
+        shown = f" [{low:.3f}, {high:.3f}]" if np.isfinite(low) else ""
         return (
             f"{self.method} line: slope {self.slope:.3f}{shown}, intercept {self.intercept:.3f}, R² {self.r2:.3f}"
             f" ({self.y_scale} of y on {self.x_scale} of x; {self.n} points)"
@@ -68,23 +80,22 @@ class Line:
         return untransform(self.slope * transform(x, self.x_scale) + self.intercept, self.y_scale)
 
     def band(self, x: ArrayLike, level: float = 0.95) -> tuple[Floats, Floats]:
-        """Return the pointwise bootstrap band of the line at x, in the data's own unit; NaN without
-        replicates.
-        """
+        """Return the pointwise band of the line at x, in the data's own unit; NaN without intervals."""
         at = transform(np.atleast_1d(np.asarray(x, dtype=np.float64)), self.x_scale)
-        if not len(self.replicates):
-            empty = np.full(at.shape, np.nan)
-            return empty, empty.copy()
-        drawn = self.replicates[:, :1] * at + self.replicates[:, 1:]
-        low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2], axis=0)
-        return untransform(low, self.y_scale), untransform(high, self.y_scale)
+        design = np.column_stack([at, np.ones_like(at)])
+        with np.errstate(invalid="ignore"):
+            error = np.sqrt(np.maximum(np.einsum("ij,jk,ik->i", design, self.covariance, design), 0.0))
+        middle, reach = self.slope * at + self.intercept, self._reach(level)
+        return untransform(middle - reach * error, self.y_scale), untransform(middle + reach * error, self.y_scale)
 
     def interval(self, level: float = 0.95) -> tuple[tuple[float, float], tuple[float, float]]:
-        """Return the bootstrap intervals of slope and intercept."""
-        if not len(self.replicates):
-            return (np.nan, np.nan), (np.nan, np.nan)
-        low, high = np.quantile(self.replicates, [(1 - level) / 2, (1 + level) / 2], axis=0)
-        return (float(low[0]), float(high[0])), (float(low[1]), float(high[1]))
+        """Return the intervals of slope and intercept; NaN where there are none."""
+        reach = self._reach(level)
+        slope, intercept = (reach * float(e) for e in np.sqrt(np.diag(self.covariance)))
+        return (self.slope - slope, self.slope + slope), (self.intercept - intercept, self.intercept + intercept)
+
+    def _reach(self, level: float) -> float:
+        return float(stats.t.ppf(0.5 + level / 2, self.freedom)) if np.isfinite(self.freedom) else float("nan")
 
 
 @dataclass(frozen=True)
@@ -113,7 +124,7 @@ class PiecewiseLine:
         return np.where(at <= self.split, self.below.predict(at), self.above.predict(at))
 
     def band(self, x: ArrayLike, level: float = 0.95) -> tuple[Floats, Floats]:
-        """Return the pointwise bootstrap band."""
+        """Return the pointwise band."""
         at = np.atleast_1d(np.asarray(x, dtype=np.float64))
         left, right = self.below.band(at, level), self.above.band(at, level)
         return np.where(at <= self.split, left[0], right[0]), np.where(at <= self.split, left[1], right[1])
@@ -126,7 +137,8 @@ def fit_line(
     method: str = "huber",
     x_scale: str = "probit",
     y_scale: str = "probit",
-    n_boot: int = 1000,
+    families: ArrayLike | Families | None = None,
+    errors: bool = True,
     seed: int = 0,
 ) -> Line:
     """Fit a line through models.
@@ -140,10 +152,13 @@ def fit_line(
         (median slope of all pairs, median residual as intercept).
     x_scale, y_scale
         ``linear``, ``logit``, ``probit`` or ``log``.
-    n_boot
-        Bootstrap replicates over models for the band; 0 for none.
+    families
+        (n_models,) a label each: models that share one are not independent. None takes all models as independent.
+    errors
+        Whether slope, intercept and band get intervals: without each family in turn (jackknife); for Theil-Sen's line,
+        whose medians a jackknife does not suit, the spread over resampled families.
     seed
-        Of the bootstrap.
+        Of the resampling.
 
     Raises
     ------
@@ -151,7 +166,7 @@ def fit_line(
         Unknown method or scale, fewer than three models, or all x equal.
     """
     if method not in FIT_METHODS:
-        raise UserError(f"no fit {method!r}{nearest(method, FIT_METHODS, told=True)}")
+        raise UserError(f"no fit {method!r}{nearest(method, FIT_METHODS, list_all=True)}")
     own_x, own_y = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
     if own_x.shape != own_y.shape or own_x.ndim != 1:
         raise UserError(f"a line needs two lists of equal length, got shapes {own_x.shape} and {own_y.shape}")
@@ -162,9 +177,12 @@ def fit_line(
     if np.ptp(own_x) == 0:
         raise UserError("a line needs models that differ on the x axis")
     a, b = transform(own_x, check_scale(x_scale)), transform(own_y, check_scale(y_scale))
-    slope, intercept = _estimate(a, b, method)
+    groups = Families.independent(len(keep)) if families is None else families
+    groups = (groups if isinstance(groups, Families) else Families.of(groups)).rows(keep)
+    slope, intercept = (float(v[0]) for v in _estimates(a, b, np.ones((1, len(a))), method))
     residual = b - slope * a - intercept
     spread = float(np.sum((b - b.mean()) ** 2))
+    known = {} if not errors else _errors(a, b, np.array([slope, intercept]), method, groups, seed)
     return Line(
         slope=slope,
         intercept=intercept,
@@ -174,48 +192,67 @@ def fit_line(
         r2=1 - float(np.sum(residual**2)) / spread if spread > 0 else np.nan,
         n=len(a),
         x_range=(float(own_x.min()), float(own_x.max())),
-        replicates=_bootstrap(a, b, method, n_boot, seed),
+        families=groups.count,
+        n_effective=effective_models(groups, a, residual),
+        uncertainty=described(groups) if errors else "none: not asked for",
+        **known,
     )
 
 
 def fit_piecewise(x: ArrayLike, y: ArrayLike, *, split: float, **options: Any) -> PiecewiseLine:
     """Fit one line below and one above a break; ``options`` are those of ``fit_line``."""
     at, to = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
+    given = options.pop("families", None)
+    groups = Families.independent(len(at)) if given is None else given
+    groups = groups if isinstance(groups, Families) else Families.of(groups)
     left = at <= split
     if min(left.sum(), (~left & ~np.isnan(at)).sum()) < 3:
         raise UserError(f"a piecewise fit needs three models on each side of {split:g}")
     return PiecewiseLine(
-        fit_line(at[left], to[left], **options),
-        fit_line(at[~left], to[~left], **options),
+        fit_line(at[left], to[left], families=groups.rows(left), **options),
+        fit_line(at[~left], to[~left], families=groups.rows(~left), **options),
         split,
     )
 
 
-def _estimate(a: Floats, b: Floats, method: str) -> tuple[float, float]:
-    if method == "ols":
-        found = stats.linregress(a, b)
-        return float(found.slope), float(found.intercept)
-    if method == "theil-sen":
-        slope = _theil_sen(a, b)
-        return slope, float(np.median(b - slope * a))
-    slopes, intercepts = _huber(a[None], b[None])
-    return float(slopes[0]), float(intercepts[0])
+RESAMPLED = 300
+"""Resamples of families for the spread of Theil-Sen's line."""
 
 
-def _bootstrap(a: Floats, b: Floats, method: str, n_boot: int, seed: int) -> Floats:
-    if n_boot <= 0:
-        return np.empty((0, 2))
-    rng = np.random.default_rng(seed)
-    rows = rng.integers(0, len(a), size=(n_boot, len(a)))
-    rows = rows[np.ptp(a[rows], axis=1) > 0]
+def _errors(a: Floats, b: Floats, fitted: Floats, method: str, groups: Families, seed: int) -> dict[str, Any]:
+    """Return covariance and degrees of freedom of slope and intercept; nothing for too few families."""
+    if not np.isfinite(quantile(groups, estimated=2)):
+        return {}
     if method == "theil-sen":
-        slopes = np.array([_theil_sen(a[r], b[r]) for r in rows])
-        intercepts = np.median(b[rows] - slopes[:, None] * a[rows], axis=1)
-    elif method == "ols":
-        slopes, intercepts = _weighted_line(a[rows], b[rows], np.ones(rows.shape))
+        rng = np.random.default_rng(seed)
+        drawn = rng.multinomial(groups.count, np.full(groups.count, 1 / groups.count), size=RESAMPLED)
+        others = np.column_stack(_estimates(a, b, drawn[:, groups.codes].astype(np.float64), method))
+        others = others[np.isfinite(others).all(axis=1)]
+        covariance = np.cov(others.T)
     else:
-        slopes, intercepts = _huber(a[rows], b[rows], tolerance=1e-6)
-    return np.column_stack([slopes, intercepts])
+        others = np.column_stack(_estimates(a, b, groups.without_each(), method))
+        if not np.isfinite(others).all():  # without one family all models lie on one x
+            return {}
+        covariance = jackknife_covariance(fitted, others)
+    return {"covariance": covariance, "freedom": max(groups.effective_count - 2, 1.0)}
+
+
+def _estimates(a: Floats, b: Floats, counts: Floats, method: str) -> tuple[Floats, Floats]:
+    """Return slopes and intercepts of many samples at once, by how often each model is in each, (samples, n).
+
+    NaN where the models of a sample do not differ in a.
+    """
+    flat = np.ptp(np.where(counts > 0, a, a[counts.argmax(axis=1)][:, None]), axis=1) <= 0
+    with np.errstate(divide="ignore", invalid="ignore"):
+        if method == "ols":
+            slopes, intercepts = _weighted_line(
+                np.broadcast_to(a, counts.shape), np.broadcast_to(b, counts.shape), counts
+            )
+        elif method == "huber":
+            slopes, intercepts = _huber(a, b, counts)
+        else:
+            slopes, intercepts = _theil_sen(a, b, counts)
+    return np.where(flat, np.nan, slopes), np.where(flat, np.nan, intercepts)
 
 
 def _weighted_line(a: Floats, b: Floats, weights: Floats) -> tuple[Floats, Floats]:
@@ -226,32 +263,54 @@ def _weighted_line(a: Floats, b: Floats, weights: Floats) -> tuple[Floats, Float
     return slopes, mean_b - slopes * mean_a
 
 
-def _theil_sen(a: Floats, b: Floats) -> float:
-    """Median slope of all pairs that differ in a."""
-    run, rise = a[:, None] - a, b[:, None] - b
-    ahead = run > 0
-    return float(np.median(rise[ahead] / run[ahead]))
+def _weighted_median(values: Floats, counts: Floats) -> Floats:
+    """Return the median of each row of values (rows, n), each as often as its count; NaN where nothing counts."""
+    order = np.argsort(values, axis=1)
+    ordered, times = np.take_along_axis(values, order, 1), np.take_along_axis(counts, order, 1).cumsum(axis=1)
+    total = times[:, -1:]
+    last = values.shape[1] - 1
+    lower = np.minimum((times < (total + 1) // 2).sum(axis=1), last)
+    upper = np.minimum((times < total // 2 + 1).sum(axis=1), last)
+    rows = np.arange(len(values))
+    middle = (ordered[rows, lower] + ordered[rows, upper]) / 2
+    return np.where(total[:, 0] > 0, middle, np.nan)
 
 
-def _huber(a: Floats, b: Floats, tolerance: float = 1e-10) -> tuple[Floats, Floats]:
-    """Huber fits of many samples at once (rows), as statsmodels' RLM fits one: IRLS with a re-estimated MAD
-    scale.
+def _theil_sen(a: Floats, b: Floats, counts: Floats) -> tuple[Floats, Floats]:
+    """Median slope of all pairs that differ in a, and the median residual, of many samples at once."""
+    first, second = np.triu_indices(len(a), 1)
+    run = a[second] - a[first]
+    first, second, run = first[run != 0], second[run != 0], run[run != 0]
+    slope = (b[second] - b[first]) / run
+    order = np.argsort(slope)
+    first, second, slope = first[order], second[order], slope[order]
+    slopes = np.empty(len(counts))
+    for place, own in enumerate(counts):  # one row of pairs at a time: 210 models have 21,945
+        times = (own[first] * own[second]).cumsum()
+        at = np.searchsorted(times, [(times[-1] + 1) // 2, times[-1] // 2 + 1])
+        slopes[place] = slope[np.minimum(at, len(slope) - 1)].mean() if times[-1] > 0 else np.nan
+    return slopes, _weighted_median(b - slopes[:, None] * a, counts)
 
-    A library would fit one replicate at a time; a page of ten panels with 1,000 replicates each needs all at
-    once.
+
+def _huber(a: Floats, b: Floats, counts: Floats, tolerance: float = 1e-10) -> tuple[Floats, Floats]:
+    """Huber fits of many samples at once, as statsmodels' RLM fits one: IRLS with a re-estimated MAD scale.
+
+    A library would fit one sample at a time; a page of panels with a sample a family each needs all at once.
     """
-    slopes, intercepts = _weighted_line(a, b, np.ones(a.shape))
-    active = np.arange(len(a))
+    slopes, intercepts = _weighted_line(np.broadcast_to(a, counts.shape), np.broadcast_to(b, counts.shape), counts)
+    active = np.flatnonzero(np.isfinite(slopes))
     for _ in range(200):
-        x, y = a[active], b[active]
-        residual = np.abs(y - slopes[active, None] * x - intercepts[active, None])
-        scale = np.median(residual, axis=1, keepdims=True) / MAD_OF_NORMAL
+        times = counts[active]
+        residual = np.abs(b - slopes[active, None] * a - intercepts[active, None])
+        scale = _weighted_median(residual, times)[:, None] / MAD_OF_NORMAL
         with np.errstate(divide="ignore", invalid="ignore"):
-            weights = np.minimum(1.0, HUBER_T * scale / residual)
+            weights = times * np.minimum(1.0, HUBER_T * scale / residual)
         # a line that passes through more than half of the points exactly has scale 0: it is the fit
         exact = scale[:, 0] <= 1e-13
-        weights[exact] = 1.0
-        new_slopes, new_intercepts = _weighted_line(x, y, weights)
+        weights[exact] = times[exact]
+        new_slopes, new_intercepts = _weighted_line(
+            np.broadcast_to(a, weights.shape), np.broadcast_to(b, weights.shape), weights
+        )
         moved = np.maximum(np.abs(new_slopes - slopes[active]), np.abs(new_intercepts - intercepts[active]))
         kept = exact | ~np.isfinite(new_slopes)
         going = active[~kept]

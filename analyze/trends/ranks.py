@@ -1,18 +1,21 @@
-"""Ranks of models: do two metrics order them alike, and which models differ over many datasets (Nemenyi)."""
+"""Ranks of models: do two metrics order them alike, which models differ over many datasets, how sure is a rank."""
 
 from __future__ import annotations
 
 import html
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 from scipy import stats
 
 from analyze.results.quantities import Quantity, joined
 from analyze.trends.correlations import correlation
-from cache_schema.errors import UserError
+from analyze.trends.families import families_of
+from analyze.trends.pairs import DEFAULT, Choices
+from closerlook_common.errors import UserError
 
 
 def rank_stability(
@@ -20,8 +23,8 @@ def rank_stability(
     wanted: Sequence[Quantity | str],
     *,
     top: int = 10,
-    n_boot: int = 1000,
-    seed: int = 0,
+    choices: Choices = DEFAULT,
+    left_out: Iterable[str] = (),
 ) -> pl.DataFrame:
     """Return, for every pair of quantities, how alike they order the models.
 
@@ -33,28 +36,32 @@ def rank_stability(
         At least two quantities.
     top
         ``top_overlap`` is the share of the ``top`` best models that both name.
-    n_boot, seed
-        Bootstrap over models for the interval of Kendall's tau.
+    choices
+        What makes models a family, for the interval of Kendall's tau.
+    left_out
+        Models that do not count (those at chance).
 
     Returns
     -------
     polars.DataFrame
-        ``x y kendall low high top_overlap n``; values count as better by each metric's own direction.
+        ``x y kendall low high top_overlap n families interval``; values count as better by each metric's own direction.
     """
-    keys = [Quantity.parse(q) if isinstance(q, str) else q for q in wanted]
+    keys = [Quantity.parse(q) for q in wanted]
     if len(keys) < 2:
         raise UserError("rank stability needs at least two quantities")
     signs = [_sign(results, key) for key in keys]
     rows = []
     for i, first in enumerate(keys):
         for j in range(i + 1, len(keys)):
-            pair = joined(results, [first, keys[j]])
+            pair = joined(results, [first, keys[j]]).filter(~pl.col("model").is_in(list(left_out)))
             a, b = pair["0"].to_numpy() * signs[i], pair["1"].to_numpy() * signs[j]
-            found = correlation(a, b, method="kendall", n_boot=n_boot, seed=seed)
+            families = families_of(pair, choices.dependence)
+            found = correlation(a, b, method="kendall", families=families, flips=choices.flips, seed=choices.seed)
             k = min(top, len(a))
             best = [set(np.argsort(-side, kind="stable")[:k].tolist()) for side in (a, b)]
             overlap = len(best[0] & best[1]) / k if k else float("nan")
-            rows.append((str(first), str(keys[j]), found.value, found.low, found.high, overlap, found.n))
+            ends = (found.value, found.low, found.high)
+            rows.append((str(first), str(keys[j]), *ends, overlap, found.n, found.families, found.interval))
     return pl.DataFrame(
         rows,
         orient="row",
@@ -66,6 +73,8 @@ def rank_stability(
             "high": pl.Float64,
             "top_overlap": pl.Float64,
             "n": pl.Int64,
+            "families": pl.Int64,
+            "interval": pl.String,
         },
     )
 
@@ -77,7 +86,8 @@ class RankTest:
     Attributes
     ----------
     table
-        ``model rank group``, best (smallest) rank first.
+        ``model group source rank rank_low rank_high``, best (smallest) rank first. The interval holds the average rank
+        of the models' true numbers on these sets, with 95 % or more; NaN where a number has no interval.
     friedman_p_value
         Of all models being equal.
     critical_difference
@@ -93,7 +103,7 @@ class RankTest:
     alpha: float
 
     def __repr__(self) -> str:
-        """Return what the test says, in one line."""
+        """Return the result of the test, in one line."""
         best, rank = self.table.row(0, named=True)["model"], float(self.table["rank"][0])
         tied = int((self.table["rank"] <= rank + self.critical_difference).sum()) - 1
         return (
@@ -114,7 +124,7 @@ def rank_test(results: pl.DataFrame, wanted: Sequence[Quantity | str], *, alpha:
     UserError
         Fewer than three models have all quantities, or fewer than two quantities.
     """
-    keys = [Quantity.parse(q) if isinstance(q, str) else q for q in wanted]
+    keys = [Quantity.parse(q) for q in wanted]
     frame = joined(results, keys)
     if len(frame) < 3 or len(keys) < 2:
         raise UserError(f"ranks need three models and two datasets, got {len(frame)} and {len(keys)}")
@@ -122,13 +132,54 @@ def rank_test(results: pl.DataFrame, wanted: Sequence[Quantity | str], *, alpha:
     ranks = stats.rankdata(-scores, axis=0)
     k, n = scores.shape
     p_value = float(stats.friedmanchisquare(*scores).pvalue)
-    width = float(
-        stats.studentized_range.ppf(1 - alpha, k, np.inf) / np.sqrt(2) * np.sqrt(k * (k + 1) / (6 * n))
-    )
+    width = float(stats.studentized_range.ppf(1 - alpha, k, np.inf) / np.sqrt(2) * np.sqrt(k * (k + 1) / (6 * n)))
+    low, high = rank_intervals(frame, len(keys), [_sign(results, key) for key in keys])
     table = (
-        frame.select("model", "group", "source").with_columns(pl.Series("rank", ranks.mean(1))).sort("rank")
+        frame.select("model", "group", "source")
+        .with_columns(pl.Series("rank", ranks.mean(1)), pl.Series("rank_low", low), pl.Series("rank_high", high))
+        .sort("rank")
     )
     return RankTest(table, p_value, width, n, alpha)
+
+
+def rank_intervals(
+    frame: pl.DataFrame, n_sets: int, signs: Sequence[float], *, level: float = 0.95
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the ends of each model's average rank over sets, (models,) each; NaN where a number has no interval.
+
+    On each set a model ranks behind those that are better beyond doubt and before those that are worse beyond doubt.
+    Doubt is a normal test of two numbers with their own errors, at a level that all comparisons of a model on all sets
+    share (Bonferroni): the interval holds with ``level`` or more. Numbers of the same images err alike, which makes
+    their difference surer than it is taken for.
+
+    Parameters
+    ----------
+    frame
+        Of ``joined``: ``0 0_low 0_high`` ... with intervals of 95 %.
+    n_sets, signs
+        Number of sets, and 1 or -1 for each: -1 where lower is better.
+    level
+        Nominal coverage of each model's interval.
+
+    References
+    ----------
+    Goldstein and Spiegelhalter, League tables and their limitations, JRSS A 159, 1996; Mogstad, Romano, Shaikh and
+    Wilhelm, Inference for ranks with applications to mobility across neighbourhoods, Review of Economic Studies
+    91, 2024.
+    """
+    k = len(frame)
+    low, high = np.zeros(k), np.zeros(k)
+    surely = float(stats.norm.isf((1 - level) / 2 / max((k - 1) * n_sets, 1)))
+    for place, sign in enumerate(signs):
+        value, first, last = (
+            frame[f"{place}{end}"].cast(pl.Float64).fill_null(float("nan")).to_numpy() for end in ("", "_low", "_high")
+        )
+        error = (last - first) / 2 / float(stats.norm.ppf(0.975))
+        apart = sign * (value[:, None] - value) / np.maximum(np.hypot(error[:, None], error), 1e-300)
+        lost = np.isnan(error).any()
+        low += np.nan if lost else 1 + (apart < -surely).sum(axis=1)
+        high += np.nan if lost else k - (apart > surely).sum(axis=1)
+    return low / n_sets, high / n_sets
 
 
 def _sign(results: pl.DataFrame, quantity: Quantity) -> float:

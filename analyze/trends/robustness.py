@@ -1,6 +1,4 @@
-"""Effective and relative robustness, lines that accuracy and agreement lie on, and whether two groups share a
-line.
-"""
+"""Effective and relative robustness: accuracy beyond a baseline's line, and what an intervention gains."""
 
 from __future__ import annotations
 
@@ -12,14 +10,18 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from analyze.results import CARD_COLUMNS, conform
-from analyze.results.quantities import Quantity, id_dataset_of, joined, values
+from analyze.results.quantities import Quantity, id_dataset_of, values
 from analyze.results.selection import Where, select
+from analyze.trends.families import families_of
 from analyze.trends.fits import Line, PiecewiseLine, fit_line, fit_piecewise
-from analyze.trends.scales import transform, untransform
-from cache_schema.errors import UserError
+from analyze.trends.marks import AGAINST, BEYOND, CHANCE
+from analyze.trends.medians import median
+from analyze.trends.pairs import DEFAULT, Choices, PairOfNumbers, pair_of
+from analyze.trends.robustness_intervals import DESCRIBED, NO_INTERVAL, Ends, robustness_ends
+from closerlook_common.errors import UserError
 
 BASELINE: Mapping[str, str] = {"group": "supervised-in1k"}
 """The population that effective robustness is measured against: models that saw ImageNet-1k alone (Taori et
@@ -35,15 +37,20 @@ class EffectiveRobustness:
     Attributes
     ----------
     table
-        ``model x y expected value low high`` and the cards: ``value = y - expected`` in accuracy (fractions),
-        with the interval that the baseline's bootstrap gives (of the line; the model's own sampling error is
-        not in it).
+        ``model x y expected value low high mark n`` and the cards: ``value = y - expected`` in accuracy (fractions),
+        with an interval that holds the sampling error of both accuracies and the line's; NaN where an accuracy has no
+        interval. ``n`` is that of the shifted set. ``mark`` says why a reader should look twice: the model is at
+        chance, comes from CLIP, the set was built against it, or it lies beyond the baseline's range.
     line
-        The baseline's fit.
+        The baseline's fit, without models at chance and those that the set was built against.
     x, y
-        What was compared.
+        What was compared, x as it was taken.
     baseline
         The population the line was fitted on.
+    axis
+        Which images x is of (``same classes`` ...); empty where there is no choice.
+    dependence
+        What makes models a family.
     """
 
     table: pl.DataFrame
@@ -51,13 +58,15 @@ class EffectiveRobustness:
     x: Quantity
     y: Quantity
     baseline: Mapping[str, Any]
+    axis: str = ""
+    dependence: str = "backbone"
 
     def __repr__(self) -> str:
         """Return one readable line."""
         middle = float(np.median(self.table["value"].to_numpy()))
         return (
             f"effective robustness of {len(self.table)} models on {self.y} against {self.x}"
-            f" (baseline {_said(self.baseline)}): median {middle:+.3f}"
+            f" (baseline {_words(self.baseline)}): median {middle:+.3f}"
         )
 
     def _repr_html_(self) -> str:
@@ -68,14 +77,17 @@ class EffectiveRobustness:
         line = self.line.below if isinstance(self.line, PiecewiseLine) else self.line
         options = {
             "against": str(self.x),
-            "baseline": _said(self.baseline),
+            "baseline": _words(self.baseline),
             "fit": line.method,
             "of": self.y.metric,
             "scale": line.x_scale,
+            "baseline_models": line.n,
         }
+        if self.axis:
+            options["axis"] = self.axis
         if isinstance(self.line, PiecewiseLine):
             options["split"] = str(self.line.split)
-        told = {key: value for key, value in self.y.variants if key != "options"}
+        variants = {key: value for key, value in self.y.variants if key != "options"}
         return conform(
             self.table.select(
                 "model",
@@ -83,15 +95,58 @@ class EffectiveRobustness:
                 "low",
                 "high",
                 *CARD_COLUMNS,
-                *(pl.lit(value).alias(key) for key, value in told.items()),
+                *(pl.lit(value).alias(key) for key, value in variants.items()),
                 dataset=pl.lit(self.y.dataset),
                 metric=pl.lit("effective_robustness"),
                 direction=pl.lit("higher"),
-                metric_version=pl.lit(1),
+                metric_version=pl.lit(3),
                 options=pl.lit(json.dumps(options, sort_keys=True)),
-                n=pl.lit(line.n),
-            ).with_columns(pl.lit("").alias("reason"))
+                n="n",
+                interval=pl.when(pl.col("low").is_nan()).then(pl.lit(NO_INTERVAL)).otherwise(pl.lit(DESCRIBED)),
+            ).with_columns(pl.lit("").alias("reason"), pl.col("low", "high").fill_nan(None))
         )
+
+    def medians(self, by: str = "group") -> pl.DataFrame:
+        """Return the median of each group of models, with an interval over its families and the line's error.
+
+        Models at chance, and those that the set was built against, are left out.
+
+        Parameters
+        ----------
+        by
+            Column of the cards.
+
+        Returns
+        -------
+        polars.DataFrame
+            ``dataset factor group value low high n families n_effective interval axis``.
+        """
+        rows = []
+        kept = self.table.filter(~pl.col("mark").is_in([CHANCE, AGAINST]))
+        for (name,), part in kept.group_by(by, maintain_order=True):
+            found = median(part["value"], families_of(part, self.dependence))
+            at = float(np.median(part["x"].to_numpy()))
+            middle, (low, high) = self.line.predict([at])[0], (end[0] for end in self.line.band([at]))
+            rows.append(
+                {
+                    "dataset": self.y.dataset,
+                    "factor": self.y.variant("factor"),
+                    by: str(name),
+                    "value": found.value,
+                    "low": found.value - float(np.hypot(found.value - found.low, high - middle)),
+                    "high": found.value + float(np.hypot(found.high - found.value, middle - low)),
+                    "n": found.n,
+                    "families": found.families,
+                    "n_effective": found.n_effective,
+                    "interval": found.interval if np.isfinite(low + found.low) else _no_median(found.interval),
+                    "axis": self.axis,
+                }
+            )
+        return pl.DataFrame(rows).with_columns(pl.col("low", "high").fill_nan(None))
+
+
+def _no_median(interval: str) -> str:
+    return interval if interval.startswith("none") else "none: the baseline's line has no interval"
 
 
 def effective_robustness(
@@ -103,8 +158,8 @@ def effective_robustness(
     scale: str = "logit",
     method: str = "ols",
     split: float | None = None,
-    n_boot: int = 1000,
-    seed: int = 0,
+    choices: Choices = DEFAULT,
+    pair: PairOfNumbers | None = None,
 ) -> EffectiveRobustness:
     """Accuracy beyond what the baseline's line predicts from the standard accuracy (Taori et al. 2020).
 
@@ -124,8 +179,10 @@ def effective_robustness(
         and Huber.
     split
         x at which the baseline is fitted in two pieces, as the authors do for ImageNet-A; None for one line.
-    n_boot, seed
-        Bootstrap over the baseline's models.
+    choices
+        Which images x is of, which models are left out of the line, and what makes models a family.
+    pair
+        The two numbers, where :func:`analyze.trends.pairs.pair_of` has them already.
 
     Raises
     ------
@@ -133,19 +190,20 @@ def effective_robustness(
         Where a quantity is not there, or fewer than three baseline models have both.
     """
     x, y = _axes(results, x, y)
-    frame = joined(results, [x, y])
-    chosen = frame.join(_population(results, baseline), on="model", how="semi")
+    pair = pair or pair_of(results, x, y, choices)
+    frame = pair.everyone
+    chosen = pair.fitted.join(_population(results, baseline), on="model", how="semi", maintain_order="left")
     if len(chosen) < 3:
         raise UserError(
-            f"effective robustness needs three baseline models with {x} and {y};"
-            f" {_said(baseline)} has {len(chosen)}: name another with --baseline group=..."
+            f"effective robustness needs three baseline models with {pair.x} and {y};"
+            f" {_words(baseline)} has {len(chosen)}: {_other_baselines(results, frame)}"
         )
     options: dict[str, Any] = {
         "method": method,
         "x_scale": scale,
         "y_scale": scale,
-        "n_boot": n_boot,
-        "seed": seed,
+        "families": families_of(chosen, choices.dependence),
+        "seed": choices.seed,
     }
     line: Line | PiecewiseLine = (
         fit_line(chosen["0"], chosen["1"], **options)
@@ -153,25 +211,38 @@ def effective_robustness(
         else fit_piecewise(chosen["0"], chosen["1"], split=split, **options)
     )
     expected = line.predict(frame["0"].to_numpy())
-    low, high = line.band(frame["0"].to_numpy())
-    reached = frame["1"].to_numpy()
-    roles = values(results, y).select("model", "role")
+    low, high = robustness_ends(_ends(frame, "0"), _ends(frame, "1"), line)
+    lowest, highest = float(chosen["0"].min()), float(chosen["0"].max())  # type: ignore[arg-type]
+    outside = ~pl.col("0").is_between(lowest, highest) & (pl.col("mark") == "")
+    roles = values(results, y).select("model", "role", "n")
     table = (
-        frame.select(
+        frame.with_columns(pl.when(outside).then(pl.lit(BEYOND)).otherwise("mark").alias("mark"))
+        .select(
             "model",
             pl.col("0").alias("x"),
             pl.col("1").alias("y"),
+            "mark",
             *[c for c in CARD_COLUMNS if c != "role"],
         )
         .with_columns(
             pl.Series("expected", expected),
-            pl.Series("value", reached - expected),
-            pl.Series("low", reached - high),
-            pl.Series("high", reached - low),
+            pl.Series("value", frame["1"].to_numpy() - expected),
+            pl.Series("low", low),
+            pl.Series("high", high),
         )
         .join(roles, on="model")
     )
-    return EffectiveRobustness(table.sort("value", descending=True), line, x, y, dict(baseline))
+    return EffectiveRobustness(
+        table.sort("value", descending=True), line, pair.x, y, dict(baseline), pair.axis, choices.dependence
+    )
+
+
+def _ends(frame: pl.DataFrame, name: str) -> Ends:
+    """Return a number of a frame's models with the ends of its intervals, NaN where it has none."""
+    columns = (
+        frame[f"{name}{end}"].cast(pl.Float64).fill_null(float("nan")).to_numpy() for end in ("", "_low", "_high")
+    )
+    return Ends(*columns)
 
 
 def relative_robustness(results: pl.DataFrame, y: Quantity | str, pairs: Mapping[str, str]) -> pl.DataFrame:
@@ -191,7 +262,7 @@ def relative_robustness(results: pl.DataFrame, y: Quantity | str, pairs: Mapping
     polars.DataFrame
         ``model standard y y_standard value``, one row a pair.
     """
-    y = Quantity.parse(y) if isinstance(y, str) else y
+    y = Quantity.parse(y)
     number = dict(values(results, y).select("model", "value").rows())
     missing = [m for pair in pairs.items() for m in pair if m not in number]
     if missing:
@@ -207,9 +278,7 @@ def relative_robustness(results: pl.DataFrame, y: Quantity | str, pairs: Mapping
     )
 
 
-def factor_effective_robustness(
-    results: pl.DataFrame, *, dataset: str | None = None, **options: Any
-) -> pl.DataFrame:
+def factor_effective_robustness(results: pl.DataFrame, *, dataset: str | None = None, **options: Any) -> pl.DataFrame:
     """Effective robustness on each visual factor's images, as rows of a result table.
 
     ``options`` are those of ``effective_robustness``; the dataset defaults to the in-distribution set.
@@ -226,156 +295,33 @@ def factor_effective_robustness(
     )
 
 
-@dataclass(frozen=True)
-class LineTest:
-    """Whether two or more groups lie on one line.
-
-    Attributes
-    ----------
-    f, p_value
-        F test of one common line against a line for each group (both slope and intercept free).
-    slope_p_value
-        Of equal slopes, given separate intercepts.
-    offset_p_value
-        Of equal intercepts, given a common slope.
-    n, groups
-        Models in all, and the groups compared.
-    """
-
-    f: float
-    p_value: float
-    slope_p_value: float
-    offset_p_value: float
-    n: int
-    groups: tuple[str, ...]
-
-    def __repr__(self) -> str:
-        """Return one readable line."""
-        verdict = "on different lines" if self.p_value < 0.05 else "no sign of different lines"
-        return (
-            f"{' / '.join(self.groups)}: {verdict} (F = {self.f:.2f}, p = {self.p_value:.2g};"
-            f" slopes p = {self.slope_p_value:.2g}, offsets p = {self.offset_p_value:.2g}; {self.n} models)"
-        )
-
-
-def same_line(
-    x: ArrayLike, y: ArrayLike, groups: ArrayLike, *, x_scale: str = "probit", y_scale: str = "probit"
-) -> LineTest:
-    """Test whether groups of models lie on one line (analysis of covariance, ordinary least squares).
-
-    Parameters
-    ----------
-    x, y, groups
-        One value a model.
-    x_scale, y_scale
-        Axes on which the lines are straight.
-
-    Raises
-    ------
-    UserError
-        Fewer than two groups, or a group of fewer than three models.
-    """
-    import statsmodels.api as sm
-
-    a, b = transform(x, x_scale), transform(y, y_scale)
-    names, codes = np.unique(np.asarray(groups, dtype=str), return_inverse=True)
-    counts = np.bincount(codes)
-    if len(names) < 2 or counts.min() < 3:
-        said = ", ".join(f"{name} ({count})" for name, count in zip(names, counts, strict=True))
-        raise UserError(f"a test of lines needs two groups of at least three models each, got {said}")
-    offsets = (codes[:, None] == np.arange(1, len(names))).astype(np.float64)
-    pooled = sm.OLS(b, sm.add_constant(a)).fit()
-    parallel = sm.OLS(b, np.column_stack([np.ones(len(a)), a, offsets])).fit()
-    free = sm.OLS(b, np.column_stack([np.ones(len(a)), a, offsets, offsets * a[:, None]])).fit()
-    if pooled.ssr <= 1e-12 * max(float(pooled.centered_tss), float((b**2).sum())):
-        return LineTest(0.0, 1.0, 1.0, 1.0, len(a), tuple(map(str, names)))  # one line through every model
-    with np.errstate(divide="ignore", invalid="ignore"):  # a line through every model of each group: F is infinite
-        f, p_value, _ = free.compare_f_test(pooled)
-        slopes, shifts = free.compare_f_test(parallel)[1], parallel.compare_f_test(pooled)[1]
-    return LineTest(
-        float(f),
-        float(p_value),
-        float(slopes),
-        float(shifts),
-        len(a),
-        tuple(map(str, names)),
-    )
-
-
-@dataclass(frozen=True)
-class AgreementOnTheLine:
-    """Accuracy under shift predicted without its labels (Baek et al. 2022).
-
-    Attributes
-    ----------
-    accuracy_line, agreement_line
-        Probit lines of shifted against standard accuracy over models, and of agreement over pairs of models.
-    predicted
-        ``model id shifted predicted``: the standard accuracy mapped by the agreement's line (ALine-S), beside the
-        true one where it is known.
-    mean_absolute_error
-        Of the prediction, where shifted accuracies are known; NaN otherwise.
-    """
-
-    accuracy_line: Line | None
-    agreement_line: Line
-    predicted: pl.DataFrame
-    mean_absolute_error: float
-
-    def __repr__(self) -> str:
-        """Return both lines and how far the prediction is off."""
-        error = self.mean_absolute_error
-        said = f"; off by {error:.4f} on average" if np.isfinite(error) else ""
-        return (
-            f"shifted accuracy of {len(self.predicted)} models predicted from agreement{said}\n"
-            f"accuracy, {self.accuracy_line}\nagreement, {self.agreement_line}"
-        )
-
-    def _repr_html_(self) -> str:
-        return "<br>".join(map(html.escape, repr(self).splitlines())) + self.predicted._repr_html_()
-
-
-def agreement_on_the_line(
-    accuracy: pl.DataFrame, agreement: pl.DataFrame, *, method: str = "ols", scale: str = "probit"
-) -> AgreementOnTheLine:
-    """Fit the agreement's line and predict shifted accuracies with it.
-
-    Parameters
-    ----------
-    accuracy
-        Columns ``model``, ``id`` and, where known, ``shifted``: accuracies in [0, 1].
-    agreement
-        One row a pair of models, columns ``id`` and ``shifted``: shares of images with the same prediction.
-    method, scale
-        Of the lines.
-    """
-    options: dict[str, Any] = {"method": method, "x_scale": scale, "y_scale": scale}
-    # Pairs share their models: a bootstrap over pairs would promise too much, and 210 models have 21,945 of them.
-    line = fit_line(agreement["id"], agreement["shifted"], n_boot=0, **options)
-    at = transform(accuracy["id"].to_numpy(), scale)
-    predicted = untransform(line.slope * at + line.intercept, scale)
-    own, error = None, float("nan")
-    if "shifted" in accuracy.columns:
-        own = fit_line(accuracy["id"], accuracy["shifted"], **options)
-        error = float(np.mean(np.abs(predicted - accuracy["shifted"].to_numpy())))
-    known = [name for name in ("model", "id", "shifted") if name in accuracy.columns]
-    table = accuracy.select(known).with_columns(pl.Series("predicted", predicted))
-    return AgreementOnTheLine(own, line, table, error)
-
-
 def _axes(results: pl.DataFrame, x: Quantity | str | None, y: Quantity | str) -> tuple[Quantity, Quantity]:
-    y = Quantity.parse(y) if isinstance(y, str) else y
+    y = Quantity.parse(y)
     if x is None:
         return Quantity("top1", id_dataset_of(results)), y
-    return (Quantity.parse(x) if isinstance(x, str) else x), y
+    return Quantity.parse(x), y
 
 
 def _population(results: pl.DataFrame, baseline: Where) -> pl.DataFrame:
+    if baseline == BASELINE and results.filter(pl.col("group") == BASELINE["group"]).is_empty():
+        return results.clear().select("model")  # the default, so no misspelling
     return select(results, baseline).select("model").unique()
 
 
-def _said(where: Mapping[str, Any]) -> str:
+def _other_baselines(results: pl.DataFrame, frame: pl.DataFrame) -> str:
+    """Return what a baseline could be: the groups and families of three models or more, or the models by name."""
+    has = results.join(frame.select("model"), on="model", how="semi")
+    found = [
+        f"{by}={name}"
+        for by in ("group", "family")
+        for name, n in has.group_by(by).agg(pl.col("model").n_unique()).sort(by).iter_rows()
+        if name != "unknown" and n >= 3
+    ]
+    named = f"another `baseline` ({', '.join(found[:4])})" if found else "three models as `baseline` (model=A,B,C)"
+    return f"name {named}, or give models a group= in the model list before they are run"
+
+
+def _words(where: Mapping[str, Any]) -> str:
     return ",".join(
-        f"{key}={value if isinstance(value, str) else '|'.join(map(str, value))}"
-        for key, value in where.items()
+        f"{key}={value if isinstance(value, str) else '|'.join(map(str, value))}" for key, value in where.items()
     )

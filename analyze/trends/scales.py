@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import expit, logit, ndtr, ndtri
 
-from cache_schema.errors import UserError, nearest
+from closerlook_common.errors import UserError, nearest
 
 Scale = Literal["linear", "logit", "probit", "log"]
 SCALES: tuple[str, ...] = get_args(Scale)
@@ -21,7 +21,7 @@ Floats = NDArray[np.float64]
 def check_scale(scale: str) -> Scale:
     """Return the scale, or raise a ``UserError`` that names those that exist."""
     if scale not in SCALES:
-        raise UserError(f"no axis scale {scale!r}{nearest(scale, SCALES, told=True)}")
+        raise UserError(f"no axis scale {scale!r}{nearest(scale, SCALES, list_all=True)}")
     return scale  # type: ignore[return-value]
 
 
@@ -58,9 +58,7 @@ def transform(values: ArrayLike, scale: str, *, clip: float = CLIP) -> Floats:
         return np.log10(array)
     if np.any((array < 0) | (array > 1)):
         outside = array[(array < 0) | (array > 1)][0]
-        raise UserError(
-            f"a {scale} axis needs proportions between 0 and 1, got {outside:g}; use scale 'linear'"
-        )
+        raise UserError(f"a {scale} axis needs proportions between 0 and 1, got {outside:g}; use scale 'linear'")
     clipped = np.clip(array, clip, 1 - clip)
     return np.asarray(logit(clipped) if scale == "logit" else ndtri(clipped), dtype=np.float64)
 

@@ -1,4 +1,4 @@
-"""What a backend must do: write named arrays and one header, give them back, and notice changed bytes."""
+"""The interface of a backend: write named arrays and a header, read them, detect changed bytes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 
 class StoreFiles(ABC):
-    """Writes a store that nobody else can see yet.
+    """Writes a staged store, which no reader can see yet.
 
     Parameters
     ----------
@@ -29,7 +29,7 @@ class StoreFiles(ABC):
 
     @abstractmethod
     def create(self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> int:
-        """Create an array; returns the rows that one ``write`` should bring (all but the last time)."""
+        """Create an array; return the number of rows that each ``write`` but the last should have."""
 
     @abstractmethod
     def write(self, name: str, start: int, block: NDArray[Any]) -> None:
@@ -37,13 +37,11 @@ class StoreFiles(ABC):
 
     @abstractmethod
     def seal(self, header: Mapping[str, Any]) -> None:
-        """Replace the header by the sealed one, as the last thing, and see that all of it reaches the
-        disk.
-        """
+        """Write the sealed header last, and sync everything to the disk."""
 
     @abstractmethod
     def close(self) -> None:
-        """Let go of every handle; safe to call twice."""
+        """Close all handles; can be called twice."""
 
 
 class StoreReader(ABC):
@@ -54,7 +52,7 @@ class StoreReader(ABC):
     path
         Of the store.
     title
-        What the store is called in an error; the path when None.
+        Name of the store in errors; the path when None.
     """
 
     def __init__(self, path: Path, title: str | None = None) -> None:
@@ -63,30 +61,33 @@ class StoreReader(ABC):
 
     @abstractmethod
     def header(self) -> dict[str, Any]:
-        """Return the verified header; raises as ``cache_schema.seal.check_header`` does.
+        """Return the verified header; raises as ``cache_schema.format.seal.check_header`` does.
 
-        Reads one small file or the end of one file, and no array.
+        Reads one small file or the end of a file, and no array.
+        """
+
+    @abstractmethod
+    def check(self) -> None:
+        """Check the store's structure against its seal and the schema, before anything is decoded.
+
+        Shapes, types, codecs, lengths of chunks and names of files; no links. CorruptStoreError if it does not fit.
         """
 
     @abstractmethod
     def signature(self) -> tuple[int, ...]:
-        """Return what changes when the store is replaced (size, time and inode of the file the header is
-        in).
-        """
+        """Return a value that changes when the store is replaced (size, time and inode of the header's file)."""
 
     @abstractmethod
     def read(self, name: str, start: int, stop: int) -> NDArray[Any]:
-        """Return rows ``start`` to ``stop`` of an array; CorruptStoreError where the codec finds a changed
-        byte.
-        """
+        """Return rows ``start`` to ``stop`` of an array; CorruptStoreError if a checksum does not match."""
 
     @abstractmethod
     def arrays(self) -> dict[str, tuple[tuple[int, ...], str]]:
-        """Return shape and dtype of every array that is really there."""
+        """Return shape and dtype of every array that exists on disk."""
 
     @abstractmethod
     def byte_problems(self) -> list[str]:
-        """Return what is wrong with the bytes on disk: changed, missing and surplus ones, each named."""
+        """Return what is wrong with the bytes on disk, one line per changed, missing or surplus file."""
 
     @abstractmethod
     def n_bytes(self) -> int:

@@ -1,4 +1,4 @@
-"""Where a reader's files are: names within a store in, bytes or files on this machine out."""
+"""Access to the files of a store, on this machine or at an address."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
 
-from cache_schema.errors import CorruptStoreError
+from cache_schema.format.plain_files import read_plain, size_inside
+from cache_schema.format.schema import MAX_HEADER_BYTES
+from closerlook_common.errors import CorruptStoreError
+from closerlook_common.input_files import LFS_REMEDY, is_lfs_pointer
 
 
 class FileSource(ABC):
@@ -15,9 +18,9 @@ class FileSource(ABC):
     Parameters
     ----------
     folder
-        Where they lie on this machine, or where they are put when they are needed.
+        Folder of the files on this machine; remote files are fetched into it.
     title
-        What the store is called in an error.
+        Name of the store in errors.
     """
 
     def __init__(self, folder: Path, title: str) -> None:
@@ -26,19 +29,15 @@ class FileSource(ABC):
 
     @abstractmethod
     def fetch(self, name: str) -> bytes | None:
-        """Return the bytes of a small file, None where there is none."""
+        """Return the bytes of a small file; None if it does not exist."""
 
     @abstractmethod
     def need(self, files: Mapping[str, tuple[int, str]]) -> None:
-        """See that files (name -> size, SHA-256) lie in ``folder``; CorruptStoreError where they cannot."""
-
-    @abstractmethod
-    def are_kept(self, files: Mapping[str, tuple[int, str]]) -> bool:
-        """Return whether files that were needed are there still; one that went away reads as fill values."""
+        """Make sure that files (name -> size, SHA-256) lie in ``folder``; CorruptStoreError if they cannot."""
 
     @abstractmethod
     def signature(self, name: str) -> tuple[int, ...]:
-        """Return what changes when a file is replaced."""
+        """Return a value that changes when a file is replaced."""
 
 
 class LocalFiles(FileSource):
@@ -47,23 +46,22 @@ class LocalFiles(FileSource):
     def fetch(self, name: str) -> bytes | None:
         """Return the bytes of a file."""
         try:
-            return (self.folder / name).read_bytes()
+            size_inside(self.folder, name, title=self.title)
+            return read_plain(self.folder / name, MAX_HEADER_BYTES, title=f"{self.title}/{name}")
         except (FileNotFoundError, NotADirectoryError):
             return None
 
     def need(self, files: Mapping[str, tuple[int, str]]) -> None:
-        """Compare sizes with the seal: a missing shard would read as fill values, silently."""
+        """Compare sizes with the seal."""
         for name, (size, _) in files.items():
             try:
-                found = (self.folder / name).stat().st_size
+                found = size_inside(self.folder, name, title=self.title)
             except (FileNotFoundError, NotADirectoryError):
                 raise CorruptStoreError(f"{self.title}/{name} is missing; write the store again") from None
+            if found != size and is_lfs_pointer(self.folder / name):
+                raise CorruptStoreError(f"{self.title}/{name} {LFS_REMEDY}")
             if found != size:
                 raise CorruptStoreError(f"{self.title}/{name} has {found} bytes, {size} were sealed")
-
-    def are_kept(self, files: Mapping[str, tuple[int, str]]) -> bool:
-        """Return True: nobody but the user deletes them."""
-        return True
 
     def signature(self, name: str) -> tuple[int, ...]:
         """Return size, time and inode."""

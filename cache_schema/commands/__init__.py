@@ -1,4 +1,4 @@
-"""One file a subcommand: ``add_arguments(parser)`` and ``run(args) -> exit code``.
+"""One file per subcommand: ``add_arguments(parser)`` and ``run(args) -> exit code``.
 
-Imports whatever it needs, inside ``run``; nothing imports it but ``cache_schema.cli``, by name.
+Modules import what they need inside ``run``; ``cache_schema.cli`` loads them by name.
 """

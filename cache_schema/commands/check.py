@@ -8,31 +8,32 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from closerlook_common.console.terminal import counted
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("path", help="a cache or one store; of an address every store is fetched whole for a moment")
+    parser.add_argument("path", help="a cache or one store; of an address every store is fetched temporarily")
     parser.add_argument(
         "--bytes-only",
         action="store_true",
-        help="compare the bytes on disk with the seals, decode nothing: finds every changed byte, fast",
+        help="only compare the bytes on disk with the seals: fast, finds every changed byte",
     )
-    parser.add_argument(
-        "--clean", action="store_true", help="remove what dead writers left behind (nothing of a live one)"
-    )
+    parser.add_argument("--clean", action="store_true", help="remove the staged files of dead writers")
 
 
 def run(args: argparse.Namespace) -> int:
     """Check and print what is wrong."""
     from rich.console import Console
 
-    from cache_schema.console.progress import Bar
-    from cache_schema.console.terminal import told_of
-    from cache_schema.errors import UserError
-    from cache_schema.naming import backend_of
-    from cache_schema.places.addresses import is_address, meant_address
-    from cache_schema.staging import clean_stale, is_live, stages
-    from cache_schema.validate import cache_problems, problems, store_paths
+    from cache_schema.format.naming import backend_of
+    from cache_schema.reading.places.addresses import is_address, meant_address
+    from cache_schema.writing.staging import clean_stale, is_live, stages
+    from cache_schema.writing.validate import cache_problems, problems, store_paths
+    from closerlook_common.console.messages import line
+    from closerlook_common.console.progress import Bar
+    from closerlook_common.console.terminal import with_name
+    from closerlook_common.errors import UserError
 
     out = Console(highlight=False, soft_wrap=True)
     path = Path(args.path)
@@ -52,22 +53,24 @@ def run(args: argparse.Namespace) -> int:
     if not paths and not (is_cache and path.is_dir() and stages(path)):
         raise UserError(f"{args.path} holds no store")
     wrong = 0
-    with Bar("checking", "stores") as progress:
+    with Bar("checking", "stores", len(paths)) as progress:
         for one in progress.track(paths):
             for what in check(one):
-                out.print(told_of(one, what), markup=False)
+                out.print(line(with_name(one, what)))
                 wrong += 1
     if is_cache:
         for problem in cache_problems(path):
-            out.print(f"{problem.path}: {problem.what}", markup=False)
+            out.print(line(f"{problem.path}: {problem.what}"))
             wrong += 1
         if args.clean:
             for stage in clean_stale(path):
-                out.print(f"{stage}: removed, its writer is gone", markup=False)
+                out.print(line(f"{stage}: removed, its writer has exited"))
         for stage in stages(path):
-            state = "a writer is at work" if is_live(stage) else "its writer is gone; --clean removes it"
-            out.print(f"{stage}: {state}", markup=False)
-    out.print(f"{len(paths)} stores checked, {wrong} problems")
+            state = "being written" if is_live(stage) else "its writer has exited; --clean removes it"
+            out.print(line(f"{stage}: {state}"))
+    out.print(line(f"{counted(len(paths), 'store')} checked, {counted(wrong, 'problem')}"))
     if wrong:
-        out.print("What is damaged is not mended: remove it and run again what made it, or copy it here once more.")
+        out.print(
+            line("Damaged stores are not repaired: remove them and run the command that made them, or copy them again")
+        )
     return 1 if wrong else 0

@@ -1,7 +1,7 @@
 """Copy a cache's stores to an address (s3, gs, a mounted folder as file:// ...).
 
-What is there already is not sent again; a copy that was interrupted goes on where it was. Every store is
-compared with its seal before it is sent.
+Stores that the address already has are not sent again; interrupted copies are resumed. Every store is compared with its
+seal before it is sent.
 """
 
 from __future__ import annotations
@@ -16,15 +16,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     parser.add_argument("cache", type=Path, help="the cache on this machine")
     parser.add_argument("address", help="such as s3://bucket/cache")
-    parser.add_argument("--read-back", action="store_true", help="fetch what was sent and compare its digests")
+    parser.add_argument("--read-back", action="store_true", help="fetch the copies and compare their digests")
     add_choice(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Push the stores."""
+    from rich.console import Console
+
     from cache_schema.copying.push import open_target, push_store, write_index
+    from cache_schema.copying.roles import push_roles
     from cache_schema.copying.shared import chosen_names, copy_all
-    from cache_schema.places.base import LocalPlace
+    from cache_schema.reading.places.base import LocalPlace
+    from closerlook_common.console.messages import line
 
     here = LocalPlace(args.cache)
     names = chosen_names(here, args)
@@ -36,5 +40,8 @@ def run(args: argparse.Namespace) -> int:
         where=place.title,
         stop=place.wire.stop,
     )
+    problems = push_roles(here.folder, place)
+    for problem in problems:
+        Console().print(line(f"not pushed: {problem}"), soft_wrap=True)
     write_index(place)
-    return code
+    return code or int(bool(problems))

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from cache_schema.cache import Cache
-    from cache_schema.store import Store
+    from cache_schema.reading.cache import Cache
+    from cache_schema.reading.store import Store
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,12 +29,12 @@ def run(args: argparse.Namespace) -> int:
     """Print the table."""
     from rich.console import Console
 
-    from cache_schema.cache import open_cache
-    from cache_schema.naming import backend_of
-    from cache_schema.places.addresses import is_address
-    from cache_schema.store import open_store
+    from cache_schema.format.naming import backend_of
+    from cache_schema.reading.cache import open_cache
+    from cache_schema.reading.places.addresses import is_address
+    from cache_schema.reading.store import open_store
 
-    # A table that goes to a file or a pipe is not cut to a terminal's width.
+    # In a file or a pipe the table is not cut to the width of a terminal.
     out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 250)
     if backend_of(args.path.rstrip("/")) is not None and (is_address(args.path) or Path(args.path).exists()):
         store = open_store(args.path)
@@ -66,13 +66,11 @@ _COLUMNS = (
 )  # fmt: skip
 _NUMBERS = ("rows", "invalid", "logits", "features", "MB")
 _SPARED = ("digest", "identity", "format", "invalid", "features", "logits")
-"""Left out in this order on a terminal that is too narrow for all; ``--json`` has everything."""
+"""Columns to leave out, in this order, on narrow terminals; ``--json`` has everything."""
 
 
 def _table(stores: list[Store], width: int) -> Table:
-    from rich.text import Text
-
-    from cache_schema.console.terminal import plain_table
+    from closerlook_common.console.terminal import as_text, plain_table
 
     rows = []
     for store in stores:
@@ -99,12 +97,12 @@ def _table(stores: list[Store], width: int) -> Table:
     for name in shown:
         table.add_column(name, justify="right" if name in _NUMBERS else "left", overflow="fold")
     for row in rows:
-        table.add_row(*(Text(row[name]) for name in shown))
+        table.add_row(*(as_text(row[name]) for name in shown))
     return table
 
 
 def _of(store: Store) -> str:
-    from cache_schema.convert import store_title
+    from cache_schema.writing.convert import store_title
 
     variant = store.details.get("variant", "")
     return f"{store_title(store)} ({variant})" if variant else store_title(store)
@@ -120,26 +118,35 @@ def _width(store: Store, name: str) -> str:
 
 
 def _print_rest(cache: Cache, stores: list[Store], out: Console) -> None:
-    from cache_schema.staging import is_live, stages
+    from cache_schema.writing.staging import is_live, stages
+    from closerlook_common.console.messages import line
+    from closerlook_common.console.terminal import counted
 
     total = sum(store.n_bytes() for store in stores)
-    out.print(f"\n{len(stores)} stores of {len({store.model.id for store in stores})} models, {total / 1e9:.3f} GB")
+    out.print()
+    models = len({store.model.id for store in stores})
+    out.print(line(f"{counted(len(stores), 'store')} of {counted(models, 'model')}, {total / 1e9:.3f} GB"))
     for bad in cache.refused():
-        out.print(f"refused: {bad.reason}", markup=False)
+        out.print(line(f"refused: {bad.reason}"))
     for failure in cache.failures():
         job = f"{failure.model} on {failure.dataset}" if failure.dataset else failure.model
-        out.print(f"failed: {job}: {failure.reason} ({failure.when})", markup=False)
+        out.print(line(f"failed: {job}: {failure.reason} ({failure.when})"))
     for stage in stages(cache.path) if cache.place.is_local else ():
         state = "being written" if is_live(stage) else "left by a dead writer; 'check --clean' removes it"
-        out.print(f"staged: {stage}: {state}", markup=False)
+        out.print(line(f"staged: {stage}: {state}"))
 
 
 def _print_store(store: Store, out: Console) -> None:
+    from closerlook_common.console.messages import line
+    from closerlook_common.console.terminal import as_text
+
     header = {key: value for key, value in store.header.items() if key != "seal"}
-    out.print(json.dumps(header, indent=2, ensure_ascii=False), markup=False)
+    # Line breaks are those of the indentation: the JSON has escapes for all others.
+    for row in json.dumps(header, indent=2, ensure_ascii=False).splitlines():
+        out.print(as_text(row))
     seal = store.header["seal"]
     size = f"{store.n_bytes() / 1e6:.2f} MB"
-    out.print(f"sealed {seal['written']}, {seal['n']:,} rows, {size}, digest {seal['digest']}")
+    out.print(line(f"sealed {seal['written']}, {seal['n']:,} rows, {size}, digest {seal['digest']}"))
     for name, entry in seal["arrays"].items():
         shape = " x ".join(f"{length:,}" for length in entry["shape"])
-        out.print(f"  {name}: {entry['dtype']} {shape}, {entry['digest'][:8]}", markup=False)
+        out.print(as_text(f"  {name}: {entry['dtype']} {shape}, {entry['digest'][:8]}"))

@@ -1,4 +1,4 @@
-"""Copies of sealed stores, from a cache here to an address and back: whole, verified, resumable.
+"""Copy sealed stores between a local cache and an address: whole, verified, resumable.
 
-Imports places, the staging of stores and their checks; only ``commands`` imports it.
+Imports ``reading`` and ``writing``; only ``commands`` imports it.
 """

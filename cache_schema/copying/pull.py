@@ -1,52 +1,79 @@
-"""Copies sealed stores from an address into a cache on this machine: whole, verified, resumable."""
+"""Copy sealed stores from an address into a cache on this machine: whole, verified, resumable."""
 
 from __future__ import annotations
 
-import os
+import shutil
 import tempfile
+import unicodedata
+from collections.abc import Sequence
 from pathlib import Path
 
 from cache_schema.backends import reader_of
-from cache_schema.backends.hdf5 import HEX
+from cache_schema.backends.syncing import sync_file, sync_folder
 from cache_schema.backends.zarr_v3 import ROOT, ZarrReader
-from cache_schema.errors import CacheError, CloserlookError, CorruptStoreError, StoreExistsError, is_full
-from cache_schema.naming import backend_of
-from cache_schema.places.addresses import is_address, is_plain_name
-from cache_schema.places.base import Place
-from cache_schema.places.files import RemoteFiles
-from cache_schema.places.opening import open_place
-from cache_schema.places.remote import RemotePlace
-from cache_schema.places.wire import Wire
-from cache_schema.seal import digest_file
-from cache_schema.staging import Stage, adopt, sync_file, sync_folder
-from cache_schema.user_cache import write_whole
-from cache_schema.validate import problems
+from cache_schema.format.naming import backend_of
+from cache_schema.reading.places.addresses import is_address, is_plain_name
+from cache_schema.reading.places.base import LocalPlace, Place
+from cache_schema.reading.places.files import RemoteFiles
+from cache_schema.reading.places.hdf5 import fetch_file, is_sealed
+from cache_schema.reading.places.opening import open_place
+from cache_schema.reading.places.remote import RemotePlace, announced_size
+from cache_schema.reading.places.wire import Wire
+from cache_schema.writing.staging import Stage, adopt
+from cache_schema.writing.validate import problems
+from closerlook_common.errors import CacheError, CloserlookError, CorruptStoreError, StoreExistsError, is_full
+from closerlook_common.user_cache import write_whole
 
-PART = 16 << 20
-"""Bytes of an HDF5 file that one request fetches; what has come is not fetched again."""
+
+def colliding(names: Sequence[str], cache_path: Path) -> dict[str, str]:
+    """Return the stores whose names collide on file systems that ignore case or Unicode form.
+
+    Parameters
+    ----------
+    names
+        Stores to copy.
+    cache_path
+        The cache to copy into; its stores are kept.
+
+    Returns
+    -------
+    dict
+        Name to the name that it collides with. The name in lower case stays (names of stores are), else the first.
+    """
+    kept = {_folded(name): name for name in (LocalPlace(cache_path).names() if cache_path.is_dir() else ())}
+    found = {}
+    for name in sorted(names, key=lambda name: (name != _folded(name), name)):
+        other = kept.setdefault(_folded(name), name)
+        if other != name:
+            found[name] = other
+    return found
+
+
+def _folded(name: str) -> str:
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFD", name).casefold())
 
 
 def pull_store(place: RemotePlace, name: str, cache_path: Path) -> bool:
     """Copy a store from an address into a cache on this machine.
 
-    What an interrupted copy of the same store has fetched is taken over, if its bytes are those that were sealed.
+    Files of an interrupted copy of the same store are reused if they match the seal.
 
     Parameters
     ----------
     place, name
-        Where it is, and one of ``place.names()``.
+        The place, and one of ``place.names()``.
     cache_path
         The cache to copy into; the store keeps its name.
 
     Returns
     -------
     bool
-        False where it is there already.
+        False if the cache has it already.
 
     Raises
     ------
     CorruptStoreError
-        What came is not what was sealed; nothing is published.
+        The fetched bytes do not match the seal; nothing is published.
     """
     target = cache_path / name
     if target.exists():
@@ -59,7 +86,7 @@ def pull_store(place: RemotePlace, name: str, cache_path: Path) -> bool:
             raise
         except BaseException as error:
             if not is_full(error):
-                stage.leave()  # the next copy goes on from there
+                stage.leave()  # the next copy resumes from there
             raise
         found = reader_of(stage.path).byte_problems()
         if found:
@@ -69,7 +96,7 @@ def pull_store(place: RemotePlace, name: str, cache_path: Path) -> bool:
         try:
             stage.publish()
         except StoreExistsError:
-            return False  # somebody else pulled it meanwhile
+            return False  # another process pulled it meanwhile
     return True
 
 
@@ -80,7 +107,7 @@ def _pull_zarr(wire: Wire, name: str, path: Path) -> None:
         raise CacheError(f"{title} has no {ROOT}")
     source = RemoteFiles(wire, name, path, raw, write_whole)
     files = ZarrReader(path, source).files()
-    for found in list(path.rglob("*")):  # of an interrupted copy of another store of that name
+    for found in list(path.rglob("*")):  # left by an interrupted copy of another store of that name
         if not found.is_dir() and found.relative_to(path).as_posix() not in files:
             found.unlink()
     source.need(files)
@@ -88,46 +115,23 @@ def _pull_zarr(wire: Wire, name: str, path: Path) -> None:
 
 
 def _pull_hdf5(wire: Wire, name: str, path: Path) -> None:
-    """Fetch a file part by part, behind what is there already; from the start where that was of another file."""
+    """Fetch a file part by part, after the parts fetched earlier; start again if those were of another file."""
     title = f"{wire.title}/{name}"
     info = wire.info(name)
     if info is None:
         raise CacheError(f"{title} is missing")
-    size = info.get("size")
-    if size is None or not info.get("partial", True) or not _append(wire, name, path, int(size)):
-        wire.download(name, path)
-        return
-    if path.stat().st_size == size and _is_sealed(path):
-        return
-    path.unlink()
-    _append(wire, name, path, int(size))
-
-
-def _append(wire: Wire, name: str, path: Path, size: int) -> bool:
-    """Fetch what a file lacks; False where the server sends whole files only."""
-    with path.open("ab") as file:
-        start = file.tell()
-        while start < size:
-            stop = min(start + PART, size)
-            raw = wire.part(name, start, stop)
-            if raw is None:
-                raise CacheError(f"{wire.title}/{name} is missing")
-            if len(raw) > stop - start:
-                return False
-            file.write(raw)
-            start = stop
-    return True
-
-
-def _is_sealed(path: Path) -> bool:
-    with path.open("rb") as file:
-        file.seek(-min(HEX, path.stat().st_size), os.SEEK_END)
-        end = file.read()
-    return digest_file(path, stop=path.stat().st_size - len(end)).sha256.encode() == end
+    size, free = announced_size(info, title), shutil.disk_usage(path.parent).free
+    if size > free:
+        raise CacheError(f"{title} has {size:,} bytes, and the disk of {path.parent} has room for {free:,}")
+    in_parts = info.get("partial", True)
+    fetch_file(wire, name, path, size, in_parts=in_parts)
+    if path.stat().st_size != size or not is_sealed(path):
+        path.unlink()
+        fetch_file(wire, name, path, size, in_parts=in_parts)
 
 
 def stores_at(address: str) -> tuple[Place, list[str]]:
-    """Return the place of an address and the names of its stores; of a store's own address that one."""
+    """Return the place of an address and the names of its stores; for a store's address, only that store."""
     assert is_address(address)
     if backend_of(address.rstrip("/")) is None:
         place = open_place(address)
@@ -139,16 +143,15 @@ def stores_at(address: str) -> tuple[Place, list[str]]:
 
 
 def check_remote(place: Place, name: str, *, bytes_only: bool) -> list[str]:
-    """Return everything that is wrong with a store at an address; it is on this machine for a moment."""
+    """Return everything that is wrong with a store at an address, from a temporary copy."""
     if not isinstance(place, RemotePlace):
         return problems(place.folder / name, bytes_only=bytes_only)
     with tempfile.TemporaryDirectory(prefix="closerlook-check-") as folder:
         inner = Path(folder)
-        if "/" not in name:  # as in its cache, so that its place can be checked
+        if "/" not in name:  # as in its cache, so that its path can be checked
             inner = inner.joinpath(*[part for part in place.title.split("/")[-2:] if is_plain_name(part)])
         try:
             pull_store(place, name, inner)
         except CloserlookError as error:
             return [str(error)]
         return problems(inner / name, bytes_only=bytes_only)
-

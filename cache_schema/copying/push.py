@@ -1,4 +1,4 @@
-"""Copies sealed stores from a cache on this machine to an address: whole, verified, resumable."""
+"""Copy sealed stores from a cache on this machine to an address: whole, verified, resumable."""
 
 from __future__ import annotations
 
@@ -9,34 +9,35 @@ from pathlib import Path
 from cache_schema.backends import reader_of
 from cache_schema.backends.hdf5 import HEX, MAGIC, TAIL
 from cache_schema.backends.zarr_v3 import FILES, ROOT, ZarrReader
-from cache_schema.errors import CacheError, CorruptStoreError, StoreExistsError, UserError
-from cache_schema.places.addresses import is_address, no_address
-from cache_schema.places.remote import INDEX, RemotePlace
-from cache_schema.places.wire import LARGE, Wire
-from cache_schema.seal import digest_file, verify_digest
+from cache_schema.format.seal import digest_file, verify_digest
+from cache_schema.format.strict_json import parse_json
+from cache_schema.reading.places.addresses import is_address, not_an_address
+from cache_schema.reading.places.remote import INDEX, RemotePlace
+from cache_schema.reading.places.wire import LARGE, Wire
+from closerlook_common.errors import CacheError, CorruptStoreError, StoreExistsError, UserError
 
 PART = 16 << 20
-"""Bytes that are read back at a time."""
+"""Bytes to read back per request."""
 MARK = ".pushing-"
-"""Beside a store that is under way: says of which store the files are that have arrived."""
+"""Name of a file beside an unfinished copy; says which store the copied files belong to."""
 
 
 def open_target(address: str) -> RemotePlace:
-    """Return the place that an address names, if stores can be copied there.
+    """Return the place of an address after checking that it can be written to.
 
     Raises
     ------
     UserError
-        It is a web server, or no address.
+        The address is a web server, or not an address.
     CacheError
-        Nothing can be written there; the line says why.
+        The place cannot be written to; the message says why.
     """
     if not is_address(address):
-        raise no_address(address)
+        raise not_an_address(address)
     place = RemotePlace(address)
     if place.wire.address.is_web:
         raise UserError(
-            f"{place.title}: a web server takes no stores; push to what it serves (s3://, gs://, file:///FOLDER)"
+            f"{place.title}: a web server cannot be written to; push to the storage behind it (s3://, gs://, file:///FOLDER)"
         )
     place.wire.write(f"{MARK}probe", b"")
     place.wire.remove(f"{MARK}probe")
@@ -46,8 +47,8 @@ def open_target(address: str) -> RemotePlace:
 def push_store(cache_path: Path, name: str, place: RemotePlace, *, read_back: bool = False) -> bool:
     """Copy a store from a cache on this machine to an address.
 
-    The file with the seal is sent last, so that a reader sees a whole store or none, and what an interrupted
-    copy of the same store has sent is not sent again.
+    The file with the seal is sent last, so that readers see a whole store or none. Files that an interrupted copy of
+    the same store has sent are not sent again.
 
     Parameters
     ----------
@@ -56,19 +57,19 @@ def push_store(cache_path: Path, name: str, place: RemotePlace, *, read_back: bo
     place
         The cache at an address.
     read_back
-        Fetch every file that was sent and compare it with the seal; otherwise its size is compared.
+        Fetch every sent file and compare it with the seal; otherwise compare only sizes.
 
     Returns
     -------
     bool
-        False where it is there already.
+        False if the place has it already.
 
     Raises
     ------
     CorruptStoreError
-        The store on this machine is damaged, or what arrived is not what was sent.
+        The local store is damaged, or the bytes that arrived differ from those sent.
     StoreExistsError
-        Another store of that name is there.
+        The place has another store of that name.
     """
     reader = reader_of(cache_path / name)
     reader.header()
@@ -84,7 +85,7 @@ def _check_bytes(path: Path) -> None:
 
 
 def _another(wire: Wire, name: str) -> StoreExistsError:
-    return StoreExistsError(f"{wire.title}/{name} is there already, and another store; delete that one first")
+    return StoreExistsError(f"{wire.title}/{name} exists already and is another store; delete that one first")
 
 
 def _push_zarr(path: Path, name: str, reader: ZarrReader, wire: Wire, read_back: bool) -> bool:
@@ -98,7 +99,7 @@ def _push_zarr(path: Path, name: str, reader: ZarrReader, wire: Wire, read_back:
     files = reader.files()
     folder, _, last = name.rpartition("/")
     mark, digest = f"{folder}/{MARK}{last}", hashlib.sha256(root).hexdigest().encode()
-    # Files of an interrupted copy count only where they are of this very store: sizes tell little.
+    # Files of an interrupted copy count only if they are of the same store; sizes alone prove little.
     arrived = wire.sizes_below(name) if wire.cat(mark) == digest else {}
     if not arrived:
         wire.write(mark, digest)
@@ -115,16 +116,16 @@ def _push_zarr(path: Path, name: str, reader: ZarrReader, wire: Wire, read_back:
         wire.each(lambda file: _compare(wire, f"{name}/{file}", *files[file]), list(files), large=True)
     wire.write(f"{name}/{ROOT}", root)
     if wire.cat(f"{name}/{ROOT}") != root:
-        raise CorruptStoreError(f"{wire.title}/{name}/{ROOT}: what arrived is not what was sent")
+        raise CorruptStoreError(f"{wire.title}/{name}/{ROOT}: the bytes that arrived are not those sent")
     wire.remove(mark)
     return True
 
 
 def _is_whole(root: bytes) -> bool:
-    """Return whether a store's own ``zarr.json`` is one, not what a copy left that broke off in it."""
+    """Return whether a root ``zarr.json`` is complete, not cut off by an interrupted copy."""
     try:
         verify_digest(root, ROOT)
-        return bool(json.loads(root)["attributes"][FILES]["files"])
+        return bool(parse_json(root)["attributes"][FILES]["files"])
     except (CacheError, ValueError, KeyError, TypeError):
         return False
 
@@ -161,17 +162,15 @@ def _compare(wire: Wire, name: str, size: int, digest: str) -> None:
     for start in range(0, size, PART):
         running.update(wire.part(name, start, min(start + PART, size)) or b"")
     if running.hexdigest() != digest:
-        raise CorruptStoreError(f"{wire.title}/{name}: what arrived is not what was sent")
+        raise CorruptStoreError(f"{wire.title}/{name}: the bytes that arrived are not those sent")
 
 
 def write_index(place: RemotePlace) -> int:
-    """List the stores at an address in ``index.json``, for servers that list no folders; returns their
-    number.
-    """
-    names = place.walk()
+    """List the stores at an address in ``index.json``, for servers that cannot list folders; return how many."""
+    names = place.walk(), place.record_names()
     while True:
-        place.wire.write(INDEX, json.dumps({"stores": names}, indent=0).encode())
-        again = place.walk()
+        place.wire.write(INDEX, json.dumps({"stores": names[0], "datasets": names[1]}, indent=0).encode())
+        again = place.walk(), place.record_names()
         if again == names:
-            return len(names)
-        names = again  # somebody else pushes too: who writes last has seen the others' stores
+            return len(names[0])
+        names = again  # another process may push too: the last to write has seen all stores

@@ -1,4 +1,4 @@
-"""What ``push`` and ``pull`` share: their options, the choice of stores, the loop with its report."""
+"""Shared parts of ``push`` and ``pull``: options, choice of stores, the loop and its report."""
 
 from __future__ import annotations
 
@@ -7,33 +7,40 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING
 
+from closerlook_common.console.terminal import counted
+
 if TYPE_CHECKING:
-    from cache_schema.places.base import Place
+    from cache_schema.reading.places.base import Place
 
 STORES_AT_ONCE = 8
 FAILURES_IN_A_ROW = 8
-"""After so many stores that failed with none between them that did not, the others are not tried."""
+"""Stop after so many failures in a row."""
 
 
 def add_choice(parser: argparse.ArgumentParser) -> None:
     """Declare the options that choose stores."""
+    parser.add_argument(
+        "--only", metavar="summaries|MODEL|DATASET", help="only summary stores, or one model's, or one dataset's"
+    )
     parser.add_argument("--summaries", action="store_true", help="only summary stores: what most metrics need")
     parser.add_argument("--model", help="only this model")
-    parser.add_argument("--dataset", help="only this dataset (a model's heads, which have none, are left out)")
+    parser.add_argument("--dataset", help="only this dataset (without heads, which have no dataset)")
 
 
 def chosen_names(place: Place, args: argparse.Namespace) -> list[str]:
-    """Return the names of the stores that the options choose; headers are read only where names do not tell.
+    """Return the names of the stores that the options choose; read headers only if names are not enough.
 
     Raises
     ------
     UserError
-        There are none.
+        No store was chosen.
     """
-    from cache_schema.errors import CacheError, UserError, nearest
-    from cache_schema.naming import slug
-    from cache_schema.schema import KINDS
+    from cache_schema.format.naming import slug
+    from cache_schema.format.schema import KINDS
+    from closerlook_common.errors import CacheError, UserError, nearest
 
+    if args.only:
+        _take_only(place, args)
     names = everything = place.names(slug(args.model) if args.model else "")
     if args.summaries:
         names = [name for name in names if name.split("/")[1] == KINDS["summary"].folder]
@@ -45,7 +52,7 @@ def chosen_names(place: Place, args: argparse.Namespace) -> list[str]:
             try:
                 dataset = place.reader(name).header()["dataset"]
             except CacheError:
-                chosen.append(name)  # what is damaged is told by the copy
+                chosen.append(name)  # the copy reports damaged stores
                 continue
             datasets.add(dataset["id"] if dataset else "")
             if dataset is not None and dataset["id"] == args.dataset:
@@ -63,23 +70,45 @@ def chosen_names(place: Place, args: argparse.Namespace) -> list[str]:
     return names
 
 
+def _take_only(place: Place, args: argparse.Namespace) -> None:
+    """Set the option that ``--only`` stands for.
+
+    Raises
+    ------
+    UserError
+        It could be a model or a dataset.
+    """
+    from cache_schema.format.naming import slug
+    from closerlook_common.errors import UserError
+
+    if args.only == "summaries":
+        args.summaries = True
+        return
+    names = place.names()
+    is_model = any(name.split("/")[0] == slug(args.only) for name in names)
+    is_dataset = any(name.rpartition("/")[2].rpartition("-")[0] == slug(args.only) for name in names)
+    if is_model and is_dataset:
+        raise UserError(f"{args.only!r} is a model and a dataset here: use --model or --dataset")
+    setattr(args, "model" if is_model else "dataset", args.only)
+
+
 def copy_all(
     verb: str, names: Sequence[str], copy: Callable[[str], bool], *, where: str, stop: Callable[[], None]
 ) -> int:
-    """Copy stores, some at a time; one that fails does not stop the others.
+    """Copy stores, several at a time; one failure does not stop the others.
 
     Parameters
     ----------
     verb
         For the report: ``pushed`` or ``pulled``.
     names
-        What to copy.
+        Stores to copy.
     copy
-        Copies one; False where it is there already.
+        Copies one store; returns False if it exists already.
     where
-        What is written to, for the error of a full disk.
+        Destination, for the error of a full disk.
     stop
-        Called when the user interrupts: lets copies that are under way end soon.
+        Called on interruption, to end running copies soon.
 
     Returns
     -------
@@ -89,19 +118,20 @@ def copy_all(
     Raises
     ------
     UserError
-        The disk is full; nothing else is tried.
+        The disk is full; the remaining stores are not tried.
     """
     from rich.console import Console
 
-    from cache_schema.console.progress import Bar
-    from cache_schema.console.terminal import told_of
-    from cache_schema.errors import CacheError, UserError, is_full
+    from closerlook_common.console.messages import line
+    from closerlook_common.console.progress import Bar
+    from closerlook_common.console.terminal import with_name
+    from closerlook_common.errors import CacheError, UserError, is_full
 
     out = Console(highlight=False, soft_wrap=True)
     done = there = failed = in_a_row = 0
     waiting = list(reversed(names))
     running: dict[Future[bool], str] = {}
-    with Bar(verb, "stores", len(names)) as progress, ThreadPoolExecutor(STORES_AT_ONCE) as pool:
+    with Bar("copying", "stores", len(names)) as progress, ThreadPoolExecutor(STORES_AT_ONCE) as pool:
         try:
             while running or (waiting and in_a_row < FAILURES_IN_A_ROW):
                 while waiting and len(running) < STORES_AT_ONCE and in_a_row < FAILURES_IN_A_ROW:
@@ -114,19 +144,19 @@ def copy_all(
                     except (CacheError, OSError) as error:
                         if is_full(error):
                             raise UserError(
-                                f"cannot write to {where}: {error.strerror}; what was {verb} is safe,"
-                                " make room and run the same command again"
+                                f"cannot write to {where}: {error.strerror}; finished copies are kept,"
+                                " free some space and run the same command again"
                             ) from error
                         failed, in_a_row = failed + 1, in_a_row + 1
-                        out.print(told_of(name, error), markup=False)
+                        out.print(line(with_name(name, error)))
                     else:
                         done, there, in_a_row = done + copied, there + (not copied), 0
                     progress.advance()
         except BaseException:
             stop()
             raise
-    out.print(f"{done} stores {verb}, {there} there already, {failed} failed")
+    out.print(line(f"{counted(done, 'store')} {verb}, {there} there already, {failed} failed"))
     if waiting:
-        told = f"{FAILURES_IN_A_ROW} in a row failed: {len(waiting)} more were not tried"
-        out.print(f"{told}; mend that and run the same command again")
+        untried = f"{FAILURES_IN_A_ROW} in a row failed: {len(waiting)} more were not tried"
+        out.print(line(f"{untried}; fix the cause and run the same command again"))
     return 1 if failed else 0

@@ -1,4 +1,4 @@
-"""Somebody's own arrays, tables and ``.npz`` files in, stores out: outputs, statistics of a training set, last layers.
+"""Make stores of a user's own files: outputs, statistics of a training set, last layers.
 
-Imports whatever stores are made of; only ``commands`` imports it.
+Imports ``writing`` and ``reading``; only ``commands`` imports it.
 """

@@ -1,9 +1,8 @@
-"""Arrays that somebody brings along, by this project's names for them: an ``.npz``, ``.npy`` files, a wide table."""
+"""Read a user's arrays by this project's names: from an ``.npz``, ``.npy`` files, or a table."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self
@@ -11,31 +10,15 @@ from typing import Any, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from cache_schema.errors import UserError, nearest
-from cache_schema.importing.npz import NpzFile
-
-OTHER_NAMES: Mapping[str, tuple[str, ...]] = {
-    "logits": ("logit", "logit_list"),
-    "probabilities": ("probability", "probs", "softmax"),
-    "log_probabilities": ("log_probs", "log_softmax"),
-    "labels": ("label", "targets", "target", "y_true", "label_list"),
-    "features": ("feature", "feats", "feat", "embeddings", "feat_list"),
-    "image_ids": ("image_id", "ids", "paths", "filenames"),
-    "weight": ("weights", "w"),
-    "bias": ("b",),
-}
-"""Name of an array -> what others call the same thing; a name that leaves open what it is (``outputs``) is not here."""
-
-_WIDE = {
-    "logits": re.compile(r"logits?[_.\- ]?(\d+)"),
-    "probabilities": re.compile(r"prob(?:s|ability|abilities)?[_.\- ]?(\d+)"),
-    "log_probabilities": re.compile(r"log_?prob(?:s|ability|abilities)?[_.\- ]?(\d+)"),
-    "features": re.compile(r"feat(?:s|ures?)?[_.\- ]?(\d+)"),
-}
+from cache_schema.importing.column_names import OTHER_NAMES, renamed
+from cache_schema.importing.limits import plain
+from cache_schema.importing.npz import LISTED, NpzFile, mapped_npy
+from cache_schema.importing.wide_tables import read_wide_table
+from closerlook_common.errors import UserError, nearest
 
 
-class Source(Protocol):
-    """Arrays by name, read whole or block by block."""
+class ArrayFile(Protocol):
+    """Access to arrays by name, whole or block by block."""
 
     path: Path
     names: list[str]
@@ -54,7 +37,7 @@ class Source(Protocol):
 
 
 class Arrays:
-    """Arrays in memory, or mapped into it."""
+    """Arrays in memory, or memory-mapped."""
 
     def __init__(self, path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
         self.path, self._arrays, self.names = path, dict(arrays), list(arrays)
@@ -74,41 +57,54 @@ class Arrays:
 
 
 class OwnArrays:
-    """The arrays of one or several sources under this project's names. Use as a context manager.
+    """The arrays of one or several files under this project's names. Use as a context manager.
 
     Parameters
     ----------
     path
-        An ``.npz``; an ``.npy`` of what ``kind`` says; or a CSV or Parquet file with a column a class (``logit_0``,
-        ``logit_1`` ...), and perhaps ``label``, ``image_id`` and ``feature_0`` ....
+        An ``.npz``; an ``.npy`` of what ``kind`` says; or a CSV or Parquet file with one column per class (``logit_0``,
+        ``logit_1`` ...), and optionally ``label``, ``image_id`` and ``feature_0`` ....
     kind
-        What an ``.npy`` holds.
+        What an ``.npy`` holds (logits when None), and columns that are called 0, 1, 2 ... (must then be given).
     beside
         Name -> ``.npy`` file of further arrays.
+    report
+        Called with one line for everything that is left out.
 
     Raises
     ------
     UserError
-        A file is not there or is not what its ending says.
+        A file is missing, or is not of the type that its ending says.
     """
 
-    def __init__(self, path: Path, *, kind: str = "logits", beside: Mapping[str, Path] | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        kind: str | None = None,
+        beside: Mapping[str, Path] | None = None,
+        report: Callable[[str], None] = lambda _line: None,
+    ) -> None:
         self.path = path
         self._npz: NpzFile | None = None
-        sources: list[Source] = []
+        sources: list[ArrayFile] = []
         suffix = path.suffix.lower()
         if suffix == ".npz":
             self._npz = NpzFile(path)
             sources.append(self._npz)
         elif suffix == ".npy":
-            sources.append(Arrays(path, {kind: _mapped(path)}))
+            sources.append(Arrays(path, {kind or "logits": mapped_npy(path)}))
         else:
-            sources.append(Arrays(path, _wide_table(path)))
-        sources += [Arrays(file, {name: _mapped(file)}) for name, file in (beside or {}).items()]
-        self._of: dict[str, tuple[Source, str]] = {}
+            sources.append(Arrays(path, read_wide_table(path, kind=kind, report=report)))
+        sources += [Arrays(file, {name: mapped_npy(file)}) for name, file in (beside or {}).items()]
+        self._of: dict[str, tuple[ArrayFile, str]] = {}
         for source in sources:
+            known = renamed(source.names, OTHER_NAMES, str(source.path))
             for name in source.names:
-                self._of[_standard(name, source.names)] = (source, name)
+                standard = known.get(name, name)
+                if standard in self._of:
+                    raise UserError(f"{standard} are given twice: in {self._of[standard][0].path} and {source.path}")
+                self._of[standard] = (source, name)
         self.names = list(self._of)
 
     def shape_and_dtype(self, name: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
@@ -127,10 +123,11 @@ class OwnArrays:
         return source.blocks(own, rows)
 
     def listed(self) -> str:
-        """Return the names of the arrays in words."""
-        return ", ".join(self.names) or "nothing"
+        """Return the names of the arrays as text."""
+        more = f" ... ({len(self.names):,} in all)" if len(self.names) > LISTED else ""
+        return ", ".join(map(plain, self.names[:LISTED])) + more or "nothing"
 
-    def _found(self, name: str) -> tuple[Source, str]:
+    def _found(self, name: str) -> tuple[ArrayFile, str]:
         if name not in self._of:
             raise UserError(f"{self.path} holds no {name!r}{nearest(name, self.names)}; it has {self.listed()}")
         return self._of[name]
@@ -143,58 +140,3 @@ class OwnArrays:
     ) -> None:
         if self._npz is not None:
             self._npz.__exit__(kind, error, trace)
-
-
-def _standard(name: str, names: Sequence[str]) -> str:
-    for standard, others in OTHER_NAMES.items():
-        if name.lower() in others and standard not in names:
-            return standard
-    return name
-
-
-def _mapped(path: Path) -> NDArray[Any]:
-    try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except FileNotFoundError:
-        raise UserError(f"no file {path}") from None
-    except (OSError, ValueError, EOFError) as error:
-        raise UserError(f"{path} is no .npy file of plain numbers or text: {error}") from error
-    if not isinstance(array, np.ndarray):
-        raise UserError(f"{path} holds several arrays: give it as the file to import")
-    return array
-
-
-def wide_columns(names: Sequence[str]) -> dict[str, list[str]]:
-    """Return what a table has a column a class (or a feature) of -> those columns, in the order of their numbers."""
-    found: dict[str, list[tuple[int, str]]] = {}
-    for name in names:
-        for kind, pattern in _WIDE.items():
-            if match := pattern.fullmatch(name.lower()):
-                found.setdefault(kind, []).append((int(match[1]), name))
-    return {kind: [name for _, name in sorted(columns)] for kind, columns in found.items()}
-
-
-def _wide_table(path: Path) -> dict[str, NDArray[Any]]:
-    import polars as pl
-
-    read = pl.read_csv if path.suffix.lower() == ".csv" else pl.read_parquet
-    try:
-        frame = read(path)
-    except (pl.exceptions.PolarsError, OSError) as error:
-        raise UserError(f"{path} cannot be read: {' '.join(str(error).split())[:200]}") from error
-    wide = wide_columns(frame.columns)
-    arrays: dict[str, NDArray[Any]] = {}
-    for kind, columns in wide.items():
-        part = frame.select(columns)
-        if bad := next((name for name in columns if not part[name].dtype.is_numeric()), None):
-            raise UserError(f"{path}: column {bad!r} is {part[bad].dtype}, not a number")
-        arrays[kind] = part.cast(pl.Float64).to_numpy()
-    for name in frame.columns:
-        if any(name in columns for columns in wide.values()):
-            continue
-        standard = _standard(name, frame.columns)
-        values = frame[name]
-        text = standard == "image_ids" or not values.dtype.is_numeric()
-        array = np.asarray(["" if v is None else str(v) for v in values.to_list()]) if text else values.to_numpy()
-        arrays[standard if standard in OTHER_NAMES else f"metadata.{name}"] = array
-    return arrays

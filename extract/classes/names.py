@@ -9,11 +9,12 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from cache_schema.errors import UserError, nearest
+from closerlook_common.errors import UserError, nearest
+from closerlook_common.input_files import read_json_file, read_text_file
 from extract.classes.spaces import IMAGENET_1K, ClassSpace, class_space
 
 CLASS_NAME_SETS: Mapping[str, str] = {
-    "open_clip": "of ImageNet's classes, as open_clip curated them; what imagenet-1k uses unless told otherwise",
+    "open_clip": "of ImageNet's classes, as open_clip curated them; what imagenet-1k uses by default",
     "wordnet": "of ImageNet's classes, the first synonym in WordNet",
 }
 """Built-in class-name sets: name -> what it is."""
@@ -43,8 +44,8 @@ class ClassNames:
     @cached_property
     def digest(self) -> str:
         """SHA-256 of the names themselves, whatever the set is called."""
-        told = json.dumps([self.in_order, sorted(self.by_class.items())], ensure_ascii=False, separators=(",", ":"))
-        return hashlib.sha256(told.encode()).hexdigest()
+        given = json.dumps([self.in_order, sorted(self.by_class.items())], ensure_ascii=False, separators=(",", ":"))
+        return hashlib.sha256(given.encode()).hexdigest()
 
     def of(self, space: ClassSpace) -> tuple[str, ...]:
         """Return the names of a space's classes, by index.
@@ -65,7 +66,7 @@ class ClassNames:
         stranger = next((key for key in self.by_class if key not in known), None)
         if stranger is not None:
             raise UserError(
-                f"class names {self.name!r}: {stranger!r} is no class of {space.id}{nearest(stranger, space.names)}"
+                f"class names {self.name!r}: {stranger!r} is not a class of {space.id}{nearest(stranger, space.names)}"
             )
         return tuple(next((self.by_class[k] for k in row if k in self.by_class), row[-1]) for row in keys)
 
@@ -92,16 +93,11 @@ def class_names(source: str) -> ClassNames:
             f"no class names {source!r}; there are {', '.join(CLASS_NAME_SETS)}, or a .txt or .json file"
             f"{nearest(source, CLASS_NAME_SETS)}"
         )
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-        lines = [line.strip() for line in text.splitlines()]
-        data = json.loads(text) if path.suffix == ".json" else [line for line in lines if line]
-    except OSError as error:
-        raise UserError(f"class-name file {path} cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise UserError(f"class-name file {path} is not UTF-8 text") from None
-    except json.JSONDecodeError as error:
-        raise UserError(f"class-name file {path} is not JSON: {error}") from None
+    if path.suffix == ".json":
+        data = read_json_file(path, "class-name file")
+    else:
+        lines = [line.strip() for line in read_text_file(path, "class-name file").splitlines()]
+        data = [line for line in lines if line]
     if isinstance(data, dict) and data and all(isinstance(name, str) and name.strip() for name in data.values()):
         return ClassNames(path.stem, by_class=data)
     if isinstance(data, list) and data and all(isinstance(name, str) and name.strip() for name in data):
@@ -116,6 +112,6 @@ def _built_in(name: str) -> ClassNames:
         return ClassNames(name, by_class=dict(zip(wnids, space.names, strict=True)))
     from timm.data.imagenet_info import ImageNetInfo
 
-    told = ImageNetInfo()
-    first = [str(told.index_to_description(index)).partition(",")[0] for index in range(len(space))]
+    given = ImageNetInfo()
+    first = [str(given.index_to_description(index)).partition(",")[0] for index in range(len(space))]
     return ClassNames(name, by_class=dict(zip(wnids, first, strict=True)))

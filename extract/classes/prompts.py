@@ -1,4 +1,4 @@
-"""Prompt sets: what a zero-shot model is told about each class."""
+"""Prompt sets: the texts that describe each class to a zero-shot model."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
-from cache_schema.errors import UserError, nearest
+from closerlook_common.errors import UserError, nearest
+from closerlook_common.input_files import read_json_file, read_text_file
 from extract.classes.names import ClassNames, class_names
 from extract.classes.spaces import ClassSpace
 
@@ -60,8 +61,12 @@ class PromptSet:
     def digest(self) -> str:
         """SHA-256 of the templates (or texts by class) and class names themselves, whatever they are called."""
         texts = {key: list(value) for key, value in sorted(self.descriptions.items())}
-        told = texts or list(self.templates)
-        return _sha256(told if self.class_names is None else [told, self.class_names.digest])
+        given = texts or list(self.templates)
+        return _sha256(given if self.class_names is None else [given, self.class_names.digest])
+
+    def names(self, space: ClassSpace) -> tuple[str, ...]:
+        """Return what the templates call the classes of a space, by index."""
+        return space.names if self.class_names is None else self.class_names.of(space)
 
     def texts(self, space: ClassSpace) -> list[tuple[str, ...]]:
         """Return the finished texts of every class, by index.
@@ -72,8 +77,7 @@ class PromptSet:
             A class has no description, or the class names are not those of this space.
         """
         if self.templates:
-            names = space.names if self.class_names is None else self.class_names.of(space)
-            return [tuple(t.replace(SLOT, name) for t in self.templates) for name in names]
+            return [tuple(t.replace(SLOT, name) for t in self.templates) for name in self.names(space)]
         return [self._described(space, index) for index in range(len(space.names))]
 
     def _described(self, space: ClassSpace, index: int) -> tuple[str, ...]:
@@ -206,21 +210,10 @@ def prompt_set(name: str | Path) -> PromptSet:
         )
     if path.stem in PROMPT_SETS:
         raise UserError(f"prompt file {path} is called like a built-in set; give it another name")
-    try:
-        content = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise UserError(f"prompt file {path} cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise UserError(f"prompt file {path} is not UTF-8 text") from None
     if path.suffix == ".txt":
-        lines = [line.strip() for line in content.splitlines()]
-        return PromptSet(
-            path.stem, _templates([line for line in lines if line and not line.startswith("#")], path)
-        )
-    try:
-        data = json.loads(content)
-    except json.JSONDecodeError as error:
-        raise UserError(f"prompt file {path} is not JSON: {error}") from None
+        lines = [line.strip() for line in read_text_file(path, "prompt file").splitlines()]
+        return PromptSet(path.stem, _templates([line for line in lines if line and not line.startswith("#")], path))
+    data = read_json_file(path, "prompt file")
     if isinstance(data, dict):
         return PromptSet(path.stem, descriptions={key: _texts(value, path) for key, value in data.items()})
     return PromptSet(path.stem, _templates(data, path))

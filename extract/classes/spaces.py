@@ -7,7 +7,8 @@ import json
 from dataclasses import dataclass
 from functools import cache
 
-from cache_schema.errors import UserError, nearest
+from closerlook_common.errors import UserError, nearest
+from extract.classes.unicode_names import text_name
 
 IMAGENET_1K = "imagenet-1k"
 BUILT_IN = (IMAGENET_1K,)
@@ -22,8 +23,8 @@ class ClassSpace:
     id
         Name of the space; labels, heads and logits refer to it.
     names
-        Class names by index. Names may repeat (``missile``, ``sunglasses`` in ImageNet): classes are told
-        apart by index alone.
+        Class names by index. Names may repeat (``missile``, ``sunglasses`` in ImageNet): classes are distinguished
+        by index alone.
     wnids
         WordNet ids by index, where the classes have them.
     """
@@ -35,10 +36,12 @@ class ClassSpace:
     def __post_init__(self) -> None:
         if not self.names:
             raise UserError(f"class space {self.id!r} has no classes")
+        for index, name in enumerate(self.names):
+            text_name(name, f"class space {self.id!r}")
+            if not name.strip():
+                raise UserError(f"class space {self.id!r}: the name of class {index} is blank")
         if self.wnids is not None and len(self.wnids) != len(self.names):
-            raise UserError(
-                f"class space {self.id!r}: {len(self.names)} names but {len(self.wnids)} WordNet ids"
-            )
+            raise UserError(f"class space {self.id!r}: {len(self.names)} names but {len(self.wnids)} WordNet ids")
 
     def __len__(self) -> int:
         """Return the number of classes."""
@@ -61,9 +64,7 @@ def class_space(name: str) -> ClassSpace:
         No built-in space has that name.
     """
     if name != IMAGENET_1K:
-        raise UserError(
-            f"no class space {name!r}; built in are {', '.join(BUILT_IN)}{nearest(name, BUILT_IN)}"
-        )
+        raise UserError(f"no class space {name!r}; built in are {', '.join(BUILT_IN)}{nearest(name, BUILT_IN)}")
     import open_clip
     from timm.data.imagenet_info import ImageNetInfo
 

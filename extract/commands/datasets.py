@@ -1,6 +1,6 @@
-"""Find and check the datasets on disk: found, count, expected, problem and mend.
+"""Find and check the datasets on disk: found, count, expected, problem and fix.
 
-Without options it checks datasets.toml, or, where there is none, lists the datasets that are known by name.
+Without options, check datasets.toml; if there is none, list the datasets that are known by name.
 """
 
 from __future__ import annotations
@@ -9,26 +9,23 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from closerlook_common.console.messages import line, sentence
+from closerlook_common.console.terminal import counted, escaped
+
 if TYPE_CHECKING:
     from extract.datasets.finding import Finding
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument(
-        "--datasets", type=Path, metavar="TOML", help="check these (default: datasets.toml here)"
-    )
-    parser.add_argument(
-        "--root", type=Path, metavar="DIR", help="look for known datasets in the folders below it"
-    )
-    parser.add_argument(
-        "--write", type=Path, metavar="TOML", help="with --root: write what is found and whole"
-    )
+    parser.add_argument("--datasets", type=Path, metavar="TOML", help="check these (default: datasets.toml here)")
+    parser.add_argument("--root", type=Path, metavar="DIR", help="look for known datasets in the folders below it")
+    parser.add_argument("--write", type=Path, metavar="TOML", help="with --root: write what is found and whole")
 
 
 def run(args: argparse.Namespace) -> int:
     """Print the table; returns 1 if a dataset has a problem."""
-    from cache_schema.errors import UserError
+    from closerlook_common.errors import UserError
 
     if args.write is not None and args.root is None:
         raise UserError("--write writes what --root DIR finds; give --root as well")
@@ -56,9 +53,9 @@ def _findings(root: Path | None, file: Path) -> list[Finding]:
     console = Console(stderr=True)
     with console.status("listing") as status:
         if root is not None:
-            return find(root, progress=lambda name: status.update(f"looking for {name}"))
+            return find(root, progress=lambda name: status.update(escaped(f"looking for {name}")))
         specs = read_datasets_toml(file)
-        return check(specs, progress=lambda name: status.update(f"listing {name}"))
+        return check(specs, progress=lambda name: status.update(escaped(f"listing {name}")))
 
 
 def _print(findings: list[Finding], root: Path | None) -> None:
@@ -66,7 +63,7 @@ def _print(findings: list[Finding], root: Path | None) -> None:
     from extract.datasets.recipes.base import counts
 
     columns = [Column("dataset"), Column("role"), Column("count", right=True), Column("expected", right=True)]
-    columns += [Column("found"), Column("problem and mend", prose=True)]
+    columns += [Column("found"), Column("problem and fix", prose=True)]
     rows, absent = [], []
     for finding in findings:
         dataset = finding.dataset
@@ -90,11 +87,11 @@ def _print(findings: list[Finding], root: Path | None) -> None:
         print_rows(console, columns, rows)
     whole = sum(finding.dataset is not None for finding in findings)
     bad = sum(bool(finding.problem) for finding in findings)
-    told = f"{whole} found whole" + (f", {bad} with a problem" if bad else "")
-    told += f", below {root}." if root is not None else "."
-    console.print(told, highlight=False, markup=False, soft_wrap=True)
+    found = f"{whole} found whole" + (f", {bad} with a problem" if bad else "")
+    found += f", below {root}" if root is not None else ""
+    console.print(line(found), soft_wrap=True)
     if absent:
-        console.print(f"Not found: {', '.join(_short(absent))}.", highlight=False, markup=False)
+        console.print(line(f"Not found: {', '.join(_short(absent))}"), soft_wrap=True)
 
 
 def _relative(place: Path | None, root: Path | None) -> str:
@@ -127,23 +124,19 @@ def _print_known() -> None:
         rows.append(Row([name, recipe.role, counts(recipe), title + note]))
     console = wide_console(160)
     print_rows(console, columns, rows)
-    told = "No datasets.toml here; 'extract datasets --root DIR --write datasets.toml' makes one."
-    console.print(told, highlight=False, soft_wrap=True)
+    found = "No datasets.toml here; 'extract datasets --root DIR --write datasets.toml' makes one."
+    console.print(line(found), soft_wrap=True)
 
 
 def _write(path: Path, findings: list[Finding]) -> None:
-    from cache_schema.errors import UserError
+    from closerlook_common.errors import UserError
     from extract.datasets.specs import DatasetSpec, write_datasets_toml
 
     whole = [finding for finding in findings if finding.dataset is not None and finding.path is not None]
     if not whole:
         raise UserError(f"nothing to write to {path}: no dataset was found whole")
-    lines = [
-        "Datasets found by 'extract datasets --root'; a table named after a known dataset follows its recipe."
-    ]
+    lines = ["Datasets found by 'extract datasets --root'; a table named after a known dataset follows its recipe."]
     lines += [f"{finding.name} is left out: {finding.problem}" for finding in findings if finding.problem]
-    specs = [
-        DatasetSpec(name=finding.name, path=finding.path) for finding in whole if finding.path is not None
-    ]
+    specs = [DatasetSpec(name=finding.name, path=finding.path) for finding in whole if finding.path is not None]
     write_datasets_toml(path, specs, header="\n".join(lines))
-    print(f"{len(specs)} datasets written to {path}")
+    print(sentence(f"{counted(len(specs), 'dataset')} written to {path}"))

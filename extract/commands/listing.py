@@ -39,8 +39,8 @@ def wide_console(piped: int) -> Console:
 def print_rows(console: Console, columns: Sequence[Column], rows: Sequence[Row]) -> None:
     """Print rows under their titles.
 
-    Where a row does not fit on one line, its first cell stands alone and the others below it, indented; prose that does
-    not fit beside the other cells goes below them.
+    Where a row does not fit on one line, its first cell stands alone and the others below it, indented, on as many
+    lines as they need; prose that does not fit beside the other cells goes below them.
 
     Parameters
     ----------
@@ -53,30 +53,39 @@ def print_rows(console: Console, columns: Sequence[Column], rows: Sequence[Row])
     """
     from rich.text import Text
 
+    from closerlook_common.console.terminal import printable
+
+    rows = [row._replace(cells=[printable(cell) for cell in row.cells]) for row in rows]
     lines: list[tuple[str, str]] = []
     fixed = [i for i, column in enumerate(columns) if not column.prose]
     prose = [i for i, column in enumerate(columns) if column.prose]
     widths = {i: max(len(columns[i].title), *(len(row.cells[i]) for row in rows), 1) for i in fixed}
     total = sum(widths.values()) + _GAP * (len(fixed) - 1)
     beside = console.width - total - _GAP
-    said = [" ".join(row.cells[i] for i in prose if row.cells[i]) for row in rows]
-    is_beside = bool(prose) and max(map(len, said), default=0) <= beside
+    stated = [" ".join(row.cells[i] for i in prose if row.cells[i]) for row in rows]
+    is_beside = bool(prose) and max(map(len, stated), default=0) <= beside
     split = total > console.width
 
     def line(cells: Sequence[str], indices: Sequence[int]) -> str:
         parts = [cells[i].rjust(widths[i]) if columns[i].right else cells[i].ljust(widths[i]) for i in indices]
         return (" " * _GAP).join(parts)
 
+    below: list[list[int]] = [[]]
+    for i in fixed[1:] if split else ():
+        if below[-1] and _INDENT + sum(widths[k] + _GAP for k in below[-1]) + widths[i] > console.width:
+            below.append([])
+        below[-1].append(i)
     titles = [column.title for column in columns]
     end = f"{' ' * _GAP}{' '.join(titles[i] for i in prose)}" if is_beside else ""
     if split:
-        lines += [(titles[fixed[0]], "bold"), (" " * _INDENT + line(titles, fixed[1:]), "bold")]
+        lines += [(titles[fixed[0]], "bold"), *((" " * _INDENT + line(titles, part), "bold") for part in below)]
     else:
         lines.append((line(titles, fixed) + end, "bold"))
     lines.append(("─" * min(console.width, max(len(text.rstrip()) for text, _ in lines)), "dim"))
-    for row, remark in zip(rows, said, strict=True):
+    for row, remark in zip(rows, stated, strict=True):
         if split:
-            lines += [(row.cells[fixed[0]], row.style), (" " * _INDENT + line(row.cells, fixed[1:]), row.style)]
+            lines += [(row.cells[fixed[0]], row.style)]
+            lines += [(" " * _INDENT + line(row.cells, part), row.style) for part in below]
         else:
             lines.append((line(row.cells, fixed) + (" " * _GAP + remark if is_beside else ""), row.style))
         if remark and not is_beside:

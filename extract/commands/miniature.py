@@ -1,6 +1,6 @@
-"""Build the built-in miniature study: rendered pictures of ten classes and some two dozen tiny models.
+"""Build the built-in miniature study: rendered images of ten classes and about two dozen tiny models.
 
-It takes a few minutes on two cores, once; a build that was stopped goes on where it was. Its numbers mean
+It takes a few minutes on two cores, once. A build that was stopped continues where it stopped. Its numbers mean
 nothing outside it.
 """
 
@@ -8,6 +8,10 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+
+from closerlook_common.console.argument_types import whole_number
+from closerlook_common.console.messages import sentence
+from closerlook_common.console.terminal import printable
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -20,7 +24,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="where it goes (default: ./miniature)",
     )
     parser.add_argument(
-        "--jobs", type=int, default=None, metavar="N", help="processes (default: one a processor, at most 8)"
+        "--jobs",
+        type=whole_number(1),
+        default=None,
+        metavar="N",
+        help="processes (default: one a processor, at most 8)",
     )
     parser.add_argument(
         "--quick",
@@ -31,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Build it and say where it lies."""
-    from cache_schema.errors import UserError
+    from closerlook_common.errors import UserError
 
     if args.jobs is not None and args.jobs < 1:
         raise UserError(f"--jobs {args.jobs}: at least one process is needed")
@@ -42,8 +50,6 @@ def run(args: argparse.Namespace) -> int:
     from extract.miniature.progress import build_shown
 
     build_shown(args.out, Console(stderr=True), quick=args.quick, jobs=args.jobs)
-    print(
-        f"The miniature lies in {args.out}: models.txt, datasets.toml, datasets/, weights/.\n"
-        f"Next: extract --model-list {args.out / 'models.txt'} --datasets {args.out / 'datasets.toml'}"
-    )
+    print(sentence(f"The miniature is in {args.out}: models.txt, datasets.toml, datasets and weights"))
+    print(printable(f"Next: extract --model-list {args.out / 'models.txt'} --datasets {args.out / 'datasets.toml'}"))
     return 0

@@ -1,7 +1,7 @@
-"""List the models that can be named, with group, source, size and licence.
+"""List models by name, with group, source, size and licence.
 
 PATTERN is a name with * and ?, or @NAME for one of the lists; without it, the lists and the number of models
-in each group are shown.
+in each group are printed.
 """
 
 from __future__ import annotations
@@ -10,8 +10,11 @@ import argparse
 import fnmatch
 from typing import TYPE_CHECKING
 
+from closerlook_common.console.messages import line, report
+from closerlook_common.console.terminal import counted
+
 if TYPE_CHECKING:
-    from extract.zoo.catalogue import Entry
+    from extract.libraries import Entry
 
 
 _SHOWN_SOURCES = 20
@@ -31,14 +34,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the table."""
-    from cache_schema.errors import UserError, nearest
-    from cache_schema.records import GROUPS
+    from cache_schema.format.model_names.training_sources import SOURCES
+    from cache_schema.format.records import GROUPS
+    from closerlook_common.errors import UserError, nearest
+    from extract.libraries import registry
     from extract.zoo.catalogue import entries
-    from extract.zoo.sources import SOURCES
 
     for value, known, what in ((args.group, GROUPS, "group"), (args.source, SOURCES, "source")):
         if value is not None and value not in known:
             raise UserError(f"no {what} {value!r}{nearest(value, known)}; the {what}s are {', '.join(known)}")
+    for problem in registry.every()[1]:
+        report(f"extract models: {problem}")
     everything = list(entries())
     if args.pattern is None and args.group is None and args.source is None:
         _print_overview(everything)
@@ -65,8 +71,7 @@ def _chosen(everything: list[Entry], pattern: str) -> list[Entry]:
     return [
         entry
         for entry in everything
-        if fnmatch.fnmatchcase(entry.name, pattern)
-        or fnmatch.fnmatchcase(f"{entry.library}:{entry.name}", pattern)
+        if fnmatch.fnmatchcase(entry.name, pattern) or fnmatch.fnmatchcase(f"{entry.library}:{entry.name}", pattern)
     ]
 
 
@@ -114,39 +119,42 @@ def _print(wanted: list[Entry], *, count: bool) -> None:
     console = wide_console(180)
     print_rows(console, columns, rows)
     closed_count = sum(entry.licence in NON_COMMERCIAL for entry in wanted)
-    console.print(f"{len(wanted):,} models, {closed_count:,} of them not for commercial use.", highlight=False)
+    console.print(
+        line(f"{counted(len(wanted), 'model')}, {closed_count:,} of them not for commercial use"), soft_wrap=True
+    )
 
 
 def _parameters(wanted: list[Entry]) -> list[int | None]:
-    from rich.console import Console
-    from rich.progress import track
-
+    from closerlook_common.console.progress import Bar
     from extract.zoo.catalogue import count_parameters
 
-    counted = count_parameters(wanted)
-    error_console = Console(stderr=True)
-    return list(track(counted, "counting parameters", len(wanted), console=error_console, transient=True))
+    with Bar("counting parameters of", "models", len(wanted)) as bar:
+        return list(bar.track(count_parameters(wanted)))
 
 
 def _print_overview(everything: list[Entry]) -> None:
     from collections import Counter
 
-    from cache_schema.records import GROUPS
+    from cache_schema.format.records import GROUPS
     from extract.commands.listing import Column, Row, print_rows, wide_console
-    from extract.zoo.lists import LISTS, named_list
+    from extract.zoo.lists import list_names, named_list
 
     console = wide_console(180)
-    lists = [Row([f"@{name}", f"{len(named_list(name)):,}"]) for name in LISTS]
+    lists = [Row([f"@{name}", f"{len(named_list(name)):,}"]) for name in list_names()]
     print_rows(console, [Column("list"), Column("models", right=True)], lists)
     counted = Counter((entry.card["group"], entry.library) for entry in everything)
+    libraries = list(dict.fromkeys(entry.library for entry in everything))
     groups = [
-        Row([group, *(f"{counted[group, library]:,}" for library in ("timm", "open_clip")), title])
+        Row([group, *(f"{counted[group, library]:,}" for library in libraries), title])
         for group, title in GROUPS.items()
     ]
-    columns = [Column("group"), Column("timm", right=True), Column("open_clip", right=True)]
+    columns = [Column("group"), *(Column(library, right=True) for library in libraries)]
     console.print()
     print_rows(console, [*columns, Column("what it is", prose=True)], groups)
     sources = Counter(entry.card["source"] for entry in everything)
     most = ", ".join(f"{name} ({n:,})" for name, n in sources.most_common(_SHOWN_SOURCES))
-    console.print(f"\nSources: {most} and {len(sources) - _SHOWN_SOURCES} more.", highlight=False)
-    console.print("'extract models PATTERN', '@LIST', --group and --source list the models themselves.", soft_wrap=True)
+    console.print()
+    console.print(line(f"Sources: {most} and {len(sources) - _SHOWN_SOURCES} more"), soft_wrap=True)
+    console.print(
+        line("'extract models PATTERN', '@LIST', --group and --source list the models themselves"), soft_wrap=True
+    )

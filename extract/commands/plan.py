@@ -1,10 +1,14 @@
-"""What a study would run: models x datasets, stores done and missing, disk, and device hours with their basis."""
+"""Estimate a study before it runs: models x datasets, stores done and missing, disk space and device hours."""
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
+
+from closerlook_common.console.argument_types import real_number
+from closerlook_common.console.messages import line
+from closerlook_common.console.terminal import counted
 
 if TYPE_CHECKING:
     from extract.models.base import Prepared
@@ -14,27 +18,38 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     from extract.commands.run import add_arguments as add_run_arguments
 
-    parser.add_argument("study_file", metavar="STUDY", help="a study file, or @closer-look, @holistic, @miniature")
-    parser.add_argument("--rate", type=float, metavar="N", help="images a second of a model that was not measured yet")
+    parser.add_argument(
+        "study_file", metavar="STUDY", nargs="?",
+        help="a study file, or @closer-look, @holistic, @miniature; without it, what --model-list, --dataset and"
+        " --datasets name",
+    )  # fmt: skip
+    parser.add_argument(
+        "--rate", type=real_number(above=0), metavar="N", help="images a second of a model that was not measured yet"
+    )
     add_run_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Print the plan; returns 1 where a model or dataset cannot be used."""
+    from dataclasses import replace
+
     from rich.console import Console
 
-    from cache_schema.errors import UserError
+    from closerlook_common.errors import UserError
     from extract.commands.listing import Column, Row, print_rows, wide_console
     from extract.commands.progress import print_failures
+    from extract.commands.request import RunRequest
     from extract.commands.session import plan_of
     from extract.planning.estimate import count_states, estimate, open_if_there
     from extract.planning.plan import MISSING, SEALED, SKIPPED
 
-    if args.rate is not None and not args.rate > 0:
-        raise UserError(f"--rate takes images a second, more than 0; not {args.rate:g}")
-    args.study = args.study_file
+    if args.study_file and args.study:
+        raise UserError(f"extract plan takes one study, not both {args.study_file} and --study {args.study}")
+    request = replace(RunRequest.of(args), study=args.study_file or args.study)
     errors = Console(stderr=True)
-    plan, options, failed = plan_of(args, errors)
+    if request.study == "@miniature" and _print_unbuilt():
+        return 0
+    plan, options, failed = plan_of(request, errors, build=False)
     cost = estimate(
         plan,
         open_if_there(options.cache),
@@ -51,9 +66,10 @@ def run(args: argparse.Namespace) -> int:
     titles = ("images", "done", "missing", "skipped")
     print_rows(console, [Column("dataset"), Column("role"), *(Column(title, right=True) for title in titles)], rows)
     heads = [head.state for head in plan.heads]
+    named = request.study or "the command line"
     lines = [
-        f"{args.study}: {len(plan.models):,} models x {len(plan.datasets):,} datasets; in {options.cache}"
-        f" {plan.count(SEALED):,} stores are done, {plan.count(MISSING):,} missing;"
+        f"{named}: {counted(len(plan.models), 'model')} x {counted(len(plan.datasets), 'dataset')}; in {options.cache}"
+        f" {counted(plan.count(SEALED), 'store')} done, {plan.count(MISSING):,} missing;"
         f" heads {heads.count(SEALED):,} done, {heads.count(MISSING):,} missing",
     ]
     if plan.count(MISSING) or MISSING in heads:
@@ -62,10 +78,43 @@ def run(args: argparse.Namespace) -> int:
             f" about {cost.gigabytes:,.1f} GB and {_time(cost.hours)} of one device",
             f"basis: {cost.basis}",
         ]
-    for line in lines:
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+    for text in lines:
+        console.print(line(text), soft_wrap=True)
     print_failures(failed, errors)
     return int(bool(failed))
+
+
+def _print_unbuilt() -> bool:
+    """Print what the miniature study will hold, if it is not built yet; return whether that is so."""
+    import tomllib
+
+    from extract.commands.dataset_options import MINIATURE
+    from extract.commands.listing import Column, Row, print_rows, wide_console
+    from extract.miniature.build import unfinished
+    from extract.miniature.recipes import FULL
+    from extract.miniature.writing import datasets_toml
+
+    left = unfinished(MINIATURE)
+    if not left:
+        return False
+    console = wide_console(120)
+    rows = []
+    for name, table in tomllib.loads(datasets_toml()).items():
+        images = FULL.counts[table["path"].removeprefix("datasets/")]
+        rows.append(Row([name, table.get("role", "id"), f"{images:,}"]))
+    print_rows(console, [Column("dataset"), Column("role"), Column("images", right=True)], rows)
+    models = sum(len(recipe.models()) for recipe in FULL.recipes)
+    draw = sum(task.total for task in left if task.recipe is None)
+    train = sum(task.total for task in left if task.recipe is not None)
+    lines = [
+        f"@miniature: {counted(models, 'model')} x {counted(len(rows), 'dataset')};"
+        f" it is not built yet in {MINIATURE}/",
+        f"to build first: {draw:,} images to draw, {train:,} images to train on, a few minutes on two cores;"
+        " 'extract --study @miniature' does that and runs it, 'extract miniature' builds it alone",
+    ]
+    for text in lines:
+        console.print(line(text), soft_wrap=True)
+    return True
 
 
 def _time(hours: float) -> str:
@@ -75,7 +124,7 @@ def _time(hours: float) -> str:
 
 
 def _progress(models: Sequence[Prepared]) -> Iterable[Prepared]:
-    from rich.console import Console
-    from rich.progress import track
+    from closerlook_common.console.progress import Bar
 
-    return track(models, "counting operations", len(models), console=Console(stderr=True), transient=True)
+    with Bar("counting operations of", "models", len(models)) as bar:
+        yield from bar.track(models)

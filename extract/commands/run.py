@@ -1,12 +1,14 @@
 """Run the models of a list over datasets; keep logits, features, labels and heads in sealed stores.
 
-A second run with the same list does nothing; a killed one goes on where it was.
+A second run with the same list does nothing. A run that was stopped continues where it stopped.
 """
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
+
+from closerlook_common.console.argument_types import real_number, whole_number
 
 EXAMPLES = """\
 examples:
@@ -22,7 +24,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what = parser.add_argument_group("what to run")
     what.add_argument("--model-list", action="append", metavar="FILE|@NAME", help="models, one a line; may be repeated")
     what.add_argument(
-        "--dataset", action="append", default=[], metavar="NAME=PATH", help="a folder of images; may be repeated"
+        "--dataset",
+        action="append",
+        default=[],
+        metavar="NAME=PATH[:CLASSES]",
+        help="a folder of images, perhaps with its classes (imagenet-1k, folders, a .txt file), "
+        "or python:FILE.py:function, which is run; may be repeated",
     )
     what.add_argument(
         "--datasets", type=Path, metavar="TOML", help="datasets (default: datasets.toml here, else the miniature)"
@@ -52,12 +59,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     how.add_argument("--batch-size", default="auto", metavar="auto|N", help="auto: 256 on a GPU, 32 on the CPU")
     how.add_argument("--workers", default="auto", metavar="auto|N", help="decoding processes; 0 decodes in this one")
     how.add_argument(
-        "--resident", type=int, default=0, metavar="N", help="models on a device at once (0: as many as fit)"
+        "--resident",
+        type=whole_number(0),
+        default=0,
+        metavar="N",
+        help="models on a device at once (0: as many as fit)",
     )
     how.add_argument(
         "--pixel-cache", type=Path, metavar="DIR", help="keep decoded pixels here, for later passes and runs"
     )
-    how.add_argument("--pixel-cache-gb", type=float, default=20.0, metavar="GB", help="what it may hold (default: 20)")
+    how.add_argument(
+        "--pixel-cache-gb", type=real_number(above=0), default=20.0, metavar="GB", help="what it may hold (default: 20)"
+    )
     how.add_argument(
         "--compile", action="store_true", help="compile the models (pays for slow ones and large datasets)"
     )
@@ -69,6 +82,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Plan, run, summarise; returns 0 only if nothing failed."""
+    from extract.commands.request import RunRequest
     from extract.commands.session import run_session
 
-    return run_session(args)
+    return run_session(RunRequest.of(args))

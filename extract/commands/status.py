@@ -1,4 +1,4 @@
-"""What a cache holds: models x datasets, each sealed (perhaps on other images), failed (and why) or missing."""
+"""Show what a cache holds: models x datasets, each sealed, failed (with the reason) or missing."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from closerlook_common.console.terminal import counted
+
 if TYPE_CHECKING:
     from rich.text import Text
 
-    from cache_schema.cache import Cache
-    from cache_schema.store import Store
+    from cache_schema.reading.cache import Cache
+    from cache_schema.reading.store import Store
 
 SEALED, OTHER, FAILED, MISSING, NONE = "sealed", "sealed on other images", "failed", "missing", "not applicable"
 MARKS = {
@@ -20,6 +22,8 @@ MARKS = {
     MISSING: ("·", "yellow"),
     NONE: ("–", "dim"),
 }
+PIPED_WIDTH = 250
+"""Columns of what goes to a file or a pipe."""
 ROLES = ("id", "shift", "ood", "reference", "pairs")
 
 
@@ -31,35 +35,37 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print the table; returns 1 where something failed."""
     from rich.console import Console
-    from rich.markup import escape
 
     import cache_schema
-    from cache_schema.console.terminal import told_of
-    from cache_schema.dataset_states import on_other_images, other_images
+    from cache_schema.reading.dataset_states import on_other_images, other_images
+    from closerlook_common.console.messages import line, problem
+    from closerlook_common.console.terminal import printable, with_name
+    from extract.commands.listing import wide_console
     from extract.commands.progress import print_failures
 
     cache = cache_schema.open_cache(args.cache)
     datasets, states = states_of(cache)
     counts = {state: sum(row.count(state) for row in states.values()) for state in MARKS}
     console = Console(highlight=False, soft_wrap=True)
-    told = ", ".join(f"{count} {state}" for state, count in counts.items() if count or state not in (OTHER, NONE))
-    console.print(f"[bold]{escape(str(args.cache))}[/]: {len(states)} models x {len(datasets)} datasets: {told}")
+    stated = ", ".join(f"{count} {state}" for state, count in counts.items() if count or state not in (OTHER, NONE))
+    text = line(f"{args.cache}: {counted(len(states), 'model')} x {counted(len(datasets), 'dataset')}: {stated}")
+    text.stylize("bold", 0, len(printable(args.cache)))
+    console.print(text)
     if states:
-        console.print(_matrix(datasets, states))
+        console.print(_matrix(datasets, states, wide_console(PIPED_WIDTH).width))
     elif summaries := cache.stores("summary"):
         of_models = len({store.model.id for store in summaries})
-        console.print(
-            f"only summaries are here (stores: {len(summaries):,}, models: {of_models:,}): 'analyze' reads them,"
-            " 'python -m cache_schema show' lists them"
-        )
+        held = f"stores: {len(summaries):,}, models: {of_models:,}"
+        readers = "'analyze' reads them, 'python -m cache_schema show' lists them"
+        console.print(line(f"only summaries are here ({held}): {readers}"))
     for dataset, models in on_other_images(_with_rows(cache)).items():
-        console.print(f"[yellow]other images[/] {escape(other_images(dataset, models))}")
+        console.print(problem("other images", "yellow", other_images(dataset, models)))
     sealed = sealed_in(cache)
     failures = [failure for failure in cache.failures() if (failure.model, failure.dataset) not in sealed]
     print_failures(sorted((f.model, f.dataset, f.reason) for f in failures), console)
     refused = cache.refused()
     for store in refused:
-        console.print(f"[red]unusable[/] {escape(told_of(store.path, store.reason))}")
+        console.print(problem("unusable", "red", with_name(store.path, store.reason)))
     return int(bool(failures or refused))
 
 
@@ -78,7 +84,7 @@ def states_of(cache: Cache) -> tuple[list[str], dict[str, list[str]]]:
 
     A dataset of images with captions has no store of a model without a text tower: there the state says so.
     """
-    from cache_schema.dataset_states import on_other_images
+    from cache_schema.reading.dataset_states import on_other_images
 
     stores = _with_rows(cache)
     sealed = sealed_in(cache)
@@ -105,20 +111,36 @@ def _rank(role: str) -> int:
     return ROLES.index(role) if role in ROLES else len(ROLES)
 
 
-def _matrix(datasets: list[str], states: dict[str, list[str]]) -> Text:
-    """Return a row a model and two or three characters a dataset, whose numbers are explained below."""
+def _matrix(datasets: list[str], states: dict[str, list[str]], width: int) -> Text:
+    """Return a row a model and two or three characters a dataset, whose numbers are explained below.
+
+    Where that is wider than the terminal, a model's name stands on a line of its own; where the marks alone are, they
+    take several lines.
+    """
     from rich.text import Text
 
-    width = max(map(len, (*states, "model"))) + 1
+    from closerlook_common.console.terminal import printable
+
+    datasets = [printable(name) for name in datasets]
+    states = {printable(model): row for model, row in states.items()}
     cell = len(str(len(datasets))) + 1
-    out = Text()
-    out.append(f"\n{'model':<{width}}" + "".join(f"{i:>{cell}}" for i in range(1, len(datasets) + 1)) + "\n", "bold")
+    name_width = max(map(len, (*states, "model"))) + 1
+    is_split = name_width + cell * len(datasets) > width
+    lead = 2 if is_split else name_width
+    at_once = max(1, (width - lead) // cell)
+    blocks = [range(start, min(start + at_once, len(datasets))) for start in range(0, len(datasets), at_once)]
+    out = Text("\n")
+    for number, block in enumerate(blocks):
+        title = "" if is_split or number else "model"
+        out.append(f"{title:<{lead}}" + "".join(f"{i + 1:>{cell}}" for i in block) + "\n", "bold")
     for model, row in states.items():
-        out.append(f"{model:<{width}}")
-        for name in row:
-            mark, style = MARKS[name]
-            out.append(f"{mark:>{cell}}", style)
-        out.append("\n")
+        out.append(f"{model}\n" if is_split else f"{model:<{lead}}")
+        for number, block in enumerate(blocks):
+            out.append(" " * lead if is_split or number else "")
+            for index in block:
+                mark, style = MARKS[row[index]]
+                out.append(f"{mark:>{cell}}", style)
+            out.append("\n")
     used = [name for name in MARKS if any(name in row for row in states.values())]
     out.append("\n" + "   ".join(f"{MARKS[name][0]} {name}" for name in used) + "\n", "dim")
     for index, dataset in enumerate(datasets, 1):

@@ -11,39 +11,27 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from cache_schema.errors import UserError
+from closerlook_common.errors import UserError
+from closerlook_common.input_files import refuse_lfs_pointer
+from extract.datasets.arrow_messages import refuse_compressed
 from extract.datasets.images import UnreadableImage
-from extract.datasets.manifest import as_column
-from extract.datasets.tables import FILE_NAME, Table, class_names, label_numbers, need_pyarrow, pick_columns
+from extract.datasets.packed_rows import PackedSource, columns_of, has_field, packed_table
+from extract.datasets.parquet_tables import as_frame
+from extract.datasets.tables import Table, need_pyarrow
 
 
 @dataclass
-class ArrowSource:
-    """Reads images out of Arrow files in place.
+class ArrowSource(PackedSource):
+    """Reads images out of Arrow files in place; see :class:`PackedSource`."""
 
-    Attributes
-    ----------
-    files
-        The Arrow files.
-    column
-        The column of images: a struct with ``bytes``, or bytes.
-    file_of, row_of
-        Per image, (n,): index of its file, and row in it.
-    """
-
-    files: tuple[Path, ...]
-    column: str
-    file_of: NDArray[np.int32]
-    row_of: NDArray[np.int64]
+    layout = "Arrow files"
     _open: dict[int, Any] = field(default_factory=dict, repr=False)
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave open files behind: another process opens its own."""
         return {**self.__dict__, "_open": {}}
 
-    def read(self, index: int) -> bytes:
-        """Return the bytes of one image."""
-        file, row = int(self.file_of[index]), int(self.row_of[index])
+    def _value(self, file: int, row: int) -> Any:
         if file not in self._open:
             try:
                 self._open[file] = image_bytes(open_arrow(self.files[file]).column(self.column))
@@ -51,30 +39,51 @@ class ArrowSource:
                 raise UnreadableImage(str(error)) from None
         column = self._open[file]
         if row >= len(column):
-            raise UnreadableImage(f"{self.files[file].name} is shorter than it was")
-        data = column[row].as_py()
-        if not isinstance(data, bytes):
-            raise UnreadableImage("the row holds no image bytes")
-        return data
+            raise self._shorter(file)
+        return column[row].as_py()
+
+
+_END = b"\xff\xff\xff\xff\0\0\0\0"
+"""What a complete stream ends with."""
+_MAGIC = b"ARROW1"
 
 
 def open_arrow(path: Path) -> Any:
-    """Return the pyarrow table of a file in Arrow's streaming or file format, mapped into memory.
+    """Return the pyarrow table of a file in Arrow's streaming or file format, mapped into memory and validated.
 
     Raises
     ------
     UserError
-        The file is neither, or cut short.
+        The file is neither, is cut short or compressed, or its lengths do not fit its bytes.
     """
     pa = need_pyarrow()
+    refuse_lfs_pointer(path)
     try:
+        is_file = _begins_and_ends(path)
         mapped = pa.memory_map(str(path))
-        try:
-            return pa.ipc.open_stream(mapped).read_all()
-        except pa.ArrowInvalid:
-            return pa.ipc.open_file(mapped).read_all()
-    except (pa.ArrowException, OSError) as error:
-        raise UserError(f"{path} cannot be read as an Arrow file: {str(error).splitlines()[0]}") from None
+        refuse_compressed(path)
+        opened = pa.ipc.open_file(mapped) if is_file else pa.ipc.open_stream(mapped)
+        table = opened.read_all()
+        table.validate(full=True)  # offsets out of range would be read past the end of the map
+    except (pa.ArrowException, OSError, ValueError, OverflowError, MemoryError) as error:
+        if isinstance(error, UserError):
+            raise
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise UserError(f"{path} cannot be read as an Arrow file: {reason}") from None
+    return table
+
+
+def _begins_and_ends(path: Path) -> bool:
+    """Return whether a file is in the file format; raises `UserError` where a stream lacks its end."""
+    with path.open("rb") as file:
+        if file.read(len(_MAGIC)) == _MAGIC:
+            return True
+        size = file.seek(0, 2)
+        file.seek(max(0, size - len(_END)))
+        # A stream that was cut off between two of its batches reads as a shorter one.
+        if size and file.read() != _END:
+            raise UserError(f"{path} cannot be read as an Arrow file: it has no end mark, it was cut short")
+    return False
 
 
 def image_bytes(column: Any) -> Any:
@@ -87,7 +96,7 @@ def image_bytes(column: Any) -> Any:
     return pa.compute.struct_field(column, "bytes")
 
 
-def read_arrow_files(folder: Path, files: Sequence[Path]) -> Table:
+def read_arrow_files(folder: Path, files: Sequence[Path], label_column: str = "") -> Table:
     """List the rows of Arrow files; of the images only the lengths are looked at.
 
     Raises
@@ -102,15 +111,11 @@ def read_arrow_files(folder: Path, files: Sequence[Path]) -> Table:
     schema = tables[0].schema
     if any(table.schema.names != schema.names for table in tables):
         raise UserError(f"{folder}: its Arrow files have different columns")
-    frame = [name for name, kind in zip(schema.names, schema.types, strict=True) if not pa.types.is_nested(kind)]
-    frame = [name for name in frame if not pa.types.is_binary(schema.field(name).type)]
-    kinds = {name: schema.field(name).type for name in frame}
-    texts_or_numbers = [n for n, kind in kinds.items() if pa.types.is_integer(kind) or pa.types.is_string(kind)]
-    columns = pick_columns(schema.names, texts_or_numbers, frame, files[0])
+    columns = columns_of(pa, schema, files[0], label_column)
     wanted = [*columns.plain, *([columns.label] if columns.label else [])]
     read: pl.DataFrame = pl.DataFrame()
     if wanted:
-        read = pl.from_arrow(pa.concat_tables([table.select(wanted) for table in tables]))  # type: ignore[assignment]
+        read = as_frame(pa.concat_tables([table.select(wanted) for table in tables]), folder)
     lengths = [_lengths(pyarrow.compute.binary_length(image_bytes(t.column(columns.image)))) for t in tables]
     sizes = np.concatenate(lengths)
     if sizes.size and (sizes < 0).all():
@@ -118,27 +123,20 @@ def read_arrow_files(folder: Path, files: Sequence[Path]) -> Table:
             f"{folder} names its images and does not hold them; give the folder of image files,"
             " or save it again with datasets' save_to_disk, which takes them in"
         )
-    relative = [file.relative_to(folder).with_suffix("").as_posix() for file in files]
-    labels, classes = label_numbers(
-        read.get_column(columns.label) if columns.label else None,
-        len(sizes),
-        class_names(schema.metadata, columns.label),
-    )
-    metadata = {name: as_column(read.get_column(name)) for name in columns.plain}
-    kind = schema.field(columns.image).type
-    if pa.types.is_struct(kind) and kind.get_field_index("path") >= 0:
+    file_names = None
+    if has_field(pa, schema.field(columns.image).type, "path"):
         paths = [pa.compute.struct_field(table.column(columns.image), "path").to_pylist() for table in tables]
-        named = [path or "" for part in paths for path in part]
-        metadata.setdefault(FILE_NAME, np.asarray(named, dtype=object))
-    file_of = np.repeat(np.arange(len(files), dtype=np.int32), [len(part) for part in lengths])
-    row_of = np.concatenate([np.arange(len(part), dtype=np.int64) for part in lengths])
-    return Table(
-        tuple(f"{relative[f]}/{row:08}" for f, row in zip(file_of, row_of, strict=True)),
-        labels,
-        classes,
-        sizes,
-        metadata,
-        ArrowSource(tuple(files), columns.image, file_of, row_of),
+        file_names = np.asarray([path or "" for part in paths for path in part], dtype=object)
+    return packed_table(
+        folder,
+        files,
+        [len(part) for part in lengths],
+        columns,
+        read,
+        schema_metadata=schema.metadata or {},
+        sizes=sizes,
+        file_names=file_names,
+        source=ArrowSource,
     )
 
 

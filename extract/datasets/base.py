@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from cache_schema.errors import UserError
-from cache_schema.records import DatasetCard
+from cache_schema.format.records import DatasetCard
+from closerlook_common.errors import UserError
 from extract.classes.spaces import ClassSpace
 from extract.datasets.images import UnreachableImage, UnreadableImage, decode_rgb, fault_of
 
@@ -86,7 +86,7 @@ class Dataset:
     sizes
         (n,) int64, bytes; -1 where a file is named by a manifest but missing.
     class_space
-        The space of the logits; None where nobody named one (an OOD set takes the one of its in-distribution
+        The space of the logits; None where none is given (an OOD set takes the one of its in-distribution
         set).
     metadata
         Per-image columns, each (n,): str objects, int64, float64 or bool.
@@ -103,6 +103,8 @@ class Dataset:
         Size and time (ns) of each file of ``source`` when its images were listed.
     problems
         What was found odd while listing, one line each, none of it fatal.
+    empty_classes
+        Folders without images beside the class folders, where these are the classes.
     """
 
     card: DatasetCard
@@ -119,6 +121,7 @@ class Dataset:
     keys: tuple[str, ...] | None = None
     stamps: Mapping[Path, tuple[int, int]] = field(default_factory=dict)
     problems: tuple[str, ...] = ()
+    empty_classes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         """Return the number of rows."""
@@ -162,11 +165,11 @@ class Dataset:
 
 
 def _bytes_of(path: Path) -> bytes:
-    """Return a file's bytes; what is no file (a pipe, a device) is never waited for."""
+    """Return a file's bytes; what is not a file (a pipe, a device) is never waited for."""
     handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     with open(handle, "rb") as file:  # noqa: PTH123
         if not stat.S_ISREG(os.fstat(handle).st_mode):
-            raise UnreadableImage("it is no file")
+            raise UnreadableImage("it is not a file")
         return file.read()
 
 

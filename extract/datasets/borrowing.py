@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from cache_schema.errors import CloserlookError, UserError
+from closerlook_common.errors import CloserlookError, UserError
 from extract.classes.spaces import BUILT_IN, ClassSpace
 from extract.datasets.base import Dataset
 from extract.datasets.resolving import resolve
@@ -25,9 +25,9 @@ def resolve_all(
     Parameters
     ----------
     specs
-        Of all datasets; their names are told apart.
+        Of all datasets; their names are distinguished.
     progress
-        Told each name before its turn.
+        Called with each name before its turn.
 
     Returns
     -------

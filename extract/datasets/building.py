@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cache_schema.errors import UserError
-from cache_schema.records import UNKNOWN, DatasetCard
+from cache_schema.format.records import UNKNOWN, DatasetCard
+from closerlook_common.errors import UserError
 from extract.classes.spaces import BUILT_IN, ClassSpace
+from extract.classes.unicode_names import composed, refuse_same_names, text_name
 from extract.datasets.base import NO_LABEL, ChosenRows, Dataset, ImageSource, manifest_digest
 from extract.datasets.folder import Rows
 from extract.datasets.spaces import member_indices
@@ -60,6 +61,14 @@ def build(
     """
     where = spec.where or f"dataset {spec.name}"
     metadata = dict(metadata or {})
+    for name in keys or rows.paths:
+        text_name(name, where)
+    if len(set(keys or rows.paths)) < len(rows.paths):
+        double = next(name for name, n in Counter(keys or rows.paths).items() if n > 1)
+        raise UserError(f"{where}: two images are called {double!r}; their rows could not be distinguished")
+    if keys is None and any(name != composed(name) for name in rows.paths):
+        refuse_same_names(rows.paths, where)
+        keys = tuple(map(composed, rows.paths))  # one name on every file system
     # A reference is streamed whole; there, per_class is the size of its bank.
     if spec.per_class is not None and spec.role != "reference":
         keep = choose_per_class(rows.paths, rows.labels, spec.per_class, spec.seed)
@@ -79,7 +88,7 @@ def build(
     _check_labels_in_mask(rows.labels, mask if class_map is None else None, space, where)
     if class_map is not None and rows.labels.size and int(rows.labels.max()) >= len(class_map):
         raise UserError(
-            f"{where}: label {int(rows.labels.max())} is no super-class: class_map has {len(class_map)},"
+            f"{where}: label {int(rows.labels.max())} is not a super-class: class_map has {len(class_map)},"
             " and labels count those"
         )
     border = spec.border_crop or 0
@@ -95,8 +104,6 @@ def build(
         facts |= {what: spec.per_class, "bank_seed" if role == "reference" else "seed": spec.seed}
     if space is not None:
         facts["class_space_digest"] = space.digest
-    if (odd := next((name for name in keys or rows.paths if not _is_text(name)), None)) is not None:
-        raise UserError(f"{where}: the name {odd!r} is no valid Unicode text; rename the file")
     card = DatasetCard(
         id=spec.name,
         role=role,
@@ -115,6 +122,9 @@ def build(
         licence=spec.licence or UNKNOWN,
         extra=facts,
     )
+    bare = int((rows.labels == NO_LABEL).sum())
+    if labelled and bare:
+        problems = (*problems, f"{bare:,} of {len(rows.paths):,} images have no label and count for no accuracy")
     empty = int((rows.sizes == 0).sum())
     if empty:
         problems = (*problems, f"{empty:,} files are empty")
@@ -134,14 +144,6 @@ def build(
         stamps={} if source is None else {path: _stamp(path) for path in source.files},
         problems=problems,
     )
-
-
-def _is_text(name: str) -> bool:
-    """Tell whether a store can hold a name: file systems take bytes that are none in any writing."""
-    try:
-        return name.isascii() or bool(name.encode())
-    except UnicodeEncodeError:
-        return False
 
 
 def _stamp(path: Path) -> tuple[int, int]:

@@ -6,16 +6,17 @@ import contextlib
 import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from cache_schema.errors import CloserlookError, UserError
+from closerlook_common.errors import CloserlookError, UserError
 from extract.datasets.base import Dataset, NoSuchLayout
 from extract.datasets.borrowing import resolve_all
 from extract.datasets.labels import plain
 from extract.datasets.listing import is_folder
-from extract.datasets.recipes import Recipe, all_recipes, apply
+from extract.datasets.recipes import Recipe, all_recipes
 from extract.datasets.recipes.base import CountMismatch
+from extract.datasets.resolving import resolve
 from extract.datasets.specs import DatasetSpec
 
 _DEPTH = 3
@@ -38,7 +39,7 @@ class Finding:
     dataset
         The dataset, if it could be resolved.
     problem
-        Why it could not, with the mend; empty otherwise.
+        Why it could not, with the fix; empty otherwise.
     count
         Number of its images, where it could be listed and is not the expected one.
     """
@@ -64,7 +65,7 @@ def check(specs: Iterable[DatasetSpec], *, progress: Callable[[str], None] = lam
         with contextlib.suppress(UserError):  # then it is among the errors
             recipe = recipe_for(spec)
         if (error := errors.get(spec.name)) is not None:
-            findings.append(Finding(spec.name, recipe, spec.path, None, _said(error, spec), _count(error)))
+            findings.append(Finding(spec.name, recipe, spec.path, None, _message(error, spec), _count(error)))
         else:
             findings.append(Finding(spec.name, recipe, spec.path, by_name[spec.name]))
     return findings
@@ -78,7 +79,7 @@ def find(root: Path, *, progress: Callable[[str], None] = lambda name: None) -> 
     root
         Searched three levels deep; folders of classes are not entered.
     progress
-        Told each name before its turn.
+        Called with each name before its turn.
 
     Returns
     -------
@@ -139,21 +140,21 @@ def _first_that_fits(recipe: Recipe, places: list[Path]) -> Finding:
     for place in places:
         spec = DatasetSpec(name=recipe.name, path=place)
         try:
-            return Finding(recipe.name, recipe, place, apply(recipe, spec))
+            return Finding(recipe.name, recipe, place, resolve(replace(spec, recipe=recipe.name)))
         except NoSuchLayout as error:
             # A folder that other sets are called after as well, and holds those.
             if _known_as(place.name) != plain(recipe.name):
                 continue
-            found = Finding(recipe.name, recipe, place, None, _said(error, spec))
+            found = Finding(recipe.name, recipe, place, None, _message(error, spec))
         except UserError as error:
-            found = Finding(recipe.name, recipe, place, None, _said(error, spec), _count(error))
+            found = Finding(recipe.name, recipe, place, None, _message(error, spec), _count(error))
         # A wrong count says more than a layout that is not this dataset's at all.
         if best.path is None or (best.count is None and found.count is not None):
             best = found
     return best
 
 
-def _said(error: CloserlookError, spec: DatasetSpec) -> str:
+def _message(error: CloserlookError, spec: DatasetSpec) -> str:
     """Return what an error says, without the name of the table that stands before it anyway."""
     return str(error).removeprefix(f"{spec.where or f'dataset {spec.name}'}: ")
 

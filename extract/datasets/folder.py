@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cache_schema.errors import UserError
+from closerlook_common.errors import UserError
 from extract.classes.spaces import ClassSpace
+from extract.classes.unicode_names import refuse_same_names
 from extract.datasets.base import NO_LABEL
 from extract.datasets.labels import label_map
-from extract.datasets.listing import Listed, list_images
+from extract.datasets.listing import Listed, list_images, subfolders
+from extract.datasets.remarks import remark
 
 
 class Rows(NamedTuple):
@@ -24,7 +27,7 @@ class Rows(NamedTuple):
 
 
 def class_folder_names(listed: list[Listed], root: Path) -> list[str]:
-    """Return the names of the top-level folders that hold images, sorted.
+    """Return the names of the top-level folders that hold images, sorted; folders without images are reported.
 
     Raises
     ------
@@ -39,7 +42,18 @@ def class_folder_names(listed: list[Listed], root: Path) -> list[str]:
             f"{root} holds images outside class folders ({loose!r}): give a manifest with their labels,"
             ' or labels = "none" for a set without labels'
         )
-    return sorted({item.path.partition("/")[0] for item in listed})
+    names = {item.path.partition("/")[0] for item in listed}
+    refuse_same_names(names, root)
+    if empty := empty_class_folders(root, names):
+        shown = ", ".join(map(repr, empty[:5])) + (", ..." if len(empty) > 5 else "")
+        many = f"{len(empty)} class folders hold" if len(empty) > 1 else "1 class folder holds"
+        remark(f"{many} no images: {shown}")
+    return sorted(names)
+
+
+def empty_class_folders(root: Path, names: Collection[str]) -> list[str]:
+    """Return the top-level folders that are not among ``names``, those of the images; sorted."""
+    return [name for name in subfolders(root) if name not in names]
 
 
 def read_class_folders(
@@ -64,7 +78,7 @@ def read_class_folders(
     Raises
     ------
     UserError
-        No images, images outside class folders, or folder names that are no classes of the space.
+        No images, images outside class folders, or folder names that are not classes of the space.
     """
     listed = list_images(root) if listed is None else listed
     names = class_folder_names(listed, root)

@@ -7,23 +7,34 @@ tests hold the rows against timm's reader.
 
 from __future__ import annotations
 
-import json
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cache_schema.errors import UserError
+from closerlook_common.errors import UserError
+from closerlook_common.input_files import MissingFileError, read_json_file
+from extract.datasets.counts import check_numbered, differs
+from extract.datasets.remarks import remark
 from extract.datasets.splits import choose_split, snapshot
+from extract.datasets.stated_rows import stated_rows
 from extract.datasets.tables import Table
 
 _DICT, _STATE, _INFO = "dataset_dict.json", "state.json", "dataset_info.json"
 _SHARD = re.compile(r"-\d+-of-\d+(-[0-9a-f]+)?$")
+_CACHED = re.compile(r"(cache|tmp)-?[0-9a-z_]+\.arrow")
 _SUFFIXES = (".parquet", ".arrow")
 
 
-def read_huggingface(folder: Path, split: str = "", preferred: Sequence[str] = ()) -> Table:
+def read_huggingface(
+    folder: Path,
+    split: str = "",
+    preferred: Sequence[str] = (),
+    *,
+    label_column: str = "",
+    allow_count_mismatch: bool = False,
+) -> Table:
     """List the rows of a data set's folder, in order of file name and row.
 
     Parameters
@@ -36,27 +47,53 @@ def read_huggingface(folder: Path, split: str = "", preferred: Sequence[str] = (
         Name of the split, or its beginning.
     preferred
         Words looked for among several splits, if none is asked for.
+    label_column
+        The column of labels, where it has another name than the usual ones.
+    allow_count_mismatch
+        Go on where files or rows are missing that the data set itself counts.
 
     Raises
     ------
     UserError
-        No such files, several splits and none chosen, several configurations, or no column of images.
+        No such files, a count that is not met, several splits and none chosen, several configurations, or no column of
+        images.
     """
     folder = snapshot(folder)
     splits = _splits(folder)
     if not splits:
         raise UserError(f"{folder} {'holds no .parquet or .arrow file' if folder.is_dir() else 'is not a folder'}")
-    files = splits[choose_split(splits, split, preferred, folder)]
+    chosen = choose_split(splits, split, preferred, folder)
+    files = splits[chosen]
     homes = sorted({file.parent.relative_to(folder).as_posix() for file in files})
     if len(homes) > 1:
         raise UserError(f"{folder} holds several sets of that split; set path = to one of its {', '.join(homes)}")
+    if (odd := next((file for file in files if not file.is_file()), None)) is not None:
+        raise UserError(f"{odd} is missing or no regular file")
+    check_numbered(files, allowed=allow_count_mismatch)
     if files[0].suffix == ".arrow":
         from extract.datasets.arrow import read_arrow_files
 
-        return read_arrow_files(folder, files)
-    from extract.datasets.parquet import read_parquet_files
+        table = read_arrow_files(folder, files, label_column)
+    else:
+        from extract.datasets.parquet import read_parquet_files
 
-    return read_parquet_files(folder, files)
+        table = read_parquet_files(folder, files, label_column)
+    _check_rows(folder, files, chosen, len(table.names), allowed=allow_count_mismatch)
+    return table
+
+
+def _check_rows(folder: Path, files: Sequence[Path], split: str, n: int, *, allowed: bool) -> None:
+    """Compare the number of rows with what the data set's own notes say."""
+    home = files[0].parent
+    for note, rows in stated_rows(folder, home, split).items():
+        if rows == n:
+            continue
+        text = f"{home} holds {n:,} rows of split {split!r}, but {note} says {rows:,}"
+        if (home / _STATE).is_file():
+            # save_to_disk keeps the notes of the set that a selection was made from.
+            remark(f"{text}: right for a selection that was saved; otherwise rows are missing")
+        else:
+            differs(text, allowed=allowed)
 
 
 def _splits(folder: Path) -> dict[str, list[Path]]:
@@ -69,6 +106,8 @@ def _splits(folder: Path) -> dict[str, list[Path]]:
     for suffix in _SUFFIXES:
         found: dict[str, list[Path]] = defaultdict(list)
         for file in sorted(folder.rglob(f"*{suffix}")):
+            if _CACHED.fullmatch(file.name):  # what map and filter of 'datasets' left
+                continue
             found[_split_name(file, folder)].append(file)
         if found:
             return dict(found)
@@ -83,7 +122,7 @@ def _saved(folder: Path) -> list[Path]:
     try:
         files = [folder / Path(str(entry["filename"])).name for entry in state["_data_files"]]
     except (KeyError, TypeError):
-        raise UserError(f"{folder / _STATE} does not tell the data files") from None
+        raise UserError(f"{folder / _STATE} does not list the data files") from None
     missing = next((file for file in files if not file.is_file()), None)
     if missing is not None or not files:
         raise UserError(f"{folder / _STATE} names {missing.name if missing else 'no file'}, which is not there")
@@ -94,15 +133,17 @@ def _split_name(file: Path, folder: Path) -> str:
     name = _SHARD.sub("", file.stem)
     if file.suffix == ".arrow" and (file.parent / _INFO).is_file():
         # In the cache of 'datasets' the set's name stands before the split's.
-        name = name.removeprefix(f"{_json(file.parent / _INFO).get('dataset_name', '')}-")
+        info = _json(file.parent / _INFO)
+        for own in (info.get("dataset_name"), info.get("builder_name")):
+            if own and name.startswith(f"{own}-"):
+                name = name.removeprefix(f"{own}-")
+                break
     return file.parent.name if name.isdecimal() and file.parent != folder else name
 
 
 def _json(path: Path) -> Mapping[str, Any]:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+        found = read_json_file(path, "notes of the data set")
+    except MissingFileError:
         raise UserError(f"no {path}") from None
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read: {error}") from None
     return found if isinstance(found, dict) else {}

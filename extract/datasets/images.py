@@ -6,17 +6,21 @@ import errno
 import struct
 import warnings
 import zlib
+from functools import cache
 from io import BytesIO
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError, features
 
-_SUFFIXES = "bmp gif jfif jp2 jpe jpeg jpg pbm pgm png pnm ppm tga tif tiff webp"
+from closerlook_common.input_files import LFS_REMEDY, is_lfs_pointer
+
+_SUFFIXES = "apng avif bmp dib gif j2c j2k jfif jp2 jpc jpe jpeg jpf jpg jpx mpo pbm pgm png pnm ppm tga tif tiff webp"
 IMAGE_SUFFIXES = frozenset(f".{suffix}" for suffix in _SUFFIXES.split())
 """File suffixes taken for images, in lower case; what a file really is, its bytes say."""
 
 # JPEG covers MPO. EPS is left out on purpose: Pillow hands it to an external program, and the bytes, not the
-# suffix, choose the reader.
-_FORMATS = ("JPEG", "PNG", "BMP", "DIB", "GIF", "JPEG2000", "PPM", "TGA", "TIFF", "WEBP")
+# suffix, choose the reader. AVIF needs Pillow 11.3 or newer.
+_FORMATS = ("JPEG", "PNG", "AVIF", "BMP", "DIB", "GIF", "JPEG2000", "PPM", "TGA", "TIFF", "WEBP")
+_AVIF_BRANDS = (b"avif", b"avis")
 
 _BROKEN = (
     OSError,
@@ -41,7 +45,7 @@ class MissingImage(UnreadableImage):
 
 
 class UnreachableImage(Exception):
-    """The machine, not the image, is at fault: mending it would change nothing by which the dataset is known."""
+    """The machine failed, not the image: fixing the machine does not change the dataset's digest."""
 
 
 _OF_THE_NAME = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EISDIR, errno.ENXIO, errno.ENODEV, errno.ENAMETOOLONG}
@@ -64,8 +68,19 @@ def fault_of(error: OSError) -> UnreadableImage | UnreachableImage:
     return UnreadableImage(text) if error.errno in _OF_THE_NAME else UnreachableImage(text)
 
 
+@cache
+def _formats() -> tuple[str, ...]:
+    """Return those of `_FORMATS` that this Pillow knows."""
+    Image.init()
+    return tuple(name for name in _FORMATS if name in Image.OPEN)
+
+
+def _reads_avif() -> bool:
+    return "AVIF" in _formats() and features.check("avif") is True
+
+
 def is_image_name(name: str) -> bool:
-    """Tell whether a file name looks like an image: known suffix in any case, not hidden (``._x.jpg`` is
+    """Return whether a file name looks like an image: known suffix in any case, not hidden (``._x.jpg`` is
     none).
     """
     stem, dot, suffix = name.rpartition(".")
@@ -96,17 +111,24 @@ def decode_rgb(data: bytes, *, border_crop: int = 0) -> Image.Image:
     UnreadableImage
         The bytes are no image, are cut short, or unpack to more pixels than Pillow's limit for decompression
         bombs allows.
+    UnreachableImage
+        It is AVIF, and the installed Pillow has no decoder for that.
     """
     if not data:
         raise UnreadableImage("the file is empty")
     try:
         # Pillow warns of odd metadata and of large photographs, and reads them.
-        with warnings.catch_warnings(action="ignore"), Image.open(BytesIO(data), formats=_FORMATS) as image:
+        with warnings.catch_warnings(action="ignore"), Image.open(BytesIO(data), formats=_formats()) as image:
             if isinstance(image.info.get("transparency"), bytes):
                 # Transparency is dropped either way; Pillow warns of it once an image.
                 image.info = {key: value for key, value in image.info.items() if key != "transparency"}
             rgb = image.convert("RGB")
     except UnidentifiedImageError:
+        if data[4:8] == b"ftyp" and data[8:12] in _AVIF_BRANDS and not _reads_avif():
+            # The machine is at fault: a store without these images would stay as it is after an upgrade.
+            raise UnreachableImage("this Pillow cannot read AVIF; install pillow 11.3 or newer") from None
+        if is_lfs_pointer(data):  # a store without these images would stay as it is once they are fetched
+            raise UnreachableImage(f"it {LFS_REMEDY}") from None
         raise UnreadableImage("not an image of a known format") from None
     except Image.DecompressionBombError as error:
         raise UnreadableImage(f"too many pixels: {error}") from None

@@ -6,8 +6,9 @@ import re
 from collections.abc import Collection, Iterable, Mapping
 from typing import Literal, get_args
 
-from cache_schema.errors import UserError, nearest
+from closerlook_common.errors import UserError, nearest
 from extract.classes.spaces import ClassSpace
+from extract.classes.unicode_names import composed
 
 LabelKind = Literal["auto", "wnid", "index", "name", "none"]
 LABEL_KINDS: tuple[str, ...] = get_args(LabelKind)
@@ -17,13 +18,13 @@ _INDEX = re.compile(r"[0-9]+")
 
 
 def looks_like_wnid(name: str) -> bool:
-    """Tell whether a name has the form of a WordNet id: ``n01440764``."""
+    """Return whether a name has the form of a WordNet id: ``n01440764``."""
     return _WNID.fullmatch(name) is not None
 
 
 def plain(name: str) -> str:
-    """Return a class name with case, underscores, hyphens and repeated spaces levelled out."""
-    return re.sub(r"[\s_\-]+", " ", name).strip().casefold()
+    """Return a class name without differences of case, underscores, hyphens, spaces and Unicode form."""
+    return re.sub(r"[\s_\-]+", " ", composed(name)).strip().casefold()
 
 
 def by_wnid(names: Iterable[str], space: ClassSpace) -> dict[str, int]:
@@ -41,9 +42,9 @@ def by_name(names: Iterable[str], space: ClassSpace) -> dict[str, int]:
     """Map those names that are exactly one class's name (case, ``_``, ``-`` and spaces apart) to its
     index.
     """
-    exact = _unique(space.names)
+    exact = _unique([composed(name) for name in space.names])
     loose = _unique([plain(name) for name in space.names])
-    found = {name: exact.get(name, loose.get(plain(name))) for name in names}
+    found = {name: exact.get(composed(name), loose.get(plain(name))) for name in names}
     return {name: index for name, index in found.items() if index is not None}
 
 
@@ -83,7 +84,7 @@ def label_map(names: Collection[str], space: ClassSpace, kind: str = "auto", *, 
     Raises
     ------
     UserError
-        A name is no class under the reading asked for; or, with ``auto``, no reading fits all names, or two
+        A name is not a class under the reading asked for; or, with ``auto``, no reading fits all names, or two
         readings fit and give different labels.
     """
     names = sorted(set(names))

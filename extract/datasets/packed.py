@@ -10,9 +10,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from cache_schema.errors import UserError
+from closerlook_common.errors import UserError
 from extract.classes.spaces import IMAGENET_1K, ClassSpace, class_space
 from extract.datasets.base import NO_LABEL, ImageSource
+from extract.datasets.columns import no_label, wants_labels
 from extract.datasets.folder import Rows
 from extract.datasets.labels import by_index, by_name, by_wnid, label_map, plain
 from extract.datasets.listing import is_folder
@@ -71,26 +72,41 @@ def read_packed(spec: DatasetSpec, space: ClassSpace | None = None, splits: Sequ
     Raises
     ------
     UserError
-        Nothing to read, labels that are no classes, or numbers without a class space.
+        Nothing to read, labels that are not classes, or numbers without a class space.
     """
     where = spec.where or str(spec.path)
     if spec.manifest is not None or spec.captions:
-        raise UserError(f"{where}: a manifest goes with files; reader = {spec.reader!r} brings its own labels")
+        raise UserError(f"{where}: a manifest needs image files; reader = {spec.reader!r} has its own labels")
     if spec.reader == "webdataset":
         return _shards(spec, space, splits, where)
     from extract.datasets.huggingface import read_huggingface
 
-    table = read_huggingface(spec.path, spec.split, splits)
+    table = read_huggingface(
+        spec.path,
+        spec.split,
+        splits,
+        label_column=spec.label_column,
+        allow_count_mismatch=spec.allow_count_mismatch,
+    )
+    if not table.has_labels and table.metadata and wants_labels(spec):
+        raise no_label(list(table.metadata), where)
     space, labels = _labelled(spec, table.labels, table.class_names, space, where)
     rows = Rows(table.names, labels, table.sizes)
-    layout = f"{'Arrow' if type(table.source).__name__ == 'ArrowSource' else 'Parquet'} files"
-    return Packed(rows, space, table.source, table.metadata, layout)
+    return Packed(rows, space, table.source, table.metadata, table.layout)
 
 
 def _shards(spec: DatasetSpec, space: ClassSpace | None, splits: Sequence[str], where: str) -> Packed:
     from extract.datasets.shards import read_shards
 
-    shards = read_shards(spec.path, spec.split, splits)
+    shards = read_shards(
+        spec.path,
+        spec.split,
+        splits,
+        label_column=spec.label_column,
+        allow_count_mismatch=spec.allow_count_mismatch,
+    )
+    if not any(shards.label_texts) and shards.parts and wants_labels(spec):
+        raise no_label(shards.parts, where, "samples' parts")
     texts = {text for text in shards.label_texts if text not in ("", "-1")}
     layout = "webdataset shards"
     if shards.class_names and spec.labels in ("auto", "index") and all(text.isdecimal() for text in texts):
@@ -105,7 +121,7 @@ def _shards(spec: DatasetSpec, space: ClassSpace | None, splits: Sequence[str], 
 def _labelled(
     spec: DatasetSpec, numbers: NDArray[np.int32], names: tuple[str, ...], space: ClassSpace | None, where: str
 ) -> tuple[ClassSpace | None, NDArray[np.int32]]:
-    """Return the class space, and label numbers (n,) that count ``names`` (if the dataset tells them) in it."""
+    """Return the class space, and label numbers (n,) that count ``names`` (if the dataset has them) in it."""
     none = np.full_like(numbers, NO_LABEL)
     known = np.unique(numbers[numbers != NO_LABEL])
     if spec.labels == "none" or not known.size:
@@ -158,7 +174,7 @@ def _index_of(names: tuple[str, ...], space: ClassSpace, kind: str, where: str) 
 
 
 def _in_the_same_order(names: tuple[str, ...], space: ClassSpace) -> bool:
-    """Tell whether names that are spelled otherwise ("tench, Tinca tinca") are the space's classes in its order.
+    """Return whether names that are spelled otherwise ("tench, Tinca tinca") are the space's classes in its order.
 
     As many names as classes; of their first synonyms a quarter at least are classes, and nearly all of those stand
     at their own index.

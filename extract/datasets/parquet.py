@@ -9,115 +9,91 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
-from cache_schema.errors import UserError
+from closerlook_common.errors import UserError
+from closerlook_common.input_files import refuse_lfs_pointer
 from extract.datasets.images import UnreadableImage
 from extract.datasets.manifest import as_column
-from extract.datasets.tables import FILE_NAME, Table, class_names, label_numbers, need_pyarrow, pick_columns
+from extract.datasets.packed_rows import PackedSource, columns_of, has_field, packed_table
+from extract.datasets.parquet_tables import as_frame, read_columns, refuse_bomb, refuse_large_groups
+from extract.datasets.tables import Table, need_pyarrow
 
 _BLOCK = 64
 """Rows read at once; images are read in row order, so the next ones are mostly there already."""
 
 
 @dataclass
-class ParquetSource:
-    """Reads images out of Parquet files in small blocks of rows.
+class ParquetSource(PackedSource):
+    """Reads images out of Parquet files in small blocks of rows; see :class:`PackedSource`."""
 
-    Attributes
-    ----------
-    files
-        The Parquet files.
-    column
-        The column of images: a struct with ``bytes``, or bytes.
-    file_of, row_of
-        Per image, (n,): index of its file, and row in it.
-    """
+    layout = "Parquet files"
+    _held: tuple[int, int, Any] = field(default=(-1, -1, ()), repr=False)
 
-    files: tuple[Path, ...]
-    column: str
-    file_of: NDArray[np.int32]
-    row_of: NDArray[np.int64]
-    _held: tuple[int, int, list[Any]] = field(default=(-1, -1, []), repr=False)
-
-    def read(self, index: int) -> bytes:
-        """Return the bytes of one image."""
-        file, row = int(self.file_of[index]), int(self.row_of[index])
+    def _value(self, file: int, row: int) -> Any:
         start = row - row % _BLOCK
         if self._held[:2] != (file, start):
             try:
                 frame = pl.scan_parquet(self.files[file]).select(self.column).slice(start, _BLOCK).collect()
-            except (pl.exceptions.PolarsError, OSError) as error:
+            except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
                 raise UnreadableImage(f"{self.files[file].name}: {str(error).splitlines()[0]}") from None
-            self._held = (file, start, frame.get_column(self.column).to_list())
+            # Not as a list: rows may share one image, and would then take its size each.
+            self._held = (file, start, frame.get_column(self.column))
         rows = self._held[2]
         if row - start >= len(rows):
-            raise UnreadableImage(f"{self.files[file].name} is shorter than it was")
-        value = rows[row - start]
-        data = value.get("bytes") if isinstance(value, dict) else value
-        if not isinstance(data, bytes):
-            raise UnreadableImage("the row holds no image bytes")
-        return data
+            raise self._shorter(file)
+        return rows[row - start]
 
 
-def read_parquet_files(folder: Path, files: Sequence[Path]) -> Table:
+def read_parquet_files(folder: Path, files: Sequence[Path], label_column: str = "") -> Table:
     """List the rows of Parquet files; the images' bytes are not read, so a row's size is that of its file.
 
     Raises
     ------
     UserError
-        A file cannot be read, the files have different columns, or none of images.
+        A file cannot be read, unpacks to far more than itself, the files have different columns, or none of images.
     """
     pa = need_pyarrow()
     from pyarrow import parquet
 
+    parts, heights, schema, columns, path = [], [], None, None, None
+    for file in files:
+        refuse_lfs_pointer(file)
+        try:
+            with parquet.ParquetFile(file) as opened:
+                refuse_bomb(file, opened.metadata, 1)
+                if schema is None or columns is None:
+                    schema, names = opened.schema_arrow, opened.metadata.metadata
+                    columns = columns_of(pa, schema, file, label_column)
+                    path = f"{columns.image}.path" if has_field(pa, schema.field(columns.image).type, "path") else None
+                elif opened.schema_arrow.names != schema.names:
+                    raise UserError(
+                        f"{folder}: its Parquet files have different columns ({files[0].name}, {file.name})"
+                    )
+                refuse_large_groups(file, opened.metadata, columns.image)
+                wanted = [*columns.plain, *([columns.label] if columns.label else []), *([path] if path else [])]
+                heights.append(opened.metadata.num_rows)
+                if wanted:
+                    parts.append(read_columns(file, opened, wanted))
+        except (pa.ArrowException, OSError, ValueError, OverflowError, MemoryError) as error:
+            if isinstance(error, UserError):
+                raise
+            reason = (str(error) or type(error).__name__).splitlines()[0]
+            raise UserError(f"{folder}: its Parquet files cannot be read: {file.name}: {reason}") from None
+    assert columns is not None
+    assert schema is not None
     try:
-        schema = parquet.read_schema(files[0])
-        kinds = {f.name: f.type for f in schema}
-        texts_or_numbers = [n for n, kind in kinds.items() if pa.types.is_integer(kind) or _is_text(pa, kind)]
-        plain = [n for n, kind in kinds.items() if not pa.types.is_nested(kind) and not _is_binary(pa, kind)]
-        columns = pick_columns(list(kinds), texts_or_numbers, plain, files[0])
-        path = f"{columns.image}.path" if _has_path(pa, kinds[columns.image]) else None
-        wanted = [*columns.plain, *([columns.label] if columns.label else []), *([path] if path else [])]
-        heights = [parquet.read_metadata(file).num_rows for file in files]
-        read = pa.concat_tables([_columns(parquet, file, wanted) for file in files])
-    except (pa.ArrowException, OSError) as error:
-        raise UserError(f"{folder}: its Parquet files cannot be read: {str(error).splitlines()[0]}") from None
-    table: pl.DataFrame = pl.from_arrow(read) if wanted else pl.DataFrame()  # type: ignore[assignment]
-    file_of = np.repeat(np.arange(len(files), dtype=np.int32), heights)
-    row_of = np.concatenate([np.arange(height, dtype=np.int64) for height in heights])
-    relative = [file.relative_to(folder).with_suffix("").as_posix() for file in files]
-    labels, classes = label_numbers(
-        table.get_column(columns.label) if columns.label else None,
-        len(row_of),
-        class_names({**(schema.metadata or {}), **(parquet.read_metadata(files[0]).metadata or {})}, columns.label),
+        table = as_frame(pa.concat_tables(parts), folder) if parts else pl.DataFrame()
+    except (pa.ArrowException, pl.exceptions.PolarsError) as error:
+        raise UserError(f"{folder}: its Parquet files have different columns: {str(error).splitlines()[0]}") from None
+    file_names = as_column(table.get_column(columns.image).struct.field("path")) if path else None
+    return packed_table(
+        folder,
+        files,
+        heights,
+        columns,
+        table,
+        schema_metadata={**(schema.metadata or {}), **(names or {})},
+        sizes=np.repeat(np.asarray([file.stat().st_size for file in files], dtype=np.int64), heights),
+        file_names=file_names,
+        source=ParquetSource,
     )
-    metadata = {name: as_column(table.get_column(name)) for name in columns.plain}
-    if path:
-        metadata.setdefault(FILE_NAME, as_column(table.get_column(columns.image).struct.field("path")))
-    return Table(
-        tuple(f"{relative[f]}/{row:08}" for f, row in zip(file_of, row_of, strict=True)),
-        labels,
-        classes,
-        np.asarray([file.stat().st_size for file in files], dtype=np.int64)[file_of],
-        metadata,
-        ParquetSource(tuple(files), columns.image, file_of, row_of),
-    )
-
-
-def _columns(parquet: Any, file: Path, wanted: Sequence[str]) -> Any:
-    # Not read_table, which does not read one field of a column alone.
-    with parquet.ParquetFile(file) as opened:
-        return opened.read(columns=list(wanted))
-
-
-def _is_text(pa: Any, kind: Any) -> bool:
-    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
-
-
-def _is_binary(pa: Any, kind: Any) -> bool:
-    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
-
-
-def _has_path(pa: Any, kind: Any) -> bool:
-    return bool(pa.types.is_struct(kind) and kind.get_field_index("path") >= 0)

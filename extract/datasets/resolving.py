@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from extract.classes.spaces import ClassSpace
-from extract.datasets.base import Dataset
+from closerlook_common.errors import UserError
+from extract.classes.spaces import BUILT_IN, ClassSpace
+from extract.datasets.base import NO_LABEL, Dataset
 from extract.datasets.building import build, folder_column
-from extract.datasets.folder import Rows, class_folder_names, read_class_folders, read_flat
+from extract.datasets.columns import LABEL, no_label, wants_labels
+from extract.datasets.folder import Rows, class_folder_names, empty_class_folders, read_class_folders, read_flat
 from extract.datasets.labels import label_map
-from extract.datasets.listing import holds_images, list_images
+from extract.datasets.listing import Listed, holds_images, list_images
 from extract.datasets.packed import packed_kind, read_packed
 from extract.datasets.recipes import apply, recipe_for
+from extract.datasets.remarks import collected
 from extract.datasets.spaces import space_for
 from extract.datasets.specs import DatasetSpec
 
@@ -27,12 +31,19 @@ def resolve(spec: DatasetSpec) -> Dataset:
     Raises
     ------
     UserError
-        The folder is missing or empty, names are no classes, a count is not the expected one ... each with
-        the mend.
+        The folder is missing or empty, names are not classes, a count is not the expected one ... each with
+        the fix.
     """
-    recipe = recipe_for(spec)
-    if recipe is not None:
-        return apply(recipe, spec)
+    with collected() as remarks:
+        if spec.data is not None:
+            dataset = _from_python(spec)
+        else:
+            recipe = recipe_for(spec)
+            dataset = apply(recipe, spec) if recipe is not None else _by_spec(spec)
+    return replace(dataset, problems=tuple(dict.fromkeys((*dataset.problems, *remarks))))
+
+
+def _by_spec(spec: DatasetSpec) -> Dataset:
     spec = with_reader(spec)
     if spec.reader != "files":
         packed = read_packed(spec)
@@ -49,7 +60,30 @@ def resolve(spec: DatasetSpec) -> Dataset:
     from extract.datasets.manifest import folder_manifest  # polars is not for decoding processes to import
 
     metadata = folder_manifest(spec.path)
-    return _from_folder(spec) if metadata is None else _from_manifest(spec, metadata, folders_tell=True)
+    return _from_folder(spec) if metadata is None else _from_manifest(spec, metadata, folders_name_labels=True)
+
+
+def _from_python(spec: DatasetSpec) -> Dataset:
+    """Read a Python object's items once: labels, and a digest of the content, which is part of the dataset's."""
+    from extract.datasets.python_data import PythonSource, Reference, checked, class_names, read_rows
+
+    where = spec.where or f"dataset {spec.name}"
+    data = spec.data if isinstance(spec.data, Reference) else checked(spec.data, where)
+    source = PythonSource(data, where)
+    rows, content, metadata = read_rows(source)
+    names, labelled = class_names(source.items()), bool((rows.labels != NO_LABEL).any())
+    classes: str | tuple[str, ...] | ClassSpace = spec.classes or names
+    if labelled and not classes:
+        raise UserError(
+            f"{where}: its labels are numbers without names: give the object `classes`, a list of names by index, or "
+            "say whose they are (NAME=python:FILE.py:function:imagenet-1k, or a .txt file of names)"
+        )
+    space = space_for(classes, names, class_space_name=spec.class_space, where=where) if classes else None
+    if space is not None and labelled and spec.class_map is None and int(rows.labels.max()) >= len(space.names):
+        raise UserError(f"{where}: label {int(rows.labels.max())} is not a class: there are {len(space.names)}")
+    dataset = build(spec, rows, space, metadata=metadata, source=source, root=Path(), extra={"layout": "python"})
+    digest = hashlib.sha256(f"{dataset.card.digest} {content}".encode()).hexdigest()
+    return replace(dataset, card=replace(dataset.card, digest=digest))
 
 
 def with_reader(spec: DatasetSpec) -> DatasetSpec:
@@ -60,7 +94,7 @@ def with_reader(spec: DatasetSpec) -> DatasetSpec:
     return replace(spec, reader=kind or "files")
 
 
-def _from_manifest(spec: DatasetSpec, manifest: Path, *, folders_tell: bool = False) -> Dataset:
+def _from_manifest(spec: DatasetSpec, manifest: Path, *, folders_name_labels: bool = False) -> Dataset:
     space = None
     if spec.labels != "none":
         space = _manifest_space(spec, manifest)
@@ -75,10 +109,15 @@ def _from_manifest(spec: DatasetSpec, manifest: Path, *, folders_tell: bool = Fa
         spec.labels,
         captions=spec.captions or None,
         follow_links=spec.follow_links,
+        path_column=spec.path_column,
+        label_column=spec.label_column,
+        needs_labels=wants_labels(spec) and not folders_name_labels,
     )
     rows = read.rows
-    if folders_tell and space is None and spec.labels != "none" and spec.role != "ood":
+    if folders_name_labels and space is None and spec.labels != "none" and spec.role != "ood":
         space, rows = _labelled_by_folder(spec, rows)
+        if space is None and wants_labels(spec) and set(read.metadata) - {"folder"}:
+            raise no_label(list(read.metadata), manifest)
     return build(spec, rows, space, metadata=read.metadata, captions=read.captions, problems=read.problems)
 
 
@@ -95,15 +134,13 @@ def _labelled_by_folder(spec: DatasetSpec, rows: Rows) -> tuple[ClassSpace | Non
 def _manifest_space(spec: DatasetSpec, manifest: Path) -> ClassSpace | None:
     if spec.classes and spec.classes != "folders":
         return _space(spec, ())
-    from extract.datasets.manifest import LABEL, read_labelled
+    from extract.datasets.label_columns import label_texts
+    from extract.datasets.manifest import read_labelled
 
-    table = read_labelled(manifest)
+    table = read_labelled(manifest, spec.path_column, spec.label_column)
     if LABEL not in table.columns:
         return None
-    values = {str(value).strip() for value in table.get_column(LABEL).drop_nulls().unique().to_list()} - {
-        "",
-        "-1",
-    }
+    values = {text for text in label_texts(table.get_column(LABEL), manifest, spec.labels) if text}
     return _space(spec, sorted(values)) if values else None
 
 
@@ -116,7 +153,14 @@ def _from_folder(spec: DatasetSpec) -> Dataset:
     space = _space(spec, class_folder_names(listed, spec.path))
     # A space made of the folder names is read by them, even where a name looks like a number or a WordNet id.
     kind = ("wnid" if space.wnids else "name") if spec.classes == "folders" else spec.labels
-    return build(spec, read_class_folders(spec.path, space, kind, listed=listed), space)
+    dataset = build(spec, read_class_folders(spec.path, space, kind, listed=listed), space)
+    if spec.classes not in ("", "folders") or space.id in BUILT_IN:
+        return dataset
+    return replace(dataset, empty_classes=tuple(empty_class_folders(spec.path, _tops(listed))))
+
+
+def _tops(listed: list[Listed]) -> set[str]:
+    return {item.path.partition("/")[0] for item in listed}
 
 
 def _space(spec: DatasetSpec, names: tuple[str, ...] | list[str]) -> ClassSpace:

@@ -6,8 +6,10 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from cache_schema.errors import UserError, nearest
+from closerlook_common.errors import UserError, nearest
+from closerlook_common.input_files import read_text_file
 from extract.classes.spaces import BUILT_IN, IMAGENET_1K, ClassSpace, class_space
+from extract.classes.unicode_names import composed, refuse_same_names
 from extract.datasets.base import Dataset
 from extract.datasets.labels import by_index, by_name, by_wnid, looks_like_wnid
 
@@ -26,6 +28,8 @@ def own_space(names: Sequence[str], name: str = "") -> ClassSpace:
     name
         Name of the space, if it has one.
     """
+    refuse_same_names(names, f"class space {name}" if name else "classes")
+    names = [composed(text) for text in names]
     wnids = None
     if all(map(looks_like_wnid, names)):
         imagenet = class_space(IMAGENET_1K)
@@ -37,7 +41,7 @@ def own_space(names: Sequence[str], name: str = "") -> ClassSpace:
 
 
 def content_name(space: ClassSpace) -> str:
-    """Return the id that a space has where nobody named it: the number of its classes and their digest."""
+    """Return the id that a space has without a name: the number of its classes and their digest."""
     return f"{len(space)}-classes-{space.digest[:8]}"
 
 
@@ -69,7 +73,7 @@ def space_for(
     if classes.endswith(".txt"):
         return own_space(_names_in(Path(classes), where), class_space_name)
     if classes == FOLDERS:
-        return own_space(sorted(set(names)), class_space_name)
+        return own_space(sorted(set(names), key=composed), class_space_name)
     if classes in BUILT_IN:
         return class_space(classes)
     if classes:
@@ -78,7 +82,7 @@ def space_for(
             f"{where}: classes = {classes!r} is neither {' nor '.join(known)}, a list, a .txt file, nor another dataset"
             f"{nearest(classes, known)}"
         )
-    return _decide(sorted(set(names)), class_space_name, where)
+    return _decide(sorted(set(names), key=composed), class_space_name, where)
 
 
 def _decide(names: list[str], class_space_name: str, where: str) -> ClassSpace:
@@ -95,9 +99,10 @@ def _decide(names: list[str], class_space_name: str, where: str) -> ClassSpace:
     if all(name.isdecimal() for name in names):
         if len(names) == len(imagenet.names) and len(by_index(names, imagenet)) == len(names):
             return imagenet
+        line = f"{where}:{IMAGENET_1K}" if where.startswith("--dataset ") else f'classes = "{IMAGENET_1K}"'
         raise UserError(
-            f"{where}: the classes are numbers; say what they count:"
-            ' classes = "imagenet-1k", a list of names or a .txt file'
+            f"{where}: the classes are numbers; say what they count: {line} for ImageNet's indices, otherwise classes ="
+            " with a list of names or a .txt file in its table of datasets.toml"
         )
     if len(by_name(names, imagenet)) == len(names):
         return imagenet
@@ -105,13 +110,15 @@ def _decide(names: list[str], class_space_name: str, where: str) -> ClassSpace:
 
 
 def _names_in(path: Path, where: str) -> list[str]:
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise UserError(f"{where}: {path} cannot be read: {error.strerror}") from None
-    names = [line.strip() for line in lines if line.strip()]
+    lines = read_text_file(path, f"{where}: class list").splitlines()
+    names = [line.strip() for line in lines]
+    while names and not names[-1]:
+        names.pop()
     if not names:
         raise UserError(f"{where}: {path} holds no class name")
+    if "" in names:
+        number = names.index("") + 1
+        raise UserError(f"{where}: {path}, line {number} is blank; the line's number is the class, so none may be")
     return names
 
 
@@ -121,7 +128,7 @@ def member_indices(members: Sequence[str | int], space: ClassSpace, *, where: st
     Raises
     ------
     UserError
-        A member is no class of the space, or is the name of several.
+        A member is not a class of the space, or is the name of several.
     """
     texts = [member for member in members if isinstance(member, str)]
     found = {**by_name(texts, space), **by_wnid(texts, space)}
@@ -129,7 +136,7 @@ def member_indices(members: Sequence[str | int], space: ClassSpace, *, where: st
     for member in members:
         index = member if isinstance(member, int) else found.get(member)
         if index is None or not 0 <= index < len(space.names):
-            raise UserError(f"{where}: {member!r} is no class of {space.id}{nearest(str(member), space.names)}")
+            raise UserError(f"{where}: {member!r} is not a class of {space.id}{nearest(str(member), space.names)}")
         out.add(index)
     return tuple(sorted(out))
 

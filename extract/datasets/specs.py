@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from cache_schema.errors import UserError, nearest
-from cache_schema.records import ROLES
+from cache_schema.format.records import ROLES
+from closerlook_common.errors import UserError, nearest
+from closerlook_common.input_files import parse_toml, read_text_file
 from extract.classes.spaces import ClassSpace
 from extract.datasets.labels import LABEL_KINDS
 
@@ -30,11 +30,11 @@ class DatasetSpec:
     path
         The folder, relative paths being relative to the file's folder.
     recipe
-        A built-in dataset's name (see ``extract datasets``), which sets everything that is not said here. A
+        A built-in dataset's name (see ``extract datasets``), which sets everything that is not given here. A
         table named like a recipe means it, unless it says ``recipe = "none"`` or brings labels, classes or a
         manifest of its own.
     role
-        ``id``, ``shift``, ``ood``, ``reference`` or ``pairs``. Unsaid: ``pairs`` with captions, ``shift``
+        ``id``, ``shift``, ``ood``, ``reference`` or ``pairs``. Default: ``pairs`` with captions, ``shift``
         with ``shift_of``, ``ood`` without labels, else ``id``.
     shift_of
         Name of the in-distribution set that this one is a shift of.
@@ -42,10 +42,10 @@ class DatasetSpec:
         ``near`` or ``far``, for OOD sets.
     classes
         ``imagenet-1k``; ``folders`` (the folder names, sorted); a list of names; a text file with one name a line; or
-        the name of another dataset of the run, whose classes they are. Unsaid: ``imagenet-1k`` where all folder names
+        the name of another dataset of the run, whose classes they are. Default: ``imagenet-1k`` where all folder names
         are its WordNet ids or its names, or are the numbers 0 to 999; else the folder names.
     class_space
-        Name of the class space. Unsaid: derived from the class names, equal for equal lists.
+        Name of the class space. Default: derived from the class names, equal for equal lists.
     labels
         How folder names or the manifest's labels are read: ``auto``, ``wnid``, ``index``, ``name``, ``none``.
     class_mask
@@ -53,7 +53,12 @@ class DatasetSpec:
     class_map, class_map_rule
         Members of each super-class, and how they make its score (``max``, ``restrict``, ``mean``).
     manifest
-        CSV, TSV or Parquet table with ``path`` and perhaps ``label``; other columns become metadata.
+        CSV, TSV, JSON-lines or Parquet table with ``path`` and perhaps ``label``, whose other columns become metadata;
+        or a ``.txt`` list of files, ``path label`` a line. Looked for beside ``datasets.toml``, then in ``path``, then
+        beside it.
+    path_column, label_column
+        The columns of paths and labels, where they have other names than the usual ones. In shards ``label_column`` is
+        the part of a sample, or the key of its JSON part.
     captions
         The manifest's column of captions.
     per_class
@@ -65,9 +70,10 @@ class DatasetSpec:
     follow_links
         Allow links in a manifest's paths that lead out of the folder.
     allow_count_mismatch
-        Go on although a recipe's expected counts are not met.
+        Go on although a recipe's expected counts, or those that shards and tables state, are not met.
     border_crop, already_cropped
-        See `extract.datasets.base.Dataset`.
+        Pixels cut off each side of an image; and the side of images that are stored as the finished crop, which models
+        of that input size take as they are.
     reader, split
         ``auto``: files where there are any, else what the folder holds; ``files``; ``webdataset`` (tar shards);
         ``huggingface`` (Parquet files of a hub repository, Arrow files of ``datasets``). And the split in it.
@@ -75,6 +81,9 @@ class DatasetSpec:
         Of the images.
     where
         Names the file and table for messages.
+    data
+        A Python object with the images, or the `Reference` to a function that returns one; ``path`` is not read then.
+        Never from ``datasets.toml``: only the command line and Python may name code.
     """
 
     name: str
@@ -90,6 +99,8 @@ class DatasetSpec:
     class_map: tuple[tuple[str | int, ...], ...] | None = None
     class_map_rule: str = ""
     manifest: Path | None = None
+    path_column: str = ""
+    label_column: str = ""
     captions: str = ""
     per_class: int | None = None
     seed: int = 0
@@ -101,6 +112,7 @@ class DatasetSpec:
     split: str = ""
     licence: str = ""
     where: str = ""
+    data: Any = None
 
     def __post_init__(self) -> None:
         at = self.where or f"dataset {self.name}"
@@ -123,7 +135,8 @@ _CHOICES: Mapping[str, tuple[str, ...]] = {
     "reader": READERS,
     "class_map_rule": MAP_RULES,
 }
-_KEYS = tuple(f.name for f in fields(DatasetSpec) if f.name not in ("name", "where"))
+_NO_KEYS = ("name", "where", "data")
+_KEYS = tuple(f.name for f in fields(DatasetSpec) if f.name not in _NO_KEYS)
 _TEXT = {
     "recipe",
     "role",
@@ -133,6 +146,8 @@ _TEXT = {
     "labels",
     "class_map_rule",
     "captions",
+    "path_column",
+    "label_column",
     "reader",
     "split",
 }
@@ -156,11 +171,9 @@ def read_datasets_toml(path: str | Path) -> list[DatasetSpec]:
     """
     path = Path(path)
     try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+        tables = parse_toml(read_text_file(path, "dataset file"), str(path))
     except FileNotFoundError:
         raise UserError(f"no file {path}; 'extract datasets --root DIR --write {path}' makes one") from None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise UserError(f"{path} cannot be read: {error}") from None
     specs = [spec_from_table(name, table, path.parent, where=f"{path} [{name}]") for name, table in tables.items()]
     if not specs:
         raise UserError(f'{path} names no dataset; a dataset is a table: [my-images] path = "..."')
@@ -171,7 +184,7 @@ def spec_from_table(name: str, table: object, folder: Path, *, where: str = "") 
     """Build a spec from one table; ``folder`` is what its relative paths are relative to."""
     where = where or f"dataset {name}"
     if not isinstance(table, dict):
-        raise UserError(f"{where}: {name} = {table!r} stands outside every table; a dataset is a table [NAME]")
+        raise UserError(f"{where}: {name} = {table!r} is outside every table; a dataset is a table [NAME]")
     values: dict[str, Any] = {}
     for key, value in table.items():
         if key not in _KEYS:
@@ -181,11 +194,21 @@ def spec_from_table(name: str, table: object, folder: Path, *, where: str = "") 
         raise UserError(f"{where}: path is missing: the folder that holds the images")
     values["path"] = (folder / Path(values["path"]).expanduser()).absolute()
     if "manifest" in values:
-        values["manifest"] = (folder / Path(values["manifest"]).expanduser()).absolute()
+        values["manifest"] = _manifest(Path(values["manifest"]).expanduser(), folder, values["path"], where)
     classes = values.get("classes")
     if isinstance(classes, str) and classes.endswith(".txt"):
         values["classes"] = str((folder / Path(classes).expanduser()).absolute())
     return DatasetSpec(name=name, where=where, **values)
+
+
+def _manifest(name: Path, folder: Path, images: Path, where: str) -> Path:
+    """Return the manifest's path: relative to the folder of ``datasets.toml``, else in or beside that of the images."""
+    places = list(dict.fromkeys((base / name).absolute() for base in (folder, images, images.parent)))
+    there = [place for place in places if place.is_file()]
+    if len({place.resolve() for place in there}) > 1:
+        both = " and ".join(map(str, there))
+        raise UserError(f"{where}: manifest = {str(name)!r} could be {both}; write its whole path")
+    return there[0] if there else places[0]
 
 
 def _checked(key: str, value: object, where: str) -> Any:
@@ -236,7 +259,7 @@ def write_datasets_toml(path: str | Path, specs: Iterable[DatasetSpec], *, heade
         lines += ["", f"[{_key(spec.name)}]"]
         for f in fields(DatasetSpec):
             value = getattr(spec, f.name)
-            if f.name in ("name", "where") or value is None or (f.name != "path" and value == f.default):
+            if f.name in _NO_KEYS or value is None or (f.name != "path" and value == f.default):
                 continue
             lines.append(f"{f.name} = {_toml(_shown(f.name, value, path.absolute().parent))}")
     path.write_text("\n".join(lines).lstrip("\n") + "\n", encoding="utf-8")
@@ -261,5 +284,5 @@ def _toml(value: Any) -> str:
         return str(value)
     if isinstance(value, tuple | list):
         return f"[{', '.join(_toml(item) for item in value)}]"
-    # JSON's escapes are TOML's, but for the delete character, which TOML wants escaped as well.
+    # TOML's escapes are JSON's, and TOML also requires an escaped delete character.
     return json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -6,7 +6,7 @@ import re
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
-from cache_schema.errors import UserError, nearest
+from closerlook_common.errors import UserError, nearest
 from extract.datasets.base import NoSuchLayout
 
 _USUAL = {"train", "val", "validation", "test"}
@@ -30,7 +30,7 @@ def choose_split(known: Collection[str], asked: str, preferred: Sequence[str], w
     Raises
     ------
     UserError
-        The split asked for is not there, or there are several and nothing tells which.
+        The split asked for is not there, or there are several and nothing says which.
     """
     if asked:
         fitting = [name for name in known if name == asked] or [name for name in known if name.startswith(asked)]

@@ -6,22 +6,20 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cache_schema.errors import UserError
-from extract.datasets.base import NO_LABEL, ImageSource
+from closerlook_common.distribution import install_line
+from closerlook_common.errors import UserError
+from extract.datasets.base import ImageSource
+from extract.datasets.columns import FILE_NAME, LABEL, LABEL_NAMES, find_column, shown
 from extract.datasets.folder import Rows
 
-if TYPE_CHECKING:
-    import polars as pl
+__all__ = ["FILE_NAME", "IMAGE_COLUMNS", "Columns", "Table", "class_names", "need_pyarrow", "pick_columns"]
 
 IMAGE_COLUMNS = ("image", "img", "jpg", "png", "webp", "picture")
-LABEL_COLUMNS = ("label", "labels", "cls", "fine_label")
-FILE_NAME = "file_name"
-"""Metadata column of the names that the images had as files, where the table keeps them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,13 +33,17 @@ class Table:
     labels
         (n,) int32, numbers as they stand; -1 where there is none.
     class_names
-        The classes that the numbers count, if the files tell.
+        The classes that the numbers count, if the files state them.
     sizes
-        (n,) int64, bytes of the image, or of the whole file where that is not told without reading it.
+        (n,) int64, bytes of the image, or of the whole file where that is not known without reading it.
     metadata
         Further columns, (n,) each.
     source
         Reader of the images.
+    has_labels
+        Whether there is a column of labels.
+    layout
+        What the files are called in messages.
     """
 
     names: tuple[str, ...]
@@ -50,6 +52,8 @@ class Table:
     sizes: NDArray[np.int64]
     metadata: dict[str, NDArray[np.generic]]
     source: ImageSource
+    has_labels: bool = True
+    layout: str = ""
 
     @property
     def rows(self) -> Rows:
@@ -66,57 +70,44 @@ class Columns:
     plain: tuple[str, ...]
 
 
-def pick_columns(names: Sequence[str], labels: Sequence[str], plain: Sequence[str], where: Path) -> Columns:
+def pick_columns(
+    names: Sequence[str], images: Sequence[str], plain: Sequence[str], where: Path, label_column: str = ""
+) -> Columns:
     """Return the columns of a table.
 
     Parameters
     ----------
     names
         All columns.
-    labels
-        Those that could hold labels by their type: whole numbers and text.
+    images
+        Those that hold bytes.
     plain
         Those that hold a single value a row.
     where
         The file, for messages.
+    label_column
+        The column of labels, where it has another name than the usual ones.
 
     Raises
     ------
     UserError
-        No column of images.
+        No column of images, or the column of labels that is asked for is not there.
     """
-    image = next((name for name in IMAGE_COLUMNS if name in names), None)
+    image = next((name for name in IMAGE_COLUMNS if name in names), images[0] if len(images) == 1 else None)
     if image is None:
-        raise UserError(
-            f"{where}: no column of images among {', '.join(names)}; one of {', '.join(IMAGE_COLUMNS)}"
-        )
-    label = next((name for name in LABEL_COLUMNS if name in labels), None)
+        raise UserError(f"{where}: no column of images among {shown(names)}; one of {', '.join(IMAGE_COLUMNS)}")
+    others = [name for name in names if name != image]
+    label = find_column(others, LABEL, LABEL_NAMES, label_column, where)
     return Columns(image, label, tuple(name for name in plain if name not in (image, label)))
 
 
 def class_names(metadata: Mapping[Any, Any] | None, label: str | None) -> tuple[str, ...]:
     """Return the class names that Hugging Face keeps in the schema of a file; empty where it does not."""
     try:
-        told = (metadata or {})[b"huggingface"]
-        return tuple(map(str, json.loads(told)["info"]["features"][label]["names"]))
-    except (KeyError, TypeError, ValueError):
+        feature = json.loads((metadata or {})[b"huggingface"])["info"]["features"][label]
+        return tuple(map(str, feature["names"] if "names" in feature else feature["feature"]["names"]))
+    except (KeyError, TypeError, ValueError, RecursionError):
         return ()
-
-
-def label_numbers(
-    values: pl.Series | None, n: int, named: tuple[str, ...]
-) -> tuple[NDArray[np.int32], tuple[str, ...]]:
-    """Return labels (n,) as numbers, and the classes they count; labels that are text become their own classes."""
-    import polars as pl
-
-    if values is None:
-        return np.full(n, NO_LABEL, dtype=np.int32), ()
-    if values.dtype.is_integer():
-        return values.fill_null(NO_LABEL).cast(pl.Int32).to_numpy().copy(), named
-    texts = [text.strip() for text in values.cast(pl.String).fill_null("").to_list()]
-    known = sorted({text for text in texts if text})
-    index = {text: number for number, text in enumerate(known)} | {"": NO_LABEL}
-    return np.asarray([index[text] for text in texts], dtype=np.int32), tuple(known)
 
 
 def need_pyarrow() -> Any:
@@ -124,5 +115,5 @@ def need_pyarrow() -> Any:
     try:
         import pyarrow
     except ImportError:
-        raise UserError("Parquet and Arrow data sets are read with pyarrow: pip install pyarrow") from None
+        raise UserError(f"Parquet and Arrow data sets are read with pyarrow: {install_line('extract')}") from None
     return pyarrow

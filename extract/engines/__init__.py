@@ -9,7 +9,7 @@ import importlib
 from collections.abc import Sequence
 from typing import Protocol
 
-from cache_schema.errors import UserError, nearest
+from closerlook_common.errors import UserError, nearest
 from extract.passes.events import Listener
 from extract.planning.options import RunOptions
 from extract.planning.plan import Unit
@@ -24,7 +24,7 @@ class RunUnits(Protocol):
     def __call__(
         self, units: Sequence[Unit], options: RunOptions, listener: Listener, *, devices: Sequence[str], address: str
     ) -> None:
-        """Return when every unit has been worked on; failures are told, not raised."""
+        """Return when every unit has been worked on; failures are reported, not raised."""
         ...
 
 

@@ -15,7 +15,7 @@ from itertools import zip_longest
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 
-from cache_schema.errors import CloserlookError
+from closerlook_common.errors import CloserlookError
 from extract.passes.events import Event, Listener
 from extract.passes.faults import DeviceLostError, record_lost
 from extract.planning.options import RunOptions
@@ -25,7 +25,7 @@ ENDING_SECONDS = 30.0
 """What a process gets to leave in order."""
 
 RETRIES = 1
-"""How often a unit is begun again after the process that was at it died; sealed stores of it are not made again."""
+"""How often a unit is started again after its process died; its sealed stores are not made again."""
 
 
 def run_units(
@@ -69,8 +69,8 @@ def see_only(device: str) -> str:
     return "cuda:0"
 
 
-def _device_process(options: RunOptions, todo: Connection, told: Connection) -> None:
-    """Run the units that come in until None comes or the parent is gone; tell events, and None after each unit."""
+def _device_process(options: RunOptions, todo: Connection, events: Connection) -> None:
+    """Run the units that come in until None comes or the parent is gone; send events, and None after each unit."""
     # Ctrl-C goes to the whole group; the parent ends these processes in order.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
@@ -79,7 +79,7 @@ def _device_process(options: RunOptions, todo: Connection, told: Connection) -> 
         raise KeyboardInterrupt
 
     options = replace(options, device=see_only(options.device))
-    # Takes seconds, in which nothing is begun: who asks this process to end then may simply have it killed.
+    # Takes seconds in which no work starts: a signal to stop may simply kill this process.
     from extract.passes.worker import Worker
 
     inbox: queue.SimpleQueue[Unit | None] = queue.SimpleQueue()
@@ -91,7 +91,7 @@ def _device_process(options: RunOptions, todo: Connection, told: Connection) -> 
             try:
                 unit = todo.recv()
             except (EOFError, OSError):
-                # The parent was killed, and whoever did that wants the device back.
+                # The parent was killed: free the device.
                 os.kill(os.getpid(), signal.SIGTERM)
                 return
             inbox.put(unit)
@@ -101,11 +101,11 @@ def _device_process(options: RunOptions, todo: Connection, told: Connection) -> 
     threading.Thread(target=read, name="units", daemon=True).start()
     lock = threading.Lock()
 
-    def tell(event: Event | CloserlookError | None) -> None:
+    def notify(event: Event | CloserlookError | None) -> None:
         with lock, contextlib.suppress(OSError):
-            told.send(event)
+            events.send(event)
 
-    worker = Worker(options, tell)
+    worker = Worker(options, notify)
     try:
         signal.signal(signal.SIGTERM, stop)
         waiting: deque[Unit | None] = deque()
@@ -119,13 +119,13 @@ def _device_process(options: RunOptions, todo: Connection, told: Connection) -> 
             if unit is None:
                 return
             worker.run(unit, waiting[0] if waiting else None)
-            tell(None)
+            notify(None)
     except KeyboardInterrupt:
         raise SystemExit(128 + signal.SIGTERM) from None
     except DeviceLostError:
         raise SystemExit(1) from None  # a new process may have better luck
     except CloserlookError as error:
-        tell(error)
+        notify(error)
     finally:
         worker.close()
 
@@ -137,7 +137,7 @@ class _Device:
     name: str
     process: SpawnProcess
     todo: Connection
-    told: Connection
+    events: Connection
     given: deque[Unit] = field(default_factory=deque)
 
 
@@ -147,9 +147,7 @@ class _Processes:
     Every process has pipes of its own: one that is killed in the middle of a word leaves no lock held that others need.
     """
 
-    def __init__(
-        self, units: Sequence[Unit], options: RunOptions, listener: Listener, devices: Sequence[str]
-    ) -> None:
+    def __init__(self, units: Sequence[Unit], options: RunOptions, listener: Listener, devices: Sequence[str]) -> None:
         self.options, self.listener = options, listener
         self.left = deque(units)
         self.deaths: dict[int, int] = {}
@@ -159,21 +157,21 @@ class _Processes:
 
     def _start(self, name: str) -> _Device:
         units_out, todo = self.context.Pipe(duplex=False)
-        told, events_in = self.context.Pipe(duplex=False)
+        events_out, events_in = self.context.Pipe(duplex=False)
         options = replace(self.options, device=name)
         process = self.context.Process(target=_device_process, args=(options, units_out, events_in), name=name)
         process.start()
         units_out.close()
         events_in.close()
-        return _Device(name, process, todo, told)
+        return _Device(name, process, todo, events_out)
 
     def run(self) -> None:
         """Run until every unit is finished or given up."""
         try:
             self._give()
             while any(device.given for device in self.devices):
-                for ready in wait([device.told for device in self.devices], timeout=1.0):
-                    self._hear(next(device for device in self.devices if device.told is ready))
+                for ready in wait([device.events for device in self.devices], timeout=1.0):
+                    self._on_event(next(device for device in self.devices if device.events is ready))
             for device in self.devices:
                 with contextlib.suppress(OSError):
                     device.todo.send(None)
@@ -188,22 +186,22 @@ class _Processes:
             for device in self.devices:
                 device.process.join()
 
-    def _hear(self, device: _Device) -> None:
+    def _on_event(self, device: _Device) -> None:
         try:
-            told = device.told.recv()
+            event = device.events.recv()
         except (EOFError, OSError):
-            self._bury(device)
+            self._replace_dead_worker(device)
             return
-        if told is None:
+        if event is None:
             device.given.popleft()
             self._give()
-        elif isinstance(told, BaseException):
-            raise told
-        elif told.kind != "done":
-            self.listener(told)
-        elif (where := (told.model, told.dataset)) not in self.done:  # of a unit that was begun again
+        elif isinstance(event, BaseException):
+            raise event
+        elif event.kind != "done":
+            self.listener(event)
+        elif (where := (event.model, event.dataset)) not in self.done:  # of a unit that was begun again
             self.done.add(where)
-            self.listener(told)
+            self.listener(event)
 
     def _give(self) -> None:
         """Give every idle device a unit; while much is left, also the next, so that its models are read meanwhile."""
@@ -220,7 +218,7 @@ class _Processes:
         with contextlib.suppress(OSError):  # of a process that has just died, which is found by its other pipe
             device.todo.send(unit)
 
-    def _bury(self, device: _Device) -> None:
+    def _replace_dead_worker(self, device: _Device) -> None:
         """Replace a process that died without a word, and give its units out again."""
         device.process.join()
         code = device.process.exitcode

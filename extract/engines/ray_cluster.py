@@ -9,11 +9,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from cache_schema import cluster
-from cache_schema.errors import CloserlookError, UserError
-from extract.passes.decode import room_of
+from closerlook_common import cluster
+from closerlook_common.errors import CloserlookError, UserError
+from closerlook_common.plugins import PluginFile, adopt, loaded_files
 from extract.passes.events import Event, Listener
 from extract.passes.faults import record_lost
+from extract.passes.pixel_room import MOST_BYTES, image_bytes, room_of
 from extract.planning.options import RunOptions
 from extract.planning.plan import Unit, is_sealed
 
@@ -65,7 +66,7 @@ def cluster_device(name: str, address: str) -> tuple[str, int]:
         there = cluster.nodes()
     with_gpu = [node for node in there if node.get("GPU", 0) >= 1]
     if name not in ("auto", "cpu", "cuda"):
-        raise UserError(f"--device takes auto, cpu or cuda with --engine ray, which deals them out; not {name!r}")
+        raise UserError(f"--device takes auto, cpu or cuda with --engine ray, which assigns the devices; not {name!r}")
     if name == "cuda" and not with_gpu:
         raise UserError("--device cuda: no node of the Ray cluster has a GPU")
     if with_gpu and name != "cpu":
@@ -81,14 +82,15 @@ def needs_of(unit: Unit, options: RunOptions, *, gpu: bool) -> cluster.Needs:
     Memory is an upper estimate from the sizes of weight files and batches: on a GPU the host holds one model and the
     next, on the CPU all that are resident and the next.
     """
-    height, width = unit.geometry.output_size
     rows = min(options.batch_size, max((len(job.dataset) for job in unit.jobs), default=1))
     weights = sorted(
         (model.weights.stat().st_size if model.weights is not None else UNKNOWN_WEIGHTS for model in unit.models),
         reverse=True,
     )
     resident = 1 if gpu else options.resident or len(weights)
-    pixels = room_of(rows, options.workers) * height * width * 3
+    room = room_of(rows, options.workers)
+    least = max((room * image_bytes([geometry]) for geometry in unit.geometries), default=0)
+    pixels = max(min(room * image_bytes(unit.geometries), MOST_BYTES), least)
     memory = BASE_MEMORY + options.workers * DECODER_MEMORY + pixels + sum(weights[: resident + 1])
     return cluster.Needs(cpus=1 + options.workers, gpus=int(gpu), memory=memory)
 
@@ -96,7 +98,8 @@ def needs_of(unit: Unit, options: RunOptions, *, gpu: bool) -> cluster.Needs:
 def _run(units: Sequence[Unit], options: RunOptions, listener: Listener, *, gpu: bool) -> None:
     options = replace(options, cache=options.cache.absolute())
     events = _events()
-    calls = [(unit, options, events, gpu) for unit in units]
+    plugins = loaded_files()  # first: what comes after it may be of classes that they define
+    calls = [(plugins, unit, options, events, gpu) for unit in units]
     needs = [needs_of(unit, options, gpu=gpu) for unit in units]
     results = cluster.run_calls(_unit_task, calls, needs, idle=lambda: _drain(events, listener))
     with contextlib.closing(results):  # type: ignore[type-var]
@@ -135,16 +138,17 @@ def _drain(events: Any, listener: Listener) -> None:
             listener(events.get_nowait())
 
 
-def _unit_task(unit: Unit, options: RunOptions, events: Any, gpu: bool) -> list[Event]:
+def _unit_task(plugins: Sequence[PluginFile], unit: Unit, options: RunOptions, events: Any, gpu: bool) -> list[Event]:
     """Run one unit in a worker process of the cluster; return what became of it."""
-    from cache_schema.staging import clean_stale
+    adopt(plugins)
+    from cache_schema.writing.staging import clean_stale
     from extract.passes.claims import clean_claims
     from extract.passes.faults import check_writable
     from extract.passes.worker import Worker
 
     kept: list[Event] = []
 
-    def tell(event: Event) -> None:
+    def notify(event: Event) -> None:
         if event.kind not in _PASSING:
             kept.append(event)
             return
@@ -154,7 +158,7 @@ def _unit_task(unit: Unit, options: RunOptions, events: Any, gpu: bool) -> list[
     check_writable(options.cache)
     clean_stale(options.cache)
     clean_claims(options.cache)
-    worker = Worker(replace(options, device="cuda:0" if gpu else "cpu"), tell)
+    worker = Worker(replace(options, device="cuda:0" if gpu else "cpu"), notify)
     try:
         worker.run(unit)
     except CloserlookError as error:
@@ -162,5 +166,3 @@ def _unit_task(unit: Unit, options: RunOptions, events: Any, gpu: bool) -> list[
     finally:
         worker.close()
     return kept
-
-

@@ -63,7 +63,7 @@ def build(
     and stamped with a digest of what it depends on. So a build that was stopped, in whatever way, goes on
     with what is missing, and a changed recipe is made again with all that depends on it. Pictures and weights
     do not depend on ``jobs``: each task has its own seed and runs on one thread (what holds across machines
-    is said in `extract.miniature.training`).
+    is stated in `extract.miniature.training`).
 
     Parameters
     ----------
@@ -96,6 +96,11 @@ def build(
             _run_in_processes(waiting, out, jobs, progress)
         _write(out / "datasets.toml", datasets_toml())
         _write(out / "models.txt", models_txt(size))
+
+
+def unfinished(out: Path) -> tuple[Task, ...]:
+    """Return the tasks that `build` would do in a folder; nothing is made, and the folder need not exist."""
+    return tuple(task for task in _tasks(FULL) if not _finished(out, task))
 
 
 def _processors() -> int:

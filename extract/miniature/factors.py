@@ -1,7 +1,7 @@
 """The sixteen visual factors of ImageNet-X as changes of a scene.
 
 A *typical* scene shows a class in its usual colour, material, kind and place, upright, of middling size: a
-prototype. A factor changes just what it names. Every test picture that is no prototype has one *top*
+prototype. A factor changes just what it names. Every test picture that is not a prototype has one *top*
 factor, applied strongly, and may have further ones, applied weakly; all of them count in the multi-factor
 annotation.
 """
@@ -35,7 +35,7 @@ def typical_thing(name: str, rng: np.random.Generator) -> Thing:
     Parameters
     ----------
     name
-        Name in ``ALL_SHAPES``. What is no class has no usual colour; it gets any.
+        Name in ``ALL_SHAPES``. What is not a class has no usual colour; it gets any.
     rng
         Where the choice comes from.
     """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from cache_schema.records import GROUPS
+from cache_schema.format.records import GROUPS
 from extract.miniature.recipes import FULL, Recipe, Size
 from extract.miniature.shapes import CLASS_SPACE, CLASSES
 

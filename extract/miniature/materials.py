@@ -1,6 +1,6 @@
 """Surfaces: a field in [0, 1] over object coordinates that mixes an object's two body colours.
 
-Every class has a material of its own, so that surface and outline both tell the class. Further materials,
+Every class has a material of its own, so that surface and outline both identify the class. Further materials,
 which belong to no class, are for the factor ``texture`` and for the out-of-distribution set of textures.
 """
 

@@ -125,7 +125,7 @@ def _ladder(kind: int) -> list[Part]:
 
 
 WEB_ONLY: dict[str, Shape] = {"flower": _flower, "hat": _hat, "key": _key, "kite": _kite}
-"""Objects that occur in the web-like source (and in the larger class space of 14) but are no class."""
+"""Objects that occur in the web-like source (and in the larger class space of 14) but are not a class."""
 
 UNSEEN: dict[str, Shape] = {
     "chair": _chair,

@@ -6,9 +6,9 @@ import time
 from pathlib import Path
 
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+from closerlook_common.console.messages import line
 from extract.miniature.build import Step, build
 
 LINE_EVERY = 20.0
@@ -16,7 +16,7 @@ LINE_EVERY = 20.0
 
 
 def build_shown(out: Path, console: Console, *, quick: bool = False, jobs: int | None = None) -> None:
-    """Build the miniature study and tell what is being made, how fast, and when it is there.
+    """Build the miniature study and report what is being made, how fast, and when it is there.
 
     Parameters
     ----------
@@ -32,8 +32,7 @@ def build_shown(out: Path, console: Console, *, quick: bool = False, jobs: int |
     with show:
         build(out, quick=quick, jobs=jobs, progress=show)
     if show.begun:
-        told = f"built the miniature study in {time.monotonic() - begun:.0f} s: it lies in {out}/"
-        console.print(escape(told), highlight=False, soft_wrap=True)
+        console.print(line(f"built the miniature study in {out} in {time.monotonic() - begun:.0f} s"), soft_wrap=True)
 
 
 class _Lines:
@@ -58,12 +57,12 @@ class _Lines:
         if self.last and now - self.last < LINE_EVERY:
             return
         if not self.last:
-            told = f"building the miniature study in {self.out}/, once: a few minutes on two cores"
+            text = f"building the miniature study in {self.out}/, once: a few minutes on two cores"
         else:
             rate = step.done / max(step.seconds, 1e-9)
-            told = f"miniature: {step.task} at {rate:,.0f} images/s, {step.done:,} of {step.total:,}"
+            text = f"miniature: {step.task} at {rate:,.0f} images/s, {step.done:,} of {step.total:,}"
         self.last = now
-        self.console.print(escape(told), highlight=False, soft_wrap=True)
+        self.console.print(line(text), soft_wrap=True)
 
 
 class _Bars:

@@ -1,4 +1,4 @@
-"""Tells which weights are finished, from the stamps in their files' headers; light, for it runs on every build."""
+"""Which weights are finished, from the stamps in their files' headers; light, for it runs on every build."""
 
 from __future__ import annotations
 
@@ -29,5 +29,5 @@ def stored_stamp(path: Path) -> str:
 
 
 def is_trained(folder: Path, recipe: Recipe, stamp: str) -> bool:
-    """Tell whether all of a run's models are on disk with this stamp."""
+    """Return whether all of a run's models are on disk with this stamp."""
     return all(stored_stamp(folder / f"{name}.safetensors") == stamp for name in recipe.models())

@@ -33,7 +33,7 @@ def dataset_stamp(name: str, n: int) -> str:
 
 
 def is_finished(folder: Path, stamp: str) -> bool:
-    """Tell whether a dataset was finished with this stamp."""
+    """Return whether a dataset was finished with this stamp."""
     try:
         return (folder / STAMP).read_text(encoding="utf-8") == stamp
     except OSError:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cache_schema.errors import UserError
-from cache_schema.records import ModelCard
+from cache_schema.format.records import ModelCard
+from closerlook_common.errors import UserError
 from extract.classes.prompts import PromptSet
 from extract.classes.spaces import ClassSpace
 from extract.models.compiling import CompileError, compile_tower
+from extract.models.spec import ModelSpec
 from extract.preprocess import Geometry, Preprocessing
-from extract.zoo.model_list import ModelSpec
 
 if TYPE_CHECKING:
     import torch
@@ -67,12 +67,24 @@ class Prepared:
         What is done to images.
     weights
         The weight file, if it is on this machine.
+    output_order
+        Of a classifier: the place of each class of ``card.class_space`` among the outputs; empty where they are in
+        the same order.
+    files_digest
+        Of files other than weights that change what the model gives: the configuration of a ``local-dir:`` model,
+        tokenizer files beside a configuration. Empty where there are none.
+    class_names
+        Of a classifier whose library knows them: names, or WordNet ids, by output; empty where the line names the
+        classes, or where they are ImageNet's.
     """
 
     spec: ModelSpec
     card: ModelCard
     preprocessing: Preprocessing
     weights: Path | None
+    output_order: tuple[int, ...] = ()
+    files_digest: str = ""
+    class_names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,12 +122,12 @@ class Outputs:
     ----------
     features
         (B, D) float32, on the device: the input of the final affine layer, or the unnormalised image
-        embedding.
+        embedding; None where a model gives logits alone.
     logits
         (B, C) float32, on the device; None for zero-shot models, whose logits come from features and a head.
     """
 
-    features: torch.Tensor
+    features: torch.Tensor | None
     logits: torch.Tensor | None
 
 
@@ -199,6 +211,8 @@ class LoadedModel(ABC):
         The library's own model.
     compiled_rows
         Rows of the batches that the model is compiled for; 0 while it is not.
+    on_texts
+        Called while a text head is made, with templates done and templates in all.
     """
 
     card: ModelCard
@@ -208,6 +222,7 @@ class LoadedModel(ABC):
     precision: str
     module: torch.nn.Module
     compiled_rows: int = 0
+    on_texts: Callable[[int, int], None] | None = None
     _tower: Callable[[torch.Tensor], Any]
     """The costly part of `forward`: normalised images in, what the head needs out."""
 
@@ -264,6 +279,11 @@ class LoadedModel(ABC):
         HeadUnavailable
             The model's classifier answers in another class space, or has none.
         """
+
+    def cut_texts(self, texts: Sequence[str]) -> list[int]:
+        """Return the numbers of the texts that the text context cuts; none where that cannot be known."""
+        del texts
+        return []
 
     def encode_texts(self, texts: list[str]) -> NDArray[np.float32]:
         """Return (m, D) unit-norm embeddings of captions.

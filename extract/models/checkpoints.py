@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
-from cache_schema.errors import UserError
+from closerlook_common.errors import UserError
+from extract.models.pickles import load_torch_file, nested_tensors
 
-_DEPTH = 3
 _SHOWN = 2
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -27,49 +26,43 @@ class _Found(NamedTuple):
 
     @property
     def is_average(self) -> bool:
-        """Tell whether they are an exponential moving average, by what they are called."""
+        """Return whether they are an exponential moving average, by what they are called."""
         words = ".".join((*self.keys, self.prefix)).lower().replace("_", ".").split(".")
         return "ema" in words or "averaged" in words
 
     @property
-    def said(self) -> str:
+    def title(self) -> str:
         """Return what they are called in the file."""
         return ".".join((*self.keys, self.prefix.removesuffix("."))).strip(".") or "the top level"
 
 
-def torch_file(path: Path) -> Any:
-    """Return what a file of ``torch.save`` holds, on the CPU; nothing in it is executed."""
-    with torch.serialization.safe_globals([argparse.Namespace]):
-        try:
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        except RuntimeError as error:
-            # Files from before torch 1.6 cannot be mapped into memory.
-            if "mmap" not in str(error):
-                raise
-            return torch.load(path, map_location="cpu", weights_only=True)
+def read_checkpoint(path: Path) -> Any:
+    """Return what a weight file holds, on the CPU: tensors by name, or whatever a training script wrapped them in.
+
+    Raises
+    ------
+    UserError
+        It cannot be read safely; see `extract.models.pickles.load_torch_file`.
+    """
+    if path.suffix == ".safetensors":
+        from safetensors.torch import load_file
+
+        return load_file(path)
+    try:
+        return load_torch_file(path)
+    except UserError as error:
+        raise UserError(f"the weights in {path} cannot be used: {error}") from error.__cause__
 
 
-def nested_tensors(
-    content: Any, keys: tuple[str, ...] = ()
-) -> Iterator[tuple[tuple[str, ...], dict[str, torch.Tensor]]]:
-    """Yield every mapping of names to tensors in a checkpoint, with the keys that lead to it."""
-    if not isinstance(content, Mapping):
-        return
-    named = {name: value for name, value in content.items() if isinstance(name, str)}
-    if tensors := {name: value for name, value in named.items() if isinstance(value, torch.Tensor)}:
-        yield keys, tensors
-    if len(keys) < _DEPTH:
-        for name, value in named.items():
-            yield from nested_tensors(value, (*keys, name))
-
-
-def fill(module: torch.nn.Module, model: str, path: Path, *, average: bool) -> None:
+def fill(module: torch.nn.Module, model: str, path: Path, content: Any, *, average: bool) -> None:
     """Load the weights of a checkpoint into a module; see :func:`fitting_state`, which says what fits."""
     own = {name: tuple(value.shape) for name, value in module.state_dict().items()}
-    module.load_state_dict(fitting_state(model, path, own, average=average), strict=True)
+    module.load_state_dict(fitting_state(model, path, content, own, average=average), strict=True)
 
 
-def fitting_state(model: str, path: Path, own: Shapes, *, average: bool = True) -> dict[str, torch.Tensor]:
+def fitting_state(
+    model: str, path: Path, content: Any, own: Shapes, *, average: bool = True
+) -> dict[str, torch.Tensor]:
     """Return the weights of a checkpoint that have a model's names and shapes.
 
     Training scripts save weights under a key (``model_state_dict``, ``ema``), with a prefix (Lightning's ``model.``),
@@ -81,7 +74,9 @@ def fitting_state(model: str, path: Path, own: Shapes, *, average: bool = True) 
     model
         Name of the architecture, for messages.
     path
-        The file.
+        The file, for messages.
+    content
+        What it holds; see :func:`read_checkpoint`.
     own
         Names and shapes of the model's tensors.
     average
@@ -92,19 +87,13 @@ def fitting_state(model: str, path: Path, own: Shapes, *, average: bool = True) 
     UserError
         None fits, with what is missing; or several do.
     """
-    if path.suffix == ".safetensors":
-        from safetensors.torch import load_file
-
-        content: Any = load_file(path)
-    else:
-        content = torch_file(path)
     tables = list(nested_tensors(content))
     found = [weights for keys, tensors in tables for weights in _fitting(keys, tensors, own)]
     kinds = {weights.is_average for weights in found}
     if len(kinds) == 2:
         found = [weights for weights in found if weights.is_average == average]
     if len(found) > 1:
-        names = ", ".join(weights.said for weights in found)
+        names = ", ".join(weights.title for weights in found)
         raise UserError(f"{path} holds several sets of weights that fit {model} ({names}): save one of them alone")
     if not found:
         raise UserError(f"{path} does not hold the weights of {model}: {_misfit(model, content, tables, own)}")
@@ -122,8 +111,10 @@ def _fitting(keys: tuple[str, ...], tensors: Mapping[str, torch.Tensor], own: Sh
 
 def _misfit(model: str, content: Any, tables: Tables, own: Shapes) -> str:
     if not tables:
-        keys = f" but {_some(map(str, content))}" if isinstance(content, Mapping) and content else ""
-        return f"it holds no tensors{keys}"
+        if not isinstance(content, Mapping):
+            kind = "one tensor without a name" if isinstance(content, torch.Tensor) else f"a {type(content).__name__}"
+            return f"it holds {kind}, not tensors by name; save model.state_dict()"
+        return f"it holds no tensors but {_some(map(str, content))}" if content else "it holds nothing"
 
     def shared(item: tuple[str, dict[str, torch.Tensor]]) -> int:
         return sum(item[0] + name in item[1] for name in own)
@@ -137,16 +128,16 @@ def _misfit(model: str, content: Any, tables: Tables, own: Shapes) -> str:
             " are they of another architecture?"
         )
     other = [name for name in own if name not in missing and tuple(tensors[prefix + name].shape) != own[name]]
-    told = []
+    problems = []
     if missing:
-        told.append(f"{len(missing)} of {len(own)} tensors are missing ({_some(missing)})")
+        problems.append(f"{len(missing)} of {len(own)} tensors are missing ({_some(missing)})")
     if missing and all(name.rpartition(".")[2] in ("weight", "bias") for name in missing) and len(missing) <= 2:
-        told.append("a backbone without its classifier gives no predictions")
+        problems.append("a backbone without its classifier gives no predictions")
     if other:
         name = other[0]
         shapes = f"{name} is {tuple(tensors[prefix + name].shape)} there and {own[name]} in the model"
-        told.append(f"{len(other)} have other shapes ({shapes})")
-    return "; ".join(told)
+        problems.append(f"{len(other)} have other shapes ({shapes})")
+    return "; ".join(problems)
 
 
 def _prefixes(tensors: Mapping[str, torch.Tensor]) -> set[str]:

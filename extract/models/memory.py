@@ -1,4 +1,4 @@
-"""Whether an error says that a batch was too large for the device, whoever says it, and what then sets memory free."""
+"""Recognise out-of-memory errors of every library, and free memory after one."""
 
 from __future__ import annotations
 

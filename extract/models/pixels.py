@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import torch
 
-from cache_schema.errors import UserError, nearest
+from closerlook_common.errors import UserError, nearest
 from extract.models.base import PRECISIONS
 from extract.preprocess import Preprocessing
 
@@ -26,9 +26,7 @@ class Normalizer:
     def __call__(self, pixels: torch.Tensor) -> torch.Tensor:
         """Return (B, 3, H, W) float32 of (B, H, W, 3) or (B, 3, H, W) uint8."""
         if pixels.dtype != torch.uint8 or pixels.ndim != 4:
-            raise ValueError(
-                f"pixels must be uint8 of four dimensions, not {pixels.dtype} {tuple(pixels.shape)}"
-            )
+            raise ValueError(f"pixels must be uint8 of four dimensions, not {pixels.dtype} {tuple(pixels.shape)}")
         if pixels.shape[1] != 3:
             pixels = pixels.permute(0, 3, 1, 2)
         if pixels.is_cuda:  # as GPUs like them, and always the same, so that nothing is compiled twice

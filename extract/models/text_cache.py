@@ -15,8 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from cache_schema.errors import UserError
-from cache_schema.user_cache import user_cache, write_whole
+from closerlook_common.user_cache import gigabytes, kept_folder, write_whole
 
 LIMIT_VARIABLE = "CLOSERLOOK_TEXT_CACHE_GB"
 DEFAULT_LIMIT_GB = 4.0
@@ -26,12 +25,7 @@ _VERSION = 1
 
 
 def _limit_bytes() -> int:
-    stated = os.environ.get(LIMIT_VARIABLE, "")
-    try:
-        gigabytes = float(stated) if stated else DEFAULT_LIMIT_GB
-    except ValueError:
-        raise UserError(f"{LIMIT_VARIABLE}={stated} is not a number of gigabytes") from None
-    return int(gigabytes * 1e9)
+    return gigabytes(LIMIT_VARIABLE, DEFAULT_LIMIT_GB)
 
 
 class TextCache:
@@ -40,32 +34,31 @@ class TextCache:
     Parameters
     ----------
     weights_digest
-        SHA-256 of the weight file; empty for a tower that cannot be told apart (random weights): nothing is
+        SHA-256 of the weight file; empty for a tower without an identity (random weights): nothing is
         kept.
     tower
         Everything else that changes an embedding: config and tokenizer, as text.
     """
 
     def __init__(self, weights_digest: str, tower: str) -> None:
-        self.folder = user_cache() / "texts"
-        self._kept = bool(weights_digest)
+        self.folder = kept_folder("texts") if weights_digest else None
         self._tower = [_VERSION, weights_digest, tower]
 
-    def _file(self, texts: Sequence[str]) -> Path:
+    def _file(self, texts: Sequence[str]) -> Path | None:
+        if self.folder is None:
+            return None
         key = json.dumps([*self._tower, list(texts)], ensure_ascii=False, separators=(",", ":"))
         return self.folder / f"{hashlib.sha256(key.encode()).hexdigest()[:48]}.npy"
 
-    def __call__(
-        self, texts: Sequence[str], encode: Callable[[list[str]], NDArray[np.float32]]
-    ) -> NDArray[np.float32]:
+    def __call__(self, texts: Sequence[str], encode: Callable[[list[str]], NDArray[np.float32]]) -> NDArray[np.float32]:
         """Return (m, D) unit-norm embeddings, from disk or by ``encode``; equal texts get equal rows."""
         distinct = list(dict.fromkeys(texts))
         position = {text: row for row, text in enumerate(distinct)}
         file = self._file(distinct)
-        rows = _read(file, len(distinct)) if self._kept else None
+        rows = None if file is None else _read(file, len(distinct))
         if rows is None:
             rows = encode(distinct)
-            if self._kept:
+            if file is not None:
                 self._write(file, rows)
         return rows[[position[text] for text in texts]]
 
@@ -78,6 +71,8 @@ class TextCache:
 
     def trim(self) -> None:
         """Remove what was used longest ago until the folder is within its limit."""
+        if self.folder is None:
+            return
         with contextlib.suppress(OSError):
             files = sorted(
                 ((path.stat(), path) for path in self.folder.glob("*.npy")), key=lambda item: item[0].st_mtime

@@ -8,27 +8,31 @@ import contextlib
 import hashlib
 import json
 import os
-import pickle
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from cache_schema.errors import UserError, nearest
-from cache_schema.user_cache import user_cache, write_whole
+from closerlook_common.console.waiting import waiting
+from closerlook_common.errors import UserError, nearest
+from closerlook_common.input_files import MissingFileError, require_regular_file
+from closerlook_common.user_cache import kept_folder, write_whole
 from extract.models.base import WeightsUnavailable
 
 _BLOCK = 1 << 22
 
 
-def _memo(path: Path) -> Path:
-    return user_cache() / "digests" / f"{hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:40]}.json"
+def _memo(path: Path) -> Path | None:
+    folder = kept_folder("digests")
+    return None if folder is None else folder / f"{hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:40]}.json"
 
 
 def known_digest(path: Path) -> str:
     """Return the SHA-256 of a file if this machine has computed it since the file last changed, else ''."""
     try:
-        status = path.stat()
-        memo = json.loads(_memo(path).read_text(encoding="utf-8"))
+        status, file = path.stat(), _memo(path)
+        if file is None:
+            return ""
+        memo = json.loads(file.read_text(encoding="utf-8"))
         if (memo["size"], memo["mtime_ns"]) == (status.st_size, status.st_mtime_ns):
             return str(memo["sha256"])
     except (OSError, ValueError, KeyError, TypeError):
@@ -41,7 +45,8 @@ def file_digest(path: Path) -> str:
     if known := known_digest(path):
         return known
     sha = hashlib.sha256()
-    with path.open("rb") as file:
+    size = path.stat().st_size / 1e9
+    with waiting(f"hashing {path} ({size:.1f} GB), once as long as the file does not change"), path.open("rb") as file:
         before = os.fstat(file.fileno())
         while block := file.read(_BLOCK):
             sha.update(block)
@@ -50,18 +55,37 @@ def file_digest(path: Path) -> str:
     with contextlib.suppress(OSError):
         status = {"size": before.st_size, "mtime_ns": before.st_mtime_ns}
         memo = {"path": str(path.resolve()), **status, "sha256": digest}
-        write_whole(_memo(path), json.dumps(memo).encode())
+        if (kept := _memo(path)) is not None:
+            write_whole(kept, json.dumps(memo).encode())
     return digest
 
 
+def content_digest(path: Path) -> str:
+    """Return the SHA-256 of a small file, computed again on each call: an edit that keeps size and time is seen."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def checkpoint_file(path: Path, where: str) -> Path:
-    """Return a local checkpoint's path, or say that it is not there."""
-    if path.is_file():
-        return path
-    problem = "is a folder, not a weight file" if path.is_dir() else "does not exist"
-    if not path.exists() and path.parent.is_dir():
-        problem += nearest(path.name, (file.name for file in path.parent.iterdir()))
-    raise WeightsUnavailable(f"{where}: checkpoint {path} {problem}")
+    """Return the path of a weight file on this machine.
+
+    Raises
+    ------
+    WeightsUnavailable
+        It is missing, no regular file, empty, or a Git LFS pointer.
+    """
+    try:
+        require_regular_file(path, "checkpoint")
+        if path.stat().st_size:
+            return path
+        problem = f"checkpoint {path} is empty"
+    except MissingFileError as error:
+        problem = str(error)
+        with contextlib.suppress(OSError, ValueError):
+            problem += nearest(path.name, (file.name for file in path.parent.iterdir()))
+    except UserError as error:
+        problem = str(error)
+    raise WeightsUnavailable(f"{where}: {problem}")
 
 
 def cached_on_hub(repository: str, files: Sequence[str], revision: str | None = None) -> Path | None:
@@ -101,32 +125,6 @@ def fetched_from_hub(repository: str, files: Sequence[str], revision: str | None
     raise missing
 
 
-_BEGINNINGS = (b"PK", b"\x80", b"\x1f\x8b")
-"""First bytes of what ``torch.save`` writes, now and before 1.6, and of a zipped one."""
-
-
-def _unreadable(path: Path | None) -> str:
-    """Return why a file that is no plain set of tensors cannot be read."""
-    start = b""
-    with contextlib.suppress(OSError):
-        if path is not None:
-            with path.open("rb") as file:
-                start = file.read(40)
-    if path is not None and not start.startswith(_BEGINNINGS):
-        if start.startswith(b"version https://git-lfs"):
-            return "it is a pointer of git-lfs, not the weights: run 'git lfs pull' where it was cloned"
-        return f"it is no weight file, it begins with {start[:24].decode('latin-1')!r}"
-    return (
-        "it holds more than tensors, which only code could read; save model.state_dict() alone, or as .safetensors"
-    )
-
-
-_LIBRARY_ERRORS = (
-    RuntimeError, KeyError, ValueError, TypeError, OSError, EOFError, AssertionError, AttributeError,
-    pickle.UnpicklingError,
-)  # fmt: skip
-
-
 @contextlib.contextmanager
 def explaining(model: str, source: str, path: Path | None) -> Iterator[None]:
     """Turn what a library raises on missing or unfit weights into one line that names the model and the
@@ -141,9 +139,6 @@ def explaining(model: str, source: str, path: Path | None) -> Iterator[None]:
     path
         The local file, where there is one: then nothing is unavailable, the file is unfit.
     """
-    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError
-    from safetensors import SafetensorError
-
     try:
         yield
     except WeightsUnavailable:
@@ -152,15 +147,11 @@ def explaining(model: str, source: str, path: Path | None) -> Iterator[None]:
         if str(error).startswith(f"{model}: "):
             raise
         raise UserError(f"{model}: {error}") from error
-    except (*_LIBRARY_ERRORS, SafetensorError, EntryNotFoundError, HfHubHTTPError) as error:
-        reason = " ".join(str(error).split())
+    except Exception as error:  # whatever a library raises on it, the file or the hub is at fault
+        reason = " ".join(str(error).split()) or type(error).__name__
         reason = reason if len(reason) < 300 else reason[:297] + "..."
-        if isinstance(error, pickle.UnpicklingError) or "weights_only" in reason:
-            reason = _unreadable(path)
         if path is not None:
-            raise UserError(
-                f"{model}: the weights in {path} do not fit or cannot be read safely: {reason}"
-            ) from error
+            raise UserError(f"{model}: the weights in {path} do not fit or cannot be read safely: {reason}") from error
         raise WeightsUnavailable(
             f"{model}: the weights are neither on this machine nor to be had from {source}; download the "
             "file elsewhere and"

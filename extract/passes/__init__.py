@@ -1,4 +1,4 @@
 """Images once through many models: decoded batches, models brought onto the device in time, outputs into stores.
 
-Imports planning, models and datasets; engines hand it pieces of work, and commands listen to what it tells.
+Imports planning, models and datasets; engines hand it pieces of work, and commands listen to its events.
 """

@@ -1,4 +1,4 @@
-"""What this process is at, said to others that run on the same cache, so that they begin elsewhere.
+"""What this process is working on, shown to others that run on the same cache, so that they begin elsewhere.
 
 A claim is advice: nobody needs one to write a store, and of two that write the same store one loses its time.
 """
@@ -9,18 +9,17 @@ import contextlib
 import json
 import os
 import secrets
-import socket
 import time
 from pathlib import Path
 
-from cache_schema.naming import slug
-from cache_schema.staging import boot_id, file_system_time, try_lock
+from cache_schema.format.naming import slug
+from closerlook_common.owner_lock import file_system_time, lock_as_owner, owner_runs
 
 FOLDER = ".claims"
 TRIES = 20
 BEAT_SECONDS = 10.0
 STALE_SECONDS = 120.0
-"""A claim that was not renewed for so long is nobody's; on its own machine the end of its process tells at once."""
+"""A claim that was not renewed for so long is nobody's; on its own machine the end of its process shows at once."""
 
 
 class Claims:
@@ -39,7 +38,7 @@ class Claims:
         self._beaten = time.monotonic()
 
     def take(self, model: str, dataset: str, identity: str) -> bool:
-        """Claim a store; False where somebody else is at it. A cache that takes no claims counts as free."""
+        """Claim a store; False where another run has claimed it. A cache that takes no claims counts as free."""
         name = _name(model, dataset, identity)
         path = self._folder / name
         try:
@@ -52,10 +51,8 @@ class Claims:
                 except (FileExistsError, FileNotFoundError):
                     continue  # another run has given up its last claim, and the folder with it
                 try:
-                    try_lock(handle)
                     self._ahead = os.fstat(handle).st_mtime - time.time()
-                    owner = {"host": socket.gethostname(), "pid": os.getpid(), "boot": boot_id()}
-                    os.write(handle, json.dumps(owner).encode())
+                    lock_as_owner(handle)
                     os.link(draft, path)
                 except FileExistsError:
                     os.close(handle)
@@ -63,6 +60,9 @@ class Claims:
                         return False
                     path.unlink(missing_ok=True)
                     continue
+                except OSError:
+                    os.close(handle)
+                    raise
                 finally:
                     draft.unlink(missing_ok=True)
                 self._held[name] = handle
@@ -72,14 +72,14 @@ class Claims:
         return False
 
     def owner(self, model: str, dataset: str, identity: str) -> str:
-        """Return who is at a store, as a few words; empty where nobody is, or this process."""
+        """Return which other process has claimed a store, in a few words; empty where none has."""
         name = _name(model, dataset, identity)
         path = self._folder / name
         if name in self._held or not _is_live(path, self._ahead):
             return ""
         try:
-            told = json.loads(path.read_bytes())
-            return f"process {told['pid']} on {told['host']}"
+            given = json.loads(path.read_bytes())
+            return f"process {given['pid']} on {given['host']}"
         except (OSError, ValueError, KeyError, TypeError):
             return "another run"
 
@@ -118,19 +118,13 @@ def _name(model: str, dataset: str, identity: str) -> str:
 
 
 def _is_live(path: Path, ahead: float) -> bool:
-    """Tell whether a claim's owner is at work; ``ahead`` is the file system's clock less this machine's."""
+    """Return whether a claim's owner still runs; ``ahead`` is the file system's clock less this machine's."""
     try:
         handle = os.open(path, os.O_RDWR)
     except OSError:
         return False
     try:
         age = time.time() + ahead - os.fstat(handle).st_mtime
-        try:
-            owner = json.loads(os.read(handle, 4096) or b"{}")
-        except ValueError:
-            owner = {}
-        if owner.get("boot") == boot_id() != "" and try_lock(handle):
-            return False
-        return abs(age) < STALE_SECONDS
+        return owner_runs(handle) is not False and abs(age) < STALE_SECONDS
     finally:
         os.close(handle)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 MEASURED_SECONDS = 3.0
 MEASURED_BATCHES = 3
-"""Rates are told once both have gone by."""
+"""Rates are reported once both have gone by."""
 
 WORTH_TELLING_SECONDS = 10.0
 """A pass that is shorter is over before anybody has read what bounds it."""

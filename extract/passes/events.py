@@ -1,10 +1,12 @@
-"""What a run tells while it goes: small records that cross processes, for progress and the final summary."""
+"""What a run reports while it goes: small records that cross processes, for progress and the final summary."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
+
+from closerlook_common.console import waiting
 
 Kind = Literal["loading", "pass", "rows", "rates", "done", "failed", "note"]
 
@@ -34,3 +36,21 @@ class Event:
 
 
 Listener = Callable[[Event], None]
+
+TEXTS_EVERY = 1.0
+"""Seconds between events about the texts of one head."""
+
+
+def text_progress(notify: Listener, model: str, what: str) -> Callable[[int, int], None]:
+    """Report that a text head is being made; return the function to call with templates done and templates in all."""
+    notify(Event("loading", model, text=what))
+    last = waiting.clock.now()
+
+    def advance(done: int, of: int) -> None:
+        nonlocal last
+        now = waiting.clock.now()
+        if now - last >= TEXTS_EVERY:
+            last = now
+            notify(Event("loading", model, text=f"{what}: {done} of {of} templates"))
+
+    return advance

@@ -1,14 +1,15 @@
-"""What stops everything, what stops one job, and how either is said in a line."""
+"""What stops everything, what stops one job, and how either is reported in a line."""
 
 from __future__ import annotations
 
 import contextlib
+import secrets
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cache_schema import failures
-from cache_schema.errors import CacheError, CloserlookError, is_full
+from cache_schema.format import failures
+from closerlook_common.errors import CacheError, CloserlookError, is_full
 from extract.passes.events import Event, Listener
 from extract.passes.image_rows import DatasetStoppedError
 
@@ -42,12 +43,12 @@ def reason_of(error: BaseException) -> str:
     return text if plain and text else f"{type(error).__name__}: {text}".rstrip(": ")
 
 
-def record_lost(cache: Path, job: Job, reason: str, tell: Listener) -> None:
-    """Record and tell that a job failed with the process that was at it, which can do neither any more."""
+def record_lost(cache: Path, job: Job, reason: str, notify: Listener) -> None:
+    """Record and report that a job failed because its process died."""
     model, dataset = job.model.card.id, job.dataset.card.id
     with contextlib.suppress(OSError):
         failures.record_failure(cache, model, dataset, reason)
-    tell(Event("failed", model, dataset, text=reason))
+    notify(Event("failed", model, dataset, text=reason))
 
 
 def unreadable(image_ids: Sequence[str], problems: Sequence[tuple[int, str]]) -> str:
@@ -59,10 +60,11 @@ def unreadable(image_ids: Sequence[str], problems: Sequence[tuple[int, str]]) ->
 
 def check_writable(cache: Path) -> None:
     """Make the cache folder; raise `CacheUnwritableError` where nothing can be written to it."""
-    probe = cache / ".writable"
+    # A name that nobody can foresee, made anew: a link of that name could lead anywhere.
+    probe = cache / f".writable-{secrets.token_hex(8)}"
     try:
         cache.mkdir(parents=True, exist_ok=True)
-        probe.write_bytes(b"")
+        probe.touch(exist_ok=False)
         probe.unlink(missing_ok=True)
     except OSError as error:
         raise CacheUnwritableError(f"cannot write to the cache {cache}: {error.strerror or error}") from error

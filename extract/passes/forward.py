@@ -1,4 +1,4 @@
-"""One pass: decoded batches of one dataset through several models of one geometry, each into its own sink."""
+"""One pass: decoded batches of one dataset through several models, each into its own sink."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from extract.models.base import LoadedModel
 from extract.models.memory import free_cached, is_out_of_memory, without_traceback
 from extract.models.pixels import true_float32
+from extract.passes.batches import PixelBatch, View
 from extract.passes.clock import MEASURED_BATCHES, MEASURED_SECONDS, Clock
-from extract.passes.decode import PixelBatch
 from extract.passes.transfer import Timed, Transfer, to_host
 
 QUEUED_BYTES = 128 << 20
@@ -39,7 +39,7 @@ class Sink(Protocol):
     """Takes a model's outputs in row order."""
 
     def append(
-        self, features: NDArray[np.float32], logits: NDArray[np.float32] | None, valid: NDArray[np.bool_]
+        self, features: NDArray[np.float32] | None, logits: NDArray[np.float32] | None, valid: NDArray[np.bool_]
     ) -> None:
         """Take the next rows; rows that are not valid are NaN."""
         ...
@@ -87,6 +87,8 @@ class Runner:
     model: LoadedModel
     sink: Sink
     text_head: TextHead | None = None
+    view: int = 0
+    """Which of a batch's views are this model's pixels."""
     error: BaseException | None = None
     compiled_rows: int = 0
     """The only number of rows that a compiled model takes without being compiled again; 0 where it is not."""
@@ -111,7 +113,7 @@ class Runner:
 @dataclass(eq=False)
 class _Output:
     runner: Runner
-    features: torch.Tensor
+    features: torch.Tensor | None
     logits: torch.Tensor | None
     valid: NDArray[np.bool_]
     start: int
@@ -119,7 +121,7 @@ class _Output:
 
     @property
     def size(self) -> int:
-        return self.features.nbytes + (0 if self.logits is None else self.logits.nbytes)
+        return sum(tensor.nbytes for tensor in (self.features, self.logits) if tensor is not None)
 
 
 @dataclass(eq=False)
@@ -151,7 +153,7 @@ class _Writer:
 
     def _loop(self) -> None:
         if self.device.type == "cuda":
-            with contextlib.suppress(RuntimeError):  # of a lost device, which the first batch tells
+            with contextlib.suppress(RuntimeError):  # of a lost device, which the first batch shows
                 torch.cuda.set_device(self.device)  # else this thread would take memory of the first one
         while (output := self.inbox.get()) is not None:
             self._await(output)
@@ -210,7 +212,7 @@ class _Writer:
         try:
             self.inbox.put(None)
             # Not for the thread: waiting for one again fails where the first time was interrupted. And with looks in
-            # between: a Ctrl-C in the instant before a wait is heard at its end only.
+            # between: a Ctrl-C in the instant before a wait arrives at its end only.
             while not self.ended.wait(_LOOK_SECONDS):
                 pass
         except BaseException:
@@ -225,13 +227,12 @@ class _Writer:
 def _append(outputs: Sequence[_Output]) -> None:
     """Check and write rows of one model that follow one another."""
     valid = _joined([output.valid for output in outputs])
-    features = _joined([output.features.numpy() for output in outputs])
-    rows = [output.logits.numpy() for output in outputs if output.logits is not None]
-    logits = _joined(rows) if rows else None
+    features = _joined_rows([output.features for output in outputs])
+    logits = _joined_rows([output.logits for output in outputs])
     for what, array in (("features", features), ("logits", logits)):
         if array is None:
             continue
-        # A NaN is its own largest number: one look at the extremes tells whether every row needs one.
+        # A NaN is its own largest number: one look at the extremes shows whether every row needs one.
         if not (np.isfinite(array.max()) and np.isfinite(array.min())):
             bad = ~np.isfinite(array).all(axis=1) & valid
             if bad.any():
@@ -244,20 +245,30 @@ def _append(outputs: Sequence[_Output]) -> None:
     outputs[0].runner.sink.append(features, logits, valid)
 
 
+def _joined_rows(tensors: list[torch.Tensor | None]) -> NDArray[np.float32] | None:
+    rows = [tensor.numpy() for tensor in tensors if tensor is not None]
+    return _joined(rows) if rows else None
+
+
 def _joined(parts: list[NDArray[Any]]) -> NDArray[Any]:
     return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
-def _forward(runner: Runner, pixels: torch.Tensor, padded: int = 0) -> tuple[torch.Tensor, torch.Tensor | None]:
+_Pair = tuple[torch.Tensor | None, torch.Tensor | None]
+"""Features and logits."""
+
+
+def _forward(runner: Runner, pixels: torch.Tensor, padded: int = 0) -> _Pair:
     rows = len(pixels)
     if rows < padded:
         pixels = torch.cat([pixels, pixels.new_zeros((padded - rows, *pixels.shape[1:]))])
     outputs = runner.model.forward(pixels)
-    features, logits = outputs.features[:rows], None if outputs.logits is None else outputs.logits[:rows]
-    return features, logits if runner.text_head is None else runner.text_head(features)
+    features = None if outputs.features is None else outputs.features[:rows]
+    logits = None if outputs.logits is None else outputs.logits[:rows]
+    return features, logits if runner.text_head is None or features is None else runner.text_head(features)
 
 
-def forward_halving(runner: Runner, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+def forward_halving(runner: Runner, pixels: torch.Tensor) -> _Pair:
     """Run a model over a batch; where the device runs out of memory, over halves of it, down to single images.
 
     The rows that fit are remembered, so that memory runs out once a model, not once a batch. A compiled model gets
@@ -265,7 +276,7 @@ def forward_halving(runner: Runner, pixels: torch.Tensor) -> tuple[torch.Tensor,
 
     Returns
     -------
-    features : Tensor of shape (B, D), float32
+    features : Tensor of shape (B, D), float32, or None
     logits : Tensor of shape (B, C), float32, or None
 
     Raises
@@ -281,13 +292,17 @@ def forward_halving(runner: Runner, pixels: torch.Tensor) -> tuple[torch.Tensor,
             parts = [_forward(runner, pixels[i : i + step], padded) for i in range(0, rows, step)]
             if len(parts) == 1:
                 return parts[0]
-            logits = [part[1] for part in parts if part[1] is not None]
-            return torch.cat([part[0] for part in parts]), torch.cat(logits) if logits else None
+            features, logits = ([part[i] for part in parts if part[i] is not None] for i in (0, 1))
+            return _whole(features), _whole(logits)
         except Exception as error:
             if (padded or step) == 1 or not is_out_of_memory(error):
                 raise
         free_cached(pixels.device)
         runner.largest = (padded or step) // 2
+
+
+def _whole(parts: list[Any]) -> torch.Tensor | None:
+    return torch.cat(parts) if parts else None
 
 
 def run_pass(
@@ -298,8 +313,8 @@ def run_pass(
     on_batch: Callable[[int], None] = lambda rows: None,
     on_rates: Callable[[Clock], None] = lambda clock: None,
     processes: int = 0,
-) -> tuple[Clock, list[tuple[int, str]]]:
-    """Feed every batch to every model whose part has not failed.
+) -> tuple[Clock, dict[int, list[tuple[int, str]]]]:
+    """Feed every batch to every model whose part has not failed, at one geometry after the other.
 
     Parameters
     ----------
@@ -319,34 +334,37 @@ def run_pass(
     Returns
     -------
     clock : Clock
-    problems : list of (row, reason)
+    problems : view -> list of (row, reason)
         Images that could not be read.
     """
     clock = Clock(processes=processes)
-    problems: list[tuple[int, str]] = []
+    problems: dict[int, list[tuple[int, str]]] = {}
     transfer = Transfer(device)
     writer = _Writer(clock, device)
     begun = mark = time.perf_counter()
-    told = False
+    given = False
     try:
         for batch in batches:
             clock.decode_wait += time.perf_counter() - mark
             clock.decode += batch.seconds
-            problems.extend(batch.problems)
-            pixels = transfer(batch.pixels)
-            clock.transfer = transfer.seconds
-            for runner in runners:
-                if runner.error is None:
-                    _run_batch(runner, pixels, batch, writer, clock)
-            transfer.done()
+            transfer.reserve(max(view.pixels.nbytes for view in batch.views))
+            for index, view in enumerate(batch.views):
+                problems.setdefault(index, []).extend(view.problems)
+                mine = [runner for runner in runners if runner.view == index and runner.error is None]
+                if mine:
+                    pixels = transfer(view.pixels)
+                    clock.transfer = transfer.seconds
+                    for runner in mine:
+                        _run_view(runner, pixels, view, batch.start, writer, clock)
+                    transfer.done()
             clock.images += batch.stop - batch.start
             on_batch(batch.stop - batch.start)
             if all(runner.error is not None for runner in runners):
                 break
             mark = time.perf_counter()
             clock.batches, clock.wall = clock.batches + 1, mark - begun
-            if not told and clock.batches >= MEASURED_BATCHES and clock.wall >= MEASURED_SECONDS:
-                told = True
+            if not given and clock.batches >= MEASURED_BATCHES and clock.wall >= MEASURED_SECONDS:
+                given = True
                 on_rates(clock)
     finally:
         writer.close()
@@ -354,13 +372,13 @@ def run_pass(
     return clock, problems
 
 
-def _run_batch(runner: Runner, pixels: torch.Tensor, batch: PixelBatch, writer: _Writer, clock: Clock) -> None:
+def _run_view(runner: Runner, pixels: torch.Tensor, view: View, start: int, writer: _Writer, clock: Clock) -> None:
     begun = time.perf_counter()
     try:
         timed = Timed(pixels.device) if pixels.is_cuda else None
         with torch.inference_mode():
             features, logits = forward_halving(runner, pixels)
-            there = to_host(features), None if logits is None else to_host(logits)
+            there = tuple(None if part is None else to_host(part) for part in (features, logits))
         if timed is not None:
             timed.end()
     except Exception as error:  # noqa: BLE001  # one model's failure must not stop the others
@@ -368,5 +386,5 @@ def _run_batch(runner: Runner, pixels: torch.Tensor, batch: PixelBatch, writer: 
         return
     if timed is None:
         clock.forward += time.perf_counter() - begun
-        clock.forwarded += len(batch.valid)
-    writer.put(_Output(runner, *there, batch.valid.copy(), batch.start, timed))
+        clock.forwarded += len(view.valid)
+    writer.put(_Output(runner, there[0], there[1], view.valid.copy(), start, timed))

@@ -1,18 +1,25 @@
-"""One row of a dataset in, its pixels out; or why it has none, or why the whole dataset must stop."""
+"""Rows of a dataset in, their pixels out; or why a row has none, or why the whole dataset must stop."""
 
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from extract.datasets.base import MISSING, Dataset
 from extract.datasets.images import MissingImage, UnreachableImage, UnreadableImage, decode_rgb
+from extract.passes.shaping import Shaper, shape_all
 
 if TYPE_CHECKING:
     from extract.models.base import Geometry
+
+_shaper = Shaper()
+"""Of this process."""
 
 
 class DatasetStoppedError(Exception):
@@ -27,8 +34,8 @@ class DatasetUnreachableError(DatasetStoppedError):
     """A file cannot be had, for reasons of the machine: sealed without it, the store would never get it."""
 
 
-def decode_row(dataset: Dataset, geometry: Geometry, row: int) -> NDArray[np.uint8]:
-    """Return the pixels of one image.
+def open_row(dataset: Dataset, row: int) -> Image.Image:
+    """Return one image, decoded.
 
     Raises
     ------
@@ -42,7 +49,7 @@ def decode_row(dataset: Dataset, geometry: Geometry, row: int) -> NDArray[np.uin
         data = dataset.read(row)
     except UnreachableImage as error:
         raise DatasetUnreachableError(
-            f"{path} cannot be read: {error}; mend that and run the same command again, or leave the image out"
+            f"{path} cannot be read: {error}; fix that and run the same command again, or leave the image out"
             " with a manifest"
         ) from None
     except UnreadableImage as error:
@@ -53,27 +60,46 @@ def decode_row(dataset: Dataset, geometry: Geometry, row: int) -> NDArray[np.uin
         raise
     if dataset.source is None and len(data) != expected:
         raise DatasetChangedError(_difference(path, expected, len(data)))
-    image = decode_rgb(data, border_crop=dataset.border_crop)
     try:
-        return geometry(image)
-    except (ValueError, ZeroDivisionError, MemoryError) as error:
-        raise UnreadableImage(f"cannot be resized: {error}") from None
+        return decode_rgb(data, border_crop=dataset.border_crop)
+    except UnreachableImage as error:
+        raise DatasetUnreachableError(f"{path} cannot be read: {error}; then run the same command again") from None
+
+
+@dataclass(eq=False)
+class Rows:
+    """What became of rows at one geometry: which are valid, and row and reason of those that are not."""
+
+    valid: list[bool] = field(default_factory=list)
+    problems: list[tuple[int, str]] = field(default_factory=list)
+
+    def take(self) -> None:
+        """Add a row that is valid."""
+        self.valid.append(True)
+
+    def refuse(self, row: int, reason: str) -> None:
+        """Add a row that is not."""
+        self.valid.append(False)
+        self.problems.append((row, reason))
 
 
 def decode_rows(
-    dataset: Dataset, geometry: Geometry, start: int, stop: int, out: NDArray[np.uint8]
-) -> tuple[list[bool], list[tuple[int, str]]]:
-    """Decode rows into ``out``; return which are valid, and the reasons of those that are not."""
-    valid, problems = [], []
+    dataset: Dataset, geometries: Sequence[Geometry], start: int, stop: int, outs: Sequence[NDArray[np.uint8]]
+) -> list[Rows]:
+    """Decode each row once and put its pixels at every geometry into that geometry's ``out``."""
+    found = [Rows() for _ in geometries]
     for row in range(start, stop):
         try:
-            out[row - start] = decode_row(dataset, geometry, row)
-            valid.append(True)
+            image = open_row(dataset, row)
         except UnreadableImage as error:
-            out[row - start] = 0
-            valid.append(False)
-            problems.append((row, str(error)))
-    return valid, problems
+            for out, rows in zip(outs, found, strict=True):
+                out[row - start] = 0
+                rows.refuse(row, str(error))
+            continue
+        reasons = shape_all(_shaper(image), geometries, [out[row - start] for out in outs])
+        for rows, reason in zip(found, reasons, strict=True):
+            rows.refuse(row, reason) if reason else rows.take()
+    return found
 
 
 def last_change(dataset: Dataset) -> int:

@@ -61,7 +61,7 @@ class Prefetcher:
         """Return a built model, waiting for it; it is no longer held here. Raises what building it raised."""
         self.want([prepared])
         with self._changed:
-            # Normally it is the first already; whoever waits for a model must not wait for others before it.
+            # Usually it is the first already; a model that is waited for is loaded before the others.
             if any(model is prepared for model in self._wanted):
                 self._wanted = deque([prepared, *(model for model in self._wanted if model is not prepared)])
             self._taker = prepared

@@ -13,9 +13,12 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-DISTRIBUTIONS = (
-    "closerlook", "torch", "torchvision", "timm", "open_clip_torch", "numpy", "pillow", "zarr", "h5py",
-)  # fmt: skip
+from closerlook_common.distribution import NAME, VERSION
+from closerlook_common.redaction import redact
+from extract.libraries import registry
+
+DISTRIBUTIONS = ("torch", "torchvision", "numpy", "pillow", "zarr", "h5py")
+"""Besides those of the model libraries."""
 
 
 def now() -> str:
@@ -26,11 +29,12 @@ def now() -> str:
 @functools.cache
 def versions() -> dict[str, str]:
     """Return the versions of everything that can move a number."""
-    found = {"python": platform.python_version()}
-    for name in DISTRIBUTIONS:
+    found = {"python": platform.python_version(), NAME: VERSION}
+    libraries, _ = registry.every()
+    for name in dict.fromkeys((*DISTRIBUTIONS, *(library.distribution for library in libraries))):
         try:
             found[name] = version(name)
-        except PackageNotFoundError:
+        except (PackageNotFoundError, ValueError):
             continue
     return found
 
@@ -58,7 +62,7 @@ def describe_run(*, device: str, device_name: str, precision: str, batch_size: i
     """Return the part of a store's record that says how it was made; none of it is part of the identity."""
     return {
         "written_at": now(),
-        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": redact(shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])),
         "device": device,
         "device_name": device_name,
         "precision": precision,

@@ -38,11 +38,11 @@ class Residency:
         self.weights += model.weight_bytes()
         if self.device.type == "cuda":
             height, width = model.preprocessing.geometry.output_size
-            self.batches = 2 * self.options.batch_size * 3 * height * width
+            self.batches = max(self.batches, 2 * self.options.batch_size * 3 * height * width)
             self.peak = max(self.peak, self._probe(model))
 
     def has_room(self, size: int) -> bool:
-        """Tell whether another model, whose weights take ``size`` bytes, may be loaded beside these."""
+        """Return whether another model, whose weights take ``size`` bytes, may be loaded beside these."""
         if self.options.resident:
             return self.count < self.options.resident
         if self.device.type == "cuda":

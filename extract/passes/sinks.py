@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 import cache_schema
-from cache_schema.kinds.reference_accumulator import ReferenceAccumulator
-from cache_schema.records import DatasetCard, ModelCard
+from cache_schema.format.records import DatasetCard, ModelCard
+from cache_schema.writing.kinds.reference_accumulator import ReferenceAccumulator
 from extract.datasets.base import Dataset
 from extract.planning.options import RunOptions
 
@@ -26,7 +26,7 @@ class StoreSink:
         self._writer: cache_schema.StoreWriter | None = None
 
     def append(
-        self, features: NDArray[np.float32], logits: NDArray[np.float32] | None, valid: NDArray[np.bool_]
+        self, features: NDArray[np.float32] | None, logits: NDArray[np.float32] | None, valid: NDArray[np.bool_]
     ) -> None:
         """Write the next rows."""
         if self._writer is None:
@@ -36,7 +36,7 @@ class StoreSink:
                 dataset=self._dataset.card,
                 n_images=len(self._dataset),
                 n_classes=None if logits is None else logits.shape[1],
-                feature_width=features.shape[1],
+                feature_width=None if features is None else features.shape[1],
                 features_dtype=self._options.features_dtype,
                 backend=self._options.backend,
                 identity=self._identity,
@@ -76,11 +76,13 @@ class ReferenceSink:
         return self._dataset.card
 
     def append(
-        self, features: NDArray[np.float32], logits: NDArray[np.float32] | None, valid: NDArray[np.bool_]
+        self, features: NDArray[np.float32] | None, logits: NDArray[np.float32] | None, valid: NDArray[np.bool_]
     ) -> None:
         """Add the next rows."""
         if logits is None:
             raise ValueError(f"a reference needs logits, and {self._model.id} has none on {self.card.id}")
+        if features is None:
+            raise ValueError(f"a reference needs features, and {self._model.id} gives logits alone")
         start, self._rows = self._rows, self._rows + len(valid)
         if self._accumulator is None:
             per_class = int(self.card.extra.get("bank_per_class", 50))

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 class _Slot:
     """A batch's place in pinned memory and on the device."""
 
-    def __init__(self, shape: tuple[int, ...], device: torch.device) -> None:
-        self.host = torch.empty(shape, dtype=torch.uint8, pin_memory=True)
-        self.there = torch.empty(shape, dtype=torch.uint8, device=device)
-        # Blocking: whoever waits sleeps, and leaves its core to those that decode.
+    def __init__(self, n_bytes: int, device: torch.device) -> None:
+        self.host = torch.empty(n_bytes, dtype=torch.uint8, pin_memory=True)
+        self.there = torch.empty(n_bytes, dtype=torch.uint8, device=device)
+        # Blocking: the waiting thread sleeps and leaves its core to decoding.
         self.begun = torch.cuda.Event(enable_timing=True)
         self.copied = torch.cuda.Event(enable_timing=True, blocking=True)
         self.used = torch.cuda.Event()
@@ -25,8 +25,8 @@ class _Slot:
 class Transfer:
     """Moves uint8 batches to the device through pinned memory, on a stream of its own beside the computing.
 
-    There are two places for a batch: while the models read one, the next batch is copied into the other. None is
-    written again before the models are done with it, so this process never runs far ahead of the device.
+    There are two places for a batch, of whatever geometry: while the models read one, the next batch is copied into the
+    other. None is written again before the models are done with it, so this process never runs far ahead of the device.
 
     Attributes
     ----------
@@ -41,6 +41,13 @@ class Transfer:
         self.turn = 0
         self.stream = torch.cuda.Stream(device) if device.type == "cuda" else None
 
+    def reserve(self, n_bytes: int) -> None:
+        """Make room for batches of so many bytes; where there was less, what was returned before ends being valid."""
+        if self.stream is not None and (not self.slots or len(self.slots[0].host) < n_bytes):
+            self.slots = [_Slot(n_bytes, self.device) for _ in range(2)]
+            # Their memory may still be read by what was handed to the device before it was freed.
+            self.stream.wait_stream(torch.cuda.current_stream(self.device))
+
     def __call__(self, pixels: NDArray[np.uint8]) -> torch.Tensor:
         """Return (B, 3, H, W) on the device, valid until two more batches were asked for."""
         if self.stream is None:
@@ -48,26 +55,23 @@ class Transfer:
             there = torch.from_numpy(pixels.copy()).permute(0, 3, 1, 2)
             self.seconds += time.perf_counter() - begun
             return there
-        if not self.slots or self.slots[0].host.shape[1:] != pixels.shape[1:] or len(self.slots[0].host) < len(pixels):
-            self.slots = [_Slot(pixels.shape, self.device) for _ in range(2)]
-            # Their memory may still be read by what was handed to the device before it was freed.
-            self.stream.wait_stream(torch.cuda.current_stream(self.device))
+        self.reserve(pixels.nbytes)
         self.turn ^= 1
-        slot, rows = self.slots[self.turn], len(pixels)
+        slot, size = self.slots[self.turn], pixels.nbytes
         slot.copied.synchronize()
         if slot.filled:
             self.seconds += slot.begun.elapsed_time(slot.copied) / 1000
         begun = time.perf_counter()
-        slot.host[:rows].numpy()[...] = pixels
+        slot.host[:size].numpy().reshape(pixels.shape)[...] = pixels
         with torch.cuda.stream(self.stream):
             self.stream.wait_event(slot.used)
             slot.begun.record(self.stream)
-            slot.there[:rows].copy_(slot.host[:rows], non_blocking=True)
+            slot.there[:size].copy_(slot.host[:size], non_blocking=True)
             slot.copied.record(self.stream)
         torch.cuda.current_stream(self.device).wait_event(slot.copied)
         slot.filled = True
         self.seconds += time.perf_counter() - begun
-        return slot.there[:rows].permute(0, 3, 1, 2)
+        return slot.there[:size].view(pixels.shape).permute(0, 3, 1, 2)
 
     def done(self) -> None:
         """Say that everything which reads the last batch has been handed to the device."""

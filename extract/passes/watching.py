@@ -9,7 +9,7 @@ from extract.passes.image_rows import DatasetChangedError, changed_since, last_c
 class Watch:
     """Remembers of each dataset when its images were last changed, by the clock of their own file system.
 
-    Sizes, which a dataset's digest is made from, do not tell of an image that is replaced by another of the same size
+    Sizes, which a dataset's digest is made from, do not show that an image was replaced by another of the same size
     between two passes, or in the middle of one: models of one run would have seen different images.
     """
 
@@ -32,7 +32,7 @@ class Watch:
             self._last[key] = last_change(dataset)
 
     def change(self, dataset: Dataset) -> str:
-        """Return which file is not what it was when `begin` was told of the dataset first; empty where all are."""
+        """Return which file is not what it was when `begin` was first called with the dataset; empty where all are."""
         key = dataset.card.id, dataset.digest
         if found := changed_since(dataset, self._last.get(key)):
             self._changed[key] = found

@@ -36,7 +36,7 @@ def waves(
     models: Sequence[Prepared],
     prefetcher: Prefetcher,
     options: RunOptions,
-    tell: Listener,
+    notify: Listener,
     failed: Callable[[Prepared, Exception], None],
 ) -> Iterator[list[Member]]:
     """Load models until the device is full; yield them; let go of them; go on with the rest.
@@ -49,10 +49,10 @@ def waves(
         Builds them.
     options
         Device, precision, how many may be resident.
-    tell
-        Told what is loaded.
+    notify
+        Called with what is loaded.
     failed
-        Told of models that cannot be loaded; the others go on.
+        Called with models that cannot be loaded; the others go on.
 
     Yields
     ------
@@ -63,7 +63,7 @@ def waves(
     wave: list[Member] = []
     residency = Residency(device, options)
     for prepared in models:
-        tell(Event("loading", prepared.card.id))
+        notify(Event("loading", prepared.card.id))
         try:
             built = prefetcher.take(prepared)
         except Exception as error:  # noqa: BLE001  # a model that cannot be loaded must not stop the others
@@ -72,12 +72,12 @@ def waves(
         if wave and not residency.has_room(built.weight_bytes()):
             yield wave
             wave, residency = _released(wave, options), Residency(device, options)
-        model, problem = _placed(built, residency, options, tell)
+        model, problem = _placed(built, residency, options, notify)
         if wave and problem is not None and is_out_of_memory(problem):
             # It may fit without the others.
             yield wave
             wave, residency = _released(wave, options), Residency(device, options)
-            model, problem = _placed(built, residency, options, tell)
+            model, problem = _placed(built, residency, options, notify)
         if model is not None:
             wave.append(Member(prepared, model))
         elif problem is not None:
@@ -88,13 +88,13 @@ def waves(
 
 
 def _placed(
-    built: Built, residency: Residency, options: RunOptions, tell: Listener
+    built: Built, residency: Residency, options: RunOptions, notify: Listener
 ) -> tuple[LoadedModel | None, Exception | None]:
     """Return a model on the device, or why it is not there."""
     try:
         model = built.on(options.device, options.precision)
         if options.compile:
-            _compile(model, options, tell)
+            _compile(model, options, notify)
         residency.add(model)
     except Exception as error:  # noqa: BLE001  # it is the caller's to handle
         problem = without_traceback(error)
@@ -107,11 +107,11 @@ def _placed(
     return None, problem
 
 
-def _compile(model: LoadedModel, options: RunOptions, tell: Listener) -> None:
+def _compile(model: LoadedModel, options: RunOptions, notify: Listener) -> None:
     try:
         model.compile(options.batch_size)
     except CompileError as error:
-        tell(Event("note", model.card.id, text=f"{model.card.id} runs without being compiled: {error}"))
+        notify(Event("note", model.card.id, text=f"{model.card.id} runs without being compiled: {error}"))
 
 
 def _released(wave: Sequence[Member], options: RunOptions) -> list[Member]:

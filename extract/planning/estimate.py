@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from statistics import median
 from typing import TYPE_CHECKING
 
-from cache_schema.errors import CloserlookError
+from closerlook_common.errors import CloserlookError
 from extract.planning.operations import count_operations, text_operations
-from extract.planning.plan import MISSING, HeadJob, Job, Plan
+from extract.planning.plan import MISSING, HeadJob, Job, Plan, gives_features_alone, keeps_statistics
 
 if TYPE_CHECKING:
-    from cache_schema.cache import Cache
+    from cache_schema.reading.cache import Cache
     from extract.classes.prompts import PromptSet
     from extract.classes.spaces import ClassSpace
     from extract.models.base import Prepared
@@ -69,7 +69,9 @@ def store_bytes(job: Job, feature_bytes: int = 2) -> float:
     width = job.model.card.feature_width or TYPICAL_WIDTH
     space = job.dataset.class_space
     classes = 0 if space is None else len(space)
-    if job.dataset.card.role == "reference":
+    if gives_features_alone(job.model):
+        classes = 0
+    if keeps_statistics(job):
         rows = int(job.dataset.card.extra.get("bank_per_class", 50)) * max(classes, 1)
         return rows * (classes * LOGIT_BYTES + width * feature_bytes) + 8.0 * (
             2 * classes**2 + 2 * classes * width + width**2
@@ -178,7 +180,7 @@ def _basis(models: int, others: int, rate: float | None, uncounted: int) -> str:
         return "nothing is left to do"
     parts = [f"rates measured in this cache ({models - others} models)"] if others < models else []
     if others and rate is not None:
-        parts.append(f"{rate:,.0f} images/s as told by --rate ({others})")
+        parts.append(f"{rate:,.0f} images/s as given by --rate ({others})")
     elif others > uncounted:
         arithmetic = f"{OPERATIONS_PER_SECOND / 1e12:.0f} TFLOP/s, as on one RTX 4090, give or take a factor of two"
         parts.append(f"each model's arithmetic at {arithmetic} ({others - uncounted}); measure a few to know better")

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from cache_schema.errors import UserError
+from closerlook_common.console.argument_types import parse_whole
+from closerlook_common.errors import UserError
 from extract.classes.prompts import PromptSet
 
 
@@ -63,7 +64,8 @@ def shard_of(text: str) -> tuple[int, int]:
     >>> shard_of("3/8")
     (3, 8)
     """
-    index, slash, count = text.partition("/")
-    if not (slash and index.isdigit() and count.isdigit() and int(index) < int(count)):
-        raise UserError(f"--shard takes i/n with 0 <= i < n, as in 0/4 ... 3/4; not {text!r}")
-    return int(index), int(count)
+    first, _, second = text.partition("/")
+    index, count = parse_whole(first), parse_whole(second)
+    if index is None or count is None or not 0 <= index < count:
+        raise UserError(f"`shard` takes i/n with 0 <= i < n, as in 0/4 ... 3/4; not {text[:40]!r}")
+    return index, count

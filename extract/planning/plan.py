@@ -1,4 +1,4 @@
-"""Models and datasets in; what is left to do out: jobs, grouped so that each image is decoded once a geometry."""
+"""Models and datasets in; what is left to do out: jobs, grouped so that an image is decoded for many models at once."""
 
 from __future__ import annotations
 
@@ -7,19 +7,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from cache_schema import identities, naming
-from cache_schema.errors import UserError
+from cache_schema.format import identities, naming
+from closerlook_common.errors import UserError
 from extract.classes.prompts import PromptSet
 from extract.classes.spaces import BUILT_IN, IMAGENET_1K, ClassSpace, class_space
 from extract.datasets.base import Dataset
-from extract.datasets.spaces import content_name, in_class_space
+from extract.datasets.spaces import in_class_space
+from extract.libraries import registry
 from extract.models.base import Prepared
-from extract.planning.forward_version import FORWARD_VERSION, forward_version
+from extract.models.forward_version import FORWARD_VERSION
+from extract.planning.class_order import with_known_spaces
 from extract.planning.options import RunOptions
 from extract.planning.sealed import look_at
 from extract.preprocess import Geometry, Preprocessing
 
-MISSING, SEALED, SKIPPED, DAMAGED = "missing", "sealed", "skipped", "damaged"
+MISSING, SEALED, SKIPPED = "missing", "sealed", "skipped"
+DAMAGED, REFUSED = "damaged", "refused"
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +38,8 @@ class Job:
     prompts
         The prompt set of the stored logits; None for a model with a classifier of its own, or without class space.
     state
-        ``missing``, ``sealed`` (done before), ``skipped`` (cannot be) or ``damaged`` (done before, and of no use now).
+        ``missing``, ``sealed`` (done before), ``skipped`` (cannot be), ``refused`` (the images are probably not those
+        that the model was trained for) or ``damaged`` (done before, and of no use now).
     identity
         Of the store; empty while the weights' digest is unknown, because the file is not on this machine yet.
     reason
@@ -65,12 +69,16 @@ class HeadJob:
 
 @dataclass(frozen=True, eq=False)
 class Unit:
-    """Models of one geometry, with what each of them still owes: the piece of work that one device takes at a time."""
+    """Models, by geometry, with what each of them still owes: the piece of work that one device takes at a time."""
 
-    geometry: Geometry
     models: tuple[Prepared, ...]
     jobs: tuple[Job, ...]
     heads: tuple[HeadJob, ...]
+
+    @property
+    def geometries(self) -> tuple[Geometry, ...]:
+        """What is done to images, each once."""
+        return tuple(dict.fromkeys(job.preprocessing.geometry for job in self.jobs))
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,8 +94,8 @@ class Plan:
         """Return how many jobs are in a state."""
         return sum(job.state == state for job in self.jobs)
 
-    def units(self, *, shard: tuple[int, int] = (0, 1), largest: int = 0) -> list[Unit]:
-        """Return the missing work by geometry.
+    def units(self, *, shard: tuple[int, int] = (0, 1), largest: int = 0, devices: int = 1) -> list[Unit]:
+        """Return the missing work, in pieces of models of one geometry that are joined again to units.
 
         Parameters
         ----------
@@ -95,8 +103,11 @@ class Plan:
             ``(i, n)``: every n-th piece from the i-th on. Which piece is whose depends on the models asked for, never
             on what is done already, so that shards may start at any time.
         largest
-            Most models of a piece, so that several devices share a large group; 0 for whole groups. A few models
-            keep a device busy while images are decoded, so little is lost by decoding again for the next few.
+            Most models of a piece, so that several shards or devices share a large group; 0 for whole groups.
+        devices
+            How many share the work; 0 where that is not known. Pieces are joined to units as long as each device has
+            one and a unit has at most ``largest`` models: a few keep a device busy while images are decoded, so little
+            is lost by decoding again for the next few. Nothing is joined for an unknown number.
 
         Returns
         -------
@@ -106,30 +117,51 @@ class Plan:
         groups: dict[Geometry, list[Prepared]] = {}
         for model in self.models:
             groups.setdefault(model.preprocessing.geometry, []).append(model)
-        pieces = [
-            (geometry, members[start : start + (largest or len(members))])
-            for geometry, members in groups.items()
-            for start in range(0, len(members), largest or len(members))
-        ]
+        most = largest or max(len(self.models), 1)
+        pieces = [members[i : i + most] for members in groups.values() for i in range(0, len(members), most)]
         index, count = shard
-        units = [self._unit(geometry, members) for geometry, members in pieces[index::count]]
-        return sorted((unit for unit in units if unit.models), key=lambda u: -sum(len(j.dataset) for j in u.jobs))
+        mine = sorted(filter(None, map(self._owing, pieces[index::count])), key=lambda models: -self._work(models))
+        units: list[list[Prepared]] = []
+        share = sum(map(len, mine)) // max(devices, 1)
+        joined = share if devices == 1 else min(share, largest) if devices else 0
+        for models in mine:
+            if units and (len(units[-1]) + len(models)) <= joined:
+                units[-1] += models
+            else:
+                units.append([*models])
+        return sorted(map(self._unit, units), key=lambda unit: -self._work(unit.models))
 
-    def _unit(self, geometry: Geometry, members: Sequence[Prepared]) -> Unit:
+    def _owing(self, members: Sequence[Prepared]) -> list[Prepared]:
+        busy = {job.model.card.id for job in self.jobs if job.state == MISSING}
+        busy |= {head.model.card.id for head in self.heads if head.state == MISSING}
+        return [model for model in members if model.card.id in busy]
+
+    def _work(self, members: Sequence[Prepared]) -> int:
+        ids = {model.card.id for model in members}
+        return sum(len(job.dataset) for job in self.jobs if job.state == MISSING and job.model.card.id in ids)
+
+    def _unit(self, members: Sequence[Prepared]) -> Unit:
         ids = {model.card.id for model in members}
         jobs = tuple(job for job in self.jobs if job.state == MISSING and job.model.card.id in ids)
         heads = tuple(head for head in self.heads if head.state == MISSING and head.model.card.id in ids)
-        busy = {job.model.card.id for job in jobs} | {head.model.card.id for head in heads}
-        return Unit(geometry, tuple(model for model in members if model.card.id in busy), jobs, heads)
+        return Unit(tuple(members), jobs, heads)
 
 
 def _architecture(model: Prepared) -> str:
     """Return a model's name with whatever else in its line changes the network that the weights go into."""
-    options = model.spec.options
+    options, library = model.spec.options, registry.get(model.spec.library)
     name = model.card.name
-    if config := options.get("config"):
-        name += f" config={hashlib.sha256(Path(config).read_bytes()).hexdigest()}"
-    return name + "".join(f" {key}={options[key]}" for key in ("quick_gelu", "seed", "ema") if key in options)
+    for key in library.forward_files:
+        if file := options.get(key):
+            name += f" {key}={hashlib.sha256(Path(file).read_bytes()).hexdigest()}"
+    if code := registry.code_digest(model.spec.library):
+        name += f" code={code}"
+    if model.files_digest:
+        name += f" files={model.files_digest}"
+    if model.output_order:
+        name += f" outputs={hashlib.sha256(repr(model.output_order).encode()).hexdigest()}"
+    keys = (*library.forward_options, "seed", "ema")
+    return name + "".join(f" {key}={options[key]}" for key in keys if key in options)
 
 
 def job_identity(job: Job, weights_digest: str, options: RunOptions) -> str:
@@ -138,7 +170,7 @@ def job_identity(job: Job, weights_digest: str, options: RunOptions) -> str:
     prompts = ""
     if job.prompts is not None and job.dataset.class_space is not None:
         prompts = f"{job.prompts.digest}:{job.dataset.class_space.digest}"
-    reference = data.role == "reference"
+    reference = keeps_statistics(job)
     precision = job.model.spec.options.get("precision", options.precision)
     return identities.prediction_identity(
         library=card.library,
@@ -156,7 +188,7 @@ def job_identity(job: Job, weights_digest: str, options: RunOptions) -> str:
         # A bank of another size is another reference.
         logits_kind=f"reference:{data.extra.get('bank_per_class', 50)}" if reference else "logits",
         features_dtype=options.features_dtype,
-        forward_version=forward_version(card.library, card.name, precision),
+        forward_version=registry.get(card.library).forward_version(card.name, precision),
     )
 
 
@@ -191,10 +223,10 @@ def with_class_spaces(datasets: Sequence[Dataset]) -> list[Dataset]:
         if dataset.class_space is None and dataset.card.role == "ood":
             if len(spaces) > 1:
                 whose = {d.class_space.digest: d.card.id for d in reversed(datasets) if d.class_space}
-                mends = " or ".join(f'classes = "{name}"' for name in sorted(whose[digest] for digest in spaces))
+                fixes = " or ".join(f'classes = "{name}"' for name in sorted(whose[digest] for digest in spaces))
                 raise UserError(
                     f"dataset {dataset.card.id} has no labels, and the other datasets are of several class spaces: say"
-                    f" whose classes its logits are to be of, {mends} in its table of datasets.toml"
+                    f" whose classes its logits are to be of, {fixes} in its table of datasets.toml"
                 )
             dataset = in_class_space(dataset, next(iter(spaces.values())) if spaces else class_space(IMAGENET_1K))
         filled.append(dataset)
@@ -209,8 +241,18 @@ def _effective(model: Prepared, dataset: Dataset) -> Preprocessing:
 
 
 def is_zero_shot(model: Prepared) -> bool:
-    """Tell whether a model's logits come from prompts."""
+    """Return whether a model's logits come from prompts."""
     return model.card.head_kind == "zero-shot"
+
+
+def gives_features_alone(model: Prepared) -> bool:
+    """Return whether a model has no classifier and no text tower, so that heads are fitted on what it gives."""
+    return model.card.extra.get("n_classes") == 0
+
+
+def keeps_statistics(job: Job) -> bool:
+    """Return whether a job gives the statistics of a training set; a model without logits has its features stored."""
+    return job.dataset.card.role == "reference" and not gives_features_alone(job.model)
 
 
 def _mismatch(model: Prepared, dataset: Dataset) -> str:
@@ -219,6 +261,8 @@ def _mismatch(model: Prepared, dataset: Dataset) -> str:
         return ""
     if dataset.card.role == "pairs":
         return "it has no text tower, and the dataset is of images with captions"
+    if gives_features_alone(model):
+        return ""
     space = dataset.class_space
     if space is None:
         return ""
@@ -228,23 +272,39 @@ def _mismatch(model: Prepared, dataset: Dataset) -> str:
         return _other_width(outputs, space, dataset) if is_known and outputs != len(space) else ""
     theirs = f"the dataset's {len(space)} classes are {space.id}{_few_names(space)}"
     own = model.card.class_space
-    said = f"it classifies into {own}" if own else f"its line does not say what its {outputs} outputs are"
-    mend = ""
+    text = f"it classifies into {own}" if own else f"its line does not say what its {outputs} outputs are"
+    fix = ""
     if outputs == len(space) and dataset.card.role != "ood":  # whose classes are those of another dataset
-        mend = f"; if these are its classes in this order, put classes={dataset.card.id} into its line"
-    return f"{said}, {theirs}{mend}"
+        fix = f"; if these are its classes in this order, put classes={dataset.card.id} into its line"
+    return f"{text}, {theirs}{fix}"
+
+
+def _empty_classes(model: Prepared, dataset: Dataset) -> str:
+    """Return why a classifier's outputs cannot be the dataset's classes where class folders are empty."""
+    space, empty = dataset.class_space, dataset.empty_classes
+    if not empty or space is None or is_zero_shot(model) or model.card.class_space != space.id:
+        return ""
+    outputs = int(model.card.extra.get("n_classes") or 0)
+    if outputs == len(space) and not model.card.extra.get("n_classes_guessed"):
+        return ""  # it was trained without the empty folders
+    text = f"its head has {outputs} outputs, " if outputs != len(space) else ""
+    shown = ", ".join(map(repr, empty[:3])) + (", ..." if len(empty) > 3 else "")
+    return (
+        f"{text}{len(space)} class folders of {dataset.card.id} hold images and {len(empty)} do not ({shown}): put the"
+        f" images there, remove what is not a class, or list all classes in its table: classes = [...]"
+    )
 
 
 def _other_width(outputs: int, space: ClassSpace, dataset: Dataset) -> str:
     """Say why a head cannot be of a class space that its line names; the space may hold more than the folders do."""
-    said = f"its head has {outputs} outputs, the {len(space)} classes of {dataset.card.id} are {space.id}"
+    text = f"its head has {outputs} outputs, the {len(space)} classes of {dataset.card.id} are {space.id}"
     present = len(set(dataset.labels[dataset.labels >= 0].tolist()))
     if outputs == present:
-        said += (
-            f"; if it was trained on the {present} that have images, say classes = \"folders\" in the table of"
+        text += (
+            f'; if it was trained on the {present} that have images, say classes = "folders" in the table of'
             f" {dataset.card.id} in datasets.toml"
         )
-    return said
+    return text
 
 
 def _few_names(space: ClassSpace) -> str:
@@ -252,19 +312,6 @@ def _few_names(space: ClassSpace) -> str:
         return ""
     shown = ", ".join(space.names[:4])
     return f" ({shown}{', ...' if len(space) > 4 else ''})"
-
-
-def _with_known_spaces(models: Sequence[Prepared], datasets: Sequence[Dataset]) -> list[Prepared]:
-    """Let ``classes=`` of a model's line name a dataset of the run, or a file with the same names, for its space."""
-    known: dict[str, str] = {}
-    for dataset in datasets:
-        if (space := dataset.class_space) is not None:
-            known |= {content_name(space): space.id, dataset.card.id: space.id}
-    known |= {d.class_space.id: d.class_space.id for d in datasets if d.class_space is not None}
-    return [
-        replace(model, card=replace(model.card, class_space=known.get(model.card.class_space, model.card.class_space)))
-        for model in models
-    ]
 
 
 def make_plan(models: Sequence[Prepared], datasets: Sequence[Dataset], options: RunOptions) -> Plan:
@@ -284,15 +331,21 @@ def make_plan(models: Sequence[Prepared], datasets: Sequence[Dataset], options: 
     Plan
     """
     default = options.prompts[0] if options.prompts else None
-    models = _with_known_spaces(models, datasets)
+    models, unordered = with_known_spaces(models, datasets)
     jobs = []
     for model in models:
         for dataset in datasets:
             prompts = default if is_zero_shot(model) and dataset.class_space is not None else None
             job = Job(model, dataset, _effective(model, dataset), prompts, MISSING)
+            if reason := _empty_classes(model, dataset):
+                jobs.append(replace(job, state=REFUSED, reason=reason))
+                continue
             reason = _mismatch(model, dataset)
             if reason:
                 jobs.append(replace(job, state=SKIPPED, reason=reason))
+                continue
+            if dataset.class_space is not None and (reason := unordered.get(model.card.id, "")):
+                jobs.append(replace(job, state=REFUSED, reason=reason))
                 continue
             if model.card.weights_digest:
                 job = replace(job, identity=job_identity(job, model.card.weights_digest, options))
@@ -306,7 +359,7 @@ def make_plan(models: Sequence[Prepared], datasets: Sequence[Dataset], options: 
 
 
 def is_sealed(job: Job, options: RunOptions) -> bool:
-    """Tell whether a job's store is there; its captions' store too, for pairs."""
+    """Return whether a job's store is there; its captions' store too, for pairs."""
     return bool(job.identity) and len(stores_of(job, options)) == len(_kinds(job))
 
 
@@ -319,11 +372,15 @@ def stores_of(job: Job, options: RunOptions) -> list[Path]:
 
 def _kinds(job: Job) -> tuple[str, ...]:
     """Return the kinds of stores that a job makes."""
-    return {"reference": ("reference",), "pairs": ("predictions", "texts")}.get(job.dataset.card.role, ("predictions",))
+    if keeps_statistics(job):
+        return ("reference",)
+    return ("predictions", "texts") if job.dataset.card.role == "pairs" else ("predictions",)
 
 
 def _heads(model: Prepared, jobs: Sequence[Job], options: RunOptions) -> list[HeadJob]:
-    mine = [job for job in jobs if job.model is model and job.state != SKIPPED]
+    if model.card.extra.get("logits_only"):
+        return []  # no features, so that no layer acts on them
+    mine = [job for job in jobs if job.model is model and job.state not in (SKIPPED, REFUSED)]
     spaces = {job.dataset.class_space.digest: job.dataset.class_space for job in mine if job.dataset.class_space}
     wanted: list[tuple[ClassSpace, PromptSet | None]] = (
         [(space, prompts) for space in spaces.values() for prompts in options.prompts]

@@ -1,4 +1,4 @@
-"""What is to be said of stores that are there already: one cannot be used, images of a dataset could not be read."""
+"""What to report on stores that exist already: one cannot be used, images of a dataset could not be read."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from cache_schema.errors import CacheError
-from cache_schema.store import open_store
+from cache_schema.reading.store import open_store
+from closerlook_common.errors import CacheError
 
 
 class Found(NamedTuple):
-    """What is to be said of stores that were made before; both empty where there is nothing."""
+    """What is to be reported of stores that were made before; both empty where there is nothing."""
 
     damage: str = ""
     unreadable: str = ""
@@ -26,7 +26,7 @@ def look_at(paths: Iterable[Path]) -> Found:
     Returns
     -------
     Found
-        Why one cannot be used and what mends that, and how many images could not be read when they were made.
+        Why one cannot be used and what fixes that, and how many images could not be read when they were made.
     """
     unreadable = ""
     for path in paths:
@@ -34,10 +34,10 @@ def look_at(paths: Iterable[Path]) -> Found:
             record = open_store(path).record
         except (CacheError, OSError) as error:
             reason = str(error).removeprefix(str(path)).lstrip("/: ")
-            mend = "remove it and run the same command again, or copy it here once more"
-            return Found(damage=f"{path} cannot be used ({reason}): {mend}")
-        count, told = int(record.get("n_unreadable") or 0), record.get("unreadable")
-        if count and told:
+            fix = "remove it and run the same command again, or copy it here once more"
+            return Found(damage=f"{path} cannot be used ({reason}): {fix}")
+        count, given = int(record.get("n_unreadable") or 0), record.get("unreadable")
+        if count and given:
             many = f"{count} images" if count > 1 else "1 image"
-            unreadable = f"{many} could not be read ({told[0]['image_id']}: {told[0]['reason']})"
+            unreadable = f"{many} could not be read ({given[0]['image_id']}: {given[0]['reason']})"
     return Found(unreadable=unreadable)

@@ -4,14 +4,14 @@ file.
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from cache_schema.errors import UserError, nearest
+from closerlook_common.errors import UserError, nearest
+from closerlook_common.input_files import parse_toml, read_text_file
 from extract.classes.prompts import split_names
 from extract.datasets.specs import DatasetSpec, read_datasets_toml
 
@@ -119,12 +119,9 @@ def read_study(source: str | Path) -> Study:
         fraction = 0.5
     """
     text, folder, where = _text(str(source))
-    try:
-        told = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise UserError(f"{where} cannot be read as TOML: {error}") from None
-    _known(told, _SECTIONS, where, "section")
-    study, extraction = (_section(told, name, where) for name in ("study", "extract"))
+    given = parse_toml(text, where)
+    _known(given, _SECTIONS, where, "section")
+    study, extraction = (_section(given, name, where) for name in ("study", "extract"))
     _known(study, _STUDY_KEYS, f"{where} [study]", "key")
     _known(extraction, _EXTRACT_KEYS, f"{where} [extract]", "key")
     for key in ("models", "datasets"):
@@ -145,7 +142,7 @@ def read_study(source: str | Path) -> Study:
         store=_choice(extraction, "store", ("zarr", "hdf5"), at),
         precision=_choice(extraction, "precision", ("auto", "fp32", "bf16", "fp16"), at),
         features_dtype=_choice(extraction, "features_dtype", ("float16", "float32"), at),
-        analysis=_section(told, "analyze", where),
+        analysis=_section(given, "analyze", where),
     )
 
 
@@ -160,24 +157,22 @@ def _text(source: str) -> tuple[str, Path, str]:
         return text, Path.cwd(), source
     path = Path(source)
     try:
-        return path.read_text(encoding="utf-8"), path.absolute().parent, str(path)
+        return read_text_file(path, "study file"), path.absolute().parent, str(path)
     except FileNotFoundError:
         known = ", ".join(f"@{study}" for study in STUDIES)
         raise UserError(f"no study file {path}; the package has {known}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} cannot be read: {error}") from None
 
 
-def _known(told: Mapping[str, Any], known: tuple[str, ...], where: str, what: str) -> None:
-    for key in told:
+def _known(given: Mapping[str, Any], known: tuple[str, ...], where: str, what: str) -> None:
+    for key in given:
         if key not in known:
             home = next((name for name, keys in _KEYS_OF.items() if key in keys and keys is not known), "")
             hint = f"; it belongs to [{home}]" if home else nearest(key, known)
             raise UserError(f"{where}: unknown {what} {key!r}{hint}")
 
 
-def _section(told: Mapping[str, Any], name: str, where: str) -> Mapping[str, Any]:
-    section = told.get(name, {})
+def _section(given: Mapping[str, Any], name: str, where: str) -> Mapping[str, Any]:
+    section = given.get(name, {})
     if not isinstance(section, dict):
         raise UserError(f"{where}: {name} must be a section, [{name}]")
     return section
@@ -206,8 +201,8 @@ def _names(value: object, where: str, *, empty: bool = False) -> tuple[str, ...]
     return tuple(names)
 
 
-def _choice(told: Mapping[str, Any], key: str, allowed: tuple[str, ...], where: str) -> str:
-    value = told.get(key, allowed[0])
+def _choice(given: Mapping[str, Any], key: str, allowed: tuple[str, ...], where: str) -> str:
+    value = given.get(key, allowed[0])
     if value not in allowed:
         raise UserError(f"{where}: {key} = {value!r} is not one of {', '.join(allowed)}{nearest(str(value), allowed)}")
     return str(value)

@@ -6,46 +6,27 @@ from collections.abc import Callable, Mapping
 from importlib.resources import files
 from typing import Any
 
-from cache_schema.errors import UserError, nearest
-from extract.zoo.cards import derive
+from closerlook_common.errors import UserError, nearest
+from extract.libraries import registry
 
 _FIELDS = ("group", "source", "source_size", "samples_seen", "family")
 
 
 def line_for(library: str, name: str, **options: Any) -> str:
-    """Return the line of a model list for one model, with the card fields that its name tells.
+    """Return the line of a model list for one model, with the card fields that its name gives.
 
     Parameters
     ----------
     library, name
-        As in `extract.zoo.cards.derive`.
+        As in a model list.
     options
-        Further ``key=value`` pairs; they go before what the name tells.
+        Further ``key=value`` pairs; they win over the fields of the name.
     """
-    fields = {key: value for key, value in derive(library, name).items() if value not in (None, "unknown")}
+    card = registry.get(library).card_fields(name)
+    fields = {key: card[key] for key in _FIELDS if card.get(key) not in (None, "unknown")}
     merged = {**fields, **options}
     ordered = [key for key in merged if key not in _FIELDS] + [key for key in _FIELDS if key in merged]
     return " ".join([f"{library}:{name}", *(f"{key}={merged[key]}" for key in ordered)])
-
-
-def _all_open_clip() -> list[str]:
-    """Return every pretrained pair of the installed open_clip."""
-    import open_clip
-
-    return [
-        line_for("open_clip", f"{architecture}/{tag}") for architecture, tag in open_clip.list_pretrained()
-    ]
-
-
-def _all_timm_in1k() -> list[str]:
-    """Return every pretrained tag of the installed timm that answers in ImageNet's 1,000 classes."""
-    import timm
-    from timm.models import get_pretrained_cfg
-
-    configs = {name: get_pretrained_cfg(name) for name in timm.list_models(pretrained=True)}
-    return [
-        line_for("timm", name) for name, config in configs.items() if config and config.num_classes == 1000
-    ]
 
 
 _FILES = ("clip-zero-shot-51", "clip-finetuned-32", "imagenet-127", "clip-zero-shot-84", "clip-finetuned-44")
@@ -53,12 +34,21 @@ _UNIONS: Mapping[str, tuple[str, ...]] = {
     "closer-look": ("clip-zero-shot-51", "clip-finetuned-32", "imagenet-127"),
     "holistic": ("clip-zero-shot-84", "clip-finetuned-44", "imagenet-127"),
 }
-_COMPUTED: Mapping[str, Callable[[], list[str]]] = {
-    "all-open-clip": _all_open_clip,
-    "all-timm-in1k": _all_timm_in1k,
-}
-LISTS: tuple[str, ...] = (*_FILES, *_UNIONS, *_COMPUTED)
-"""Every name that ``@NAME`` can be."""
+
+
+def list_names() -> tuple[str, ...]:
+    """Return every name that ``@NAME`` can be."""
+    return (*_FILES, *_UNIONS, *_computed())
+
+
+def _computed() -> dict[str, Callable[[], list[str]]]:
+    """Return the lists that libraries make of their own names, each as a function that gives its lines."""
+
+    def lines(library: str, names: Callable[[], list[str]]) -> Callable[[], list[str]]:
+        return lambda: [line_for(library, name) for name in names()]
+
+    libraries, _ = registry.every()
+    return {name: lines(library.name, models) for library in libraries for name, models in library.lists().items()}
 
 
 def named_list(name: str) -> list[str]:
@@ -67,20 +57,19 @@ def named_list(name: str) -> list[str]:
     Parameters
     ----------
     name
-        One of `LISTS`, without the ``@``.
+        One of `list_names`, without the ``@``.
 
     Raises
     ------
     UserError
-        There is no such list; the nearest is told.
+        There is no such list; the message gives the nearest.
     """
     if name in _UNIONS:
         return [line for part in _UNIONS[name] for line in named_list(part)]
-    if name in _COMPUTED:
-        return _COMPUTED[name]()
     if name in _FILES:
         text = files("extract.zoo").joinpath("lists", f"{name}.txt").read_text(encoding="utf-8")
         return [line for raw in text.splitlines() if (line := raw.partition("#")[0].strip())]
-    raise UserError(
-        f"no list @{name}{nearest(name, LISTS)}; the lists are {', '.join('@' + n for n in LISTS)}"
-    )
+    if (computed := _computed().get(name)) is not None:
+        return computed()
+    known = list_names()
+    raise UserError(f"no list @{name}{nearest(name, known)}; the lists are {', '.join('@' + n for n in known)}")

@@ -11,10 +11,11 @@ import polars as pl
 import pytest
 
 from analyze.annotations import FACTORS, of_metadata, read_annotations
+from analyze.annotations.visual_factors import image_key
 from analyze.cli import main
 from analyze.results import read_results
 from cache_schema import ModelCard
-from cache_schema.errors import UserError
+from closerlook_common.errors import UserError
 
 
 @pytest.fixture
@@ -70,20 +71,25 @@ def test_metrics_takes_a_config_and_a_bootstrap(study, tmp_path):
     config = tmp_path / "analysis.toml"
     config.write_text('[accuracy]\ninterval = "clopper-pearson"\n[split]\nfraction = 0.2\n')
     out = tmp_path / "r.parquet"
-    words = ["--config", str(config), "--bootstrap", "50", "--only", "top1,temperature,ece"]
+    words = ["--config", str(config), "--bootstrap", "50", "--only", "top1,temperature,ece,auroc,e_augrc"]
     assert main(["metrics", str(study), "-o", str(out), *words]) == 0
     table = read_results(out)
     assert table.filter(pl.col("metric") == "top1", pl.col("subset") == "")["options"].str.contains("clopper").all()
     # A fifth of every class, whose odd rows are rounded by chance.
     assert table.filter(pl.col("metric") == "temperature")["n"].is_between(35, 45).all()
-    assert table.filter(pl.col("metric") == "ece", pl.col("subset") == "")["low"].is_not_null().all()
+    means = table.filter(pl.col("metric") == "auroc", pl.col("subset") == "all", pl.col("value").is_not_null())
+    # As many rows as these sets have are too few for the interval of a mean over sets, with a bootstrap too.
+    assert means["interval"].str.contains("60 rows on one side").all()
+    excess = table.filter(pl.col("metric") == "e_augrc", pl.col("value").is_not_null())
+    assert excess["interval"].str.contains("bootstrap percentile 95 %, 50 replicates").all()
+    assert excess["low"].is_not_null().all()
 
 
 def test_bad_words_are_answered_in_one_line(study, tmp_path, capsys):
-    for words, told in (
+    for words, printed in (
         (["metrics", str(study / "nowhere")], "no cache"),
         (["metrics", str(study), "--only", "tpo1"], "did you mean top1"),
-        (["metrics", str(study), "--config", str(tmp_path / "x.toml")], "no settings"),
+        (["metrics", str(study), "--config", str(tmp_path / "x.toml")], "no such file"),
         (["show", str(study), "onne"], "did you mean one"),
         (["compare", str(study), "one", "tow"], "did you mean two"),
         (["compare", str(study), "one", "one"], "two different models"),
@@ -91,7 +97,7 @@ def test_bad_words_are_answered_in_one_line(study, tmp_path, capsys):
     ):
         assert main(words) == 2, words
         err = capsys.readouterr().err
-        assert told in err
+        assert printed in err
         assert "Traceback" not in err
 
 
@@ -104,7 +110,7 @@ def test_show_prints_the_card_and_the_numbers(study, capsys):
 
 def test_compare_pairs_the_images(study, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "160")
-    assert main(["compare", str(study), "one", "two", "--bootstrap", "50", "--permutations", "200"]) == 0
+    assert main(["compare", str(study), "one", "two", "--bootstrap", "50"]) == 0
     text = capsys.readouterr().out
     assert "error consistency" in text
     assert "mean probability" in text
@@ -116,9 +122,7 @@ def test_compare_numbers_equal_numpy(study):
     from analyze.settings import study_defaults
 
     cache = cache_schema.open_cache(study)
-    found, problems = compare_models(
-        cache, ["one", "two"], settings=study_defaults(), datasets=["val"], replicates=50, permutations=100
-    )
+    found, problems = compare_models(cache, ["one", "two"], settings=study_defaults(), datasets=["val"], replicates=50)
     assert problems == {}
     stores = [cache.store(name, "val") for name in ("one", "two")]
     p = []
@@ -161,7 +165,7 @@ def test_summarize_then_metrics_on_a_laptop(study, tmp_path, capsys):
     assert main(["metrics", str(small), "-o", str(light)]) == 0
     keys = ["model", "dataset", "metric", "id_dataset", "score", "calibrator", "subset", "factor", "options"]
     assert read_results(light).sort(keys).equals(read_results(big).sort(keys))
-    assert main(["compare", str(small), "one", "two", "--bootstrap", "20", "--permutations", "20"]) == 0
+    assert main(["compare", str(small), "one", "two", "--bootstrap", "20"]) == 0
     assert "needs all probabilities" in capsys.readouterr().out
 
 
@@ -182,13 +186,13 @@ def expected_factors(study, keep, labels="top"):
     store = cache_schema.open_cache(study).store("one", "val")
     right = store.logits().argmax(axis=1) == store.labels
     use = np.ones(200, bool) if keep else np.arange(200) >= 20
-    told = {}
+    given = {}
     for name in FACTORS[:4]:
         member = store.metadata["top_factor"] == name if labels == "top" else store.metadata[name] == 1
         rows = use & np.asarray(member)
         if rows.any():
-            told[name] = (right[rows].mean(), rows.sum(), (1 - right[rows].mean()) / (1 - right[use].mean()))
-    return told
+            given[name] = (right[rows].mean(), rows.sum(), (1 - right[rows].mean()) / (1 - right[use].mean()))
+    return given
 
 
 @pytest.mark.parametrize("keep", [False, True])
@@ -212,8 +216,8 @@ def test_factors_of_the_datasets_own_columns(study, tmp_path, keep, labels, caps
 def test_factors_joined_by_file_name(study, tmp_path):
     lines = []
     for i in range(150, 250):  # some rows are not in the set, and the order is another
-        told = {name: int(i % 4 == k) for k, name in enumerate(FACTORS[:4])}
-        lines.append(json.dumps({"file_name": f"{349 - i if 349 - i > 149 else i:06d}.jpg", **told}))
+        given = {name: int(i % 4 == k) for k, name in enumerate(FACTORS[:4])}
+        lines.append(json.dumps({"file_name": f"{349 - i if 349 - i > 149 else i:06d}.jpg", **given}))
     path = tmp_path / "annotations.jsonl"
     path.write_text("\n".join(lines))
     out = tmp_path / "f.parquet"
@@ -291,6 +295,14 @@ def test_annotations_are_checked(tmp_path):
         path.write_text(text)
         with pytest.raises(UserError, match=words):
             read_annotations(str(path), labels="multi")
+    path.write_bytes("image_id,pose\na,1\n".encode("utf-16"))
+    with pytest.raises(UserError, match="is not UTF-8 text"):
+        read_annotations(str(path), labels="multi")
+    path.write_text("image_id,pose\na,1\n")
+    with pytest.raises(UserError, match="annotations are JSON lines, one object an image with its 'file_name'"):
+        read_annotations(str(path), labels="multi")
+    path.write_bytes(b'\xef\xbb\xbf{"file_name": "a\xe2\x80\xa8b", "pose": 1}\r\n')
+    assert read_annotations(str(path), labels="multi").keys.tolist() == [image_key("a\u2028b")]
     path.write_text('{"file_name": "a", "pose": 1}')
     with pytest.raises(UserError, match="ask for the multi labels"):
         read_annotations(str(path))
@@ -307,8 +319,8 @@ def test_imagenet_x_has_the_published_counts():
     kept = ~top.prototype
     assert kept.sum() == 46_110
     counts = {name: int(values[kept].sum()) for name, values in top.members.items()}
-    told = [counts[name] for name in ("pose", "background", "larger", "multiple_objects")]
-    assert told == [15_064, 14_751, 150, 40]
+    parts = [counts[name] for name in ("pose", "background", "larger", "multiple_objects")]
+    assert parts == [15_064, 14_751, 150, 40]
     multi = read_annotations("imagenet-x", labels="multi")
     assert int(multi.members["pose"][~multi.prototype].sum()) == 39_974
     assert top.metaclass is not None
@@ -358,3 +370,28 @@ def test_a_model_page_loses_no_digit_from_80_columns_on(width):
         assert text.split().count(shown) == 2, scores[i]
     assert text.index("imagenet-val ") < text.index("imagenet-vid-robust")
     assert text.count("76.5 [70.0, 80.0]") == 2
+
+
+def test_a_model_page_fits_80_columns_whatever_the_names_and_scores():
+    import io
+
+    from rich.console import Console
+
+    from analyze.results import ResultRow, to_frame
+    from analyze.tables.model_page import model_page
+
+    long = "a-dataset-of-somebody-with-a-very-long-name-indeed"
+    rows = [ResultRow(model="m", dataset=long, metric=m, value=0.5, low=0.4, high=0.6, n=50_000, role="id")
+            for m in ("top1", "ece", "nll")]  # fmt: skip
+    rows += [
+        ResultRow(model="m", dataset=f"{long}-{k}", metric="auroc", value=0.1 * i + 0.001 * k, role="ood",
+                  id_dataset=long, score=f"detector-{i}", options=options)
+        for i in range(9) for k in range(7) for options in ("", '{"full_spectrum":["x"]}')
+    ]  # fmt: skip
+    out = io.StringIO()
+    for table in model_page(ModelCard(id="m", name=long), to_frame(rows), width=80):
+        Console(file=out, width=80).print(table)
+    text = out.getvalue()
+    assert "…" not in text
+    assert max(map(len, text.splitlines())) <= 80
+    assert all(text.split().count(f"{10 * i + 0.1 * k:.1f}") >= 1 for i in range(9) for k in range(7))

@@ -1,4 +1,4 @@
-"""Subsets and super-classes as options: lifted, replaced, told in the rows, and checked against summaries."""
+"""Subsets and super-classes as options: lifted, replaced, stated in the rows, and checked against summaries."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pytest
 from scipy.special import softmax
 
 import cache_schema
+from analyze.cli import main
 from analyze.evaluate import evaluate
 from analyze.evaluate.compare import compare_models
 from analyze.evaluate.summarize_cache import summarize_cache
@@ -36,9 +37,9 @@ def cache(toy_store, tmp_path):
 
 
 def one(table, dataset, metric, **variant):
-    told = {"model": "m", "calibrator": "", "subset": "", "factor": "", **variant}
+    given = {"model": "m", "calibrator": "", "subset": "", "factor": "", **variant}
     found = table.filter(
-        pl.col("dataset") == dataset, pl.col("metric") == metric, *[pl.col(k) == v for k, v in told.items()]
+        pl.col("dataset") == dataset, pl.col("metric") == metric, *[pl.col(k) == v for k, v in given.items()]
     )
     assert len(found) == 1
     return found.row(0, named=True)
@@ -86,7 +87,7 @@ def test_summaries_of_other_classes_are_refused(cache, tmp_path):
 
 
 def test_ensembles_follow(cache):
-    found, _ = compare_models(cache, ["m", "other"], settings=ALL, datasets=["few"], replicates=10, permutations=10)
+    found, _ = compare_models(cache, ["m", "other"], settings=ALL, datasets=["few"], replicates=10)
     stores = [cache.store(name, "few") for name in ("m", "other")]
     mean = np.mean([softmax(s.logits().astype(np.float64), axis=1) for s in stores], axis=0)
     assert found[0].ensemble["top1"] == (mean.argmax(axis=1) == stores[0].labels).mean()
@@ -100,3 +101,25 @@ def test_the_id_sets_on_subsets_are_an_option(cache):
     boot = study_defaults().updated("bootstrap", replicates=50)
     table = evaluate(cache, settings=boot, only=["subsets"]).table.filter(pl.col("metric") == "nll")
     assert (table["low"] < table["high"]).all()
+
+
+@pytest.mark.parametrize("role", ["id", "shift"])
+def test_labels_that_the_mask_leaves_out_are_named(toy_store, tmp_path, capsys, role):
+    """They were counted as images that cannot be read; now the set's rows say what is wrong."""
+    labels = np.random.default_rng(3).choice([1, 4, 6], 90)
+    labels[[7, 30]] = 2
+    toy_store(cache=tmp_path / "c", dataset="val", n=120)
+    toy_store(cache=tmp_path / "c", dataset="part", role=role, n=90, labels=labels, card={"class_mask": (1, 4, 6)})
+    main(["metrics", str(tmp_path / "c"), "-o", str(tmp_path / "r.parquet"), "--only", "top1,invalid_images,ece"])
+    table = pl.read_parquet(tmp_path / "r.parquet")
+    part = table.filter(pl.col("dataset") == "part")
+    assert len(part) >= 3
+    assert part["value"].is_null().all()
+    assert (
+        part["reason"]
+        .str.contains(r"2 of 90 images have a label that the class mask leaves out \(row 7: class 2\)")
+        .all()
+    )
+    top1 = table.filter((pl.col("dataset") == "val") & (pl.col("metric") == "top1"))
+    assert top1["value"].is_not_null().all()
+    capsys.readouterr()

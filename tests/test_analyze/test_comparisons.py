@@ -8,14 +8,19 @@ import numpy as np
 import polars as pl
 import pytest
 from scipy.special import softmax
+from scipy.stats import false_discovery_control
 from sklearn import metrics as sk
 
 import cache_schema
 from analyze import metrics
 from analyze.cli import main
+from analyze.evaluate import compare
 from analyze.evaluate.compare import compare_models
+from analyze.evaluate.comparisons import KeptComparisons
+from analyze.evaluate.engine import Running
 from analyze.settings import study_defaults
-from cache_schema.errors import UserError
+from analyze.tables.comparisons import comparison_frame
+from closerlook_common.errors import UserError
 
 NAMES = ("one", "two", "three", "four")
 MASK = (1, 4, 6, 8)
@@ -48,7 +53,6 @@ def members(root, models, dataset):
 def test_ensemble_and_pairs_equal_numpy(cache, models, dataset):
     found, problems = compare_models(
         cache_schema.open_cache(cache), models, settings=study_defaults(), datasets=[dataset], replicates=20,
-        permutations=20,
     )  # fmt: skip
     assert problems == {}
     (comparison,) = found
@@ -91,8 +95,41 @@ def test_patterns_choose_models_and_every_number_goes_into_a_file(cache, tmp_pat
     assert (pair["low"] <= pair["value"]).all()
 
 
-def test_what_cannot_be_compared_is_told_in_one_line(cache, tmp_path, capsys):
-    for words, told in (
+@pytest.mark.parametrize("models", [NAMES[:2], NAMES[:3]])
+def test_what_was_compared_is_kept_beside_the_file(cache, tmp_path, monkeypatch, models):
+    out = tmp_path / "pairs.csv"
+    words = ["compare", str(cache), *models, "--bootstrap", "20", "--diversity", "-o", str(out)]
+    assert main(words) == 0
+    first = out.read_bytes()
+    with KeptComparisons(out) as kept:
+        again, _ = compare_models(
+            cache_schema.open_cache(cache), models, kept=kept,
+            settings=study_defaults(), replicates=20, diversity=True,
+        )  # fmt: skip
+    computed, _ = compare_models(
+        cache_schema.open_cache(cache), models, running=Running(jobs=1),
+        settings=study_defaults(), replicates=20, diversity=True,
+    )  # fmt: skip
+    for one, other in zip(again, computed, strict=True):
+        for name, value in vars(other).items():
+            assert repr(getattr(one, name)) == repr(value), name
+    calls = []
+    monkeypatch.setattr(compare, "_compare", lambda sources, *_: calls.append(sources[0].dataset) or 1 / 0)
+    assert main(words) == 0
+    assert out.read_bytes() == first
+    for changed in (["--fresh"], ["--seed", "1"], ["--pair-by-row"]):
+        with pytest.raises(ZeroDivisionError):
+            main([*words, *changed, "--datasets", "val"])
+    assert calls == ["val"] * 3
+    hidden = out.with_name(".pairs.csv.cells.json")
+    for text in ("{", "[]", '{"key": {}}'):
+        hidden.write_text(text)
+        with pytest.raises(UserError, match="delete it"):
+            KeptComparisons(out)
+
+
+def test_what_cannot_be_compared_is_stated_in_one_line(cache, tmp_path, capsys):
+    for words, printed in (
         (["one"], "two different models"),
         (["o*"], "two different models"),
         (["one", "fife"], "no model 'fife'"),
@@ -101,7 +138,7 @@ def test_what_cannot_be_compared_is_told_in_one_line(cache, tmp_path, capsys):
     ):
         assert main(["compare", str(cache), *words]) == 2
         err = capsys.readouterr().err.strip()
-        assert told in err
+        assert printed in err
         assert len(err.splitlines()) == 1
 
 
@@ -110,11 +147,50 @@ def test_label_sets_have_no_ensemble(toy_store, tmp_path):
     texts = np.array(["1 2"] * 200, dtype=object)
     for model in ("a", "b"):
         toy_store(cache=root, model=model, metadata={"label_set": texts})
-    found, _ = compare_models(
-        cache_schema.open_cache(root), ["a", "b"], settings=study_defaults(), replicates=10, permutations=10
-    )
+    found, _ = compare_models(cache_schema.open_cache(root), ["a", "b"], settings=study_defaults(), replicates=10)
     assert found[0].ensemble == {}
     assert "several acceptable labels" in found[0].no_ensemble
     assert "nll" not in found[0].values
     with pytest.raises(UserError, match="no model"):
         compare_models(cache_schema.open_cache(root), ["c"], settings=study_defaults())
+
+
+@pytest.mark.parametrize("dataset", ["val", "few"])
+def test_diversity_of_the_ensemble_equals_the_function(cache, dataset):
+    opened = cache_schema.open_cache(cache)
+    asked = {"settings": study_defaults(), "datasets": [dataset], "replicates": 20}
+    (found,), _ = compare_models(opened, NAMES, diversity=True, **asked)
+    expected = metrics.ensemble_diversity(members(cache, NAMES, dataset)[0])
+    for name in ("mutual_information", "ambiguity", "disagreement"):
+        value, low, high = found.diversity[f"ensemble_{name}"]
+        assert value == pytest.approx(getattr(expected, name).mean(), abs=1e-6)
+        assert low < value < high
+    (plain,), _ = compare_models(opened, NAMES, **asked)
+    assert plain.diversity == {}
+    assert plain.ensemble == found.ensemble
+    row = comparison_frame([found]).filter(pl.col("metric") == "ensemble_ambiguity").row(0, named=True)
+    assert row["model"] == "mean probability"
+    assert row["low"] < row["value"] < row["high"]
+
+
+def test_diversity_by_the_command(cache, capsys):
+    assert main(["compare", str(cache), "one", "two", "--diversity", "--bootstrap", "20"]) == 0
+    assert "mutual information" in " ".join(capsys.readouterr().out.split())
+    assert main(["compare", str(cache), "one", "two", "--diversity", "--no-ensemble"]) == 2
+    assert "--diversity is of the members of the ensemble" in capsys.readouterr().err.replace("\n", " ")
+
+
+def test_p_values_are_also_given_among_all_of_them(cache, capsys):
+    found, _ = compare_models(cache_schema.open_cache(cache), NAMES[:2], settings=study_defaults(), replicates=200)
+    frame = comparison_frame(found)
+    own = frame.filter(pl.col("p_value").is_not_null())
+    p = own["p_value"].to_list()
+    assert len(p) >= 2
+    order = np.argsort(p)
+    stepped = np.maximum.accumulate(np.array(p)[order] * np.arange(len(p), 0, -1))
+    assert own["p_holm"].to_numpy()[order] == pytest.approx(np.minimum(stepped, 1))
+    assert own["p_bh"].to_list() == pytest.approx(list(false_discovery_control(p)))
+    assert set(own["tests"]) == {len(p)}
+    assert frame.filter(pl.col("p_value").is_null())["p_holm"].null_count() == len(frame) - len(own)
+    assert main(["compare", str(cache), *NAMES[:2], "--no-ensemble"]) == 0
+    assert f"p (Holm, {len(p)} tests)" in capsys.readouterr().out

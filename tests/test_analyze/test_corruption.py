@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 import cache_schema
 from analyze.cli import main
 from analyze.metrics.corruption import ALEXNET_ERRORS, corruption_error, mean_corruption_error
-from cache_schema.errors import UserError
-from cache_schema.records import DatasetCard, ModelCard
+from cache_schema.format.records import DatasetCard, ModelCard
+from closerlook_common.errors import UserError
 
 FRACTIONS = st.lists(st.floats(0, 1), min_size=5, max_size=5)
 
@@ -22,18 +22,18 @@ FRACTIONS = st.lists(st.floats(0, 1), min_size=5, max_size=5)
 @given(st.fixed_dictionaries(dict.fromkeys(ALEXNET_ERRORS, FRACTIONS)), st.permutations(sorted(ALEXNET_ERRORS)))
 def test_mean_equals_a_loop_and_order_does_not_count(errors: dict[str, list[float]], order: list[str]) -> None:
     total = 0.0
-    for name, told in ALEXNET_ERRORS.items():
+    for name, printed in ALEXNET_ERRORS.items():
         ours = theirs = 0.0
         for severity in range(5):
             ours += errors[name][severity]
-            theirs += told
+            theirs += printed
         total += ours / theirs
     shuffled = {name: errors[name][::-1] for name in order} | {"speckle_noise": [1.0] * 5}
     assert mean_corruption_error(shuffled) == pytest.approx(total / 15, abs=1e-12)
 
 
 def test_the_baseline_is_one_and_no_error_is_zero() -> None:
-    assert mean_corruption_error({name: [told] * 5 for name, told in ALEXNET_ERRORS.items()}) == pytest.approx(1)
+    assert mean_corruption_error({name: [printed] * 5 for name, printed in ALEXNET_ERRORS.items()}) == pytest.approx(1)
     assert corruption_error([0] * 5, 0.5) == 0
     assert len(ALEXNET_ERRORS) == 15
 
@@ -43,8 +43,8 @@ def test_the_baseline_is_one_and_no_error_is_zero() -> None:
     [
         ([0.1] * 4, 0.5, "5 severities"),
         ([0.1] * 4 + [1.1], 0.5, "from 0 to 1"),
-        ([0.1] * 4 + [np.nan], 0.5, "from 0 to 1"),
-        ([0.1] * 5, 0.0, "leaves nothing to divide by"),
+        ([0.1] * 4 + [np.nan], 0.5, "row 4 is nan"),
+        ([0.1] * 5, 0.0, "above 0"),
     ],
 )
 def test_bad_input_is_named(errors: list[float], baseline: float, says: str) -> None:
@@ -85,7 +85,9 @@ def test_rows_of_a_cache(tmp_path: Path) -> None:
     assert mean["dataset"] == "imagenet-c"
     assert mean["direction"] == "lower"
     assert mean["n"] == 15 * 5 * 40
-    assert mean["value"] == pytest.approx(np.mean([np.mean(errors[c]) / told for c, told in ALEXNET_ERRORS.items()]))
+    assert mean["value"] == pytest.approx(
+        np.mean([np.mean(errors[c]) / printed for c, printed in ALEXNET_ERRORS.items()])
+    )
     each = {row["subset"]: row["value"] for row in rows.iter_rows(named=True) if row["metric"] == "corruption_error"}
     assert set(each) == set(ALEXNET_ERRORS)  # 'spatter' is for validation
     assert each["fog"] == pytest.approx(np.mean(errors["fog"]) / ALEXNET_ERRORS["fog"])

@@ -13,7 +13,9 @@ from analyze import metrics
 from analyze.cli import main
 from analyze.curves import KINDS, curves
 from analyze.evaluate import evaluate
+from analyze.results import read_results
 from analyze.results.quantities import values
+from analyze.suites.made_with import settings_of
 
 
 @pytest.fixture
@@ -102,3 +104,42 @@ def test_figures_and_report_from_a_cache(
     assert '"reliability":{"dataset":"val"' in page
     assert main(["figures", str(cache.path), "--only", "ood"]) == 2
     assert "a result table" in capsys.readouterr().err
+
+
+def _ten_bins(folder: Path) -> Path:
+    path = folder / "ten.toml"
+    path.write_text("[calibration]\nbins = 10\n[split]\nseed = 3\n")
+    return path
+
+
+def test_curves_are_drawn_with_the_settings_of_their_table(
+    cache, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config, table, out = _ten_bins(tmp_path), tmp_path / "r.parquet", tmp_path / "f"
+    words = ["metrics", str(cache.path), "-o", str(table), "--only", "ece,top1,temperature"]
+    assert main([*words, "--config", str(config)]) == 0
+    draw = ["figures", str(table), "--cache", str(cache.path), "-o", str(out), "--only", "reliability", "--format=png"]
+    for more in ([], ["--config", str(config)]):
+        assert main([*draw, *more]) == 0
+        bins = pl.read_csv(out / "reliability.csv", infer_schema_length=None)
+        assert (bins.group_by("model", "panel", "series").len()["len"] == 10).all()
+    made = settings_of(read_results(table))
+    assert (made["calibration"]["bins"], made["split"]["seed"]) == (10, 3)
+    assert main(["report", str(table), "--cache", str(cache.path), "-o", str(tmp_path / "r.html")]) == 0
+    assert '"bins":10' in (tmp_path / "r.html").read_text()
+    config.write_text("[calibration]\nbins = 12\n")
+    for command in (draw, ["report", str(table), "--cache", str(cache.path), "-o", str(tmp_path / "r.html")]):
+        assert main([*command, "--config", str(config)]) == 2
+        assert "made with [calibration] bins = 10, the settings file has 12" in capsys.readouterr().err
+
+
+def test_a_table_of_several_settings_gets_no_figure(cache, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tables = []
+    for config in ([], ["--config", str(_ten_bins(tmp_path))]):
+        path = tmp_path / "part.parquet"
+        assert main(["metrics", str(cache.path), "-o", str(path), "--only", "ece", *config]) == 0
+        tables.append(pl.read_parquet(path))
+    pl.concat(tables).write_parquet(tmp_path / "both.parquet")
+    for words in (["figures", "-o", str(tmp_path / "f")], ["report", "-o", str(tmp_path / "r.html")]):
+        assert main([words[0], str(tmp_path / "both.parquet"), *words[1:]]) == 2
+        assert "[calibration] bins = 15 and with bins = 10" in " ".join(capsys.readouterr().err.split())

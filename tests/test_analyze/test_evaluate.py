@@ -14,9 +14,10 @@ import cache_schema
 from analyze.calibrators import fit_rows, fit_temperature
 from analyze.evaluate import evaluate
 from analyze.evaluate.cells import Cells
+from analyze.evaluate.engine import Running
 from analyze.evaluate.summarize_cache import summarize_cache
 from analyze.settings import override, read_settings, study_defaults
-from cache_schema.errors import UserError
+from closerlook_common.errors import UserError
 
 MASK = (1, 4, 6, 8)
 MAP = ((0, 1), (4, 6), (9,))
@@ -77,12 +78,12 @@ def table(small_cache):
 
 
 def one(table, model, dataset, metric, **variant):
-    told = {"score": "", "calibrator": "", "subset": "", "factor": "", **variant}
+    given = {"score": "", "calibrator": "", "subset": "", "factor": "", **variant}
     found = table.filter(
         pl.col("model") == model,
         pl.col("dataset") == dataset,
         pl.col("metric") == metric,
-        *[pl.col(k) == v for k, v in told.items()],
+        *[pl.col(k) == v for k, v in given.items()],
     )
     assert len(found) == 1, (metric, variant, found)
     return found.row(0, named=True)
@@ -174,14 +175,14 @@ def test_detection_equals_scikit_learn(small_cache, table, score):
         values = [SCORES[score](z, softmax(z, axis=1)).astype(np.float32) for z in both]
         inside = np.concatenate([np.ones(len(values[0])), np.zeros(len(values[1]))])
         scores = np.concatenate(values)
-        told = {"score": score}
+        given = {"score": score}
         auroc = sk.roc_auc_score(inside, scores)
-        assert one(table, "linear", dataset, "auroc", **told)["value"] == pytest.approx(auroc, abs=2e-5)
+        assert one(table, "linear", dataset, "auroc", **given)["value"] == pytest.approx(auroc, abs=2e-5)
         precision = sk.average_precision_score(1 - inside, -scores)
-        assert one(table, "linear", dataset, "aupr_out", **told)["value"] == pytest.approx(precision, abs=1e-4)
+        assert one(table, "linear", dataset, "aupr_out", **given)["value"] == pytest.approx(precision, abs=1e-4)
         fpr, tpr, _ = sk.roc_curve(inside, scores, drop_intermediate=False)
         want = fpr[np.argmax(tpr >= 0.95)]
-        assert one(table, "linear", dataset, "fpr95_id", **told)["value"] == pytest.approx(want, abs=0.011)
+        assert one(table, "linear", dataset, "fpr95_id", **given)["value"] == pytest.approx(want, abs=0.011)
 
 
 def test_mcm_is_for_zero_shot_models_and_equals_the_softmax_of_cosines(small_cache, table):
@@ -270,18 +271,42 @@ def test_nothing_is_computed_twice_and_only_what_changed_is_computed_again(toy_s
     assert fourth.reused >= first.computed - 1
 
 
-def test_bootstrap_gives_intervals_that_hold_the_number(toy_store, tmp_path):
+def test_every_number_has_an_interval_or_the_reason_why_not(toy_store, tmp_path):
+    root = tmp_path / "cache"
+    toy_store(cache=root, n=400)
+    toy_store(cache=root, dataset="few", role="shift", n=35)
+    toy_store(cache=root, dataset="far", role="ood", n=120)
+    for replicates in (0, 50):
+        settings = study_defaults().updated("bootstrap", replicates=replicates)
+        found = evaluate(cache_schema.open_cache(root), settings=settings).table
+        numbers = found.filter(
+            pl.col("value").is_not_null(), ~pl.col("metric").is_in(["invalid_images", "worst_class"])
+        )
+        has = numbers["low"].is_not_null()
+        assert (has == numbers["high"].is_not_null()).all()
+        described = numbers["interval"]
+        assert described.filter(has).str.contains(r"^[a-z].* 95 %").all()
+        assert described.filter(~has).str.starts_with("none: ").all(), described.filter(~has).unique()
+        means = numbers.filter(pl.col("metric") == "auroc", pl.col("dataset") == "")
+        assert not means.is_empty()
+        assert means["interval"].str.contains("shared-id-mover 95 %").all()  # with and without replicates
+    excess = evaluate(cache_schema.open_cache(root), settings=settings, only=["e_augrc"]).table
+    resampled = excess["interval"].str.contains("bootstrap percentile 95 %, 50 replicates, seed 0")
+    assert resampled.any()
+
+
+def test_intervals_hold_the_number(toy_store, tmp_path):
     root = tmp_path / "cache"
     toy_store(cache=root, n=400)
     toy_store(cache=root, dataset="far", role="ood", n=120)
     settings = study_defaults().updated("bootstrap", replicates=200)
-    only = ["nll", "ece", "auroc", "aurc", "calibration_gap", "ks_error", "coverage_at_risk5"]
+    only = ["nll", "ece", "auroc", "aurc", "calibration_gap", "ks_error", "risk_at_coverage80"]
     found = evaluate(cache_schema.open_cache(root), settings=settings, only=only).table
-    bounded = found.filter(pl.col("value").is_not_null())
-    assert bounded["low"].is_not_null().all()
+    bounded = found.filter(pl.col("low").is_not_null())
+    assert set(bounded["metric"]) == set(only) - {"ks_error"}
     assert ((bounded["low"] <= bounded["value"]) & (bounded["value"] <= bounded["high"])).all()
     assert (bounded["high"] > bounded["low"]).all()
-    again = evaluate(cache_schema.open_cache(root), settings=settings, only=only, jobs=1).table
+    again = evaluate(cache_schema.open_cache(root), settings=settings, only=only, running=Running(jobs=1)).table
     assert again.equals(found)
     store = cache_schema.open_cache(root).store("m", "val")
     z = store.logits().astype(np.float64)
@@ -348,7 +373,7 @@ def test_settings_are_checked(tmp_path):
         path.write_text(text)
         with pytest.raises(UserError, match=words):
             read_settings(path)
-    with pytest.raises(UserError, match="no settings at"):
+    with pytest.raises(UserError, match="no such file"):
         read_settings(tmp_path / "none.toml")
     with pytest.raises(UserError, match="must be a section"):
         override(study_defaults(), {"split": 3}, "here")

@@ -7,13 +7,14 @@ import polars as pl
 import pytest
 from scipy.special import log_softmax
 from scipy.stats import bootstrap as scipy_bootstrap
-from scipy.stats import t as student_t
 
 import cache_schema
 from analyze import metrics
 from analyze.annotations import FACTORS
 from analyze.calibrators import fit_rows, fit_temperature_store
 from analyze.evaluate import evaluate
+from analyze.intervals.means import mean_interval
+from analyze.metrics.registry import METRICS
 from analyze.settings import study_defaults
 from analyze.suites.factors import CALIBRATION
 
@@ -34,12 +35,12 @@ def cache(toy_store, tmp_path):
 
 
 def one(table, metric, factor, dataset="val", **variant):
-    told = {"calibrator": "", "subset": "", **variant}
+    given = {"calibrator": "", "subset": "", **variant}
     found = table.filter(
         pl.col("dataset") == dataset,
         pl.col("metric") == metric,
         pl.col("factor") == factor,
-        *[pl.col(k) == v for k, v in told.items()],
+        *[pl.col(k) == v for k, v in given.items()],
     )
     assert len(found) == 1, (metric, factor, found)
     return found.row(0, named=True)
@@ -55,6 +56,10 @@ def expected(logits, labels):
         "calibration_gap": p.max(axis=1) - right,
         "nll": -log_p[rows, labels],
         "brier": ((p - np.eye(p.shape[1])[labels]) ** 2).sum(axis=1),
+        **{
+            name: np.array([METRICS[name].function(p.max(axis=1), right)])
+            for name in ("ece_debiased", "ece_if_calibrated", "ece_p")
+        },
     }
 
 
@@ -76,14 +81,17 @@ def test_by_factor_before_and_after_the_temperature(cache, factor):
             found = one(table, metric, factor, **variant)
             assert found["n"] == chosen.sum()
             assert found["value"] == pytest.approx(want[metric].mean(), rel=2e-5, abs=1e-6), (metric, variant)
-            if metric == "ece":
-                assert found["low"] is None  # without a bootstrap
-            else:
-                values = want[metric]
-                reach = student_t.ppf(0.975, values.size - 1) * values.std(ddof=1) / np.sqrt(values.size)
-                lowest, highest = {"calibration_gap": (-1, 1), "nll": (0, np.inf), "brier": (0, 2)}[metric]
-                assert found["high"] == pytest.approx(min(values.mean() + reach, highest), rel=1e-4)
-                assert found["low"] == pytest.approx(max(values.mean() - reach, lowest), rel=1e-4, abs=1e-6)
+            if metric.startswith("ece"):
+                continue
+            values = want[metric]
+            least = 200 if metric == "nll" else 40
+            if values.size < least:
+                assert found["low"] is None
+                assert found["interval"] == f"none: {values.size} rows, at least {least} are needed"
+                continue
+            interval = mean_interval(values, bounded=metric != "nll")
+            assert found["low"] == pytest.approx(interval.low, rel=1e-4, abs=1e-6)
+            assert found["high"] == pytest.approx(interval.high, rel=1e-4)
     assert one(table, "nll", factor, calibrator="temperature")["id_dataset"] == "val"
 
 
@@ -103,13 +111,8 @@ def test_values_of_any_column_get_the_same(cache):
     assert '"column":"kind"' in worst["options"]
 
 
-def test_a_bootstrap_bounds_the_ece_and_agrees_with_scipy_on_a_mean(cache):
-    options = study_defaults().updated("bootstrap", replicates=300)
-    table = evaluate(cache, settings=options, only=["factors"]).table
-    for factor in ("color", "background", "pose"):
-        row = one(table, "ece", factor)
-        assert row["low"] <= row["value"] <= row["high"]
-        assert row["high"] > row["low"]
+def test_the_interval_of_a_mean_agrees_with_scipys_bootstrap(cache):
+    table = evaluate(cache, only=["factors"]).table
     gaps = one(table, "calibration_gap", "background")
     store = cache.store("m", "val")
     member = (store.metadata["top_factor"] == "background") & (store.metadata["prototype"] == 0)

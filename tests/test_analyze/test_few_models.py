@@ -12,10 +12,10 @@ from analyze.results import ResultRow, to_frame
 def drawn_names(n: int, group: str) -> set[str]:
     rows = []
     for i in range(n):
-        told = {"model": f"own-model_{i}", "group": group, "id_dataset": "val"}
-        rows.append(ResultRow(dataset="val", metric="top1", value=0.5 + 0.04 * i, role="id", **told))
+        given = {"model": f"own-model_{i}", "group": group, "id_dataset": "val"}
+        rows.append(ResultRow(dataset="val", metric="top1", value=0.5 + 0.04 * i, role="id", **given))
         rows += [
-            ResultRow(dataset="far", metric=metric, value=0.4 + 0.05 * i, role="ood", score="msp", **told)
+            ResultRow(dataset="far", metric=metric, value=0.4 + 0.05 * i, role="ood", score="msp", **given)
             for metric in ("auroc", "fpr95_id")
         ]
     figure = compose("ood", prepare("ood", to_frame(rows)))

@@ -33,11 +33,11 @@ def test_command(results: pl.DataFrame, tmp_path: Path, capsys: pytest.CaptureFi
     assert main(["figures", "--list"]) == 0
     listed = capsys.readouterr().out
     assert all(name in listed for name in FIGURES)
-    for wrong, said in (
+    for wrong, text in (
         (["--only", "odo"], "did you mean ood"),
         (["--only", "roc"], "--cache"),
         (["--only", "ranks", "--format", "gif"], "no format 'gif'; there are pdf, svg, png"),
         (["--only", "corruptions"], "corruption"),
     ):
         assert main(["figures", str(source), "-o", str(tmp_path / "g"), *wrong]) == 2
-        assert said.lower() in capsys.readouterr().err.lower()
+        assert text.lower() in capsys.readouterr().err.lower()

@@ -3,11 +3,24 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
+from io import BytesIO
+from pathlib import Path
 
+import matplotlib as mpl
 import numpy as np
+import polars as pl
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from matplotlib import font_manager
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
 
+from analyze.figures.axes import set_scale
+from analyze.figures.labels import overlap
+from analyze.figures.pages import compose, prepare
 from analyze.figures.prompts import templates_of
 from analyze.figures.style import (
     CONFERENCE_WIDTHS,
@@ -16,8 +29,10 @@ from analyze.figures.style import (
     source_markers,
     width_in_inches,
 )
-from cache_schema.errors import UserError
-from cache_schema.records import GROUPS
+from cache_schema.format.records import GROUPS
+from closerlook_common.errors import UserError
+
+SCALES = ("linear", "probit", "logit")
 
 
 def luminance(colour: str) -> float:
@@ -72,9 +87,70 @@ def test_impossible_widths_are_refused(width: str) -> None:
 
 
 def test_the_readers_own_style_comes_back() -> None:
-    import matplotlib as mpl
-
     before = dict(mpl.rcParams)
     with figure_style():
         assert mpl.rcParams["pdf.fonttype"] == 42
     assert dict(mpl.rcParams) == before
+
+
+OWN_FONTS = Path(mpl.get_data_path()) / "fonts" / "ttf"
+
+
+def picture(data: pl.DataFrame) -> bytes:
+    out = BytesIO()
+    compose("calibration_transfer", data, width="icml-column").savefig(out, format="png", dpi=100)
+    return out.getvalue()
+
+
+@pytest.fixture
+def fonts(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[font_manager.FontEntry]]:
+    """Return the list of fonts that matplotlib knows, to be changed; at first it has matplotlib's own alone."""
+    manager = font_manager.fontManager
+    own = [font for font in manager.ttflist if Path(font.fname).parent == OWN_FONTS]
+    monkeypatch.setattr(manager, "ttflist", own)
+    manager._findfont_cached.cache_clear()
+    yield own
+    manager._findfont_cached.cache_clear()
+
+
+def test_figures_are_the_same_whatever_fonts_and_settings_a_machine_has(
+    results: pl.DataFrame, fonts: list[font_manager.FontEntry]
+) -> None:
+    data = prepare("calibration_transfer", results)
+    bare = picture(data)
+    stranger = str(OWN_FONTS / "STIXGeneral.ttf")
+    names = ("Helvetica", "Arial", "Liberation Sans", "DejaVu Sans")
+    fonts.extend(font_manager.FontEntry(fname=stranger, name=name) for name in names)
+    font_manager.fontManager._findfont_cached.cache_clear()
+    with mpl.rc_context({"font.family": "serif", "font.size": 20, "axes.formatter.use_locale": True, "figure.dpi": 40}):
+        assert picture(data) == bare
+
+
+@given(st.floats(0.0001, 0.9998), st.floats(1e-6, 1), st.floats(0.3, 4), st.sampled_from("xy"), st.sampled_from(SCALES))
+@settings(max_examples=60)
+def test_tick_labels_never_touch(low: float, span: float, inches: float, axis: str, scale: str) -> None:
+    high = min(low + span, 0.9999) if scale == "probit" else low + 1000 * span
+    with figure_style():
+        page = Figure(figsize=(inches, inches))
+        FigureCanvasAgg(page)
+        ax = page.add_axes((0.1, 0.1, 0.8, 0.8))
+        set_scale(ax, axis, scale, np.array([low, high]))
+        page.canvas.draw()
+        first, last = sorted(getattr(ax, f"get_{axis}lim")())
+        ticks = getattr(ax, f"get_{axis}ticks")()
+        labels = getattr(ax, f"get_{axis}ticklabels")()
+        boxes = [label.get_window_extent().extents for label in labels]
+    assert all(first <= tick <= last for tick in ticks)
+    assert len(ticks) >= 1
+    assert len({label.get_text() for label in labels}) == len(labels)
+    for a, b in itertools.combinations(boxes, 2):
+        assert not overlap(tuple(a), tuple(b))
+
+
+@pytest.mark.parametrize("value", [0.0, 0.031, 1.0, 5.2, -40.0])
+def test_an_axis_around_one_number_shows_it(value: float) -> None:
+    ax = Figure().add_subplot()
+    set_scale(ax, "y", "linear", np.array([value, value * (1 + 1e-12)]))
+    low, high = ax.get_ylim()
+    assert low < value < high
+    assert high - low > 0.1 * abs(value)

@@ -33,3 +33,42 @@ def test_an_imported_table_of_predictions_gives_what_it_can(tmp_path):
     for metric in ("top5", "nll", "brier"):
         assert values[metric]["value"] is None
         assert values[metric]["reason"]
+
+
+@pytest.mark.parametrize("kind", ["parquet", "csv", "polars", "lazy", "pandas", "pandas-csv"])
+def test_a_result_table_is_read_however_it_is_given(results, tmp_path, kind, capsys, monkeypatch):
+    import sys
+
+    from analyze.cli import main
+    from analyze.interactive import Results
+    from analyze.results import read_results, write_results
+
+    monkeypatch.setitem(sys.modules, "pyarrow", None)  # the laptop's installation has none
+    given = {
+        "parquet": lambda: write_results(results, tmp_path / "r.parquet"),
+        "csv": lambda: write_results(results, tmp_path / "r.csv"),
+        "polars": lambda: results,
+        "lazy": results.lazy,
+        "pandas": Results(results).to_pandas,
+        "pandas-csv": lambda: Results(results).to_pandas().to_csv(tmp_path / "p.csv") or tmp_path / "p.csv",
+    }[kind]()
+    assert Results(given).frame.equals(results)
+    if kind in ("parquet", "csv", "pandas-csv"):
+        assert read_results(given).equals(results)
+        assert main(["table", str(given), "--where", "metric=top1", "--where", "head=", "--columns", "dataset"]) == 0
+
+
+def test_what_is_no_result_table_is_said_in_one_line(tmp_path):
+    import pandas as pd
+
+    from analyze.interactive import Results
+    from closerlook_common.errors import UserError
+
+    (tmp_path / "a.csv").write_text("model,dataset\na,b\n")
+    for source, printed in (
+        (tmp_path / "a.csv", "no column metric, value"),
+        (pd.DataFrame({"model": ["a"]}), "the frame is not a result table: it has no column dataset"),
+        (7, "is a int: give a path"),
+    ):
+        with pytest.raises(UserError, match=printed):
+            Results(source)

@@ -11,7 +11,7 @@ from analyze.evaluate import evaluate
 @pytest.fixture
 def logit_reads(monkeypatch):
     """Return a list of the datasets whose logits are read from a store, one entry a read."""
-    from cache_schema.store import Store
+    from cache_schema.reading.store import Store
 
     reads = []
     read = Store.read

@@ -13,7 +13,7 @@ from sklearn.metrics import top_k_accuracy_score
 
 from analyze.kernels import statistics as k
 from analyze.kernels.statistics import RowStatistics, image_statistics
-from cache_schema.errors import UserError
+from closerlook_common.errors import UserError
 
 
 def numpy_twin(logits, temperature=1.0, gen=(100, 0.1)):
@@ -90,7 +90,7 @@ def test_label_columns_equal_scipy_and_scikit_learn():
 @given(
     arrays(np.float16, st.tuples(st.integers(1, 6), st.integers(1, 300)), elements=st.sampled_from([0, -1, -2, -3.5]))
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_ties_are_ordered_by_place(logits):
     labels = np.arange(len(logits)) % logits.shape[1]
     got = image_statistics(logits, labels=labels, gen=None)
@@ -105,7 +105,7 @@ def test_ties_are_ordered_by_place(logits):
     arrays(np.float16, st.tuples(st.integers(1, 4), st.integers(2, 260)), elements=st.sampled_from([0, -1, -2, -7])),
     st.integers(1, 300),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_gen_with_many_ties_at_its_last_place(logits, largest):
     logits[:, 0] = 3  # one class leads: 1 - p is then exact in float64 as well
     got = image_statistics(logits, gen=(largest, 0.3))
@@ -204,7 +204,7 @@ def test_saturated_rows_keep_what_is_left_over():
     arrays(np.float16, st.tuples(st.integers(1, 5), st.integers(2, 140)), elements=st.integers(-30, 0)),
     st.randoms(use_true_random=False),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_statistics_do_not_depend_on_the_order_of_classes(logits, random):
     order = list(range(logits.shape[1]))
     random.shuffle(order)
@@ -212,3 +212,28 @@ def test_statistics_do_not_depend_on_the_order_of_classes(logits, random):
     for name in (k.CONFIDENCE, k.ENTROPY, k.SUM_SQUARES, k.MARGIN):
         np.testing.assert_allclose(one.scaled[0, name], other.scaled[0, name], rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(one.fixed[k.GEN], other.fixed[k.GEN], rtol=1e-4, atol=1e-5)
+
+
+def test_a_first_compilation_is_stated_and_a_later_run_is_silent(tmp_path):
+    """In processes of their own, with a folder of compiled kernels that is empty at first."""
+    import os
+    import subprocess
+    import sys
+
+    script = (
+        "from closerlook_common.console import waiting as w; w.AFTER_SECONDS = 0.05\n"
+        "import numpy as np\n"
+        "from analyze.metrics import smooth_calibration_error\n"
+        "with w.printing(): smooth_calibration_error(np.linspace(0, 1, 90), np.arange(90) % 2 == 0)\n"
+    )
+    parts = [
+        subprocess.run(
+            [sys.executable, "-c", script],
+            env={**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stderr
+        for _ in range(2)
+    ]
+    assert parts == ["compiling the numerical kernels, which are kept for later runs on this machine ...\n", ""]

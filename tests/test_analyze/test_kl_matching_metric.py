@@ -12,6 +12,7 @@ import cache_schema
 from analyze.calibrators import fit_rows
 from analyze.evaluate import evaluate
 from analyze.evaluate.summarize_cache import summarize_cache
+from analyze.fits import FITS
 from analyze.settings import study_defaults
 from analyze.suites.scores import SCORES
 
@@ -53,7 +54,7 @@ def test_equals_the_definition_on_the_held_out_half(cache):
     assert found["n"] == inside.size + outside.size
     assert found["options"] == '{"fit":"validation:val:0.5"}'
     assert found["value"] != one(table, "near", "auroc", "msp")["value"]
-    assert "whose classes are others" in one(table, "wide", "auroc")["reason"]
+    assert "the logits of wide are over other classes (" in one(table, "wide", "auroc")["reason"]
     # The mean over the far sets has a reason too.
     far = table.filter(pl.col("subset") == "far", pl.col("score") == "klm", pl.col("metric") == "auroc")
     assert far["reason"].to_list() == ["no auroc on wide"]
@@ -81,9 +82,10 @@ def test_without_an_id_half_there_is_a_reason(toy_store, tmp_path):
 
 
 def test_every_score_declares_what_it_needs():
-    allowed = {"logits", "raw logits", "logit scale", "validation"}
+    allowed = {"logits", "raw logits", "logit scale"}
     for name, spec in SCORES.items():
         assert spec.needs
         assert set(spec.needs) <= allowed, name
         assert set(spec.options) <= set(study_defaults()["ood"]), name
-    assert {name for name, spec in SCORES.items() if "validation" in spec.needs} == {"klm", "tempscale"}
+    assert {name: spec.fit for name, spec in SCORES.items() if spec.fit} == {"klm": "klm", "tempscale": "temperature"}
+    assert all(spec.fit in FITS for spec in SCORES.values() if spec.fit)

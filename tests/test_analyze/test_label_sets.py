@@ -15,7 +15,7 @@ from analyze.annotations.label_sets import parse, rank_of_set
 from analyze.evaluate import evaluate
 from analyze.evaluate.summarize_cache import summarize_cache
 from analyze.settings import study_defaults
-from cache_schema.errors import UserError
+from closerlook_common.errors import UserError
 
 
 def sets_of(labels, seed=0):
@@ -30,9 +30,9 @@ def sets_of(labels, seed=0):
 
 
 def one(table, dataset, metric, **variant):
-    told = {"score": "", "calibrator": "", "subset": "", "factor": "", **variant}
+    given = {"score": "", "calibrator": "", "subset": "", "factor": "", **variant}
     found = table.filter(
-        pl.col("dataset") == dataset, pl.col("metric") == metric, *[pl.col(k) == v for k, v in told.items()]
+        pl.col("dataset") == dataset, pl.col("metric") == metric, *[pl.col(k) == v for k, v in given.items()]
     )
     assert len(found) == 1, (metric, found)
     return found.row(0, named=True)
@@ -120,5 +120,5 @@ def test_the_rank_of_a_set_is_that_of_its_best_class(sets, seed):
 
 
 def test_a_text_that_is_no_list_of_numbers_is_named():
-    with pytest.raises(UserError, match="'real_labels', row 1: 'cat' is no list"):
+    with pytest.raises(UserError, match="'real_labels', row 1: 'cat' is not a list"):
         parse(np.array(["1 2", "cat"], dtype=object), "real_labels")

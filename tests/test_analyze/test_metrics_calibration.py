@@ -23,7 +23,7 @@ from analyze.metrics import (
     signed_calibration_gap,
     smooth_calibration_error,
 )
-from cache_schema.errors import UserError
+from closerlook_common.errors import UserError
 
 Column = tuple[NDArray[np.floating], NDArray[np.bool_]]
 
@@ -290,7 +290,7 @@ def test_options_that_make_no_sense_are_refused(options: dict[str, object]) -> N
         expected_calibration_error([0.5, 0.6], [0, 1], **options)  # type: ignore[arg-type]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.lists(st.tuples(st.floats(0, 1), st.booleans()), min_size=1, max_size=60),
     st.integers(1, 30),

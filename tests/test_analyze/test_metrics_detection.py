@@ -110,7 +110,7 @@ def test_roc_curve_equals_scikit_learn(pair: Pair, positive: str) -> None:
 scores = st.lists(st.integers(-5, 5).map(float), min_size=1, max_size=40)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(scores, scores, st.floats(0.05, 1.0))
 def test_properties(inside: list[float], outside: list[float], tpr: float) -> None:
     a, b = np.array(inside), np.array(outside)

@@ -27,7 +27,7 @@ from analyze.metrics import (
     shape_decisions,
     worst_factor,
 )
-from cache_schema.errors import UserError
+from closerlook_common.errors import UserError
 
 CATEGORIES = np.array(["cat", "dog", "car", "boat"])
 
@@ -67,7 +67,7 @@ def test_categories_are_chosen_by_mean_not_by_sum() -> None:
         predict_categories(probability, {"few": [7]})
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=50))
 def test_error_consistency_equals_scikit_learn(pairs: list[tuple[bool, bool]]) -> None:
     a, b = np.array(pairs).T
@@ -198,7 +198,7 @@ def test_too_few_images_let_every_class_in() -> None:
     assert fit_conformal(*_labelled(9, 0), alpha=0.1).quantile < np.inf
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(0, 10_000), st.sampled_from(["lac", "aps", "raps"]))
 def test_sets_know_no_order_of_classes(seed: int, method: str) -> None:
     probability, labels = _labelled(30, seed)

@@ -24,7 +24,7 @@ from analyze.metrics import (
     top_k_accuracy,
     worst_class_accuracy,
 )
-from cache_schema.errors import UserError
+from closerlook_common.errors import UserError
 
 SHAPES = [(1, 2), (2, 1), (2, 3), (500, 10), (300, 1000)]
 
@@ -132,7 +132,7 @@ def test_real_labels_leave_out_images_without_any() -> None:
         multi_label_accuracy([1], [[]])
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.integers(1, 12), st.integers(1, 6), st.integers(0, 10_000), st.floats(-50, 50))
 def test_scores_know_no_order_of_classes_and_no_offset(n: int, n_classes: int, seed: int, offset: float) -> None:
     rng = np.random.default_rng(seed)

@@ -21,7 +21,7 @@ from analyze.metrics import (
     risk_coverage_curve,
     selective_accuracy_constraint,
 )
-from cache_schema.errors import UserError
+from closerlook_common.errors import UserError
 
 Column = tuple[NDArray[np.floating], NDArray[np.bool_]]
 
@@ -143,7 +143,7 @@ def test_curve_has_a_point_for_each_confidence(column: Column) -> None:
     np.testing.assert_allclose(curve.joint_risk, curve.coverage * curve.risk)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.tuples(st.integers(0, 6), st.booleans()), min_size=1, max_size=40), st.integers(0, 1000))
 def test_order_of_rows_and_scale_of_confidence_never_matter(rows: list[tuple[int, bool]], seed: int) -> None:
     confidence, right = np.array([r[0] for r in rows], float), np.array([r[1] for r in rows])

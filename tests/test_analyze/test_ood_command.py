@@ -14,9 +14,10 @@ import cache_schema
 from analyze import metrics
 from analyze.cli import main
 from analyze.detectors import DETECTORS, Reference, get
+from analyze.ood import scoring
 from analyze.results import read_results
-from cache_schema.kinds.reference_accumulator import ReferenceAccumulator
-from cache_schema.records import DatasetCard, ModelCard
+from cache_schema.format.records import DatasetCard, ModelCard
+from cache_schema.writing.kinds.reference_accumulator import ReferenceAccumulator
 
 CLASSES, WIDTH = 6, 12
 SETS = {
@@ -102,8 +103,10 @@ def test_numbers_are_those_of_the_detectors_on_the_stores(cache: Path, tmp_path:
                 assert got["auroc"] == metrics.auroc(inside, scores[dataset])
                 assert got["fpr95_id"] == metrics.fpr_at_tpr(inside, scores[dataset], positive="id")
                 assert got["fpr95_ood"] == metrics.fpr_at_tpr(inside, scores[dataset], positive="ood")
-                assert got["aupr_in"] == metrics.aupr(inside, scores[dataset], positive="id")
-                assert got["aupr_out"] == metrics.aupr(inside, scores[dataset], positive="ood")
+                assert got["aupr_in"] == pytest.approx(metrics.aupr(inside, scores[dataset], positive="id"), rel=1e-12)
+                assert got["aupr_out"] == pytest.approx(
+                    metrics.aupr(inside, scores[dataset], positive="ood"), rel=1e-12
+                )
             aurocs = dict(
                 rows.filter(pl.col("metric") == "auroc")
                 .select("dataset", "value")
@@ -118,9 +121,9 @@ def test_numbers_are_those_of_the_detectors_on_the_stores(cache: Path, tmp_path:
             assert means["near"] == aurocs["near-ood"]
             assert means["far"] == aurocs["far-ood"]
             assert means["all"] == pytest.approx(np.mean(list(aurocs.values())))
-    told = json.loads(table.filter(pl.col("score") == "knn")["options"][0])
-    assert told["k"] == 50
-    assert told["fit"] == "bank:train"
+    printed = json.loads(table.filter(pl.col("score") == "knn")["options"][0])
+    assert printed["k"] == 50
+    assert printed["fit"] == "bank:train"
     assert table["n"].drop_nulls().min() > 0
 
 
@@ -168,8 +171,8 @@ def test_sweep_names_its_set_and_finds_the_best(cache: Path, tmp_path: Path) -> 
     words = ("--detectors", "gen", "--models", "linear", "--validation", "val:0.5", "--sweep", "other-ood")
     assert run(cache, out, *words) == 0
     table = read_results(out)
-    told = json.loads(table["options"][0])
-    assert told["sweep"] == "other-ood"
+    printed = json.loads(table["options"][0])
+    assert printed["sweep"] == "other-ood"
     assert "other-ood" not in set(table["dataset"])
     opened = cache_schema.open_cache(cache)
     from analyze.ood.inputs import held_back, read_validation
@@ -182,26 +185,26 @@ def test_sweep_names_its_set_and_finds_the_best(cache: Path, tmp_path: Path) -> 
         fitted = get("gen", **options).fit()
         return metrics.auroc(fitted.score(logits=inside), fitted.score(logits=outside))
 
-    best = auroc(gamma=told["gamma"], m=told["m"])
+    best = auroc(gamma=printed["gamma"], m=printed["m"])
     assert all(best >= auroc(gamma=g, m=m) for g in (0.01, 0.1, 1.0, 10.0) for m in (10, 100))
 
 
 def test_list_says_what_can_run(cache: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "300")
     assert main(["ood", str(cache), "--list", "--reference", "train", "--detectors", "msp,react,mds"]) == 0
-    told = capsys.readouterr().out
-    assert "not affine" in told
-    assert "bare" in told
+    printed = capsys.readouterr().out
+    assert "not affine" in printed
+    assert "bare" in printed
     assert main(["ood", "--list"]) == 0
-    told = " ".join(capsys.readouterr().out.split())
-    assert "energy logits Negative free energy" in told
-    assert "knn features, a reference with its bank" in told
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "energy logits Negative free energy" in printed
+    assert "knn features, a reference with its bank" in printed
     assert main(["ood"]) == 2
     assert "name the cache: analyze ood CACHE" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "printed"),
     [
         (["--detectors", "kmn"], "did you mean knn"),
         (["--detectors", ""], "name at least one"),
@@ -210,8 +213,11 @@ def test_list_says_what_can_run(cache: Path, capsys: Any, monkeypatch: pytest.Mo
         (["--reference", "tran"], "did you mean train"),
         (["--reference", "val"], "no reference stores of 'val' in this cache; there are some of train"),
         (["--reference", "none", "--detectors", "mds"], "mds needs a reference store of the training set: give --ref"),
-        (["--reference", "none", "--detectors", "msp,klm"], "--reference NAME or --validation NAME:SHARE"),
-        (["--detectors", "neglabel"], "give --negatives CLASS_SPACE"),
+        (
+            ["--reference", "none", "--detectors", "msp,klm"],
+            "give --reference (a training set) or --validation (NAME:SHARE)",
+        ),
+        (["--detectors", "neglabel"], "give --negatives (a class space)"),
         (["--negatives", "sevn"], "no head of class space 'sevn' in this cache; there are six"),
         (["--prompts", "photo"], "no head with prompt set 'photo'"),
         (["--near", "near-odd"], "did you mean near-ood"),
@@ -226,13 +232,13 @@ def test_list_says_what_can_run(cache: Path, capsys: Any, monkeypatch: pytest.Mo
     ],
 )
 def test_bad_words_are_one_line_and_exit_code_2(
-    cache: Path, tmp_path: Path, capsys: Any, words: list[str], told: str
+    cache: Path, tmp_path: Path, capsys: Any, words: list[str], printed: str
 ) -> None:
     out = tmp_path / "r.parquet"
     assert main(["ood", str(cache), "--detectors", "msp", "--models", "linear", "-o", str(out), *words]) == 2
     lines = capsys.readouterr().err.strip().splitlines()
     assert len(lines) == 1
-    assert told in lines[0]
+    assert printed in lines[0]
     assert not out.exists()
 
 
@@ -243,7 +249,7 @@ def test_the_only_reference_is_the_default(cache: Path, tmp_path: Path) -> None:
     assert main(["ood", str(cache), "--reference", "none", "--models", "linear", "-o", str(out), "--fresh"]) == 0
     table = read_results(out).filter(pl.col("metric") == "auroc")
     reasons = dict(table.filter(pl.col("reason") != "").select("score", "reason").iter_rows())
-    assert "give --reference train" in reasons["knn"]
+    assert "'analyze ood --reference train'" in reasons["knn"]
 
 
 def test_without_features_only_scores_of_logits_run(tmp_path: Path) -> None:
@@ -284,8 +290,100 @@ def test_a_detector_that_cannot_read_the_logits_does_not_take_the_others_down(tm
     out = tmp_path / "r.parquet"
     assert main(["ood", str(path), "--detectors", "msp,mcm,ash_s", "-o", str(out)]) == 0
     table = read_results(out).filter((pl.col("metric") == "auroc") & (pl.col("dataset") == "near-ood"))
-    told = {score: (value, reason) for score, value, reason in table.select("score", "value", "reason").iter_rows()}
-    assert told["mcm"][0] is None
-    assert "no cosines" in told["mcm"][1]
-    assert told["msp"][0] is not None
-    assert told["ash_s"][0] is not None
+    given = {score: (value, reason) for score, value, reason in table.select("score", "value", "reason").iter_rows()}
+    assert given["mcm"][0] is None
+    assert "not cosines" in given["mcm"][1]
+    assert given["msp"][0] is not None
+    assert given["ash_s"][0] is not None
+
+
+def test_a_nan_score_costs_one_image_and_names_it(
+    cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain, spoilt = tmp_path / "a.parquet", tmp_path / "b.parquet"
+    words = ["--models", "linear", "--detectors", "msp,energy"]
+    assert run(cache, plain, *words) == 0
+    rows = []
+
+    def with_nan(detectors: Any, **given: Any) -> list[np.ndarray]:
+        found = [scores.copy() for scores in score_all(detectors, **given)]
+        rows.append(found[0].size)
+        if len(rows) == 1:  # the ID set, without its unreadable row 3
+            found[0][5] = np.nan
+        return found
+
+    score_all = scoring.score_all
+    monkeypatch.setattr(scoring, "score_all", with_nan)
+    capsys.readouterr()
+    assert run(cache, spoilt, *words) == 0
+    printed = capsys.readouterr().err
+    assert "note linear: msp gives NaN for 1 image of val, left out: val/6.png." in printed
+    assert printed.count("gives NaN") == 1
+    key = ["dataset", "subset", "metric", "score", "options"]
+    both = read_results(plain).join(read_results(spoilt), on=key, suffix="_spoilt").filter(pl.col("dataset") != "")
+    assert both["value_spoilt"].is_not_null().all()
+    fewer = pl.col("n") - pl.col("n_spoilt")
+    assert set(both.filter(pl.col("score") == "msp").select(fewer).to_series()) == {1}
+    same = both.filter(pl.col("score") == "energy")
+    assert same["value"].equals(same["value_spoilt"].alias("value"))
+    assert same["n"].equals(same["n_spoilt"].alias("n"))
+
+
+def test_a_settings_file_says_how_the_numbers_are_taken(cache: Path, tmp_path: Path, capsys: Any) -> None:
+    config, output = tmp_path / "s.toml", tmp_path / "r.parquet"
+    config.write_text('[ood]\nthreshold = "nearest"\naupr = "trapezoid"\n')
+    words = ["--detectors", "msp", "--models", "linear"]
+    assert run(cache, output, *words) == 0
+    assert run(cache, output, *words, "--config", str(config)) == 0
+    table = read_results(output).filter(pl.col("dataset") == "far-ood", ~pl.col("options").str.contains("spectrum"))
+    plain, other = (table.filter(pl.col("options").str.contains("nearest") == named) for named in (False, True))
+    pairs = plain.join(other, on="metric", suffix="_other")
+    assert set(pairs["metric"]) == {"auroc", "fpr95_id", "fpr95_ood", "aupr_in", "aupr_out"}
+    moved = pairs.filter((pl.col("value") - pl.col("value_other")).abs() > 1e-9)["metric"]
+    assert set(moved) & {"fpr95_id", "fpr95_ood"}
+    assert set(moved) & {"aupr_in", "aupr_out"}
+    assert "auroc" not in set(moved)
+    config.write_text("[ood]\nclass_masks = true\n")
+    assert run(cache, output, *words, "--config", str(config)) == 2
+    assert "class_masks" in capsys.readouterr().err
+
+
+def test_a_run_ends_with_a_leaderboard(cache: Path, tmp_path: Path, capsys: Any) -> None:
+    output = tmp_path / "r.parquet"
+    assert run(cache, output, "--detectors", "msp,mds,energy,knn") == 0
+    shown = capsys.readouterr().out
+    table = read_results(output).filter(
+        pl.col("metric") == "auroc", pl.col("dataset") != "", ~pl.col("options").str.contains("spectrum")
+    )
+    lines = [line.split() for line in shown.splitlines()]
+    assert ["detector", "models", *table["dataset"].unique(maintain_order=True)] in lines
+    board = {line[0]: line[1:] for line in lines if line and line[0] in ("msp", "mds", "energy", "knn")}
+    # Of the models that have a number on every set: the bare one has no reference.
+    assert {name: line[0] for name, line in board.items()} == {"msp": "3", "mds": "2", "energy": "3", "knn": "2"}
+    for name, line in board.items():
+        means = table.filter(pl.col("score") == name, pl.col("value").is_not_null())
+        means = means.group_by("dataset", maintain_order=True).agg(pl.col("value").mean())
+        assert line[1:] == [f"{value:.3f}" for value in means["value"]]
+    order = [np.mean([float(cell) for cell in line[1:]]) for line in board.values()]
+    assert order == sorted(order, reverse=True)
+    # An unchanged run shows it too.
+    assert run(cache, output, "--detectors", "msp,mds,energy,knn") == 0
+    assert capsys.readouterr().out == shown
+
+
+def test_a_table_of_detectors_has_a_row_each_and_no_default_options(cache: Path, tmp_path: Path, capsys: Any) -> None:
+    output, csv = tmp_path / "r.parquet", tmp_path / "t.csv"
+    assert run(cache, output, "--models", "linear", "--detectors", "msp,mds,energy,gen,knn,vim") == 0
+    assert main(["metrics", str(cache), "-o", str(output), "--only", "auroc", "--models", "linear"]) == 0
+    capsys.readouterr()
+    words = ["table", str(output), "--rows", "score", "--columns", "dataset", "--where", "metric=auroc", "--plain"]
+    assert main([*words, "--where", "dataset=far-ood,near-ood", "--csv", str(csv)]) == 0
+    text = capsys.readouterr().out
+    assert "temperature" not in text
+    assert "note:" not in text
+    names = [line.split()[0] for line in text.splitlines() if line.strip()]
+    assert {"msp", "mds", "energy", "gen", "knn", "vim"} <= set(names)
+    assert len(names) == len(set(names))
+    assert run(cache, output, "--models", "linear", "--detectors", "energy,knn", "--defaults", "paper") == 0
+    capsys.readouterr()
+    assert main([*words, "--where", "dataset=far-ood", "--where", "score=knn"]) == 0

@@ -11,11 +11,13 @@ from scipy.special import log_softmax, softmax
 from analyze import metrics
 from analyze.calibrators.split import fit_rows
 from analyze.calibrators.vector_scaling import VectorFit
+from analyze.fits.conformal import FittedSets, fit_quantiles
+from analyze.fits.kl_matching import FittedKLMatching, fit_kl_matching_store
+from analyze.fits.temperature import FittedTemperature
+from analyze.fits.vector import FittedVector
 from analyze.predictions import SummaryOptions, summarize
-from analyze.predictions.conformal_sets import fit_quantiles
-from analyze.predictions.typical_softmax import fit_kl_matching_store
 from analyze.reading.views import ClassView
-from cache_schema.errors import UserError
+from closerlook_common.errors import UserError
 
 
 def columns_of(probabilities, labels):
@@ -39,7 +41,7 @@ def check(summary, want):
 def test_a_plain_store_equals_scipy(toy_store, backend):
     store = toy_store(n=300, n_classes=37, backend=backend)
     logits = store.logits().astype(np.float64)
-    summary = summarize(store, options=SummaryOptions(temperature=1.7, energy_temperature=2.0))
+    summary = summarize(store, options=SummaryOptions(fits=(FittedTemperature(1.7),), energy_temperature=2.0))
     check(summary, columns_of(softmax(logits, axis=1), store.labels))
     scaled = columns_of(softmax(logits / 1.7, axis=1), store.labels)
     check(summary, {f"scaled_{name}": values for name, values in scaled.items()})
@@ -116,7 +118,7 @@ def test_super_classes_equal_numpy(toy_store, rule, temperature):
         prediction = np.array([next(i for i, g in enumerate(GROUPS) if b in g) for b in best])
         want["confidence"] = inside.max(axis=1)
     prefix = "scaled_" if temperature != 1.0 else ""
-    summary = summarize(store, options=SummaryOptions(temperature=temperature))
+    summary = summarize(store, options=SummaryOptions(fits=(FittedTemperature(temperature),)))
     check(summary, {prefix + name: values for name, values in want.items()})
     if temperature == 1.0 or rule != "mean":
         np.testing.assert_array_equal(summary.prediction, prediction)
@@ -137,7 +139,7 @@ def test_views_refuse_what_makes_no_sense():
 
 
 @given(st.integers(1, 90), st.integers(1, 3))
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 def test_no_column_depends_on_blocks_or_threads(bits_store, rows, threads):
     store, whole = bits_store
     held_out = np.arange(len(store)) % 2 == 0
@@ -156,7 +158,13 @@ def bits_options(store, held_out, quantiles):
     rng = np.random.default_rng(3)
     vector = VectorFit(rng.uniform(0.5, 2, 150), rng.normal(0, 1, 150), 1.0, 1.0, 45, 1, 0.0)
     klm = fit_kl_matching_store(store, ~held_out)
-    return SummaryOptions(temperature=0.6, conformal=quantiles, vector=vector, klm=klm)
+    fits = (
+        FittedTemperature(0.6),
+        FittedSets(quantiles),
+        FittedVector(vector, store.dataset),
+        FittedKLMatching(klm, store.dataset.id, store.n_classes),
+    )
+    return SummaryOptions(fits=fits)
 
 
 @pytest.fixture(scope="module")
@@ -184,7 +192,7 @@ def bits_store(tmp_path_factory):
 def test_the_classwise_error_equals_the_metric_on_all_probabilities(toy_store):
     store = toy_store(n=500, n_classes=20)
     held_out = ~fit_rows(store.labels)
-    summary = summarize(store, options=SummaryOptions(temperature=0.8), held_out=held_out)
+    summary = summarize(store, options=SummaryOptions(fits=(FittedTemperature(0.8),)), held_out=held_out)
     logits = store.logits().astype(np.float64)
     found = summary.facts["aggregates"]
     for name, rows, temperature in (
@@ -207,7 +215,7 @@ def test_conformal_sets_equal_the_metric(toy_store, ties):
     p = np.exp(log_softmax(store.logits().astype(np.float64), axis=1))
     fit = fit_rows(store.labels)
     quantiles = fit_quantiles(store, fit, alpha=0.2)
-    summary = summarize(store, options=SummaryOptions(conformal=quantiles))
+    summary = summarize(store, options=SummaryOptions(fits=(FittedSets(quantiles),)))
     for i, method in enumerate(("lac", "aps", "raps")):
         peer = metrics.fit_conformal(p[fit], store.labels[fit], method=method, alpha=0.2)
         assert quantiles.quantiles[method] == pytest.approx(peer.quantile, rel=1e-6), method

@@ -12,8 +12,8 @@ import cache_schema
 from analyze.cli import main
 from analyze.prompted import prompt_sets, prompted_sources, union
 from analyze.results import KEY_COLUMNS
-from cache_schema.errors import UserError
-from cache_schema.records import DatasetCard, ModelCard
+from cache_schema.format.records import DatasetCard, ModelCard
+from closerlook_common.errors import UserError
 
 N, C, D, SCALE, BIAS = 300, 5, 16, 30.0, -4.0
 

@@ -15,7 +15,7 @@ import analyze.metrics
 from analyze import calibrators
 from analyze.annotations import FACTORS
 from analyze.cli import main
-from analyze.metrics import METRICS
+from analyze.metrics import COLUMN_METRICS
 from analyze.results import VARIANT_COLUMNS, read_results
 
 SIGNATURES = {
@@ -55,16 +55,15 @@ def test_signatures_stay(name):
     assert options.items() <= {n: p.default for n, p in others.items()}.items()
 
 
-@pytest.mark.parametrize("name", METRICS)
+@pytest.mark.parametrize("name", COLUMN_METRICS)
 def test_every_metric_says_its_direction_its_errors_and_its_source(name):
-    function = METRICS[name].function
+    function = COLUMN_METRICS[name].function
     text = inspect.getdoc(getattr(function, "func", function))
-    words = {"lower": "Lower is better", "higher": "Higher is better"}.get(METRICS[name].direction, "better")
+    words = {"lower": "Lower is better", "higher": "Higher is better"}.get(COLUMN_METRICS[name].direction, "better")
     assert words in text
     assert "Raises" in text or "rrors as" in text or "refused" in text
     assert re.search(r"\b(19|20)\d\d\b|scikit-learn", text), "a source"
     assert re.search(r"\b[Ii]n [\[(]|range|chance", text), "a range"
-
 
 
 @pytest.mark.parametrize(

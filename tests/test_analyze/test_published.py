@@ -13,7 +13,7 @@ from analyze.cli import main
 from analyze.results import read_results, write_results
 from analyze.results.published import join_published, read_published
 from analyze.results.quantities import values
-from cache_schema.errors import UserError
+from closerlook_common.errors import UserError
 
 TIMM = """model,img_size,top1,top1_err,top5,top5_err,param_count,crop_pct,interpolation
 big_vit.clip_laion2b_ft_in12k_in1k,224,88.5,11.5,98.2,1.8,"1,013.01",1.000,bicubic
@@ -79,13 +79,11 @@ def test_intervals_are_clopper_pearsons(timm_file: Path) -> None:
         ("results-imagenetv2-matched-frequency", "imagenet-v2-b", "", 10_000),
         ("results-sketch", "imagenet-sketch", "", 50_889),
         ("results-imagenet-a", "imagenet-a", "", 7_500),
-        ("results-imagenet-a-clean", "imagenet-val", "imagenet-a-classes", 10_000),
+        ("results-imagenet-a-clean", "imagenet-val", "classes:imagenet-a", 10_000),
         ("results-imagenet-real", "imagenet-real", "", 46_837),
     ],
 )
-def test_timm_file_names_tell_the_dataset(
-    tmp_path: Path, name: str, dataset: str, subset: str, n: int
-) -> None:
+def test_timm_file_names_tell_the_dataset(tmp_path: Path, name: str, dataset: str, subset: str, n: int) -> None:
     path = tmp_path / f"{name}.csv"
     path.write_text(TIMM)
     row = read_published(path).row(0, named=True)
@@ -108,10 +106,8 @@ def test_open_clip_rows_leave_imagenet_o_out(tmp_path: Path) -> None:
 
 def test_plain_tables_are_never_guessed_to_be_percent(tmp_path: Path) -> None:
     path = tmp_path / "mine.csv"
-    path.write_text(
-        "model,dataset,accuracy,group\na,imagenet-val,76.1,supervised-in1k\nb,imagenet-val,0.5,\n"
-    )
-    with pytest.raises(UserError, match="--percent"):
+    path.write_text("model,dataset,accuracy,group\na,imagenet-val,76.1,supervised-in1k\nb,imagenet-val,0.5,\n")
+    with pytest.raises(UserError, match="use `percent`"):
         read_published(path)
     rows = read_published(path, percent=True)
     assert rows["value"].to_list() == pytest.approx([0.761, 0.005])
@@ -120,12 +116,12 @@ def test_plain_tables_are_never_guessed_to_be_percent(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"), [("a,b\n1,2\n", "no table that is known"), ("model,accuracy\na,0.5\n", "--dataset")]
+    ("text", "stated"), [("a,b\n1,2\n", "not a table that is known"), ("model,accuracy\na,0.5\n", "`dataset`")]
 )
-def test_unknown_tables_say_what_is_needed(tmp_path: Path, text: str, said: str) -> None:
+def test_unknown_tables_say_what_is_needed(tmp_path: Path, text: str, stated: str) -> None:
     path = tmp_path / "x.csv"
     path.write_text(text)
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=stated):
         read_published(path)
 
 
@@ -169,3 +165,22 @@ def test_command_joins_files(
     assert source.read_bytes() == before
     alone = tmp_path / "published.parquet"
     assert [main(["import-results", str(timm_file), "-o", str(alone)]) for _ in range(2)] == [0, 0]
+
+
+def test_cards_are_those_that_extract_gives(tmp_path: Path) -> None:
+    """One set of rules: a published model and one that was run here stand in the same group."""
+    from cache_schema.format.model_names.card_fields import derive
+
+    names = [
+        "regnety_320.seer_ft_in1k", "resnext101_32x8d.fb_wsl_ig1b_ft_in1k", "hgnet_tiny.ssld_in1k",
+        "beitv2_base_patch16_224.in1k_ft_in1k", "hiera_base_224.mae_in1k_ft_in1k",
+        "eva02_base_patch14_448.mim_in22k_ft_in1k",
+        "vit_base_patch16_clip_224.dfn2b_ft_in1k", "resnet50.a1_in1k",
+    ]  # fmt: skip
+    path = tmp_path / "results-imagenet.csv"
+    path.write_text("model,img_size,top1,top5,param_count\n" + "".join(f"{name},224,80.1,95.2,1.5\n" for name in names))
+    for row in read_published(path).filter(metric="top1").iter_rows(named=True):
+        known = derive("timm", row["model"])
+        assert {key: row[key] for key in ("group", "source", "family")} == {
+            key: known[key] for key in ("group", "source", "family")
+        }

@@ -98,7 +98,7 @@ def test_other_commands_take_an_address(command: str, cache: Path, serve: Serve,
     web = serve(cache)
     words = {
         "show": ["show", web.address, "model-0"],
-        "compare": ["compare", web.address, "model-0", "model-2"],
+        "compare": ["compare", web.address, "model-0", "model-2", "--pair-by-row"],
         "summarize": ["summarize", web.address, "--to", str(tmp_path / "small")],
         "ood": ["ood", web.address, "--id", "val", "--detectors", "msp", "-o", str(tmp_path / "ood.parquet")],
         "prompts": ["prompts", web.address, "-o", str(tmp_path / "prompts.parquet")],
@@ -108,6 +108,40 @@ def test_other_commands_take_an_address(command: str, cache: Path, serve: Serve,
     assert code == (2 if command == "prompts" else 0), captured.err  # this cache has no prompt sets
     assert "Traceback" not in captured.err
     assert not (Path.cwd() / "http:").exists()
+
+
+@pytest.mark.parametrize("place", ["server", "bucket"])
+def test_a_report_of_a_cache_at_an_address_equals_that_of_the_folder(
+    place: str, cache: Path, serve: Serve, bucket: Any, tmp_path: Path
+) -> None:
+    if place == "bucket":
+        assert schema(["push", str(cache), bucket.cache]) == 0
+    address = bucket.cache if place == "bucket" else serve(cache).address
+    results = tmp_path / "results.parquet"
+    table(address, "--only", "top1,ece,auroc", output=results)
+    here, there = tmp_path / "here.html", tmp_path / "there.html"
+    assert main(["report", str(results), "--cache", str(cache), "-o", str(here)]) == 0
+    assert main(["report", str(results), "--cache", address, "-o", str(there)]) == 0
+    assert b"model-2" in there.read_bytes()
+    assert there.read_bytes() == here.read_bytes()
+    assert main(["report", address, "-o", str(tmp_path / "computed.html")]) == 0
+    assert b"model-2" in (tmp_path / "computed.html").read_bytes()
+
+
+@pytest.mark.parametrize("only", ["summaries", "model-1", "noise"])
+@pytest.mark.parametrize("place", ["server", "bucket"])
+def test_a_part_of_a_cache_is_pulled(
+    only: str, place: str, cache: Path, serve: Serve, bucket: Any, tmp_path: Path
+) -> None:
+    assert main(["summarize", str(cache)]) == 0
+    if place == "bucket":
+        assert schema(["push", str(cache), bucket.cache]) == 0
+    address = bucket.cache if place == "bucket" else serve(cache).address
+    every = list(cache_schema.open_cache(cache).stores())
+    wanted = [s for s in every if only in ("summaries" if s.kind == "summary" else "", s.model.id, s.dataset.id)]
+    assert 0 < len(wanted) < len(every)
+    assert schema(["pull", address, str(tmp_path / "part"), "--only", only]) == 0
+    assert {s.digest for s in cache_schema.open_cache(tmp_path / "part").stores()} == {s.digest for s in wanted}
 
 
 def test_summaries_are_written_to_no_address(cache: Path, serve: Serve, capsys, tmp_path: Path, monkeypatch) -> None:

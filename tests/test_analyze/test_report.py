@@ -11,7 +11,7 @@ import pytest
 
 from analyze.cli import main
 from analyze.report.pack import VALUE_BITS, pack, rounded, shuffled
-from analyze.report.page import escaped_json, render, write_report
+from analyze.report.page import FOLDER, escaped_json, render, write_report
 from analyze.results import ResultRow, to_frame, write_results
 
 
@@ -55,13 +55,13 @@ def test_a_number_tells_the_version_of_its_own_metric(results: pl.DataFrame) -> 
     first = str(results.filter(plain, pl.col("metric") == "top1")["dataset"][0])
     own = plain & (pl.col("dataset") == first)
     packed = pack(results.with_columns(pl.when(own).then(3).otherwise(1).cast(pl.Int64).alias("metric_version")))
-    told = {
+    given = {
         (q["metric"], q["dataset"], q["variant"]): v
         for q, v in zip(packed["quantities"], packed["versions"], strict=True)
     }
-    assert told["top1", first, ""] == [3]
-    assert [1] in told.values()
-    assert [1, 3] not in told.values()
+    assert given["top1", first, ""] == [3]
+    assert [1] in given.values()
+    assert [1, 3] not in given.values()
 
 
 def test_zero_shot_models_and_classifiers_share_a_column() -> None:
@@ -138,3 +138,38 @@ def test_command(results: pl.DataFrame, tmp_path: Path, capsys: pytest.CaptureFi
     assert "<title>&lt;b&gt;</title>" in (tmp_path / "out" / "r.html").read_text()
     assert main(["report", str(tmp_path / "none.parquet")]) == 2
     assert shuffled(np.zeros(3, np.float32)) == shuffled(np.zeros(3, np.float32))
+
+
+def contrast(one: str, other: str) -> float:
+    """Return the contrast ratio of WCAG 2 of two colours ``#rrggbb`` or ``#rgb``."""
+
+    def luminance(colour: str) -> float:
+        digits = colour[1:] if len(colour) == 7 else "".join(2 * digit for digit in colour[1:])
+        parts = [int(digits[i : i + 2], 16) / 255 for i in (0, 2, 4)]
+        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    low, high = sorted((luminance(one), luminance(other)))
+    return (high + 0.05) / (low + 0.05)
+
+
+def blended(colour: tuple[int, int, int], strength: float, ground: str) -> str:
+    digits = ground[1:] if len(ground) == 7 else "".join(2 * digit for digit in ground[1:])
+    below = [int(digits[i : i + 2], 16) for i in (0, 2, 4)]
+    return "#" + "".join(f"{round(a * strength + b * (1 - strength)):02x}" for a, b in zip(colour, below, strict=True))
+
+
+def test_words_can_be_read_in_both_themes() -> None:
+    style = (FOLDER / "report.css").read_text()
+    found = [dict(re.findall(r"--([\w-]+):(#\w+)", block)) for block in re.findall(r":root[^{]*\{([^}]*)\}", style)]
+    light, dark = found[0], {**found[0], **found[1]}
+    script = (FOLDER / "factors.js").read_text()
+    strength = float(re.search(r"\(([\d.]+) \* strength\)", script)[1])
+    for theme in (light, dark):
+        for ground in ("bg", "panel", "soft"):
+            for words in ("ink", "quiet"):
+                assert contrast(theme[words], theme[ground]) >= 4.5, (words, ground)
+        assert contrast(theme["accent"], theme["bg"]) >= 4.5
+        for colour in ((200, 60, 45), (35, 105, 190)):
+            assert str(list(colour)) in script
+            assert contrast(theme["ink"], blended(colour, strength, theme["panel"])) >= 4.5

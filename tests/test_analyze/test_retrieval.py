@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -14,8 +15,8 @@ import cache_schema
 from analyze.cli import main
 from analyze.metrics import retrieval
 from analyze.metrics.retrieval import retrieval_recall
-from cache_schema.errors import UserError
-from cache_schema.records import DatasetCard, ModelCard
+from cache_schema.format.records import DatasetCard, ModelCard
+from closerlook_common.errors import UserError
 
 
 def brute_force(images, texts, index, k, *, shuffles=1, seed=0):
@@ -35,7 +36,7 @@ def brute_force(images, texts, index, k, *, shuffles=1, seed=0):
     return np.mean(into_text), np.mean(into_image)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(n=st.integers(1, 30), per_image=st.integers(1, 4), width=st.integers(2, 9), seed=st.integers(0, 10**6))
 def test_equals_brute_force(n: int, per_image: int, width: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
@@ -47,6 +48,49 @@ def test_equals_brute_force(n: int, per_image: int, width: int, seed: int) -> No
         want = brute_force(images, texts, index, k)
         assert (found.image_to_text[k], found.text_to_image[k]) == pytest.approx(want, abs=1e-12)
     assert found.image_to_text[1] <= found.image_to_text[3] <= 1
+
+
+def sorted_ranks(images: Any, texts: Any, index: Any, shuffles: int) -> tuple[Any, Any]:
+    """Place of the first right answer among all answers in order, by sorting, ties shuffled."""
+    rng = np.random.default_rng(0)
+    unit = [x / np.linalg.norm(x.astype(np.float64), axis=1, keepdims=True) for x in (images, texts)]
+    similarity = np.round(unit[0] @ unit[1].T, 6)
+    into_text, into_image = np.zeros(len(images)), np.zeros(len(texts))
+    for _ in range(shuffles):
+        for i in range(len(images)):
+            order = np.lexsort((rng.random(len(texts)), -similarity[i]))
+            into_text[i] += 1 + np.argmax(index[order] == i)
+        for t in range(len(texts)):
+            order = np.lexsort((rng.random(len(images)), -similarity[:, t]))
+            into_image[t] += 1 + np.argmax(order == index[t])
+    return into_text / shuffles, into_image / shuffles
+
+
+@settings(max_examples=30)
+@given(n=st.integers(1, 20), per_image=st.integers(1, 4), seed=st.integers(0, 10**6))
+def test_ranks_equal_those_of_sorting(n: int, per_image: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    images = rng.normal(size=(n, 5)).astype(np.float32)
+    index = rng.permutation(np.repeat(np.arange(n), per_image))
+    texts = (images[index] + rng.normal(size=(len(index), 5))).astype(np.float32)
+    found = retrieval_recall(images, texts, index, ks=(1, 3))
+    into_text, into_image = sorted_ranks(images, texts, index, 1)
+    np.testing.assert_allclose(found.image_ranks, into_text)
+    np.testing.assert_allclose(found.text_ranks, into_image)
+    assert found.mean_ranks == pytest.approx((into_text.mean(), into_image.mean()))
+    assert found.median_ranks == (np.median(into_text), np.median(into_image))
+    # Recall at k is the share of ranks up to k.
+    assert found.image_to_text[3] == pytest.approx((found.image_ranks <= 3).mean())
+
+
+def test_ranks_of_equal_captions_are_means_over_orders() -> None:
+    rng = np.random.default_rng(0)
+    few, index = rng.normal(size=(3, 5)).astype(np.float32), rng.integers(0, 6, 20)
+    texts, images = few[rng.integers(0, 3, 20)], rng.normal(size=(6, 5)).astype(np.float32)
+    found = retrieval_recall(images, texts, index, ks=(5,))
+    into_text, into_image = sorted_ranks(images, texts, index, 3000)
+    np.testing.assert_allclose(found.image_ranks, into_text[np.unique(index)], atol=0.3)
+    np.testing.assert_allclose(found.text_ranks, into_image, atol=0.3)
 
 
 def test_equal_captions_share_their_places() -> None:
@@ -71,7 +115,10 @@ def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     texts = (images[index] + rng.normal(size=(150, 8))).astype(np.float32)
     whole = retrieval_recall(images, texts, index)
     monkeypatch.setattr(retrieval, "BLOCK_BYTES", 4 * 150 * 7)
-    assert retrieval_recall(images, texts, index) == whole
+    again = retrieval_recall(images, texts, index)
+    assert again == whole
+    np.testing.assert_array_equal(again.image_ranks, whole.image_ranks)
+    np.testing.assert_array_equal(again.text_ranks, whole.text_ranks)
 
 
 @pytest.mark.parametrize(
@@ -107,5 +154,14 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     numbers = dict(zip(rows["metric"], rows["value"], strict=True))
     assert numbers["image_to_text_recall@1"] == want.image_to_text[1]
     assert numbers["text_to_image_recall@5"] == want.text_to_image[5]
+    assert numbers["image_to_text_mean_rank"] == want.image_ranks.mean()
+    assert numbers["text_to_image_median_rank"] == np.median(want.text_ranks)
+    has = rows["low"].is_not_null()
+    assert rows.filter(has)["interval"].str.contains(" 95 %").all()
+    assert set(rows.filter(~has)["interval"]) == {"none: a few lost queries decide a mean rank: see the median"}
+    assert set(rows.filter(~has)["metric"]) == {"image_to_text_mean_rank", "text_to_image_mean_rank"}
+    ways = dict(zip(rows["metric"], rows["direction"], strict=True))
+    assert ways["text_to_image_mean_rank"] == "lower"
+    assert ways["text_to_image_recall@1"] == "higher"
     assert "clip" in capsys.readouterr().out
     assert main(["retrieval", str(tmp_path / "cache"), "--k", "one"]) == 2

@@ -8,6 +8,8 @@ import pytest
 import cache_schema
 from analyze.evaluate import summarize_cache as summarize_cache_module
 from analyze.evaluate.summarize_cache import summarize_cache
+from analyze.fits.conformal import FittedSets, fit_quantiles
+from analyze.fits.temperature import FittedTemperature
 from analyze.predictions import SummaryOptions, summarize
 from analyze.predictions.summaries import COLUMNS, MissingColumn, read_summary, write
 from analyze.settings import study_defaults
@@ -17,7 +19,9 @@ from cache_schema import DatasetCard, ModelCard, write_summary
 @pytest.mark.parametrize("backend", ["zarr", "hdf5"])
 def test_a_summary_reads_back_as_it_was(toy_store, tmp_path, backend):
     store = toy_store(n=70, metadata={"style": ["a", "b"] * 35, "size": np.arange(70)})
-    summary = summarize(store, options=SummaryOptions(temperature=1.3, temperature_facts={"seed": 0}))
+    summary = summarize(
+        store, options=SummaryOptions(fits=(FittedTemperature(1.3),), split={"seed": 0}, reasons={"vector": "why"})
+    )
     written = write(tmp_path / "small", summary, backend=backend)
     back = read_summary(written)
     assert set(back.columns) == set(summary.columns)
@@ -29,21 +33,21 @@ def test_a_summary_reads_back_as_it_was(toy_store, tmp_path, backend):
     assert back.digest == store.digest
     assert back.n_classes == 10
     assert back.facts["temperature"] == 1.3
+    assert back.reason("temperature") == ""
+    assert back.reason("vector") == "why"
     assert list(back.metadata) == ["style", "size"]
 
 
 def test_columns_cost_about_a_hundred_bytes_an_image(toy_store):
-    from analyze.predictions.conformal_sets import fit_quantiles
-
     store = toy_store(n=400, scale=20.0)
     quantiles = fit_quantiles(store, np.arange(400) % 2 == 0)
-    summary = summarize(store, options=SummaryOptions(temperature=1.3, conformal=quantiles))
+    summary = summarize(store, options=SummaryOptions(fits=(FittedTemperature(1.3), FittedSets(quantiles))))
     width = {"top": 5, "set_sizes": 3}
     size = sum(np.dtype(COLUMNS[name].dtype).itemsize * width.get(name, 1) for name in summary.columns)
     assert size <= 100
 
 
-def test_what_a_summary_lacks_is_said(toy_store):
+def test_what_a_summary_lacks_is_reported(toy_store):
     summary = summarize(toy_store(), options=SummaryOptions(gen=None))
     for name, words in (
         ("mcm", "logit scale"),

@@ -19,15 +19,13 @@ from analyze.results.selection import parse_where, select, varying
 from analyze.results.titles import dataset_title
 from analyze.tables import build_tables
 from analyze.tables.writers import (
-    escape_latex,
-    escape_markdown,
     print_tables,
     to_csv,
     to_html,
     to_latex,
     to_markdown,
 )
-from cache_schema.errors import UserError
+from closerlook_common.errors import UserError
 
 HOSTILE = '<script>alert("x")</script>|a_b & 50% #$ {x}~^\\ `c`\nnext'
 
@@ -58,9 +56,7 @@ def small() -> pl.DataFrame:
                 id_dataset="val",
             ),
         ]
-    rows.append(
-        row("e", "nll", None, direction="lower", reason="label outside the class space", group="contrastive")
-    )
+    rows.append(row("e", "nll", None, direction="lower", reason="label outside the class space", group="contrastive"))
     return to_frame(rows)
 
 
@@ -71,14 +67,14 @@ def test_every_cell_is_the_value_of_its_row(results: pl.DataFrame) -> None:
     for table in tables:
         frame = table.to_frame()
         for index, column in enumerate(table.columns):
-            metric, *told = column.key
+            metric, *printed = column.key
             for (model,), cells in zip(table.rows, table.cells, strict=True):
                 wanted = results.filter(
                     pl.col("model") == model,
                     pl.col("dataset") == table.page["dataset"],
                     pl.col("metric") == metric,
-                    *[pl.any_horizontal(pl.col("calibrator", "factor", "head") == t) for t in told if t],
-                    *[pl.all_horizontal(pl.col("calibrator", "factor", "head") == "")] * (not any(told)),
+                    *[pl.any_horizontal(pl.col("calibrator", "factor", "head") == t) for t in printed if t],
+                    *[pl.all_horizontal(pl.col("calibrator", "factor", "head") == "")] * (not any(printed)),
                 )
                 if cells[index].value is None:
                     assert wanted.is_empty()
@@ -139,7 +135,7 @@ def test_best_is_the_extreme_of_the_column(values: list[float | None], direction
 def test_groups_keep_the_studys_order_and_sorting_stays_within(small: pl.DataFrame) -> None:
     (table,) = build_tables(small, group_rows="group", sort="top1")
     assert [r[0] for r in table.rows] == ["b", "c", "e", "a"]
-    assert table.groups == ("zero-shot CLIP",) * 2 + ("self-supervised / contrastive",) * 2
+    assert table.groups == ("zero-shot CLIP",) * 2 + ("self-supervised",) * 2
     (ece,) = build_tables(small, sort="ece")
     assert [r[0] for r in ece.rows] == ["b", "a", "c", "e"]
 
@@ -156,9 +152,7 @@ def test_a_column_that_mixes_scores_says_so() -> None:
     assert [c.name for c in table.columns] == ["auroc"]
     assert len(table.notes) == 1
     assert table.notes[0].startswith("auroc: score is ")
-    assert {"msp in 1", "mcm in 1"} <= {
-        part.removesuffix(" rows") for part in re.split(", | is ", table.notes[0])
-    }
+    assert {"msp in 1", "mcm in 1"} <= {part.removesuffix(" rows") for part in re.split(", | is ", table.notes[0])}
     assert "score is" in to_markdown([table])
     assert "score is" in to_latex([table])
 
@@ -209,12 +203,10 @@ def test_terminal_names_what_does_not_fit(results: pl.DataFrame) -> None:
 
 
 def test_hostile_names_are_text_in_every_format() -> None:
-    tables = build_tables(
-        to_frame([row(HOSTILE, "top1", 0.5, group="more-data")]), group_rows="group", best=True
-    )
+    tables = build_tables(to_frame([row(HOSTILE, "top1", 0.5, group="more-data")]), group_rows="group", best=True)
     page = to_html(tables)
     assert "<script" not in page
-    assert html.escape(HOSTILE) in page
+    assert html.escape(" ".join(HOSTILE.split())) in page
     line = next(ln for ln in to_markdown(tables).splitlines() if "alert" in ln)
     assert len(re.findall(r"(?<!\\)\|", line)) == 3
     latex = to_latex(tables)
@@ -226,28 +218,15 @@ def test_hostile_names_are_text_in_every_format() -> None:
     assert "[bold]x[/bold]" in out.getvalue()
 
 
-@given(st.text())
-def test_latex_escaping_leaves_no_bare_special_character(text: str) -> None:
-    bare = re.sub(r"\\text\w+\{\}|\$\\infty\$|\\[&%$#_{}]", "", escape_latex(text))
-    assert not set(bare) & set('\\&%$#_{}~^<>|"')
-
-
-@given(st.text())
-def test_markdown_escaping_keeps_the_words(text: str) -> None:
-    assert re.sub(r"\\(.)", r"\1", escape_markdown(text)) == " ".join(text.split())
-
-
 def test_conditions_choose_exclude_and_use_wildcards(results: pl.DataFrame) -> None:
-    chosen = select(
-        results, parse_where(["dataset=imagenet-v2-*", "metric=top1,ece", "calibrator=", "model!=clip-*"])
-    )
+    chosen = select(results, parse_where(["dataset=imagenet-v2-*", "metric=top1,ece", "calibrator=", "model!=clip-*"]))
     assert set(chosen["dataset"]) == {"imagenet-v2-a", "imagenet-v2-b", "imagenet-v2-c"}
     assert set(chosen["metric"]) == {"top1", "ece"}
     assert not any(m.startswith("clip") for m in chosen["model"])
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "text"),
     [
         (["metric"], "not of the form key=value"),
         (["metrc=top1"], "did you mean metric"),
@@ -255,8 +234,8 @@ def test_conditions_choose_exclude_and_use_wildcards(results: pl.DataFrame) -> N
         (["metric=top1", "dataset=textures"], "no row of the result table meets all"),
     ],
 )
-def test_bad_conditions_name_the_mend(results: pl.DataFrame, words: list[str], said: str) -> None:
-    with pytest.raises(UserError, match=said):
+def test_bad_conditions_name_the_mend(results: pl.DataFrame, words: list[str], text: str) -> None:
+    with pytest.raises(UserError, match=text):
         select(results, parse_where(words))
 
 
@@ -293,9 +272,7 @@ def test_dataset_titles(name: str, title: str) -> None:
     assert dataset_title(name) == title
 
 
-def test_command_writes_every_format(
-    small: pl.DataFrame, tmp_path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_command_writes_every_format(small: pl.DataFrame, tmp_path, capsys: pytest.CaptureFixture[str]) -> None:
     source = write_results(small, tmp_path / "r.parquet")
     targets = {kind: tmp_path / "out" / f"t.{kind}" for kind in ("csv", "markdown", "latex", "html")}
     words = [word for kind, path in targets.items() for word in (f"--{kind}", str(path))]
@@ -324,7 +301,11 @@ def test_bad_options_exit_with_2(
     small: pl.DataFrame, tmp_path, capsys: pytest.CaptureFixture[str], words: list[str]
 ) -> None:
     source = write_results(small, tmp_path / "r.parquet")
-    assert main(["table", str(source), *words]) == 2
+    try:
+        code = main(["table", str(source), *words])
+    except SystemExit as stop:  # what the parser itself refuses
+        code = stop.code
+    assert code == 2
     assert len(capsys.readouterr().err.strip().splitlines()) == 1
 
 
@@ -368,11 +349,28 @@ def test_the_command_takes_the_usual_prompts_and_shows_all_when_asked(tmp_path, 
     rows = [row("net", "top1", 0.6), *clip]
     write_results(to_frame([*rows, row("other", "top1", 0.3, head="photo-1")]), tmp_path / "r.parquet")
     assert main(["table", str(tmp_path / "r.parquet"), "--csv", "-"]) == 0
-    said = capsys.readouterr()
-    table = {line["model"]: line for line in csv.DictReader(io.StringIO(said.out))}
+    text = capsys.readouterr()
+    table = {line["model"]: line for line in csv.DictReader(io.StringIO(text.out))}
     assert [float(table[model]["top1"]) for model in ("net", "clip", "other")] == [0.6, 0.5, 0.3]
-    assert "usual prompts" in said.err
+    assert "usual prompts" in text.err
     assert main(["table", str(tmp_path / "r.parquet"), "--where", "head=*", "--csv", "-"]) == 0
-    said = capsys.readouterr()
-    assert "0.4" in said.out
-    assert "usual prompts" not in said.err
+    text = capsys.readouterr()
+    assert "0.4" in text.out
+    assert "usual prompts" not in text.err
+
+
+def test_a_note_stands_under_the_table_that_shows_its_columns(capsys: pytest.CaptureFixture[str]) -> None:
+    from rich.console import Console
+
+    from analyze.tables.writers import print_tables
+
+    plain = [row(m, f"metric_{number}_with_a_long_name", 0.5) for m in "ab" for number in range(9)]
+    mixed = [row("a", "z_auroc", 0.5, score="msp"), row("b", "z_auroc", 0.6, score="mcm")]
+    (table,) = build_tables(to_frame([*plain, *mixed]))
+    assert [str(note).partition(":")[0] for note in table.notes] == ["z_auroc"]
+    print_tables([table], Console(width=80))
+    cut = capsys.readouterr().out
+    assert "more column" in cut
+    assert "note:" not in cut
+    print_tables([table], Console(width=80), all_columns=True)
+    assert "note: z_auroc: score is" in capsys.readouterr().out

@@ -13,16 +13,14 @@ import numpy as np
 import pytest
 
 import cache_schema
-from cache_schema.records import DatasetCard, ModelCard
+from cache_schema.format.records import DatasetCard, ModelCard
 
 ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
 def model() -> ModelCard:
-    return ModelCard(
-        id="ViT-B-32/openai", library="open_clip", name="ViT-B-32", tag="openai", logit_scale=100.0
-    )
+    return ModelCard(id="ViT-B-32/openai", library="open_clip", name="ViT-B-32", tag="openai", logit_scale=100.0)
 
 
 @pytest.fixture
@@ -72,7 +70,7 @@ def stores(
 ) -> list[Any]:
     """Write a Zarr and an HDF5 store and a summary; Zarr in shards of 32 rows."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("cache_schema.schema.ROWS_A_CHUNK", 4)
+        patch.setattr("cache_schema.format.schema.ROWS_A_CHUNK", 4)
         zarr = write()
     hdf5 = write(dataset=cache_schema.DatasetCard(id="other"), backend="hdf5")
     summary = cache_schema.write_summary(

@@ -18,11 +18,11 @@ import pytest
 from numpy.typing import NDArray
 
 import cache_schema
-from cache_schema.cache import Cache
-from cache_schema.kinds.reference_accumulator import ReferenceAccumulator
-from cache_schema.records import DatasetCard, ModelCard
-from cache_schema.schema import KINDS, SCHEMA_VERSION
-from cache_schema.validate import problems
+from cache_schema.format.records import DatasetCard, ModelCard
+from cache_schema.format.schema import KINDS, SCHEMA_VERSION
+from cache_schema.reading.cache import Cache
+from cache_schema.writing.kinds.reference_accumulator import ReferenceAccumulator
+from cache_schema.writing.validate import problems
 
 ARCHIVES = sorted(Path(__file__).with_name("archived").glob("schema-*.tar.xz"))
 N, C, D = 11, 4, 3

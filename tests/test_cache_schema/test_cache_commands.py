@@ -10,7 +10,7 @@ import pytest
 
 import cache_schema
 from cache_schema.cli import main
-from cache_schema.staging import Stage
+from cache_schema.writing.staging import Stage
 
 Write = Callable[..., cache_schema.PredictionStore]
 Capture = pytest.CaptureFixture[str]
@@ -29,7 +29,7 @@ def test_show(write: Write, capsys: Capture, tmp_path: Path) -> None:
         "70",
         store.identity[:8],
         store.digest[:8],
-        "1 stores of 1 models",
+        "1 store of 1 model",
     ):
         assert cell in out
     assert main(["show", str(store.path)]) == 0
@@ -53,7 +53,7 @@ def test_check(write: Write, capsys: Capture, tmp_path: Path) -> None:
         assert main(["check", str(tmp_path / "cache"), *words]) == 1
         out = capsys.readouterr().out
         assert f"{bad.path}: its bytes are not those that were sealed" in out
-        assert "2 stores checked, 1 problems" in out
+        assert "2 stores checked, 1 problem" in out
     assert main(["check", str(good.path)]) == 0
     assert main(["check", str(bad.path)]) == 1
     assert main(["check", str(tmp_path / "nowhere")]) == 2
@@ -63,7 +63,7 @@ def test_check_of_the_rest(write: Write, capsys: Capture, tmp_path: Path) -> Non
     store = write()
     stage = Stage(store.path.with_name("x-00000000.zarr"))
     assert main(["check", str(tmp_path / "cache"), "--clean"]) == 0
-    assert f"{stage.folder}: a writer is at work" in capsys.readouterr().out
+    assert f"{stage.folder}: being written" in capsys.readouterr().out
     stage.remove()
     cache_schema.record_failure(tmp_path / "cache", "other", "imagenet", "no weights")
     path = next((tmp_path / "cache").glob("*/failures/*.json"))
@@ -97,5 +97,5 @@ def test_a_damaged_store_is_not_converted(write: Write, capsys: Capture, tmp_pat
     shard.write_bytes(raw)
     write(dataset=cache_schema.DatasetCard(id="healthy"))
     assert main(["convert", str(tmp_path / "cache"), str(tmp_path / "to"), "--to", "hdf5"]) == 1
-    assert "1 stores converted, 0 there already, 1 failed" in capsys.readouterr().out
+    assert "1 store converted, 0 there already, 1 failed" in capsys.readouterr().out
     assert [found.dataset.id for found in cache_schema.open_cache(tmp_path / "to").stores()] == ["healthy"]

@@ -8,15 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from cache_schema.centred import decode, encode, kept_classes
-from cache_schema.errors import UserError
+from cache_schema.format.centred import decode, encode, kept_classes
+from closerlook_common.errors import UserError
 
 FLOATS = st.one_of(
     st.floats(-50, 50, width=32),
     st.floats(width=32, allow_nan=False, allow_infinity=False),
-    st.sampled_from(
-        [0.0, -0.0, 1.0, 1.0 + 2**-23, 1e-45, -1e-45, 3.4e38, -3.4e38, 65504.0, -65520.0, 2.0**-25]
-    ),
+    st.sampled_from([0.0, -0.0, 1.0, 1.0 + 2**-23, 1e-45, -1e-45, 3.4e38, -3.4e38, 65504.0, -65520.0, 2.0**-25]),
     st.just(-np.inf),
 )
 ROWS = hnp.arrays(np.float32, st.tuples(st.integers(1, 6), st.integers(1, 7)), elements=FLOATS).filter(
@@ -25,7 +23,7 @@ ROWS = hnp.arrays(np.float32, st.tuples(st.integers(1, 6), st.integers(1, 7)), e
 
 
 @given(ROWS)
-@settings(deadline=None, max_examples=400)
+@settings(max_examples=400)
 def test_top_ties_order_and_infinities(rows: np.ndarray) -> None:
     coded, centers = encode(rows)
     assert coded.dtype == np.float16
@@ -44,17 +42,12 @@ def test_top_ties_order_and_infinities(rows: np.ndarray) -> None:
             assert len(np.unique(after[before == value])) == 1
     # Minus infinity stays, and nothing finite becomes infinite.
     np.testing.assert_array_equal(np.isneginf(coded), np.isneginf(rows))
-    # Decoded in float32 the top keeps its place, as long as float32 can tell a centre from itself - 65504.
+    # Decoded in float32 the top keeps its place, as long as float32 distinguishes a centre from itself - 65504.
     usual = np.abs(centers) < 2.0**39
     np.testing.assert_array_equal(decode(coded, centers).argmax(axis=1)[usual], rows.argmax(axis=1)[usual])
 
 
-@given(
-    hnp.arrays(
-        np.float32, st.tuples(st.integers(1, 5), st.integers(1, 9)), elements=st.floats(-1e4, 1e4, width=32)
-    )
-)
-@settings(deadline=None)
+@given(hnp.arrays(np.float32, st.tuples(st.integers(1, 5), st.integers(1, 9)), elements=st.floats(-1e4, 1e4, width=32)))
 def test_error_is_half_an_ulp_of_the_distance_from_the_top(rows: np.ndarray) -> None:
     """Against an oracle in float64; also for probabilities, which is what the metrics see."""
     coded, centers = encode(rows)
@@ -76,7 +69,6 @@ def test_error_is_half_an_ulp_of_the_distance_from_the_top(rows: np.ndarray) -> 
 
 
 @given(ROWS, st.data())
-@settings(deadline=None)
 def test_the_top_of_a_subset_is_exact(rows: np.ndarray, data: st.DataObject) -> None:
     members = np.array(sorted(data.draw(st.sets(st.integers(0, rows.shape[1] - 1), min_size=1))))
     if not np.isfinite(rows[:, members]).any(axis=1).all():

@@ -4,19 +4,30 @@ from __future__ import annotations
 
 import os
 import time
+from datetime import datetime, tzinfo
 from pathlib import Path
-from time import gmtime
 
 import pytest
 
 import cache_schema
 from cache_schema.cli import main
-from cache_schema.dataset_states import on_other_images, other_images
+from cache_schema.reading.dataset_states import on_other_images, other_images
+
+
+class Clock:
+    """A clock that stands still."""
+
+    def __init__(self, second: int) -> None:
+        self.second = second
+
+    def now(self, zone: tzinfo) -> datetime:
+        """Return the moment."""
+        return datetime.fromtimestamp(self.second, zone)
 
 
 def test_a_model_without_a_store_of_the_last_state_is_named(write, tmp_path: Path, monkeypatch) -> None:
     def at(second: int, model: str, digest: str, record: dict[str, object] | None = None) -> None:
-        monkeypatch.setattr("cache_schema.builder.time.gmtime", lambda *_: gmtime(second))
+        monkeypatch.setattr("cache_schema.writing.builder.datetime", Clock(second))
         write(
             model=cache_schema.ModelCard(id=model),
             dataset=cache_schema.DatasetCard(id="pets", digest=digest),
@@ -35,7 +46,7 @@ def test_a_model_without_a_store_of_the_last_state_is_named(write, tmp_path: Pat
     assert on_other_images(cache_schema.open_cache(tmp_path / "cache").stores()) == {}
 
 
-def test_many_models_are_told_in_one_line() -> None:
+def test_many_models_are_stated_in_one_line() -> None:
     assert other_images("pets", ["a", "b"]).startswith("pets: the stores of a, b are of other images")
     assert "9 models (a, b ...)" in other_images("pets", list("abcdefghi"))
 
@@ -59,13 +70,13 @@ def test_a_store_without_header_is_named_once(write, tmp_path: Path, capsys, com
     cache = str(tmp_path / "cache")
     assert main([command, cache] if command == "check" else [command, cache, f"file://{tmp_path}/there"]) == 1
     line = capsys.readouterr().out.splitlines()[0]
-    assert line == f"{store.path} has no zarr.json: it is no store, or its writer was stopped"
+    assert line == f"{store.path} has no zarr.json: it is not a store, or its writer was stopped."
     (refused,) = cache_schema.open_cache(cache).refused()
-    assert refused.reason == line
+    assert f"{refused.reason}." == line
 
 
 def test_what_dead_writers_left_is_cleaned_where_nothing_is_sealed_yet(tmp_path: Path, capsys) -> None:
-    """`show` names this command as the mend, and it said only that there is no store."""
+    """`show` names this command as the fix, and it reported only that there is no store."""
     stage = tmp_path / "cache/m" / f".staged-here-{2**22 + 1}-0123abcd-pets-00000000.zarr"
     stage.mkdir(parents=True)
     old = time.time() - 3 * 86400
@@ -73,6 +84,6 @@ def test_what_dead_writers_left_is_cleaned_where_nothing_is_sealed_yet(tmp_path:
     assert main(["show", str(tmp_path / "cache")]) == 0
     assert "'check --clean' removes it" in capsys.readouterr().out
     assert main(["check", str(tmp_path / "cache"), "--clean"]) == 0
-    assert f"{stage}: removed, its writer is gone" in capsys.readouterr().out
+    assert f"{stage}: removed, its writer has exited" in capsys.readouterr().out
     assert not stage.exists()
     assert main(["check", str(tmp_path / "cache")]) == 2

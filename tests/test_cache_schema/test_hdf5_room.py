@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 
 from cache_schema.backends import hdf5
 from cache_schema.backends.hdf5 import Hdf5Files, read_tail
-from cache_schema.schema import Layout
+from cache_schema.format.schema import Layout
 
 if not hasattr(hdf5.os, "posix_fallocate"):
     pytest.skip("this system cannot take room on the disk", allow_module_level=True)
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(
     shapes=st.lists(
         st.one_of(st.tuples(st.integers(0, 1500)), st.tuples(st.integers(1, 150), st.integers(1, 60))),

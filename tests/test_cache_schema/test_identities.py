@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cache_schema.errors import UserError
-from cache_schema.identities import IDENTITY_VERSION, canonical_json, identity, prediction_identity
-from cache_schema.naming import slug, store_name, suffix_of
+from cache_schema.format.identities import IDENTITY_VERSION, canonical_json, identity, prediction_identity
+from cache_schema.format.naming import slug, store_name, suffix_of
+from closerlook_common.errors import UserError
 
 FIELDS = {
     "library": "timm",
@@ -73,9 +73,7 @@ def test_canonical_json() -> None:
 
 
 @given(
-    st.dictionaries(
-        st.text(), st.one_of(st.integers(), st.text(), st.floats(allow_nan=False, allow_infinity=False))
-    )
+    st.dictionaries(st.text(), st.one_of(st.integers(), st.text(), st.floats(allow_nan=False, allow_infinity=False)))
 )
 def test_order_of_fields_does_not_matter(fields: dict[str, object]) -> None:
     backwards = dict(reversed(list(fields.items())))

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 import cache_schema
 from cache_schema.cli import main
-from cache_schema.importing.own_arrays import wide_columns
-from cache_schema.validate import problems
+from cache_schema.importing.column_names import wide_columns
+from cache_schema.writing.validate import problems
 
 N, C, D = 60, 7, 5
 Arrays = dict[str, NDArray[np.generic]]
@@ -87,11 +87,11 @@ def test_a_table_with_a_column_a_class(suffix: str, tmp_path: Path, arrays: Arra
     same_predictions(tmp_path, arrays, features=False)
 
 
-def test_wide_columns_are_told_apart() -> None:
-    names = ["log_prob_1", "log_prob_0", "prob_0", "feature10", "feature2", "problem_1", "label", "logit"]
+def test_wide_columns_are_stated_apart() -> None:
+    names = ["log_prob_1", "log_prob_0", "prob_0", "feature1", "feature0", "problem_1", "label", "logit"]
     assert wide_columns(names) == {
         "log_probabilities": ["log_prob_0", "log_prob_1"], "probabilities": ["prob_0"],
-        "features": ["feature2", "feature10"],
+        "features": ["feature0", "feature1"],
     }  # fmt: skip
 
 
@@ -132,12 +132,20 @@ def test_a_last_layer_becomes_a_head(tmp_path: Path, arrays: Arrays, run: Callab
         ("answers.csv", [], "--dataset is missing"),
         ("long.npz", [], "bias"),
         ("logits.npz", ["--dataset", "d", "--role", "reference"], "holds no features: a training set"),
-        ("torn.npy", ["--dataset", "d"], "is no .npy file of plain numbers"),
-        ("none.npy", ["--dataset", "d"], "no file"),
-        ("none.csv", ["--dataset", "d"], "no file"),
+        ("torn.npy", ["--dataset", "d"], "is not an .npy file of plain numbers"),
+        ("none.npy", ["--dataset", "d"], "no such file"),
+        ("none.csv", ["--dataset", "d"], "no such file"),
         ("flat.npz", [], "weight is of shape (7,), not (classes, width)"),
         ("text.csv", ["--dataset", "d"], "column 'logit_1' is String, not a number"),
         ("short.npz", ["--dataset", "d", "--role", "reference"], "the shapes disagree"),
+        ("nan.npz", [], "weight holds NaN or infinity: [2, 1] is nan (1 in all)"),
+        ("complex.npz", [], "weight is complex64, not real numbers"),
+        ("column.npz", [], "bias is of shape (7, 1); a weight of shape (7, 5) needs (7,)"),
+        ("unlabelled.npz", ["--dataset", "d", "--role", "reference"], "no row has a label and finite numbers"),
+        ("floats.npz", ["--dataset", "d"], "labels are float64 of shape (60,), not 60 class indices"),
+        ("holes.npz", ["--dataset", "d"], "no row of logits is free of NaN and valid"),
+        ("inf.npz", ["--dataset", "d"], "inf.npz: row 3 holds a logit of +inf"),
+        ("large.npz", ["--dataset", "d"], "too large for float16; give --features-dtype float32"),
     ],
 )
 def test_bad_files_are_one_line(
@@ -156,6 +164,17 @@ def test_bad_files_are_one_line(
     (tmp_path / "answers.csv").write_text("image_id,label,predicted,confidence\na,1,1,0.5\n")
     np.savez(tmp_path / "flat.npz", weight=arrays["bias"])
     np.savez(tmp_path / "long.npz", weight=arrays["weight"], bias=np.zeros(C + 1))
+    holed, weight = arrays["logits"].copy(), arrays["weight"].copy()
+    weight[2, 1], holed[3] = np.nan, np.inf
+    np.savez(tmp_path / "nan.npz", weight=weight, bias=arrays["bias"])
+    np.savez(tmp_path / "complex.npz", weight=arrays["weight"] * 1j)
+    np.savez(tmp_path / "column.npz", weight=arrays["weight"], bias=arrays["bias"][:, None])
+    given = {name: arrays[name] for name in ("logits", "features", "labels")}
+    np.savez(tmp_path / "unlabelled.npz", **given | {"labels": np.full(N, -1)})
+    np.savez(tmp_path / "floats.npz", **given | {"labels": np.where(arrays["labels"] == 0, np.nan, 1)})
+    np.savez(tmp_path / "holes.npz", **given | {"logits": arrays["logits"] * np.nan})
+    np.savez(tmp_path / "inf.npz", **given | {"logits": holed})
+    np.savez(tmp_path / "large.npz", **given | {"features": arrays["features"] * 1e6})
     short = {"logits": arrays["logits"], "features": arrays["features"][:3], "labels": arrays["labels"]}
     np.savez(tmp_path / "short.npz", **short)
     assert run(file, *words) == 2

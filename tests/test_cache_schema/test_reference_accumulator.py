@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import logsumexp, softmax
 
-from cache_schema.centred import decode
-from cache_schema.errors import UserError
-from cache_schema.kinds.reference_accumulator import ReferenceAccumulator
+from cache_schema.format.centred import decode
+from cache_schema.writing.kinds.reference_accumulator import ReferenceAccumulator
+from closerlook_common.errors import UserError
 
 C, D, N = 5, 4, 300
 
@@ -76,7 +76,7 @@ def test_bank_is_balanced_and_of_the_training_set(rows: Any) -> None:
     assert not np.array_equal(other.bank_features, got.bank_features)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(cuts=st.lists(st.integers(1, N - 1), max_size=6), shards=st.integers(1, 4), seed=st.integers(0, 99))
 def test_batches_order_and_shards_change_nothing(cuts: list[int], shards: int, seed: int) -> None:
     rng = np.random.default_rng(0)
@@ -127,7 +127,7 @@ def test_unit_features_and_wide_values() -> None:
 
 
 @pytest.mark.parametrize(
-    ("make", "told"),
+    ("make", "printed"),
     [
         (lambda: ReferenceAccumulator(0, 3), "n_classes >= 1"),
         (lambda: ReferenceAccumulator(2, 3).update(np.ones((1, 2)), np.ones((1, 2)), np.zeros(1, int)), "width 3"),
@@ -135,6 +135,6 @@ def test_unit_features_and_wide_values() -> None:
         (lambda: ReferenceAccumulator(2, 3).merge(ReferenceAccumulator(2, 3, seed=1)), "seed 0 and 1"),
     ],
 )
-def test_misuse_is_answered(make: Any, told: str) -> None:
-    with pytest.raises(UserError, match=told):
+def test_misuse_is_answered(make: Any, printed: str) -> None:
+    with pytest.raises(UserError, match=printed):
         make()

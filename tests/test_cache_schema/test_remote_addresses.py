@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 
 import cache_schema
 from cache_schema.cli import main
-from cache_schema.errors import UserError
-from cache_schema.places.addresses import Address, is_plain_name, meant_address
-from cache_schema.places.opening import local_path
+from cache_schema.reading.places.addresses import Address, is_plain_name, meant_address
+from cache_schema.reading.places.opening import local_path
+from closerlook_common.distribution import install_line
+from closerlook_common.errors import UserError
 
 Capture = pytest.CaptureFixture[str]
 # aiohttp closes its sockets when they are collected, which is not the tests' business.
@@ -23,20 +24,20 @@ pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pyte
 
 
 @pytest.mark.parametrize(
-    ("address", "told"),
+    ("address", "printed"),
     [
         ("s3:/bucket/cache", "did you mean s3://bucket/cache?"),
         ("https:host/cache", "did you mean https://host/cache?"),
         ("nosuch://bucket/cache", "nosuch://bucket/cache cannot be opened"),
-        ("s3://", "names no bucket"),
-        ("gs:///", "names no bucket"),
-        ("https://", "names no host"),
+        ("s3://", "has no bucket"),
+        ("gs:///", "has no bucket"),
+        ("https://", "has no host"),
         ("s3://KEY:SESAME@bucket/cache", "keys do not belong in an address"),
         (r"C:\caches\mine", "no cache at"),
         (r"\\server\share\cache", "no cache at"),
     ],
 )
-def test_mistakes_are_one_line(address: str, told: str, capsys: Capture, tmp_path: Path) -> None:
+def test_mistakes_are_one_line(address: str, printed: str, capsys: Capture, tmp_path: Path) -> None:
     pytest.importorskip("s3fs")
     for words in (["show", address], ["check", address], ["pull", address, str(tmp_path / "x")]):
         assert main(words) == 2, words
@@ -44,20 +45,20 @@ def test_mistakes_are_one_line(address: str, told: str, capsys: Capture, tmp_pat
         assert error.count("\n") == 1
         assert "SESAME" not in error
         if words[0] == "show" or "\\" not in address:
-            assert told in error
+            assert printed in error
 
 
 def test_where_nothing_can_be_pushed(tmp_path: Path, write: Callable[..., Any], capsys: Capture) -> None:
     pytest.importorskip("aiohttp")
     write()
-    for address, told in (
+    for address, printed in (
         ("bucket/cache", "for a folder say file:///"),
         ("s3:/bucket/cache", "did you mean s3://bucket/cache?"),
-        ("https://host/cache", "a web server takes no stores"),
+        ("https://host/cache", "a web server cannot be written to"),
     ):
         assert main(["push", str(tmp_path / "cache"), address]) == 2
         error = capsys.readouterr().err
-        assert told in error
+        assert printed in error
         assert error.count("\n") == 1
 
 
@@ -166,7 +167,8 @@ print(codes)
     assert result.stdout == "[2, 2, 2]\n", result.stderr
     lines = result.stderr.strip().splitlines()
     assert len(lines) == 3
-    assert all("pip install 'closerlook[remote]'" in line for line in lines)
+    extra = {"fsspec": "remote", "s3fs": "s3", "gcsfs": "gs", "aiohttp": "web"}[package]
+    assert all(install_line(extra) in line for line in lines)
 
 
 def test_options_of_the_user_come_first(serve: Callable[..., Any], write: Callable[..., Any], tmp_path: Path) -> None:

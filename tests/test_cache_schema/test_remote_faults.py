@@ -15,9 +15,9 @@ import pytest
 
 import cache_schema
 from cache_schema.cli import main
-from cache_schema.errors import CacheError, CorruptStoreError, UserError
-from cache_schema.places import mirror, wire
-from cache_schema.user_cache import write_whole
+from cache_schema.reading.places import mirror, wire
+from closerlook_common.errors import CacheError, CorruptStoreError, UserError
+from closerlook_common.user_cache import write_whole
 
 pytest.importorskip("s3fs")
 pytest.importorskip("aiohttp")
@@ -72,11 +72,7 @@ def test_a_wrong_answer_is_asked_for_again(fault: str, web: Any, store: Any) -> 
         return ""
 
     web.fault = once
-    try:
-        read_all(web.address, store)
-    except CorruptStoreError:
-        assert store.path.suffix == ".h5"  # its chunks have checksums, its blocks on the way have none
-        assert fault == "flip"
+    read_all(web.address, store)
     assert spoilt
 
 
@@ -87,7 +83,7 @@ def test_failures_that_stay_are_one_line(fault: Any, web: Any, store: Any, tmp_p
     out = capsys.readouterr().out.splitlines()
     assert len(out) == 2
     assert store.path.name in out[0]
-    assert out[1] == "0 stores pulled, 0 there already, 1 failed"
+    assert out[1] == "0 stores pulled, 0 there already, 1 failed."
     assert not [path for path in (tmp_path / "pulled").rglob("*.zarr") if "staged" not in str(path)]
     assert not [path for path in (tmp_path / "pulled").rglob("*.h5") if "staged" not in str(path)]
 
@@ -95,10 +91,10 @@ def test_failures_that_stay_are_one_line(fault: Any, web: Any, store: Any, tmp_p
 def test_access_that_is_denied(web: Any, capsys: Capture) -> None:
     web.fault = lambda *_: 403
     assert main(["show", web.address]) == 2
-    told = capsys.readouterr().err
-    assert "access is denied" in told
-    assert "https://user:password@host/cache" in told
-    assert told.count("\n") == 1
+    printed = capsys.readouterr().err
+    assert "access is denied" in printed
+    assert "https://user:password@host/cache" in printed
+    assert printed.count("\n") == 1
     web.fault = lambda *_: 401
     assert main(["show", web.address]) == 2
     assert len(web.asked) < 8, "what is denied is not asked for again and again"
@@ -110,7 +106,7 @@ def test_a_server_that_falls_silent(web: Any, store: Any, monkeypatch: pytest.Mo
     web.fault = lambda method, path, before: "hang" if is_data(path) and before < 2 else ""
     begun = time.monotonic()
     (refused,) = cache_schema.open_cache(web.address).refused()
-    assert "fell silent" in refused.reason
+    assert "stopped responding" in refused.reason
     assert time.monotonic() - begun < 20
     web.released.set()
 
@@ -118,10 +114,10 @@ def test_a_server_that_falls_silent(web: Any, store: Any, monkeypatch: pytest.Mo
 def test_a_store_that_is_replaced_while_it_is_read(
     web: Any, store: Any, write: Callable[..., Any], outputs: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cache_schema.places.files.SMALL_FILE", 0)
-    monkeypatch.setattr("cache_schema.places.blocks.BLOCK", 1 << 11)
+    monkeypatch.setattr("cache_schema.reading.places.files.SMALL_FILE", 0)
     (remote,) = cache_schema.open_cache(web.address).stores()
-    np.testing.assert_array_equal(remote.read("labels"), store.read("labels"))
+    if store.path.suffix == ".zarr":  # an HDF5 file has come as a whole once anything of it was read
+        np.testing.assert_array_equal(remote.read("labels"), store.read("labels"))
     rng = np.random.default_rng(5)
     new = {**outputs, "logits": rng.normal(size=(70, 10)).astype(np.float32)}
     new["features"] = rng.normal(size=(70, 6)).astype(np.float32)
@@ -152,7 +148,7 @@ def test_a_block_cache_that_was_damaged_is_fetched_anew(web: Any, store: Any, tm
 def test_the_block_cache_keeps_to_its_size(
     web: Any, store: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = tmp_path / "mirror" / "older"
+    folder = tmp_path / "mirror" / ("0" * 16)
     for i in range(20):
         write_whole(folder / f"block-{i:02d}", bytes(10_000))
         old = time.time() - 4_000 + 100 * i
@@ -177,10 +173,9 @@ def test_a_trimmed_file_never_reads_as_fill_values(
     write: Callable[..., Any], serve: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The block cache loses a shard between its being fetched and its being decoded."""
-    from cache_schema.places.files import RemoteFiles
+    from cache_schema.reading.places.files import RemoteFiles
 
     write()
-    monkeypatch.setattr("cache_schema.backends.zarr_v3.LARGEST", 0)  # through zarr, which fills silently
     (remote,) = cache_schema.open_cache(serve(tmp_path / "cache").address).stores()
     need = RemoteFiles.need
 
@@ -191,7 +186,7 @@ def test_a_trimmed_file_never_reads_as_fill_values(
                 (self.folder / name).unlink()
 
     monkeypatch.setattr(RemoteFiles, "need", lose)
-    with pytest.raises(CorruptStoreError):
+    with pytest.raises(CorruptStoreError, match="were deleted while they were read"):
         remote.read("features")
 
 
@@ -227,11 +222,13 @@ def test_a_failed_hdf5_open_does_not_bring_the_process_down(
 import sys, cache_schema
 (store,) = cache_schema.open_cache(sys.argv[1]).stores()
 kept = []
-from cache_schema.places.blocks import RemoteBlocks
-RemoteBlocks._run = lambda self, run: (_ for _ in ()).throw(cache_schema.errors.CacheError("gone"))
+from cache_schema.reading.places import remote
+def gone(*args, **kwargs):
+    raise cache_schema.CacheError("gone")
+remote.fetch_file = gone
 try:
     store.read("labels")
-except cache_schema.errors.CacheError as error:
+except cache_schema.CacheError as error:
     kept.append(error)
     store.kept = kept
     print(error)
@@ -243,12 +240,13 @@ except cache_schema.errors.CacheError as error:
 def test_a_full_disk_for_the_block_cache(web: Any, store: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import errno
 
-    def full(path: Path, raw: bytes) -> None:
+    def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(mirror, "write_whole", full)
+    monkeypatch.setattr("cache_schema.reading.places.remote.fetch_file", full)
     (remote,) = cache_schema.open_cache(web.address).stores()
-    with pytest.raises(CacheError, match="make room, or name another folder with CLOSERLOOK_MIRROR"):
+    with pytest.raises(CacheError, match="free some space, or name another folder with CLOSERLOOK_MIRROR"):
         remote.read("labels")
 
 
@@ -257,9 +255,9 @@ def test_nobody_answers(tmp_path: Path, capsys: Capture) -> None:
     for words in (["show", "http://127.0.0.1:9/cache"], ["pull", "http://127.0.0.1:9/cache", str(tmp_path / "x")],
                   ["check", "http://127.0.0.1:9/cache"]):  # fmt: skip
         assert main(words) == 2
-        told = capsys.readouterr().err
-        assert "nobody answers there" in told
-        assert told.count("\n") == 1
+        printed = capsys.readouterr().err
+        assert "no server answers there" in printed
+        assert printed.count("\n") == 1
     assert time.monotonic() - begun < 10
 
 

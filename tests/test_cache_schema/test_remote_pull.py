@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
+import shutil
 import signal
 import threading
 import time
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from remote_commands import command, digests, killed_after
 
 import cache_schema
 from cache_schema.cli import main
-from cache_schema.places import wire
-from cache_schema.staging import Stage
-from cache_schema.validate import problems
+from cache_schema.copying import pull
+from cache_schema.copying.pull import colliding
+from cache_schema.reading.places import wire
+from cache_schema.writing.staging import Stage
+from cache_schema.writing.validate import problems
 
 pytest.importorskip("s3fs")
 pytest.importorskip("aiohttp")
@@ -42,7 +49,7 @@ def slow_store(cache: Path, backend: str) -> Any:
     """Write a store of many files, or of many parts."""
     rng = np.random.default_rng(1)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("cache_schema.schema.ROWS_A_CHUNK", 16)
+        patch.setattr("cache_schema.format.schema.ROWS_A_CHUNK", 16)
         return cache_schema.write_store(
             cache,
             model=cache_schema.ModelCard(id="m"),
@@ -74,14 +81,10 @@ def test_a_killed_pull_goes_on(after: int, serve: Any, tmp_path: Path) -> None:
     assert not list((tmp_path / "pulled").rglob(".staged-*"))
 
 
-def test_a_killed_pull_of_hdf5_goes_on_in_the_file(
-    serve: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from cache_schema.copying import pull
-
+def test_a_killed_pull_of_hdf5_goes_on_in_the_file(serve: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = slow_store(tmp_path / "cache", "hdf5")
     web = serve(tmp_path / "cache")
-    monkeypatch.setattr(pull, "PART", 20_000)
+    monkeypatch.setattr("cache_schema.reading.places.hdf5.PART", 20_000)
     monkeypatch.setattr(wire, "ATTEMPTS", 1)
     size = store.path.stat().st_size
     web.fault = lambda method, path, before: 500 if method == "GET" and path.endswith(".h5") and before > 4 else ""
@@ -120,7 +123,7 @@ def test_an_interrupted_pull_says_so(serve: Any, tmp_path: Path) -> None:
     out, error = process.communicate(timeout=60)
     release.join()
     assert process.returncode == 130, (out, error)
-    assert error.strip().splitlines()[-1].endswith("the same command goes on from there")
+    assert error.strip().splitlines()[-1].endswith("run the same command again to continue.")
     assert "Traceback" not in error
     web.asked.clear()
     assert main(["pull", web.address, str(tmp_path / "pulled")]) == 0
@@ -131,7 +134,7 @@ def test_an_interrupted_pull_says_so(serve: Any, tmp_path: Path) -> None:
 def test_two_pulls_into_one_folder(serve: Any, tmp_path: Path, stores: list[Any]) -> None:
     web = serve(tmp_path / "cache")
     web.latency = 0.02
-    both = [command("pull", web.address, tmp_path / "pulled") for _ in range(2)]
+    both = [command("pull", web.address, tmp_path / "pulled", "--quiet") for _ in range(2)]
     results = [(*process.communicate(timeout=120), process.returncode) for process in both]
     assert [(error, code) for _, error, code in results] == [("", 0)] * 2
     assert digests(tmp_path / "pulled") == {store.digest for store in stores}
@@ -142,8 +145,6 @@ def test_two_pulls_into_one_folder(serve: Any, tmp_path: Path, stores: list[Any]
 def test_a_full_disk_stops_a_pull(
     serve: Any, tmp_path: Path, stores: list[Any], monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
-    from cache_schema.copying import pull
-
     web = serve(tmp_path / "cache")
     written: list[Path] = []
     write_whole = pull.write_whole
@@ -159,7 +160,7 @@ def test_a_full_disk_stops_a_pull(
         assert main(["pull", web.address, str(tmp_path / "pulled")]) == 2
     captured = capsys.readouterr()
     assert "No space left on device" in captured.err
-    assert "make room and run the same command again" in captured.err
+    assert "free some space and run the same command again" in captured.err
     assert captured.err.count("\n") == 1
     sealed_last(tmp_path / "pulled")
     assert main(["pull", web.address, str(tmp_path / "pulled")]) == 0
@@ -210,3 +211,37 @@ def test_a_stage_that_cannot_say_who_owns_it_goes(tmp_path: Path, monkeypatch: p
     with pytest.raises(OSError, match="No space left"):
         Stage(tmp_path / "model" / "x.zarr")
     assert list((tmp_path / "model").iterdir()) == []
+
+
+def test_names_that_differ_only_in_case_or_form(serve: Any, write: Write, tmp_path: Path, capsys: Capture) -> None:
+    """A file system without case would keep one of them, and the other would count as there already."""
+    store = write()
+    folder, name = store.path.parent.name, store.path.name
+    web = serve(tmp_path / "cache")
+    names = [f"{folder.upper()}/{name}", f"{folder}/{name}", f"caf\u00e9/{name}", f"cafe\u0301/{name}"]
+    for other in {other.partition("/")[0] for other in names} - {folder}:
+        shutil.copytree(store.path.parent, tmp_path / "cache" / other)
+    (tmp_path / "cache" / "index.json").write_text(json.dumps({"stores": names}))
+    assert main(["pull", web.address, str(tmp_path / "pulled")]) == 1
+    printed = " ".join(capsys.readouterr().out.split())
+    assert f"not pulled: {folder.upper()}/{name} differs from {folder}/{name} only in case" in printed
+    assert printed.count("not pulled") == 2
+    assert "2 stores pulled" in printed
+    there = sorted(path.name for path in (tmp_path / "pulled").iterdir())
+    assert len(there) == len({unicodedata.normalize("NFC", one).casefold() for one in there}) == 2
+    assert folder in there
+    # What is there already is kept.
+    (tmp_path / "cache" / "index.json").write_text(json.dumps({"stores": names[:1]}))
+    assert main(["pull", web.address, str(tmp_path / "pulled")]) == 1
+    assert "0 stores pulled" in capsys.readouterr().out
+
+
+@settings(max_examples=60)
+@given(names=st.lists(st.text("aAbBéÉ\u0301e\u00df\u0130", min_size=1, max_size=4), max_size=8, unique=True))
+def test_what_is_left_collides_nowhere(names: list[str]) -> None:
+    found = colliding(names, Path("/nowhere"))
+    left = [name for name in names if name not in found]
+    for fold in (str.lower, str.upper, str.casefold):
+        for form in ("NFC", "NFD"):
+            assert len({unicodedata.normalize(form, fold(name)) for name in left}) == len(left)
+    assert all(other in left for other in found.values())

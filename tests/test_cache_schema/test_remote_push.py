@@ -13,9 +13,9 @@ from remote_commands import command, digests, killed_after
 
 import cache_schema
 from cache_schema.cli import main
-from cache_schema.errors import CacheError
-from cache_schema.places import wire
-from cache_schema.validate import problems
+from cache_schema.reading.places import wire
+from cache_schema.writing.validate import problems
+from closerlook_common.errors import CacheError, UserError
 
 pytest.importorskip("s3fs")
 pytest.importorskip("aiohttp")
@@ -39,19 +39,19 @@ def test_summaries_alone(stores: list[Any], bucket: Any, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "printed"),
     [
         (["--model", "ViT-B-32/opnai"], "has no model 'ViT-B-32/opnai'; did you mean vit-b-32-openai-200b2ac0?"),
         (["--dataset", "imagnet"], "has no such store of dataset 'imagnet'; did you mean imagenet?"),
     ],
 )
 def test_a_choice_of_nothing(
-    words: list[str], told: str, stores: list[Any], serve: Any, tmp_path: Path, capsys: Capture
+    words: list[str], printed: str, stores: list[Any], serve: Any, tmp_path: Path, capsys: Capture
 ) -> None:
     assert main(["pull", serve(tmp_path / "cache").address, str(tmp_path / "pulled"), *words]) == 2
-    assert told in capsys.readouterr().err
+    assert printed in capsys.readouterr().err
     assert main(["push", str(tmp_path / "cache"), "memory://never", *words]) == 2
-    assert told in capsys.readouterr().err
+    assert printed in capsys.readouterr().err
 
 
 def test_a_damaged_store_is_not_pushed(stores: list[Any], bucket: Any, tmp_path: Path, capsys: Capture) -> None:
@@ -74,7 +74,7 @@ def test_a_killed_push_goes_on(after: int, stores: list[Any], bucket: Any, tmp_p
         try:
             assert {store.digest for store in remote.stores()} <= whole
             assert all("no zarr.json" in bad.reason for bad in remote.refused())
-        except cache_schema.errors.UserError as error:
+        except UserError as error:
             assert "nothing is there" in str(error)  # noqa: PT017
     sent = {asked.path for asked in bucket.asked if asked.method == "PUT" and "/c/" in asked.path}
     bucket.asked.clear()
@@ -127,11 +127,11 @@ def test_files_of_another_interrupted_push_are_not_taken(
         assert main(["push", str(tmp_path / "cache"), bucket.cache]) == 1
     labels = np.roll(outputs["labels"], 1)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("cache_schema.schema.ROWS_A_CHUNK", 4)
+        patch.setattr("cache_schema.format.schema.ROWS_A_CHUNK", 4)
         new = write(labels=labels, overwrite=True)
     import fsspec
 
-    # As long as the new one's, and not it: what compresses differently would tell itself by its size.
+    # As long as the new one's, and not it: what compresses differently would be found by its size.
     name = "labels/c/0"
     old = bytes(byte ^ 1 for byte in (new.path / name).read_bytes())
     far = f"{bucket.cache}/{new.path.relative_to(tmp_path / 'cache').as_posix()}/{name}"
@@ -154,7 +154,7 @@ def test_another_store_of_that_name_is_never_overwritten(
     capsys.readouterr()
     assert main(["push", str(tmp_path / "cache"), address]) == 1
     out = capsys.readouterr().out
-    assert out.count("is there already, and another store; delete that one first") == 2
+    assert out.count("exists already and is another store; delete that one first") == 2
     assert digests(address) == before
 
 
@@ -177,7 +177,7 @@ def test_two_pushes_to_one_place(stores: list[Any], bucket: Any, tmp_path: Path)
     more = cache_schema.write_summary(
         other, model=cache_schema.ModelCard(id="m"), dataset=cache_schema.DatasetCard(id="d"), columns={"a": [1.0, 2.0]}
     )
-    both = [command("push", cache, bucket.cache) for cache in (tmp_path / "cache", other)]
+    both = [command("push", cache, bucket.cache, "--quiet") for cache in (tmp_path / "cache", other)]
     results = [(*process.communicate(timeout=120), process.returncode) for process in both]
     assert [(error, code) for _, error, code in results] == [("", 0)] * 2
     assert digests(bucket.cache) == {more.digest, *(store.digest for store in stores)}

@@ -8,9 +8,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from cache_schema.errors import CacheError
-from cache_schema.places import wire
-from cache_schema.places.addresses import Address
+from cache_schema.reading.places import wire
+from cache_schema.reading.places.addresses import Address
+from closerlook_common.errors import CacheError
 
 pytest.importorskip("s3fs")
 
@@ -84,19 +84,19 @@ def far(server: FailingServer) -> wire.Wire:
 
 
 @pytest.mark.parametrize(
-    ("fault", "told"),
+    ("fault", "printed"),
     [
-        ("silent", "the server fell silent (ReadTimeoutError); run the same command again"),
+        ("silent", "the server stopped responding (ReadTimeoutError); run the same command again"),
         ("closed", "the answer broke off every time"),
         (500, "cannot be read"),
         (503, "cannot be read"),
     ],
 )
-def test_tries_do_not_multiply(fault: str | int, told: str, server: FailingServer, far: wire.Wire) -> None:
+def test_tries_do_not_multiply(fault: str | int, printed: str, server: FailingServer, far: wire.Wire) -> None:
     server.fault = fault
     with pytest.raises(CacheError) as caught:
         far.cat("index.json")
-    assert told in str(caught.value)
+    assert printed in str(caught.value)
     # aiohttp sends a request a second time where a connection that it had kept turns out to be closed.
     assert TRIES <= server.asked <= TRIES * (2 if fault == "closed" else 1)
 
@@ -111,5 +111,5 @@ def test_a_server_that_is_not_there(server: FailingServer) -> None:
     nobody = FailingServer()
     nobody.server_close()
     far = wire.Wire(Address("s3://bucket/cache"), {"endpoint_url": f"http://127.0.0.1:{nobody.server_port}"})
-    with pytest.raises(CacheError, match=r"nobody answers there .*; check the address and the network"):
+    with pytest.raises(CacheError, match=r"no server answers there .*; check the address and the network"):
         far.cat("index.json")

@@ -17,10 +17,10 @@ import pytest
 import zarr
 
 import cache_schema
-from cache_schema.schema import KINDS, SCHEMA_VERSION, TEXT, array_spec, layout
-from cache_schema.structure import structure_problems
+from cache_schema.format.schema import KINDS, SCHEMA_VERSION, TEXT, array_spec, layout
+from cache_schema.format.structure import structure_problems
 
-SPEC = (Path(cache_schema.__file__).parent / "SPEC.md").read_text()
+SPEC = (Path(cache_schema.__file__).parent / "format" / "SPEC.md").read_text()
 
 
 def sections() -> dict[str, str]:
@@ -80,9 +80,17 @@ def test_a_stranger_can_read_a_store(write: Callable[..., cache_schema.Predictio
     assert hashlib.sha256(raw.replace(digest, "0" * 64).encode()).hexdigest() == digest
 
 
-@pytest.mark.parametrize("module", ["schema", "naming", "identities", "errors"])
+@pytest.mark.parametrize(
+    "module",
+    [
+        "cache_schema.format.schema",
+        "cache_schema.format.naming",
+        "cache_schema.format.identities",
+        "closerlook_common.errors",
+    ],
+)
 def test_examples_in_docstrings(module: str) -> None:
-    result = doctest.testmod(importlib.import_module(f"cache_schema.{module}"))
+    result = doctest.testmod(importlib.import_module(module))
     assert result.attempted > 0
     assert result.failed == 0
 
@@ -122,7 +130,7 @@ DETAILS = {"logits_kind": "logits", "n_valid": 5, "metadata": []}
         ({"valid": ((6,), "bool")}, "valid: axis n is 6 long, but 5"),
         ({"labels": ((5,), "int64")}, "labels: dtype int64 is none of int32"),
         ({"logits": ((5, 3, 1), "float16")}, "logits: shape (5, 3, 1) is not (n, C)"),
-        ({"logit_center": None}, "logits and logit_center come together"),
+        ({"logit_center": None}, "logits and logit_center belong together"),
         ({"logits": None, "logit_center": None}, "logits, features or both"),
         ({"image_id.offsets": None}, "image_id.offsets: missing"),
         ({"image_id": None}, "image_id: missing, only its offsets"),
@@ -131,11 +139,7 @@ DETAILS = {"logits_kind": "logits", "n_valid": 5, "metadata": []}
         ({"extra": ((5,), "bool")}, "extra: a store of kind predictions has no such array"),
         ({"metadata.pose": ((5,), "float32")}, "metadata.pose: dtype float32"),
         (
-            {
-                name: ((0, *shape[1:]), dtype)
-                for name, (shape, dtype) in GOOD.items()
-                if name != "image_id.offsets"
-            }
+            {name: ((0, *shape[1:]), dtype) for name, (shape, dtype) in GOOD.items() if name != "image_id.offsets"}
             | {"image_id.offsets": ((1,), "int64")},
             "the store has no rows",
         ),

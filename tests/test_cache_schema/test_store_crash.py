@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 
 import cache_schema
-from cache_schema.errors import CacheError, StoreExistsError
-from cache_schema.staging import Stage, clean_stale, is_live, publish, stages
-from cache_schema.validate import problems
+from cache_schema.writing.staging import Stage, clean_stale, is_live, publish, stages
+from cache_schema.writing.validate import problems
+from closerlook_common.errors import CacheError, StoreExistsError
 
 BACKENDS = ("zarr", "hdf5")
 
@@ -26,7 +26,8 @@ WRITER = """
 import os, signal, sys
 import numpy as np
 import cache_schema
-from cache_schema import builder, schema, staging, writer
+from cache_schema.writing import builder, staging, writer
+from cache_schema.format import schema
 from cache_schema.backends import hdf5, zarr_v3
 
 schema.ROWS_A_CHUNK = 4  # 100 rows are then four shards
@@ -117,9 +118,7 @@ def waiting_writer(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
         process.kill()
 
 
-def test_a_live_stage_stays_and_a_dead_one_goes(
-    tmp_path: Path, waiting_writer: subprocess.Popen[str]
-) -> None:
+def test_a_live_stage_stays_and_a_dead_one_goes(tmp_path: Path, waiting_writer: subprocess.Popen[str]) -> None:
     cache = tmp_path / "waiting"
     (stage,) = stages(cache)
     pid = int(stage.name.split("-")[-4])  # .staged-<host>-<pid>-<token>-d-<identity8>.zarr
@@ -166,7 +165,7 @@ def test_a_stage_that_was_taken_away_is_not_published(
     tmp_path: Path, backend: str, harm: str, model: Any, dataset: Any, outputs: dict[str, Any], monkeypatch
 ) -> None:
     """What is written afterwards would be a store without its first rows, and sealed."""
-    monkeypatch.setattr("cache_schema.schema.ROWS_A_CHUNK", 4)
+    monkeypatch.setattr("cache_schema.format.schema.ROWS_A_CHUNK", 4)
     cache = tmp_path / "cache"
     about = {"model": model, "dataset": dataset, "n_images": 70, "n_classes": 10, "image_ids": outputs["image_ids"]}
     writer = cache_schema.StoreWriter(cache, labels=outputs["labels"], backend=backend, **about)
@@ -199,7 +198,7 @@ def test_publishing_never_overwrites(tmp_path: Path) -> None:
             else:
                 path.mkdir()
                 (path / "content").write_text(path.name)
-        with pytest.raises(StoreExistsError, match="never overwritten"):
+        with pytest.raises(StoreExistsError, match="exists already"):
             publish(staged, target)
         kept = target if kind == "file" else target / "content"
         assert kept.read_text() == target.name
@@ -210,7 +209,7 @@ def test_publishing_where_there_are_no_hard_links(tmp_path: Path, monkeypatch: p
     def no_links(*_: object) -> None:
         raise PermissionError(1, "Operation not permitted")
 
-    monkeypatch.setattr("cache_schema.staging.os.link", no_links)
+    monkeypatch.setattr("cache_schema.writing.staging.os.link", no_links)
     (tmp_path / "one").write_text("1")
     (tmp_path / "two").write_text("2")
     publish(tmp_path / "one", tmp_path / "target")
@@ -223,7 +222,7 @@ def test_publishing_where_there_are_no_hard_links(tmp_path: Path, monkeypatch: p
 def test_racing_writers_lose_time_but_no_data(
     tmp_path: Path, backend: str, model: Any, dataset: Any, outputs: dict[str, Any]
 ) -> None:
-    """All start before any has published; one wins, the others are told, the winner's store is whole."""
+    """All start before any has published; one wins, the others are notified, the winner's store is whole."""
     gate = threading.Barrier(3)
     results: list[object] = []
 
@@ -277,9 +276,7 @@ except OSError as error:
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_a_file_that_cannot_grow_leaves_nothing(
-    tmp_path: Path, backend: str, run_python: Callable[..., Any]
-) -> None:
+def test_a_file_that_cannot_grow_leaves_nothing(tmp_path: Path, backend: str, run_python: Callable[..., Any]) -> None:
     done = run_python(FULL_DISK, tmp_path, backend)
     assert done.stdout.startswith("OSError"), done.stdout + done.stderr
     assert cache_schema.open_cache(tmp_path).stores() == []
@@ -308,9 +305,7 @@ def test_a_stage_may_vanish_while_it_is_looked_at(tmp_path: Path, monkeypatch: p
 def test_memory_does_not_grow_with_the_images(tmp_path: Path, run_python: Callable[..., Any]) -> None:
     done = run_python(MEMORY, tmp_path)
     few, many = (int(word) for word in done.stdout.split())
-    assert many < few + 2.5e6, (
-        done.stderr
-    )  # 20,000 rows more: 8 MB of float16 logits; ids and labels about 1 MB
+    assert many < few + 2.5e6, done.stderr  # 20,000 rows more: 8 MB of float16 logits; ids and labels about 1 MB
 
 
 MEMORY = """

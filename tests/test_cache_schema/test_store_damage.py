@@ -1,4 +1,4 @@
-"""Changed, missing and surplus bytes: ``check`` finds every one, reading those that the codec can tell."""
+"""Changed, missing and surplus bytes: ``check`` finds every one, reading those that the codec detects."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ import pytest
 
 import cache_schema
 from cache_schema.backends.hdf5 import GUESS
-from cache_schema.errors import CacheError, CorruptStoreError, NewerSchemaError, UnsealedStoreError
-from cache_schema.schema import SCHEMA_VERSION
-from cache_schema.seal import dump_with_digest
-from cache_schema.validate import problems
+from cache_schema.format.schema import SCHEMA_VERSION
+from cache_schema.format.seal import dump_with_digest
+from cache_schema.writing.validate import problems
+from closerlook_common.errors import CacheError, CorruptStoreError, NewerSchemaError, UnsealedStoreError
 
 Write = Callable[..., cache_schema.PredictionStore]
 BACKENDS = ("zarr", "hdf5")
@@ -130,8 +130,8 @@ def test_an_unsealed_store_is_refused_in_one_sentence(write: Write, backend: str
 def test_a_future_version_is_refused_in_one_sentence(
     write: Write, backend: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cache_schema.builder.SCHEMA_VERSION", SCHEMA_VERSION + 1)
-    monkeypatch.setattr("cache_schema.seal.SCHEMA_VERSION", SCHEMA_VERSION + 1)
+    monkeypatch.setattr("cache_schema.writing.builder.SCHEMA_VERSION", SCHEMA_VERSION + 1)
+    monkeypatch.setattr("cache_schema.format.seal.SCHEMA_VERSION", SCHEMA_VERSION + 1)
     path = write(backend=backend).path
     monkeypatch.undo()
     with pytest.raises(NewerSchemaError) as caught:
@@ -156,12 +156,12 @@ def test_a_writer_that_seals_nonsense_is_found(write: Write, monkeypatch: pytest
     """The bytes are as sealed; the rules on values are broken."""
 
     def off_by_one(logits: np.ndarray, members: object = None, *, first_row: int = 0) -> object:
-        from cache_schema.centred import Centred, encode
+        from cache_schema.format.centred import Centred, encode
 
         right = encode(logits, first_row=first_row)
         return Centred(right.logits - np.float16(1), right.centers)
 
-    monkeypatch.setattr("cache_schema.writer.encode", off_by_one)
+    monkeypatch.setattr("cache_schema.writing.writer.encode", off_by_one)
     path = write().path
     assert problems(path, bytes_only=True) == []
     assert problems(path) == ["logits: a valid row's top over the kept classes is not 0"]
@@ -182,7 +182,7 @@ def test_a_document_vouches_for_itself_wherever_its_digest_stands() -> None:
         dump_with_digest({"a": 1})
     for document in ({"file_digest": None}, {"note": '"file_digest":null', "file_digest": None, "z": "ä"}):
         raw = dump_with_digest(document)
-        cache_schema.seal.verify_digest(raw, "it")  # type: ignore[attr-defined]
+        cache_schema.format.seal.verify_digest(raw, "it")  # type: ignore[attr-defined]
         for position in range(len(raw)):
             with pytest.raises(CorruptStoreError):
-                cache_schema.seal.verify_digest(raw[:position] + b"#" + raw[position + 1 :], "it")  # type: ignore[attr-defined]
+                cache_schema.format.seal.verify_digest(raw[:position] + b"#" + raw[position + 1 :], "it")  # type: ignore[attr-defined]

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 import cache_schema
-from cache_schema import staging
-from cache_schema.staging import Stage, clean_stale, publish, stages
-from cache_schema.validate import problems
+from cache_schema.writing import staging
+from cache_schema.writing.staging import Stage, clean_stale, publish, stages
+from cache_schema.writing.validate import problems
 
 BACKENDS = ("zarr", "hdf5")
 
@@ -37,7 +37,7 @@ def test_writers_may_replace_each_others_store(tmp_path: Path, backend: str) -> 
         try:
             for _ in range(40):
                 replaced(tmp_path, float(number), backend)
-        except Exception as error:  # noqa: BLE001  # a thread's is not told
+        except Exception as error:  # noqa: BLE001  # a thread's is not reported
             wrong.append(repr(error))
 
     def read() -> None:

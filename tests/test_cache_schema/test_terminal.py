@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from cache_schema.console.terminal import plain_table
+from closerlook_common.console.terminal import plain_table
 
 ROOT = Path(__file__).parents[2]
 

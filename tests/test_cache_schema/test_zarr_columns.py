@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import zarr
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from zarr.codecs import BloscCodec, Crc32cCodec
 
-from cache_schema.backends import zarr_v3
+from cache_schema.backends import zarr_columns, zarr_v3
 from cache_schema.backends.zarr_columns import columns_of
 from cache_schema.backends.zarr_v3 import ZarrFiles
-from cache_schema.schema import Layout, layout
+from cache_schema.format.schema import Layout, layout
 
 
 def written_by_zarr(folder: Path, values: np.ndarray, cut: Layout) -> None:
@@ -41,7 +41,6 @@ def files_of(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-@settings(deadline=None)
 @given(
     shape=st.one_of(
         st.tuples(st.integers(0, 40)), st.tuples(st.integers(0, 40), st.integers(0, 5)),
@@ -83,11 +82,13 @@ def test_whole_layouts_are_what_zarr_writes(tmp_path, shape, dtype):
     assert len(ours) >= 2
 
 
+@pytest.mark.parametrize("serial", [-1, zarr_columns.SERIAL_BYTES])
 @pytest.mark.parametrize(
     ("shape", "dtype"),
     [((200_000,), "int16"), ((70_001, 5), "int16"), ((1,), "float32"), ((5000, 3), "float64"), ((9,), "bool")],
 )
-def test_every_stretch_of_rows_is_what_zarr_reads(tmp_path, shape, dtype):
+def test_every_stretch_of_rows_is_what_zarr_reads(tmp_path, monkeypatch, shape, dtype, serial):
+    monkeypatch.setattr(zarr_columns, "SERIAL_BYTES", serial)
     rng = np.random.default_rng(0)
     values = (rng.normal(size=shape) * 50).astype(dtype)
     files = ZarrFiles(tmp_path / "store.zarr")
@@ -96,8 +97,7 @@ def test_every_stretch_of_rows_is_what_zarr_reads(tmp_path, shape, dtype):
     for start in range(0, shape[0], rows):
         files.write("column.x", start, values[start : start + rows])
     folder = tmp_path / "store.zarr" / "column.x"
-    columns = columns_of((folder / "zarr.json").read_bytes())
-    assert columns is not None
+    columns = columns_of((folder / "zarr.json").read_bytes(), shape, dtype)
     theirs = zarr.open_array(folder, mode="r")
     n = shape[0]
     for start, stop in ((0, n), (0, 0), (n - 1, n), (n // 3, n // 2), (max(0, n - 70_000), n)):
@@ -106,10 +106,20 @@ def test_every_stretch_of_rows_is_what_zarr_reads(tmp_path, shape, dtype):
         assert got.dtype == values.dtype
 
 
-def test_another_layout_is_left_to_zarr(tmp_path):
+def test_another_layout_is_refused(tmp_path):
     zarr.create_array(str(tmp_path / "plain"), shape=(10,), chunks=(5,), dtype="float32")
-    assert columns_of((tmp_path / "plain" / "zarr.json").read_bytes()) is None
-    assert columns_of(json.dumps({"codecs": []}).encode()) is None
+    for metadata in ((tmp_path / "plain" / "zarr.json").read_bytes(), json.dumps({"codecs": []}).encode(), b"[", b"[]"):
+        with pytest.raises(ValueError, match=r"zarr.json|Expecting"):
+            columns_of(metadata, (10,), "float32")
+
+
+def test_other_lengths_of_chunks_are_read(tmp_path):
+    """The format leaves them to the writer."""
+    values = np.arange(50, dtype=np.float32)
+    written_by_zarr(tmp_path / "x", values, Layout(7, 21))
+    columns = columns_of((tmp_path / "x" / "zarr.json").read_bytes(), (50,), "float32")
+    assert (columns.chunks, columns.shards) == ((7,), (21,))
+    np.testing.assert_array_equal(columns.read(tmp_path / "x", 5, 49), values[5:49])
 
 
 @pytest.mark.parametrize("place", [3, -3, -30])
@@ -119,7 +129,7 @@ def test_a_changed_byte_is_found(tmp_path, place):
     files.create("column.x", (1000,), np.dtype("float32"))
     files.write("column.x", 0, np.arange(1000, dtype=np.float32))
     folder = tmp_path / "store.zarr" / "column.x"
-    columns = columns_of((folder / "zarr.json").read_bytes())
+    columns = columns_of((folder / "zarr.json").read_bytes(), (1000,), "float32")
     shard = folder / "c" / "0"
     raw = bytearray(shard.read_bytes())
     raw[place] ^= 1

@@ -1,4 +1,4 @@
-"""A small dataset, and geometries that harm, tell of and slow down the process that decodes it."""
+"""A small dataset, and geometries that harm, report on and slow down the process that decodes it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from cache_schema.records import DatasetCard
+from cache_schema.format.records import DatasetCard
 from extract.datasets.base import Dataset, manifest_digest
 from extract.passes.decode import Decoder
 from extract.preprocess import Geometry
@@ -37,8 +37,8 @@ class Harmful(Geometry):
 
 
 @dataclass(frozen=True)
-class Telling(Geometry):
-    """Tells of its process: spawned, has torch, is another than the one that decodes nothing."""
+class Reporting(Geometry):
+    """Reports its process: spawned, has torch, is another than the one that decodes nothing."""
 
     def __call__(self, image: Image.Image) -> np.ndarray:
         out = super().__call__(image).copy()
@@ -129,13 +129,29 @@ def coloured(colour: tuple[int, int, int]) -> bytes:
     return out.getvalue()
 
 
-def decoded(dataset: Dataset, workers: int, batch_size: int, geometry: Geometry = GEOMETRY, **limits: float):
+Decoded = tuple[np.ndarray, np.ndarray, dict[int, str]]
+
+
+def decoded(dataset: Dataset, workers: int, batch_size: int, geometry: Geometry = GEOMETRY, **limits: float) -> Decoded:
+    (found,) = decoded_together(dataset, workers, batch_size, [geometry], **limits)
+    return found
+
+
+def decoded_together(
+    dataset: Dataset, workers: int, batch_size: int, geometries: list[Geometry], **limits: float
+) -> list[Decoded]:
+    """Return pixels, validity and problems at each geometry."""
     with Decoder(workers, **limits) as decoder:
         batches = [
-            (b.start, b.stop, b.pixels.copy(), b.valid, b.problems)
-            for b in decoder.batches(dataset, geometry, batch_size)
+            (b.start, [(view.pixels.copy(), view.valid, view.problems) for view in b.views])
+            for b in decoder.batches(dataset, geometries, batch_size)
         ]
-    assert [start for start, *_ in batches] == list(range(0, len(dataset), batch_size))
-    pixels = np.concatenate([b[2] for b in batches])
-    valid = np.concatenate([b[3] for b in batches])
-    return pixels, valid, dict(problem for b in batches for problem in b[4])
+    assert [start for start, _ in batches] == list(range(0, len(dataset), batch_size))
+    return [
+        (
+            np.concatenate([views[i][0] for _, views in batches]),
+            np.concatenate([views[i][1] for _, views in batches]),
+            dict(problem for _, views in batches for problem in views[i][2]),
+        )
+        for i in range(len(geometries))
+    ]

@@ -47,6 +47,9 @@ class Buffer:
     def __getitem__(self, index: slice) -> Buffer:
         return self._view(self.array[index])
 
+    def view(self, shape: tuple[int, ...]) -> Buffer:
+        return self._view(self.array.reshape(shape))
+
     def permute(self, *axes: int) -> Buffer:
         return self._view(self.array.transpose(axes))
 
@@ -221,7 +224,7 @@ class Machine:
             raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
 
     def skips(self, method: str, by: Event | Stream) -> bool:
-        """Tell whether a wait is the one that is left out."""
+        """Return whether a wait is the one that is left out."""
         if isinstance(by, Stream):
             who = "computing" if by is self.main else "copying"
         else:

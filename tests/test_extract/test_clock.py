@@ -1,4 +1,4 @@
-"""What bounds a pass, told from its first batches."""
+"""What bounds a pass, measured from its first batches."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import torch
 
 from extract.models.base import Outputs
 from extract.passes import forward
+from extract.passes.batches import PixelBatch, View
 from extract.passes.clock import Clock, duration, finished_line, first_line
-from extract.passes.decode import PixelBatch
 from extract.passes.forward import Runner, run_pass
 
 
@@ -58,19 +58,19 @@ class Nowhere:
 def test_a_pass_tells_its_rates_once_and_accounts_for_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(forward, "MEASURED_SECONDS", 0.0)
     pixels, valid = np.zeros((2, 4, 4, 3), np.uint8), np.ones(2, bool)
-    batches = [PixelBatch(i, i + 2, pixels, valid, (), seconds=0.25) for i in range(0, 12, 2)]
-    told: list[tuple[int, int, int, float]] = []
+    batches = [PixelBatch(i, i + 2, (View(pixels, valid),), seconds=0.25) for i in range(0, 12, 2)]
+    parts: list[tuple[int, int, int, float]] = []
     sinks = Nowhere(), Nowhere()
     result, problems = run_pass(
         [Runner(Mean(), sink) for sink in sinks],
         batches,
         torch.device("cpu"),
-        on_rates=lambda c: told.append((c.batches, c.images, c.forwarded, c.decode)),
+        on_rates=lambda c: parts.append((c.batches, c.images, c.forwarded, c.decode)),
     )
-    assert told == [(3, 6, 12, 0.75)]
-    assert problems == []
+    assert parts == [(3, 6, 12, 0.75)]
+    assert problems == {0: []}
     assert sinks[0].thread is sinks[1].thread is not threading.main_thread()
-    sinks[0].thread.join(60)  # it has said that it has ended, and has a step to go
+    sinks[0].thread.join(60)  # it has reported that it has ended, and has a step to go
     assert not sinks[0].thread.is_alive()
     assert (result.images, result.forwarded, result.batches, result.decode) == (12, 24, 6, 1.5)
     record = result.record()

@@ -1,4 +1,4 @@
-"""Compiled models: the same numbers, batches of one size, and a fallback that is told and recorded."""
+"""Compiled models: the same numbers, batches of one size, and a fallback that is reported and recorded."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import cache_schema
-from extract.models import load, prepare
+from extract.libraries import load, prepare
 from extract.models.base import CompileError, LoadedModel, Outputs
 from extract.passes.forward import Runner, forward_halving
 from extract.zoo.model_list import parse_line

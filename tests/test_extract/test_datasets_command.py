@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from cache_schema.errors import UserError
+from closerlook_common.errors import UserError
 from extract.classes.spaces import class_space
 from extract.datasets import DatasetSpec, read_datasets_toml, resolve
 from extract.datasets.finding import find
@@ -105,9 +105,7 @@ def test_no_word_is_cut_off_at_any_width(
     assert all(len(line) <= width for line in known.splitlines()[:-1])
 
 
-def test_sets_in_one_folder_that_are_not_there_are_no_problems(
-    tmp_path: Path, run_extract: Callable[..., Any]
-) -> None:
+def test_sets_in_one_folder_that_are_not_there_are_no_problems(tmp_path: Path, run_extract: Callable[..., Any]) -> None:
     """ImageNet's folder without a training set, ImageNet-C with one corruption of nineteen."""
     for place in ("ImageNet/val", "ImageNet-C/fog/1"):
         (tmp_path / place / WNIDS[0]).mkdir(parents=True)

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from cache_schema.errors import UserError
+from closerlook_common.errors import UserError
 from extract.classes.spaces import class_space
 from extract.datasets import DatasetSpec, UnreadableImage, resolve
 from extract.datasets.base import Dataset
@@ -153,7 +153,7 @@ def test_sizes_of_arrow_rows_are_those_of_the_images(tmp_path: Path) -> None:
     assert listed(_saved(table([0, 1, 2, 2], PETS), tmp_path / "c")).digest != found.digest
 
 
-# ---- labels: what numbers count is told by names
+# ---- labels: what numbers count is stated by names
 
 
 @pytest.mark.parametrize("build", [_saved, _hub_cache])
@@ -219,7 +219,7 @@ def test_mistakes_are_answered(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"names data-00001-of-00002\.arrow, which is not there"):
         listed(place, split="test")
     (place / "test" / "state.json").write_text("[")
-    with pytest.raises(UserError, match=r"state\.json cannot be read"):
+    with pytest.raises(UserError, match=r"state\.json is not JSON"):
         listed(place, split="test")
     torn = _saved(table([0, 1], PETS), tmp_path)
     (torn / "data-00000-of-00002.arrow").write_bytes(b"no arrow")
@@ -291,7 +291,7 @@ def test_pyarrow_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
     place = _saved(table([0], PETS), tmp_path)
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(UserError, match="pip install pyarrow"):
+    with pytest.raises(UserError, match=r"pyarrow: pip install .*\[extract\]"):
         listed(place)
 
 

@@ -10,7 +10,7 @@ import pytest
 from miniature_copies import listed, shuffled_directories, touch  # noqa: F401  # the fixture is used by itself
 from scipy.io import savemat
 
-from cache_schema.errors import UserError
+from closerlook_common.errors import UserError
 from extract.classes.spaces import class_space
 from extract.datasets.maps import real_labels
 
@@ -58,7 +58,7 @@ def _synsets(root: Path) -> Path:
 
 
 def _devkit(root: Path) -> Path:
-    """Write a ground truth that counts backwards, as it may: only meta.mat tells."""
+    """Write a ground truth that counts backwards, as it may: only meta.mat shows it."""
     images = touch(root / "val", *VAL)
     kit = root / "ILSVRC2012_devkit_t12" / "data"
     kit.mkdir(parents=True)

@@ -15,7 +15,7 @@ import polars as pl
 import pytest
 from PIL import Image
 
-from cache_schema.errors import UserError
+from closerlook_common.errors import UserError
 from extract.classes.spaces import class_space
 from extract.datasets import DatasetSpec, UnreadableImage, resolve
 from extract.datasets.maps import index_list
@@ -93,7 +93,7 @@ def test_shard_splits_by_info_file(shards: Path) -> None:
     with pytest.raises(UserError, match=r"1 of the 2 shards of 'validation'"):
         resolve(spec(shards, "webdataset", split="validation", classes="imagenet-1k"))
     (shards / "_info.json").write_text("{}", encoding="utf-8")
-    with pytest.raises(UserError, match="does not tell the files of each split"):
+    with pytest.raises(UserError, match="does not list the files of each split"):
         resolve(spec(shards, "webdataset", split="validation", classes="imagenet-1k"))
 
 
@@ -185,11 +185,11 @@ def test_archives_without_labels_or_beside_images_are_no_layout(tmp_path: Path) 
         resolve(DatasetSpec(name="imagenet-val", path=tmp_path, allow_count_mismatch=True))
     (tmp_path / "val").mkdir()
     (tmp_path / "val" / "ILSVRC2012_val_00000001.JPEG").write_bytes(png(1))
-    with pytest.raises(UserError, match="no file tells their labels"):
+    with pytest.raises(UserError, match="no file holds their labels"):
         resolve(DatasetSpec(name="imagenet-val", path=tmp_path, allow_count_mismatch=True))
 
 
-def test_shard_labels_need_a_class_space_unless_they_tell(shards: Path, tmp_path: Path) -> None:
+def test_shard_labels_need_a_class_space_unless_they_name_one(shards: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="the classes are numbers"):
         resolve(spec(shards, "webdataset", split="val"))
     assert resolve(spec(shards, "webdataset", split="val", labels="none")).card.role == "ood"
@@ -304,5 +304,5 @@ def test_parquet_splits_and_mistakes(tables: Path, tmp_path: Path) -> None:
     bare = resolve(spec(tmp_path, "huggingface", split="bare"))
     assert bare.labels.tolist() == [-1, -1]
     assert bare.open(1).getpixel((0, 0)) == (2, 0, 0)
-    with pytest.raises(UserError, match="manifest goes with files"):
+    with pytest.raises(UserError, match="manifest needs image files"):
         resolve(spec(tables, "huggingface", manifest=tmp_path / "m.csv"))

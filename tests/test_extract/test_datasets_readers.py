@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cache_schema.errors import UserError
+from closerlook_common.errors import UserError
 from extract.classes.spaces import ClassSpace, class_space
 from extract.datasets import DatasetSpec, UnreadableImage, resolve
 from extract.datasets.labels import label_map
@@ -43,9 +43,7 @@ def test_wnid_folders_by_wnid_not_by_rank(tmp_path: Path) -> None:
     touch(tmp_path, *(f"{wnids[i]}/{i}.JPEG" for i in chosen))
     found = resolve(spec(tmp_path))
     assert found.card.class_space == "imagenet-1k"
-    assert dict(zip(found.paths, found.labels.tolist(), strict=True)) == {
-        f"{wnids[i]}/{i}.JPEG": i for i in chosen
-    }
+    assert dict(zip(found.paths, found.labels.tolist(), strict=True)) == {f"{wnids[i]}/{i}.JPEG": i for i in chosen}
 
 
 def test_numeric_folders_by_number_not_by_rank(tmp_path: Path) -> None:
@@ -77,7 +75,7 @@ def test_folder_names_as_classes(tmp_path: Path) -> None:
 
 def test_equal_lists_are_one_class_space(tmp_path: Path) -> None:
     touch(tmp_path, "a/b/x.jpg", "a/c/x.jpg")
-    (tmp_path / "names.txt").write_text("b\n\n c \n", encoding="utf-8")
+    (tmp_path / "names.txt").write_text("b\n c \n\n", encoding="utf-8")
     listed = resolve(spec(tmp_path / "a", classes=("b", "c")))
     from_file = resolve(spec(tmp_path / "a", classes=str(tmp_path / "names.txt")))
     from_folders = resolve(spec(tmp_path / "a", classes="folders"))
@@ -122,9 +120,7 @@ def test_unknown_wnids_are_not_silently_own_classes(tmp_path: Path) -> None:
 
 @given(st.lists(st.text("abc019_- n", min_size=1, max_size=9), min_size=1, max_size=8, unique=True))
 def test_auto_is_one_of_the_readings_or_an_error(names: list[str]) -> None:
-    space = ClassSpace(
-        "s", ("a", "b c", "0", "1", "n01440764"), ("n01440764", "n00000001", "n00000002", "a", "b")
-    )
+    space = ClassSpace("s", ("a", "b c", "0", "1", "n01440764"), ("n01440764", "n00000001", "n00000002", "a", "b"))
     readings = []
     for kind in ("wnid", "index", "name"):
         try:
@@ -143,9 +139,7 @@ def test_auto_is_one_of_the_readings_or_an_error(names: list[str]) -> None:
 
 
 def test_order_is_independent_of_the_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    names = [
-        f"{c}/{i}.{suffix}" for c in ("b", "a", "a b", "Z") for i in (10, 2, 1) for suffix in ("JPG", "png")
-    ]
+    names = [f"{c}/{i}.{suffix}" for c in ("b", "a", "a b", "Z") for i in (10, 2, 1) for suffix in ("JPG", "png")]
     touch(tmp_path, *names)
     once = resolve(spec(tmp_path, classes="folders"))
     scandir = os.scandir
@@ -262,7 +256,7 @@ def test_masks_and_maps_by_index_wnid_and_name(tmp_path: Path) -> None:
     assert grouped.card.class_map == ((0, 1), (5,))
     assert grouped.card.n_classes == 2
     touch(tmp_path, "n02056570/x.jpg")
-    with pytest.raises(UserError, match="label 145 is no super-class: class_map has 2"):
+    with pytest.raises(UserError, match="label 145 is not a super-class: class_map has 2"):
         resolve(spec(tmp_path, class_map=((0, "goldfish"), (5,))))
 
 
@@ -272,8 +266,7 @@ def test_masks_and_maps_by_index_wnid_and_name(tmp_path: Path) -> None:
 def test_manifest_columns(tmp_path: Path) -> None:
     touch(tmp_path, "im/b.jpg", "im/a.PNG", "im/c d.jpg")
     (tmp_path / "m.csv").write_text(
-        "label,path,pose,score,flag,year\n1,b.jpg,left,0.5,true,2001\n"
-        "0,a.PNG,,1.5,false,1999\n,c d.jpg,right,,true,\n",
+        "label,path,pose,score,flag,year\n1,b.jpg,left,0.5,true,2001\n0,a.PNG,,1.5,false,1999\n,c d.jpg,right,,true,\n",
         encoding="utf-8",
     )
     found = resolve(spec(tmp_path / "im", manifest=tmp_path / "m.csv", classes=("x", "y")))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 from miniature_copies import listed, shuffled_directories, touch  # noqa: F401  # the fixture is used by itself
 
-from cache_schema.errors import UserError
+from closerlook_common.errors import UserError
 from extract.classes.spaces import class_space
 from extract.datasets import DatasetSpec, resolve
 from extract.datasets.maps import class_map, index_list
@@ -20,6 +21,12 @@ WNIDS = class_space("imagenet-1k").wnids or ()
 
 
 # ---- what every recipe must have
+
+
+def test_every_recipe_states_its_paper_and_what_its_counts_rest_on() -> None:
+    for name, recipe in all_recipes().items():
+        assert re.search(r"\b(19|20)\d\d\b", recipe.source), name
+        assert recipe.basis or "no number is published" in recipe.note, name
 
 
 def test_every_recipe_of_the_study_is_there() -> None:
@@ -88,7 +95,7 @@ def test_a_table_with_labels_of_its_own_is_no_recipe(tmp_path: Path) -> None:
 
 def test_a_wrong_count_stops_with_the_counts(tmp_path: Path) -> None:
     touch(tmp_path, f"{WNIDS[6]}/x.jpg")
-    with pytest.raises(UserError, match=r"1 images .* has 7,500 \(.*\); allow_count_mismatch = true"):
+    with pytest.raises(UserError, match=r"1 images .* has 7,500 \(.*\); set allow_count_mismatch = true"):
         resolve(DatasetSpec(name="imagenet-a", path=tmp_path))
     assert "1 images instead of 7,500" in listed("imagenet-a", tmp_path).problems[0]
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cache_schema.errors import UserError
+from closerlook_common.errors import UserError
 from extract.datasets import DatasetSpec, read_datasets_toml, write_datasets_toml
 
 
@@ -42,7 +42,7 @@ def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
         ('[a]\npath = "x"\nrole = "shfit"\n', "did you mean shift"),
         ('[a]\npath = "x"\nlabels = "rank"\n', "not one of auto, wnid, index, name, none"),
         ('[a]\npath = "x"\ncaptions = "text"\n', "set manifest ="),
-        ('path = "x"\n', "stands outside every table"),
+        ('path = "x"\n', "is outside every table"),
         ("", "names no dataset"),
         ("[a\n", "cannot be read"),
     ],

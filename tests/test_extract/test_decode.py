@@ -11,13 +11,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from decoding import GEOMETRY, Counting, Harmful, N, Owned, Telling, Victim, coloured, decoded, make, replaced
+from decoding import GEOMETRY, Counting, Harmful, N, Owned, Reporting, Victim, coloured, decoded, make, replaced
 from hypothesis import given
 from hypothesis import strategies as st
 
 from extract.datasets.base import Dataset
-from extract.passes.decode import Decoder, room_of
+from extract.passes.decode import Decoder
 from extract.passes.image_rows import DatasetChangedError, changed_since
+from extract.passes.pixel_room import room_of
 
 
 def test_pixels_do_not_depend_on_workers_or_batch_size(dataset: Dataset) -> None:
@@ -73,9 +74,9 @@ def test_a_decoder_that_dies_idle_is_replaced(dataset: Dataset) -> None:
     want = decoded(dataset, 0, 8)[0]
     with Decoder(2) as decoder:
         for _ in range(2):
-            got = np.concatenate([b.pixels.copy() for b in decoder.batches(dataset, GEOMETRY, 8)])
+            got = np.concatenate([b.views[0].pixels.copy() for b in decoder.batches(dataset, [GEOMETRY], 8)])
             np.testing.assert_array_equal(got, want)
-            for worker in decoder._workers:
+            for worker in decoder.pool.processes:
                 worker.process.kill()
                 worker.process.join()
 
@@ -129,10 +130,10 @@ def test_a_changed_file_stops_the_dataset(dataset: Dataset) -> None:
 def test_leaving_early_leaves_the_workers_usable(dataset: Dataset) -> None:
     want = decoded(dataset, 0, 4)[0]
     with Decoder(2) as decoder:
-        for batch in decoder.batches(dataset, GEOMETRY, 4):
+        for batch in decoder.batches(dataset, [GEOMETRY], 4):
             assert batch.start == 0
             break
-        again = np.concatenate([b.pixels.copy() for b in decoder.batches(dataset, GEOMETRY, 4)])
+        again = np.concatenate([b.views[0].pixels.copy() for b in decoder.batches(dataset, [GEOMETRY], 4)])
     np.testing.assert_array_equal(again, want)
 
 
@@ -141,10 +142,10 @@ def test_processes_fill_a_batch_together(dataset: Dataset, batch_size: int) -> N
     """One process would keep the models waiting for the first batch, by as much as there are processes."""
     owned = Owned(**vars(GEOMETRY))
     with Decoder(3) as decoder:
-        list(decoder.batches(dataset, GEOMETRY, batch_size))  # all processes are running
-        first = next(iter(decoder.batches(dataset, owned, batch_size)))
-        assert len({tuple(pixels[0, 0]) for pixels in first.pixels}) == min(-(-batch_size // 8), 3)
-        assert first.valid.all()
+        list(decoder.batches(dataset, [GEOMETRY], batch_size))  # all processes are running
+        first = next(iter(decoder.batches(dataset, [owned], batch_size)))
+        assert len({tuple(pixels[0, 0]) for pixels in first.views[0].pixels}) == min(-(-batch_size // 8), 3)
+        assert first.views[0].valid.all()
 
 
 @given(st.integers(1, 5000), st.integers(1, 5000), st.integers(1, 128))
@@ -156,7 +157,7 @@ def test_room_for_large_batches_is_room_for_small_ones(one: int, other: int, wor
 def test_decoding_goes_on_while_the_models_work(dataset: Dataset, tmp_path: Path) -> None:
     counting = Counting(**vars(GEOMETRY), log=str(tmp_path / "count"))
     with Decoder(1) as decoder:
-        for batch in decoder.batches(dataset, counting, 4):
+        for batch in decoder.batches(dataset, [counting], 4):
             # The models are not done before the whole next batch is decoded, by whoever does that meanwhile.
             deadline = time.monotonic() + 60
             while (tmp_path / "count").stat().st_size < min(batch.stop + 4, N):
@@ -165,6 +166,6 @@ def test_decoding_goes_on_while_the_models_work(dataset: Dataset, tmp_path: Path
 
 
 def test_decoding_processes_are_spawned_and_know_nothing_of_torch(dataset: Dataset) -> None:
-    told = Telling(GEOMETRY.resize_mode, GEOMETRY.resize, GEOMETRY.crop, GEOMETRY.interpolation)
-    pixels, _, _ = decoded(dataset, 1, 8, told)
+    printed = Reporting(GEOMETRY.resize_mode, GEOMETRY.resize, GEOMETRY.crop, GEOMETRY.interpolation)
+    pixels, _, _ = decoded(dataset, 1, 8, printed)
     assert pixels[:, 0, 0].tolist() == [[1, 0, 1]] * N

@@ -19,8 +19,8 @@ from extract.planning.options import RunOptions
 def test_a_process_that_is_still_importing_ends_without_a_word(tmp_path: Path, capfd) -> None:
     context = multiprocessing.get_context("spawn")
     units, todo = context.Pipe(duplex=False)
-    events, told = context.Pipe(duplex=False)
-    process = context.Process(target=_device_process, args=(RunOptions(cache=tmp_path), units, told))
+    events, printed = context.Pipe(duplex=False)
+    process = context.Process(target=_device_process, args=(RunOptions(cache=tmp_path), units, printed))
     process.start()
     assert process.pid is not None
     deadline = time.monotonic() + 120

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cache_schema.records import DatasetCard
+from cache_schema.format.records import DatasetCard
 from extract.classes.prompts import prompt_set
 from extract.classes.spaces import ClassSpace
 from extract.datasets.base import Dataset
-from extract.models import prepare
+from extract.libraries import prepare
 from extract.models.base import Prepared
 from extract.planning.estimate import (
     FASTEST_RATE,
@@ -82,18 +82,18 @@ def test_counts_of_published_models_are_remembered(tmp_path: Path, monkeypatch: 
 def test_bytes_and_hours_are_sums_by_hand(clip: Prepared) -> None:
     pairs = dataset("pairs", 10, role="pairs", space=None, captions=tuple((f"a {i}", f"b {i}") for i in range(10)))
     plan = planned([clip], [dataset("val", 1000), dataset("more", 500), pairs], "photo-1", "openai-7")
-    told = estimate(plan, None, rate=100)
-    assert told.images == 1510
+    printed = estimate(plan, None, rate=100)
+    assert printed.images == 1510
     texts = 3 * 8 + 20  # 'a photo of a {}.' is not among the seven
-    assert told.texts == texts
+    assert printed.texts == texts
     rows = (1500 * (3 * LOGIT_BYTES + 24 * 2 + ROW_BYTES)) + 10 * (24 * 2 + ROW_BYTES) + 20 * 24 * 4
     heads = 2 * 3 * 24 * 4 * 2
-    assert told.gigabytes == pytest.approx((rows + heads) / 1e9)
+    assert printed.gigabytes == pytest.approx((rows + heads) / 1e9)
     (image,) = count_operations([clip])
     assert image is not None
     block = 16 * 12 * 32**2 + 2 * 16**2 * 32
-    assert told.hours == pytest.approx((1510 + texts * 2 * block / image) / 100 / 3600)
-    assert told.basis == "100 images/s as told by --rate (1)"
+    assert printed.hours == pytest.approx((1510 + texts * 2 * block / image) / 100 / 3600)
+    assert printed.basis == "100 images/s as given by --rate (1)"
     assert sum(map(head_bytes, plan.heads)) == heads
     assert sum(store_bytes(job) for job in plan.jobs) == pytest.approx(rows)
 
@@ -108,14 +108,14 @@ def test_hours_follow_the_arithmetic_and_have_a_ceiling(clip: Prepared) -> None:
     large = prepare(line)
     (operations,) = count_operations([large])
     assert operations is not None
-    told = estimate(planned([large], [dataset("val", 3600)]), None)
-    assert told.hours == pytest.approx(operations / OPERATIONS_PER_SECOND)
-    assert "factor of two" in told.basis
+    printed = estimate(planned([large], [dataset("val", 3600)]), None)
+    assert printed.hours == pytest.approx(operations / OPERATIONS_PER_SECOND)
+    assert "factor of two" in printed.basis
     small = estimate(planned([clip], [dataset("val", 3600)]), None)
     assert small.hours == pytest.approx(3600 / FASTEST_RATE / 3600)
 
 
 def test_nothing_to_do_costs_nothing(clip: Prepared) -> None:
-    told = estimate(planned([clip], []), None)
-    assert (told.images, told.texts, told.gigabytes, told.hours) == (0, 0, 0, 0)
-    assert told.basis == "nothing is left to do"
+    printed = estimate(planned([clip], []), None)
+    assert (printed.images, printed.texts, printed.gigabytes, printed.hours) == (0, 0, 0, 0)
+    assert printed.basis == "nothing is left to do"

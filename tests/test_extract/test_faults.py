@@ -19,15 +19,15 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import cache_schema
-from cache_schema import failures
-from cache_schema.validate import problems
+from cache_schema.format import failures
+from cache_schema.writing.validate import problems
 from extract.passes.claims import Claims, clean_claims
 
 N_KILLS = 30
 CONTEXT = multiprocessing.get_context("forkserver")
 # Started once with everything imported, so that a trial costs what the run costs and not what importing costs.
 CONTEXT.set_forkserver_preload(
-    ["extract.commands.session", "extract.passes.worker", "extract.models.timm_models", "extract.commands.progress"]
+    ["extract.commands.session", "extract.passes.worker", "extract.libraries.timm.model", "extract.commands.progress"]
 )
 
 
@@ -38,13 +38,13 @@ def in_own_group(words: list[str], folder: str, log: str = os.devnull) -> None:
     from extract.cli import main
     from extract.commands.progress import Reporter
 
-    told = Reporter.__call__
+    printed = Reporter.__call__
 
     def note(self, event) -> None:
         if event.kind == "pass":
             with Path(log).open("a") as file:
                 file.write(f"{event.dataset}\t{event.model}\n")
-        told(self, event)
+        printed(self, event)
 
     Reporter.__call__ = note
     with open(os.devnull, "w") as away, contextlib.redirect_stdout(away), contextlib.redirect_stderr(away):  # noqa: PTH123
@@ -124,7 +124,7 @@ def test_two_runs_on_one_cache_lose_time_but_no_data(study: Path, run_extract, d
         process.join()
         assert process.exitcode == 0
     assert digests(study / "shared") == digests(study / "whole")
-    # They told each other what they were at, so nothing was run twice.
+    # They notified each other of their work, so nothing was run twice.
     begun = [pair for one in passes(log) for pair in one]
     assert sorted(begun) == sorted(sealed(study / "shared"))
     assert not (study / "shared" / ".claims").exists()
@@ -138,7 +138,7 @@ def test_claims_are_seen_by_others_renewed_and_forgotten(tmp_path: Path) -> None
     asking = CONTEXT.Process(target=claim_or_exit, args=(tmp_path, where, False))
     asking.start()
     asking.join()
-    assert asking.exitcode == 7  # it was told that somebody is at it
+    assert asking.exitcode == 7  # it was refused: the store is claimed
     mine.release()
     assert not (tmp_path / ".claims").exists()
     # A process that dies with its claim held, on this machine: free at once.
@@ -244,7 +244,7 @@ def test_a_read_only_cache_can_be_read_and_nothing_else(study: Path, run_extract
 
 
 def test_models_that_raise_or_need_too_much_memory_fail_alone(study: Path, run_extract, monkeypatch, digests) -> None:
-    from extract.models.timm_models import TimmModel
+    from extract.libraries.timm.model import TimmModel
 
     run_extract(*words("whole"), cwd=study)
     line = "timm:test_vit allow_random=yes seed=1 num_classes=3 classes=pets input_size=64 crop_pct=1.0"
@@ -307,8 +307,8 @@ def test_check_finds_every_flipped_byte_of_a_real_cache(study: Path, run_extract
             flips += 1
         capsys.readouterr()
         assert schema(["check", str(cache)]) == 1
-        told = capsys.readouterr().out
-        assert [store for store in stores if str(store.relative_to(cache)) not in told] == []
+        printed = capsys.readouterr().out
+        assert [store for store in stores if str(store.relative_to(cache)) not in printed] == []
         for path, raw in before.items():
             path.write_bytes(raw)
     assert schema(["check", str(cache)]) == 0

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 import cache_schema
-from cache_schema.staging import stages
-from cache_schema.validate import problems
+from cache_schema.writing.staging import stages
+from cache_schema.writing.validate import problems
 
 PAGE = 4096
 """What a tmpfs gives out at a time."""
@@ -40,7 +40,7 @@ def test_a_disk_that_is_full_at_any_moment(study: Path, run_extract, small_disk,
             last = done.stderr.strip().splitlines()[-1]
             if not last.startswith("extract: cannot write to the cache disk/cache: No space left"):  # before it began
                 assert last.startswith("extract: cannot write to disk/cache: No space left on device; what is sealed")
-                assert last.endswith("make room and run the same command again")
+                assert last.rstrip(".").endswith("make room and run the same command again")
             assert "Traceback" not in done.stderr
             if (study / "disk" / "cache").is_dir():
                 stores = cache_schema.open_cache(study / "disk" / "cache").stores()
@@ -60,8 +60,8 @@ def test_a_full_pixel_cache_is_one_line_and_costs_nothing_else(study: Path, run_
     run_extract(*words("whole"), cwd=study)
     with small_disk(study / "disk", "128k"):
         done = run_extract(*words("cache", "--pixel-cache", "disk/pixels", "--resident", "1"), cwd=study)
-        told = [line for line in done.stderr.splitlines() if "decoded pixels cannot be kept" in line]
-        assert set(told) == {"decoded pixels cannot be kept in disk/pixels: No space left on device"}
+        parts = [line for line in done.stderr.splitlines() if "decoded pixels cannot be kept" in line]
+        assert set(parts) == {"decoded pixels cannot be kept in disk/pixels: No space left on device."}
         assert list((study / "disk").rglob(".*")) == []
     assert digests(study / "cache") == digests(study / "whole")
 

@@ -16,7 +16,8 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from extract.models import build, heads, load, prepare
+from extract.libraries import build, load, prepare
+from extract.libraries.timm import heads
 from extract.passes.forward import Runner, TextHead, forward_halving
 from extract.zoo.model_list import parse_line
 

@@ -1,4 +1,4 @@
-"""What may lie in a folder of images, and what may happen to it while it is read: each costs itself, and is told."""
+"""What a folder of images may hold, and what may happen to it while it is read: each costs itself, and is reported."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def add_unreadable(folder: Path) -> dict[str, str]:
     return {
         "cut.jpg": "truncated", "header.jpg": "not an image", "empty.jpg": "empty", "text.jpg": "not an image",
         "zeros.jpg": "not an image", "bomb.png": "too many pixels", "gone.jpg": "missing", "round.jpg": "symbolic",
-        "endless.jpg": "no file", "pipe.jpg": "no file", "socket.jpg": "No such device",
+        "endless.jpg": "not a file", "pipe.jpg": "not a file", "socket.jpg": "No such device",
     }  # fmt: skip
 
 
@@ -112,16 +112,16 @@ def test_whatever_lies_there_costs_itself_alone(copy: Path, run_extract, monkeyp
         assert np.isnan(store.logits()[~store.valid]).all()
         assert np.isfinite(store.logits()[store.valid]).all()
         assert store.record["n_unreadable"] == len(reasons)
-        for told in store.record["unreadable"]:
-            assert reasons[told["image_id"]] in told["reason"]
-    # Once, though two passes met them; and no library's warnings beside it.
-    assert done.stderr.count("11 images cannot be read (cat/bomb.png: too many pixels") == 2  # as it happens, and last
+        for printed in store.record["unreadable"]:
+            assert reasons[printed["image_id"]] in printed["reason"]
+    # Once, though two passes met them, and not again at the end; and no library's warnings beside it.
+    assert done.stderr.count("11 images cannot be read (cat/bomb.png: too many pixels") == 1
     assert "4 done, 0 sealed before, 0 skipped, 1 failed" in done.stderr
     assert "Warning" not in done.stderr
     assert "Traceback" not in done.stderr
 
 
-# ---- the machine, not the image, is at fault: nothing is sealed that would never be mended
+# ---- the machine, not the image, is at fault: nothing is sealed that would never be fixed
 
 
 def as_somebody(*words: object, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -140,7 +140,7 @@ def test_an_image_that_may_not_be_read_is_read_once_it_may(copy: Path, run_extra
     (copy / "dog" / "7.jpg").chmod(0)
     done = as_somebody(*WORDS, "--workers", 1, cwd=copy.parent)
     assert done.returncode == 1
-    assert "test_vit on pets: dog/7.jpg cannot be read: Permission denied; mend that" in done.stderr
+    assert "test_vit on pets: dog/7.jpg cannot be read: Permission denied; fix that" in done.stderr
     assert "2 done, 0 sealed before, 0 skipped, 2 failed" in done.stderr
     assert "Traceback" not in done.stderr
     stores = cache_schema.open_cache(copy.parent / "cache").stores("predictions")
@@ -167,7 +167,7 @@ def test_folders_that_may_not_be_looked_into_are_one_line(copy: Path) -> None:
         assert (done.returncode, "Traceback" in done.stderr) == (2, False), done.stderr
         assert last.startswith("extract: ")
         assert "closed" in last
-        assert last.endswith("Permission denied")
+        assert last.rstrip(".").endswith("Permission denied")
 
 
 @pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="needs a file that opens and gives an error")
@@ -176,7 +176,7 @@ def test_a_disk_that_gives_errors_stops_the_dataset(copy: Path, run_extract, mon
     (copy / "dog" / "7.jpg").unlink()
     (copy / "dog" / "7.jpg").symlink_to("/proc/self/mem")
     done = run_extract(*WORDS, "--workers", 0, cwd=copy.parent, code=1)
-    assert "test_vit on pets: dog/7.jpg cannot be read: Input/output error; mend that" in done.stderr
+    assert "test_vit on pets: dog/7.jpg cannot be read: Input/output error; fix that" in done.stderr
     assert {s.dataset.id for s in cache_schema.open_cache(copy.parent / "cache").stores("predictions")} == {"cats"}
 
 
@@ -189,14 +189,14 @@ def meddling(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], None]], 
     from extract.commands.progress import Reporter
 
     def when_begun(harm: Callable[[], None]) -> list[int]:
-        told, rows = Reporter.__call__, []
+        printed, rows = Reporter.__call__, []
 
         def meddle(self, event) -> None:
             if event.kind == "rows" and event.dataset == "pets":
                 if not rows:
                     harm()
                 rows.append(event.rows)
-            told(self, event)
+            printed(self, event)
 
         monkeypatch.setattr(Reporter, "__call__", meddle)
         return rows
@@ -252,7 +252,7 @@ def test_a_dataset_that_changes_is_stopped_and_the_others_go_on(
     kinds = {(kind, dataset) for kind, _, dataset in digests(copy.parent / "cache") if kind == "predictions"}
     assert kinds == {("predictions", "cats")}
     if harm is lose_all and workers == 0:
-        assert sum(rows) == 4  # it was not read to its end in vain
+        assert sum(rows) == 2 * 4  # a batch through two models: it was not read to its end in vain
 
 
 def test_pixels_of_two_states_are_not_kept(copy: Path, run_extract, meddling, digests) -> None:
@@ -264,9 +264,9 @@ def test_pixels_of_two_states_are_not_kept(copy: Path, run_extract, meddling, di
     assert kept == {"cats"}
     # What it is now is one state again.
     meddling(lambda: None)
-    told = run_extract(*words, cwd=copy.parent, code=1).stderr
-    assert "2 done, 2 sealed before" in told
-    assert "failed pets: 1 image cannot be read (cat/0.jpg: not an image of a known format)" in told
+    printed = run_extract(*words, cwd=copy.parent, code=1).stderr
+    assert "2 done, 2 sealed before" in printed
+    assert "failed pets: 1 image cannot be read (cat/0.jpg: not an image of a known format)" in printed
 
 
 def test_notes_of_kept_pixels_that_say_nothing_mean_that_none_are_kept(copy: Path, run_extract, digests) -> None:
@@ -284,18 +284,18 @@ def test_notes_of_kept_pixels_that_say_nothing_mean_that_none_are_kept(copy: Pat
 def test_a_batch_larger_than_the_dataset_takes_no_more_memory(copy: Path, run_extract, workers: int) -> None:
     """Room for whole batches was taken by every decoding process, 36 TB here."""
     words = ("--model-list", "models.txt", "--cache", "cache", "--batch-size", "1000000000", "--pixel-cache", "pixels")
-    told = run_extract(*words, "--workers", workers, cwd=copy.parent).stderr
-    assert "4 done" in told
+    printed = run_extract(*words, "--workers", workers, cwd=copy.parent).stderr
+    assert "4 done" in printed
     (copy.parent / "cache").rename(copy.parent / "before")
     assert "4 done" in run_extract(*words, "--workers", workers, cwd=copy.parent).stderr  # from kept pixels
 
 
-def test_that_pixels_cannot_be_kept_is_told_once(copy: Path, run_extract) -> None:
+def test_that_pixels_cannot_be_kept_is_stated_once(copy: Path, run_extract) -> None:
     (copy.parent / "taken").write_text("")
     words = [*WORDS, "--workers", "0", "--pixel-cache", "taken/pixels"]
-    told = run_extract(*words, cwd=copy.parent).stderr  # four passes
-    assert told.count("decoded pixels cannot be kept in taken/pixels") == 1
-    assert "4 done" in told
+    printed = run_extract(*words, cwd=copy.parent).stderr  # four passes
+    assert printed.count("decoded pixels cannot be kept in taken/pixels") == 1
+    assert "4 done" in printed
 
 
 @pytest.mark.slow
@@ -319,4 +319,12 @@ def test_shards_that_change_stop_too(copy: Path, run_extract, meddling, workers:
     meddling(lambda: last.write_bytes(raw[:20_000]))
     done = run_extract(*WORDS, "--workers", workers, cwd=copy.parent, code=1)
     assert "on pets: val-000002.tar was changed after its images were listed" in done.stderr
+    assert {s.dataset.id for s in cache_schema.open_cache(copy.parent / "cache").stores("predictions")} == {"cats"}
+
+
+def test_images_that_were_not_fetched_stop_their_dataset(copy: Path, run_extract) -> None:
+    """A store without them would stay as it is once they are fetched."""
+    (copy / "dog" / "0.jpg").write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 3\n")
+    done = run_extract(*WORDS, "--workers", 0, cwd=copy.parent, code=1)
+    assert "dog/0.jpg cannot be read: it is a Git LFS pointer, not the file itself: run 'git lfs pull'" in done.stderr
     assert {s.dataset.id for s in cache_schema.open_cache(copy.parent / "cache").stores("predictions")} == {"cats"}

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-from extract.passes import worker
-from extract.passes.decode import PixelBatch
+from extract.passes import sealing
+from extract.passes.batches import PixelBatch, View
 from extract.passes.forward import Runner, run_pass
 
 
@@ -25,14 +25,14 @@ def interrupt() -> None:
 class SlowSink:
     """Is interrupted while it opens its store, as the loop waits for its last rows."""
 
-    def __init__(self, told: threading.Event) -> None:
-        self.told = told
+    def __init__(self, finishing: threading.Event) -> None:
+        self.finishing = finishing
         self.calls: list[str] = []
 
     def append(self, *_: object) -> None:
         self.calls.append("begin")
         interrupt()
-        assert self.told.wait(60)
+        assert self.finishing.wait(60)
         time.sleep(0.5)
         self.calls.append("end")
 
@@ -48,14 +48,14 @@ def test_a_store_is_not_removed_while_it_is_opened() -> None:
         def forward(self, pixels: torch.Tensor) -> SimpleNamespace:
             return SimpleNamespace(features=pixels.float().mean((2, 3)), logits=None)
 
-    told = threading.Event()
+    finishing = threading.Event()
 
     def handler(number: int, frame: FrameType | None) -> None:
-        told.set()
+        finishing.set()
         signal.default_int_handler(number, frame)
 
-    runners = [Runner(Model(), SlowSink(told)) for _ in range(3)]  # type: ignore[arg-type]
-    batch = PixelBatch(0, 4, np.zeros((4, 8, 8, 3), np.uint8), np.ones(4, bool))
+    runners = [Runner(Model(), SlowSink(finishing)) for _ in range(3)]  # type: ignore[arg-type]
+    batch = PixelBatch(0, 4, (View(np.zeros((4, 8, 8, 3), np.uint8), np.ones(4, bool)),))
     before = signal.signal(signal.SIGINT, handler)
     with pytest.raises(KeyboardInterrupt):
         run_pass(runners, [batch], torch.device("cpu"))
@@ -83,17 +83,17 @@ def test_between_a_pass_and_its_seals(where: str, tmp_path: Path, pets: Path, ru
             def interrupted(clock: object) -> str:
                 raise KeyboardInterrupt
 
-            patch.setattr(worker, "finished_line", interrupted)
+            patch.setattr(sealing, "finished_line", interrupted)
         else:
-            finish = worker.Worker._end
+            store = sealing.Sealing._is_stored
 
-            def once(self, member, *rest) -> None:
+            def once(self, member, *rest) -> bool:
                 if member.id == "m0":
                     interrupt()
                     time.sleep(0.2)
-                finish(self, member, *rest)
+                return store(self, member, *rest)
 
-            patch.setattr(worker.Worker, "_end", once)
+            patch.setattr(sealing.Sealing, "_is_stored", once)
         run_extract(*words, cwd=tmp_path, code=130)
     assert list((tmp_path / "cache").rglob(".staged-*")) == []
     sealed = {path.parent.name for path in (tmp_path / "cache").rglob("pets-*.zarr")}

@@ -17,10 +17,11 @@ import pytest
 import torch
 
 import cache_schema
-from cache_schema.errors import UserError
+from closerlook_common.errors import UserError
 from extract.commands import run
 from extract.commands.devices import devices_of
-from extract.commands.session import _options, _settle
+from extract.commands.request import RunRequest
+from extract.commands.session import _options
 from extract.engines.local import _Processes, see_only
 
 MODELS = "\n".join(
@@ -141,7 +142,7 @@ def test_asked_to_stop_all_processes_leave_nothing_half(study: Path, sent: int) 
         time.sleep(0.05)
     error = process.communicate(timeout=60)[1]
     assert process.returncode == 130
-    assert error.strip().splitlines()[-1].startswith("extract: interrupted; what was finished is kept")
+    assert error.strip().splitlines()[-1].startswith("extract: interrupted; finished work is kept")
     assert "Traceback" not in error
     assert [*(study / "cut").rglob(".staged-*"), *(study / "cut").rglob(".claims")] == []
     assert not any(map(alive, process.device_pids))  # type: ignore[attr-defined]
@@ -208,15 +209,14 @@ def test_devices_and_their_precision(monkeypatch, device: str, devices: str, fou
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda name: capability)
     parser = argparse.ArgumentParser()
     run.add_arguments(parser)
-    args = parser.parse_args(["--device", device, "--devices", devices])
-    _settle(args, None)
-    options = _options(args)
-    assert devices_of(args) == found
+    request = RunRequest.of(parser.parse_args(["--device", device, "--devices", devices]))
+    options = _options(request)
+    assert devices_of(request) == found
     assert options.device == found[0]
     on_cpu = found[0] == "cpu"
     assert (options.precision, options.batch_size) == (("fp32", 32) if on_cpu else (on_gpu, 256))
     with pytest.raises(UserError, match="one run is either on GPUs or on the CPU"):
-        devices_of(parser.parse_args(["--devices", "cpu,cuda:0"]))
+        devices_of(RunRequest(devices="cpu,cuda:0"))
 
 
 @pytest.mark.parametrize(

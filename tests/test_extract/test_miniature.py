@@ -157,7 +157,7 @@ def test_weights_load_through_the_adapters_and_answer(built: Built) -> None:
     import torch
 
     from extract.classes.prompts import PromptSet
-    from extract.models import load, prepare
+    from extract.libraries import load, prepare
 
     val = next(resolve(s) for s in read_datasets_toml(built.out / "datasets.toml") if s.name == "mini-val")
     for spec in read_model_list(built.out / "models.txt"):
@@ -235,8 +235,8 @@ def test_annotations_agree_with_what_was_drawn() -> None:
         assert isinstance(scene, Scene)
         assert scene.thing is not None
         drawn = {factor for factor in FACTORS if _SHOWS[factor](scene, scene.thing)}
-        said = {factor for factor in FACTORS if picture.columns[factor] == 1}
-        assert said == drawn, picture.path
+        text = {factor for factor in FACTORS if picture.columns[factor] == 1}
+        assert text == drawn, picture.path
         assert picture.columns["prototype"] == int(not drawn)
         assert picture.columns["top_factor"] in (drawn or {""})
         assert scene.thing.shape == picture.label
@@ -286,7 +286,7 @@ def test_a_factor_changes_what_it_names(factor: str, name: str) -> None:
         assert after.mean() > 1.1 * before.mean()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(seed=st.integers(0, 2**31 - 1), active=st.lists(st.sampled_from(FACTORS), max_size=4))
 def test_any_mix_of_factors_renders_an_object_in_sight(seed: int, active: list[str]) -> None:
     rng = np.random.default_rng(seed)
@@ -348,7 +348,7 @@ def test_the_repository_s_list_is_the_miniature_s() -> None:
 
 
 def test_the_zoo_covers_the_study_s_groups() -> None:
-    from cache_schema.records import FAMILIES, GROUPS
+    from cache_schema.format.records import FAMILIES, GROUPS
 
     groups = {recipe.group for recipe in FULL.recipes}
     assert groups == set(GROUPS) - {"unknown"}

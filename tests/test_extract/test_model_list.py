@@ -11,9 +11,12 @@ import pytest
 import timm
 from timm.models import get_pretrained_cfg
 
-from cache_schema.errors import UserError
-from extract.zoo.library_names import registry
-from extract.zoo.model_list import LIBRARIES, OPTIONS, parse_line, read_model_list
+from closerlook_common.errors import UserError
+from extract.libraries import registry
+from extract.libraries.named import NamedLibrary
+from extract.libraries.timm.names import UNTRAINED_HEADS
+from extract.models.spec import COMMON_OPTIONS
+from extract.zoo.model_list import parse_line, read_model_list
 
 
 def listed(tmp_path: Path, text: str) -> list[str]:
@@ -61,9 +64,7 @@ def test_a_comment_follows_a_space(tmp_path: Path) -> None:
 def test_paths_are_relative_to_the_list(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir("/")
     (tmp_path / "deep").mkdir()
-    (tmp_path / "deep" / "m.txt").write_text(
-        "open_clip:mine config=c.json checkpoint=../w.pt\ntimm:local-dir:saved\n"
-    )
+    (tmp_path / "deep" / "m.txt").write_text("open_clip:mine config=c.json checkpoint=../w.pt\ntimm:local-dir:saved\n")
     mine, saved = read_model_list(tmp_path / "deep" / "m.txt")
     assert mine.options["config"] == str(tmp_path / "deep" / "c.json")
     assert mine.checkpoint is not None
@@ -82,9 +83,7 @@ def test_wildcards_stand_for_every_match(tmp_path: Path) -> None:
     found = listed(tmp_path, "open_clip:*/laion2b*\n")
     pairs = [f"open_clip:{a}/{t}" for a, t in open_clip.list_pretrained() if t.startswith("laion2b")]
     assert set(found) == {p for p in pairs if p != "open_clip:roberta-ViT-B-32/laion2b_s12b_b32k"}
-    assert listed(tmp_path, "timm:resnet50.a?_in1k\n") == [
-        f"timm:resnet50.{t}_in1k" for t in ("a1", "a2", "a3", "am")
-    ]
+    assert listed(tmp_path, "timm:resnet50.a?_in1k\n") == [f"timm:resnet50.{t}_in1k" for t in ("a1", "a2", "a3", "am")]
     (spec,) = parse_line("timm:resnet18.a1* precision=bf16")
     assert spec.options == {"precision": "bf16"}
     assert spec.id == "resnet18.a1_in1k"
@@ -99,10 +98,12 @@ def test_wildcards_leave_out_what_could_only_fail() -> None:
 
 
 def test_every_published_name_can_be_listed() -> None:
-    for library in LIBRARIES:
-        for name in registry(library)[0]:
-            assert parse_line(f"{library}:{name}")[0].name == name
-    assert len(registry("timm")[0]) == len(timm.list_models(pretrained=True))
+    libraries = [library for library in registry.every()[0] if isinstance(library, NamedLibrary)]
+    assert {library.name for library in libraries} >= {"timm", "open_clip"}
+    for library in libraries:
+        for name in set(library.published()) - set(UNTRAINED_HEADS):
+            assert parse_line(f"{library.name}:{name}")[0].name == name
+    assert {entry.name for entry in registry.get("timm").entries()} == set(timm.list_models(pretrained=True))
 
 
 @pytest.mark.parametrize(
@@ -120,6 +121,7 @@ def test_every_published_name_can_be_listed() -> None:
         ("timm:resnet50* id=x", "id= is for one model"),
         ("timm:resnet50* checkpoint=x", "checkpoint= is for one model"),
         ("timm:resnet50 chekpoint=x", "no option 'chekpoint'.*did you mean checkpoint"),
+        ("timm:resnet50.a1_in1k quick_gelu=yes", "quick_gelu= is an option of open_clip, not of timm"),
         ("timm:resnet50 source", "is not key=value"),
         ("timm:resnet50 source=", "has no value"),
         ("timm:resnet50 source=a source=b", "given twice"),
@@ -134,9 +136,7 @@ def test_mistakes_are_answered_with_the_mend(line: str, message: str) -> None:
 
 
 def test_lists_are_refused_whole(tmp_path: Path) -> None:
-    with pytest.raises(
-        UserError, match=r"models.txt:2: the id 'resnet50.a1_in1k' is taken by .*models.txt:1; .*id="
-    ):
+    with pytest.raises(UserError, match=r"models.txt:2: the id 'resnet50.a1_in1k' is taken by .*models.txt:1; .*id="):
         listed(tmp_path, "timm:resnet50.a1_in1k\ntimm:resnet50.a1_in1k\n")
     with pytest.raises(UserError, match="no model in this list"):
         listed(tmp_path, "# nothing\n")
@@ -181,20 +181,43 @@ def test_values_are_checked(line: str, read: object, message: str) -> None:
 
 
 def test_options_are_described() -> None:
-    assert all(text for text in OPTIONS.values())
+    for library in registry.every()[0]:
+        assert all({**COMMON_OPTIONS, **library.options}.values())
+        assert not set(library.options).intersection(COMMON_OPTIONS)
+        assert {*library.path_options, *library.forward_options, *library.forward_files} <= set(library.options)
 
 
 def test_reading_a_list_needs_no_torch() -> None:
     code = "import sys; sys.modules['torch'] = None; import extract.zoo.model_list, extract.classes.prompts;"
-    code += "import extract.preprocess, extract.models, extract.models.base"
+    code += "import extract.preprocess, extract.libraries, extract.models.base"
     code += "; extract.classes.prompts.prompt_set('photo-1')"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])
 
 
-def test_all_typos_of_a_list_are_told_at_once(tmp_path: Path) -> None:
+def test_all_typos_of_a_list_are_stated_at_once(tmp_path: Path) -> None:
     with pytest.raises(UserError) as caught:
         listed(tmp_path, "timm:resnt50\ntimm:test_vit.r160_in1k\ntim:resnet50\ntimm:test_vit chekpoint=a.pth\n")
     message = str(caught.value)
     assert "\n" not in message
-    for said in ("models.txt:1", "did you mean timm?", "models.txt:3", "did you mean checkpoint?", "models.txt:4"):
-        assert said in message
+    for text in ("models.txt:1", "did you mean timm?", "models.txt:3", "did you mean checkpoint?", "models.txt:4"):
+        assert text in message
+
+
+def test_an_unknown_open_clip_name_hints_at_a_configuration() -> None:
+    for line in ("open_clip:my-clip checkpoint=w.pt", "open_clip:my-clip"):
+        with pytest.raises(
+            UserError, match=r"open_clip has no model 'my-clip'.*config=FILE\.json, or open_clip:local-dir"
+        ):
+            parse_line(line, "models.txt:1")
+
+
+def test_published_weights_without_a_trained_head_are_refused() -> None:
+    from extract.zoo.lists import list_names, named_list
+
+    name = "timm:resmlp_12_224.fb_dino"
+    with pytest.raises(UserError, match="have no trained classifier"):
+        parse_line(name, "models.txt:1")
+    assert parse_line(f"{name} num_classes=0", "models.txt:1")[0].name == "resmlp_12_224.fb_dino"
+    assert parse_line(f"{name} checkpoint=w.pth", "models.txt:1")[0].checkpoint is not None
+    assert "resmlp_12_224.fb_dino" not in {spec.name for spec in parse_line("timm:resmlp_12*", "models.txt:1")}
+    assert not [line for chosen in list_names() for line in named_list(chosen) if "fb_dino" in line]

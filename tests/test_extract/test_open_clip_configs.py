@@ -8,10 +8,11 @@ import open_clip
 import pytest
 from open_clip.pretrained import get_pretrained_cfg
 
-from cache_schema.errors import UserError
-from extract.models import prepare
-from extract.zoo.library_names import quick_gelu_mismatch
-from extract.zoo.model_list import ModelSpec, parse_line
+from closerlook_common.errors import UserError
+from extract.libraries import prepare
+from extract.libraries.open_clip.names import quick_gelu_mismatch
+from extract.models.spec import ModelSpec
+from extract.zoo.model_list import parse_line
 
 
 def spec(line: str) -> ModelSpec:
@@ -38,7 +39,7 @@ def test_every_published_pair_sees_images_as_its_entry_says() -> None:
 
 def test_a_file_for_a_published_config_needs_to_know_how_images_are_seen(tmp_path: Path) -> None:
     file = tmp_path / "w.pt"
-    file.touch()
+    file.write_bytes(b"some")
     siglip = prepare(spec(f"open_clip:ViT-B-16-SigLIP checkpoint={file}")).card
     assert siglip.preprocessing["mean"] == [0.5] * 3
     assert siglip.extra["preprocessing_said_by"] == "all published weights of ViT-B-16-SigLIP"

@@ -16,14 +16,16 @@ from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 from safetensors.torch import save_file
 
-from cache_schema.errors import UserError
+from closerlook_common.errors import UserError
 from extract.classes.prompts import PromptSet, prompt_set
 from extract.classes.spaces import ClassSpace
-from extract.models import load, prepare, weights
+from extract.libraries import load, prepare
+from extract.libraries.open_clip.model import OpenClipModel
+from extract.libraries.open_clip.projection import float32_projection
+from extract.models import weights
 from extract.models.base import HeadUnavailable, LoadedModel, WeightsUnavailable
-from extract.models.open_clip_models import OpenClipModel
-from extract.models.projection import float32_projection
-from extract.zoo.model_list import ModelSpec, parse_line
+from extract.models.spec import ModelSpec
+from extract.zoo.model_list import parse_line
 
 TEXT = {"context_length": 16, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1}
 VISION = {"image_size": 32, "layers": 2, "width": 64, "head_width": 32, "patch_size": 16}
@@ -104,10 +106,7 @@ def pixels_of(model: LoadedModel, images: list[Image.Image]) -> torch.Tensor:
 
 def pictures() -> list[Image.Image]:
     rng = np.random.default_rng(4)
-    return [
-        Image.fromarray(rng.integers(0, 256, (h, w, 3), dtype=np.uint8))
-        for w, h in ((50, 40), (20, 60), (32, 32))
-    ]
+    return [Image.fromarray(rng.integers(0, 256, (h, w, 3), dtype=np.uint8)) for w, h in ((50, 40), (20, 60), (32, 32))]
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -173,7 +172,7 @@ def test_descriptions_may_differ_in_number(saved: Path) -> None:
 def test_captions_have_unit_embeddings_of_open_clip(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ours, theirs = opened(line_of(saved, "clip")), library_loaded(saved, "clip")
     captions = [f"picture number {i}" for i in range(7)]
-    monkeypatch.setattr("extract.models.open_clip_models.TEXTS_PER_BATCH", 3)
+    monkeypatch.setattr("extract.models.zero_shot.TEXTS_PER_BATCH", 3)
     with torch.inference_mode():
         expected = theirs.encode_text(open_clip.SimpleTokenizer(context_length=16)(captions), normalize=True)
     found = ours.encode_texts(captions)
@@ -181,9 +180,7 @@ def test_captions_have_unit_embeddings_of_open_clip(saved: Path, monkeypatch: py
     np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-6)
 
 
-def test_a_text_is_encoded_once_for_all_prompt_sets_and_runs(
-    saved: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_text_is_encoded_once_for_all_prompt_sets_and_runs(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     encoded: list[str] = []
     original = OpenClipModel.encode_texts
 
@@ -269,9 +266,9 @@ def test_coca_embeddings_are_not_normalized_either() -> None:
 
 
 def test_a_config_says_how_images_are_seen(saved: Path, tmp_path: Path) -> None:
-    said = prepare(spec(line_of(saved, "sigmoid"))).card
-    assert said.preprocessing["resize_mode"] == "squash"
-    assert said.extra["preprocessing_said_by"] == "preprocess_cfg of sigmoid.json"
+    text = prepare(spec(line_of(saved, "sigmoid"))).card
+    assert text.preprocessing["resize_mode"] == "squash"
+    assert text.extra["preprocessing_said_by"] == "preprocess_cfg of sigmoid.json"
     default = prepare(spec(line_of(saved, "clip"))).card
     assert default.preprocessing["mean"] == pytest.approx(open_clip.OPENAI_DATASET_MEAN)
     assert default.extra["preprocessing_said_by"] == "open_clip's default (CLIP)"
@@ -311,7 +308,7 @@ def test_weights_that_do_not_fit_are_refused(saved: Path, tmp_path: Path) -> Non
     config = f"config={saved / 'clip'}.json"
     with pytest.raises(UserError, match=r"does not hold the weights of clip: "):
         opened(f"open_clip:clip {config} checkpoint={saved / 'tower'}.safetensors")
-    with pytest.raises(UserError, match="does not exist"):
+    with pytest.raises(UserError, match="no such file"):
         opened(f"open_clip:clip {config} checkpoint=none.pt")
     with pytest.raises(WeightsUnavailable, match="no published weights: give checkpoint="):
         opened(f"open_clip:clip {config}")
@@ -325,16 +322,14 @@ def test_weights_that_do_not_fit_are_refused(saved: Path, tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, "cannot be read"),
+        (None, "no such file"),
         ("{", "is not JSON"),
         ('{"embed_dim": 3}', "lacks text_cfg, vision_cfg"),
         ("[]", "lacks embed_dim"),
         (json.dumps({**CONFIGS["clip"], "surprise": 1}), "cannot build bad.*surprise"),
     ],
 )
-def test_bad_configs_are_answered_in_one_line(
-    content: str | None, message: str, tmp_path: Path, saved: Path
-) -> None:
+def test_bad_configs_are_answered_in_one_line(content: str | None, message: str, tmp_path: Path, saved: Path) -> None:
     if content is not None:
         (tmp_path / "bad.json").write_text(content)
     with pytest.raises(UserError, match=message) as caught:
@@ -342,9 +337,7 @@ def test_bad_configs_are_answered_in_one_line(
     assert "\n" not in str(caught.value)
 
 
-def test_a_local_folder_and_random_weights(
-    saved: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_local_folder_and_random_weights(saved: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     folder = tmp_path / "mine"
     folder.mkdir()
     (folder / "open_clip_config.json").write_text((saved / "sigmoid.json").read_text())

@@ -12,11 +12,14 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-from extract.models import build, prepare
+from extract.libraries import build, prepare
 from extract.models.base import Built
 from extract.models.meta import filled_from_meta
 from extract.passes.prefetch import Prefetcher
 from extract.zoo.model_list import parse_line
+
+WHOLE = 1 << 30
+"""Bytes of a weight file that is large enough for every model here."""
 
 
 def eventually(condition) -> bool:
@@ -109,7 +112,9 @@ def test_models_built_on_meta_equal_the_others_or_are_built_the_usual_way(case, 
     name, arguments = case
     torch.manual_seed(3)
     usual = timm.create_model(name, num_classes=7, **dict(arguments)).eval()
-    found = filled_from_meta(lambda: timm.create_model(name, num_classes=7, **dict(arguments)), usual.state_dict())
+    found = filled_from_meta(
+        lambda: timm.create_model(name, num_classes=7, **dict(arguments)), usual.state_dict(), WHOLE
+    )
     assert (found is not None) == quick
     if found is None:
         return
@@ -141,8 +146,8 @@ class Table(torch.nn.Module):
 )
 def test_what_a_file_does_not_hold_is_not_lost(kind: str, quick: bool) -> None:
     state = Table(kind).state_dict()
-    assert (filled_from_meta(lambda: Table(kind), state) is not None) == quick
-    assert filled_from_meta(lambda: Table(kind), {**state, "more": torch.zeros(1)}) is None
+    assert (filled_from_meta(lambda: Table(kind), state, WHOLE) is not None) == quick
+    assert filled_from_meta(lambda: Table(kind), {**state, "more": torch.zeros(1)}, WHOLE) is None
 
 
 def test_half_precision_files_are_widened_as_usual(tmp_path: Path) -> None:

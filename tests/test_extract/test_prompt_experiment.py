@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 import cache_schema
 from analyze.cli import main as analyze
 from analyze.prompted import prompt_sets, prompted_sources
-from cache_schema.errors import UserError
+from closerlook_common.errors import UserError
 from extract.classes.names import CLASS_NAME_SETS, ClassNames, class_names
 from extract.classes.prompts import prompt_set
 from extract.classes.spaces import ClassSpace, class_space
@@ -112,7 +112,7 @@ def test_heads_record_the_digests_of_what_they_were_made_from(study: Path, run_e
         ("photo-1@latn", "no class names 'latn'"),
         ("photo-1@wordnt", "did you mean wordnet"),
         ("photo-1@four.txt", "4 names, but pets has 3 classes"),
-        ("photo-1@strange.json", "'dgo' is no class of pets; did you mean dog"),
+        ("photo-1@strange.json", "'dgo' is not a class of pets; did you mean dog"),
         ("described.json@latin.json", "class names have no place in them"),
         ("partly.json", "has no texts for class 1 ('dog')"),
         ("photo-1@empty.json", "neither a list of names nor an object"),
@@ -147,7 +147,7 @@ def test_built_in_class_names_are_those_of_their_libraries() -> None:
     renamed = prompt_set("photo-1@wordnet")
     assert renamed.name == "photo-1@wordnet"
     assert renamed.texts(space)[134] == (f"a photo of a {wordnet[134]}.",)
-    # The names that differ are what the digest tells apart; the same names are the same texts.
+    # The names that differ are what the digest distinguishes; the same names are the same texts.
     assert renamed.digest_for(space) != prompt_set("photo-1").digest_for(space)
     assert prompt_set("photo-1@open_clip").digest_for(space) == prompt_set("photo-1").digest_for(space)
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 
-from cache_schema.errors import UserError
+from closerlook_common.errors import UserError
 
 ray = pytest.importorskip("ray", reason="the extra 'ray' is not installed")
 
@@ -35,7 +35,7 @@ def study(tmp_path: Path, pets: Path) -> Path:
 def test_a_job_asks_for_what_it_will_take(study: Path) -> None:
     from extract.datasets import read_datasets_toml, resolve
     from extract.engines.ray_cluster import BASE_MEMORY, DECODER_MEMORY, needs_of
-    from extract.models import prepare
+    from extract.libraries import prepare
     from extract.planning.options import RunOptions
     from extract.planning.plan import make_plan
     from extract.zoo.model_list import read_model_list
@@ -77,7 +77,7 @@ def test_the_cluster_says_what_a_device_is(monkeypatch, nodes, device: str, want
 
 @pytest.fixture
 def two_nodes() -> Iterator[tuple[Any, Any]]:
-    """A cluster of two nodes of one core each; the second has a GPU, as far as Ray is told."""
+    """A cluster of two nodes of one core each; the second has a GPU, as far as Ray knows."""
     from ray.cluster_utils import Cluster
 
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
@@ -111,7 +111,7 @@ def test_a_cluster_that_loses_a_worker_and_a_node_gives_the_same_cache(
     begun.mkdir()
     harmed = study / "harmed"
 
-    def watched(unit, options, events, gpu):
+    def watched(plugins, unit, options, events, gpu):
         """Do the real work; say who is at it where, and hold the first on each node in its pass until it is lost."""
         import os
         import time
@@ -142,7 +142,7 @@ def test_a_cluster_that_loses_a_worker_and_a_node_gives_the_same_cache(
 
         worker.run_pass = held
         try:
-            return on_the_node._unit_task(unit, options, events, gpu)
+            return on_the_node._unit_task(plugins, unit, options, events, gpu)
         finally:
             worker.run_pass = run_pass
 
@@ -167,7 +167,7 @@ def test_a_cluster_that_loses_a_worker_and_a_node_gives_the_same_cache(
     def harm() -> None:
         try:
             lose_both()
-        except Exception as error:  # noqa: BLE001  # a thread's is not told
+        except Exception as error:  # noqa: BLE001  # a thread's is not reported
             lost.append(repr(error))
         harmed.touch()
 
@@ -190,7 +190,7 @@ def test_a_cluster_that_loses_a_worker_and_a_node_gives_the_same_cache(
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_jobs_get_the_gpu_and_the_memory_that_they_ask_for(two_nodes) -> None:
-    from cache_schema import cluster
+    from closerlook_common import cluster
 
     def where() -> tuple[str, list[int]]:
         import ray

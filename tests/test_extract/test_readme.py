@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from closerlook_common.console.command_line import add_common_options
+
 README = Path(__file__).parents[2] / "README.md"
 
 
@@ -21,6 +23,7 @@ def _commands() -> list[str]:
 
 def _words(line: str) -> tuple[str, list[str]]:
     words = shlex.split(line.replace("$SLURM_ARRAY_TASK_ID", "3"), comments=True)
+    words = words[: words.index(">")] if ">" in words else words  # what follows is the shell's
     return ("cache_schema", words[3:]) if words[0] == "python" else (words[0], words[1:])
 
 
@@ -32,8 +35,10 @@ def test_the_readme_has_commands_of_all_three() -> None:
 @pytest.mark.parametrize("line", _commands())
 def test_a_command_of_the_readme_is_understood(line: str) -> None:
     program, words = _words(line)
-    commands = importlib.import_module(f"{program}.cli").COMMANDS
+    cli = importlib.import_module(f"{program}.cli")
+    commands = cli.COMMANDS
     name, *rest = words if words[0] in commands else ["run", *words]
     parser = argparse.ArgumentParser(prog=f"{program} {name}")
     importlib.import_module(commands[name].module).add_arguments(parser)
+    add_common_options(parser, getattr(cli, "REGISTRIES", None))
     parser.parse_args(rest)  # exits, and so fails, where a flag is unknown or one is missing

@@ -10,8 +10,8 @@ import pytest
 from scipy.special import softmax
 
 import cache_schema
-from cache_schema.kinds.reference_accumulator import SUMS
-from cache_schema.kinds.references import ReferenceStore
+from cache_schema.reading.kinds.references import ReferenceStore
+from cache_schema.writing.kinds.reference_accumulator import SUMS
 
 MODEL = "timm:test_resnet allow_random=yes seed=2 num_classes=3 classes=pets input_size=64\n"
 WORDS = ("--model-list", "models.txt", "--batch-size", 8, "--workers", 1)
@@ -82,7 +82,7 @@ def test_the_file_says_the_same_as_the_flag(study: Path, run_extract) -> None:
 
 
 def test_a_wrong_word_is_answered(study: Path, run_extract) -> None:
-    for word, told in (("training:perclass=4", "NAME:per_class=N"), ("trainign", "did you mean training")):
+    for word, printed in (("training:perclass=4", "NAME:per_class=N"), ("trainign", "did you mean training")):
         failed = run_extract(*WORDS, "--cache", "cache", "--reference", word, cwd=study, code=2)
-        assert told in failed.stderr.strip().splitlines()[-1]
+        assert printed in failed.stderr.strip().splitlines()[-1]
         assert "Traceback" not in failed.stderr

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from analyze.settings import override, study_defaults
-from cache_schema.errors import UserError
+from closerlook_common.errors import UserError
 from extract.classes.prompts import prompt_set
 from extract.datasets.recipes import all_recipes
 from extract.studies.study import STUDIES, read_study

@@ -45,11 +45,10 @@ def study(tmp_path: Path, pets: Path) -> Path:
 
 def test_plan_run_and_analyse(study: Path, run_extract) -> None:
     before = run_extract("plan", "study.toml", cwd=study)
-    assert "0 stores are done, 2 missing; heads 0 done, 1 missing" in before.stdout
+    assert "0 stores done, 2 missing; heads 0 done, 1 missing" in before.stdout
     assert f"{2 * 15 + 30:,} images x models" in before.stdout
     assert "each model's arithmetic at 70 TFLOP/s" in before.stdout
-    assert "left out, for" in before.stderr
-    assert "lions" in before.stderr
+    assert "datasets.toml does not name them: lions." in before.stderr
     run_extract("--study", "study.toml", "--workers", 0, cwd=study)
     cache = cache_schema.open_cache(study / "stores")
     assert {(s.model.id, s.dataset.id) for s in cache.stores("predictions")} == {
@@ -58,12 +57,12 @@ def test_plan_run_and_analyse(study: Path, run_extract) -> None:
     }
     assert all(store.path.suffix == ".h5" for store in cache.stores())
     after = run_extract("plan", "study.toml", cwd=study)
-    assert "2 stores are done, 0 missing; heads 1 done, 0 missing" in after.stdout
+    assert "2 stores done, 0 missing; heads 1 done, 0 missing" in after.stdout
     assert "basis" not in after.stdout
     results = study / "results.parquet"
     assert analyze(["metrics", "--study", str(study / "study.toml"), "-o", str(results)]) == 0
     options = pl.read_parquet(results).filter(pl.col("metric") == "temperature")["options"]
-    assert all("0.4" in told for told in options)
+    assert all("0.4" in printed for printed in options)
 
 
 def test_the_study_says_which_metrics(study: Path, run_extract, capsys: pytest.CaptureFixture[str]) -> None:
@@ -80,9 +79,9 @@ def test_the_study_says_which_metrics(study: Path, run_extract, capsys: pytest.C
     for line, says in (("metrics = 3", "list of names"), ('metrics = ["top11"]', "did you mean top1")):
         (study / "study.toml").write_text(STUDY.replace("[extract]", f"{line}\n\n[extract]"))
         assert analyze(["metrics", "--study", str(study / "study.toml"), "-o", str(results)]) == 2
-        told = capsys.readouterr().err.strip()
-        assert says in told
-        assert len(told.splitlines()) == 1
+        printed = capsys.readouterr().err.strip()
+        assert says in printed
+        assert len(printed.splitlines()) == 1
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +117,7 @@ def test_the_miniature_runs_by_the_same_code(
         (model, prompts) for model in clips for prompts in ("openai-80", "photo-1")
     }
     plan = run_extract("plan", "@miniature", cwd=miniature_run).stdout
-    assert "38 stores are done, 0 missing; heads 5 done, 0 missing" in plan
+    assert "38 stores done, 0 missing; heads 5 done, 0 missing" in plan
     assert "nothing" not in plan
     again = run_extract("--study", "@miniature", cwd=miniature_run).stderr
     assert "0 done, 38 sealed before, 1 skipped, 0 failed" in again
@@ -140,9 +139,59 @@ def test_the_miniature_runs_by_the_same_code(
     assert "wit-cnn-16k" in capsys.readouterr().out
 
 
-def test_rate_and_size_follow_from_what_is_said(study: Path, run_extract) -> None:
-    told = run_extract("plan", "study.toml", "--rate", 60, cwd=study).stdout
-    assert "as told by --rate" in told
+def test_a_plan_needs_no_study_file_and_builds_nothing(study: Path, run_extract) -> None:
+    words = ["plan", "--model-list", "models.txt", "--cache", "stores"]
+    assert "the command line: 2 models x 3 datasets" in run_extract(*words, cwd=study).stdout  # of datasets.toml here
+    one = run_extract(*words, "--dataset", f"pets={study}:imagenet-1k", cwd=study, code=None)
+    assert "holds no images" in one.stderr
+    empty = study / "empty"
+    empty.mkdir()
+    assert "no dataset is named" in run_extract(*words[:2], study / "models.txt", cwd=empty, code=2).stderr
+    printed = run_extract("plan", "@miniature", cwd=empty).stdout
+    assert "models x 13 datasets; it is not built yet in miniature/" in printed
+    assert list(empty.iterdir()) == []
+    both = run_extract("plan", "@miniature", "--study", "study.toml", cwd=study, code=2)
+    assert "takes one study, not both" in both.stderr
+
+
+def test_a_dataset_of_the_command_line_says_its_classes(study: Path, pets: Path, run_extract) -> None:
+    for number in (1, 10, 2):
+        (study / "numbered" / str(number)).mkdir(parents=True)
+        (study / "numbered" / str(number) / "x.jpg").write_bytes((pets / "cat" / "0.jpg").read_bytes())
+    words = ["--model-list", "models.txt", "--dry-run", "--dataset"]
+    plain = run_extract(*words, "photos=numbered", cwd=study, code=2)
+    assert "--dataset photos=numbered:imagenet-1k for ImageNet's indices" in plain.stderr
+    printed = run_extract(*words, "photos=numbered:imagenet-1k", cwd=study).stderr
+    assert "imagenet-net" in printed
+    (study / "numbered").rename(study / "num:bered")
+    assert "imagenet-net" in run_extract(*words, "photos=num:bered:imagenet-1k", cwd=study).stderr
+    (study / "num").mkdir()
+    assert "classes are numbers" in run_extract(*words, "photos=num:bered", cwd=study, code=2).stderr
+    (study / "num:bered:imagenet-1k").mkdir()
+    both = run_extract(*words, "photos=num:bered:imagenet-1k", cwd=study, code=2)
+    assert "there are a folder num:bered:imagenet-1k and a folder num:bered;" in both.stderr
+
+
+def test_the_grammar_of_datasets_is_printed_with_every_key(study: Path, run_extract) -> None:
+    from dataclasses import fields
+
+    from extract.datasets.specs import DatasetSpec
+
+    printed = run_extract("help", "datasets").stdout
+    keys = {word for line in printed.partition("Keys:")[2].splitlines() for word in line.strip().split(", ")}
+    assert {f.name for f in fields(DatasetSpec)} - {"name", "where"} <= keys
+    assert max(map(len, printed.splitlines())) <= 112
+    # The example is what the reader takes.
+    from extract.datasets import read_datasets_toml
+
+    example = printed.partition("paths are relative to the file's folder.")[2].partition("Links below")[0]
+    (study / "example.toml").write_text(example)
+    assert [spec.name for spec in read_datasets_toml(study / "example.toml")][-1] == "packed"
+
+
+def test_rate_and_size_follow_from_the_options(study: Path, run_extract) -> None:
+    printed = run_extract("plan", "study.toml", "--rate", 60, cwd=study).stdout
+    assert "as given by --rate" in printed
     (study / "study.toml").write_text(STUDY.replace('only = ["pets", "cats", "lions"]\n', ""))
     assert "3 missing" in run_extract("plan", "study.toml", cwd=study).stdout
 
@@ -153,7 +202,6 @@ def test_rate_and_size_follow_from_what_is_said(study: Path, run_extract) -> Non
         (["plan", "nowhere.toml"], "nowhere.toml"),
         (["plan", "@closer-lok"], "did you mean closer-look?"),
         (["--study", "study.toml", "--model-list", "models.txt"], "--study"),
-        (["plan", "study.toml", "--rate", "0"], "--rate takes images a second"),
         (["--study", "typo.toml"], "unknown key 'promts'; did you mean prompts"),
         (["plan", "typo.toml"], "unknown key 'promts'; did you mean prompts"),
         (["--study", "no-models.toml"], "no-such-models.txt cannot be read"),

@@ -16,8 +16,9 @@ from timm.data import create_transform, resolve_model_data_config
 from torch import nn
 
 from extract.classes.spaces import class_space
-from extract.models import load, prepare
-from extract.models.heads import Part, affine_map, parts_of
+from extract.libraries import load, prepare
+from extract.libraries.timm.heads import Part, parts_of
+from extract.models.heads import affine_map
 from extract.zoo.model_list import parse_line
 
 

@@ -17,12 +17,14 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from timm.data import create_transform, resolve_model_data_config
 
-from cache_schema.errors import UserError
+from closerlook_common.errors import UserError
 from extract.classes.spaces import ClassSpace, class_space
-from extract.models import load, prepare, weights
+from extract.libraries import load, prepare
+from extract.libraries.timm.model import TimmModel
+from extract.models import weights
 from extract.models.base import HeadUnavailable, LoadedModel, WeightsUnavailable
-from extract.models.timm_models import TimmModel
-from extract.zoo.model_list import ModelSpec, parse_line
+from extract.models.spec import ModelSpec
+from extract.zoo.model_list import parse_line
 
 SIDE = 160
 BIRDS = ClassSpace("birds", tuple("abcdefg"))
@@ -86,9 +88,7 @@ SAVERS = {
 
 
 @pytest.mark.parametrize("name", SAVERS)
-def test_local_checkpoints_load_exactly(
-    name: str, tmp_path: Path, reference: Any, pixels: torch.Tensor
-) -> None:
+def test_local_checkpoints_load_exactly(name: str, tmp_path: Path, reference: Any, pixels: torch.Tensor) -> None:
     SAVERS[name](reference, tmp_path / name)
     line = f"timm:test_vit checkpoint={tmp_path / name} classes=birds id=mine crop_pct=1"
     prepared = prepare(spec(line))
@@ -124,7 +124,7 @@ def test_digests_are_remembered_until_the_file_changes(tmp_path: Path, reference
 def test_class_spaces_that_do_not_fit_are_refused(tmp_path: Path, reference: Any) -> None:
     save_file(reference.state_dict(), tmp_path / "w.safetensors")
     unnamed = opened(f"timm:test_vit checkpoint={tmp_path / 'w.safetensors'}")
-    with pytest.raises(HeadUnavailable, match="7 classes that nobody named"):
+    with pytest.raises(HeadUnavailable, match="7 classes without names"):
         unnamed.head(class_space("imagenet-1k"))
     named = opened(f"timm:test_vit checkpoint={tmp_path / 'w.safetensors'} classes=birds")
     with pytest.raises(HeadUnavailable, match="answers in birds, not in imagenet-1k"):
@@ -150,7 +150,7 @@ def test_weights_that_do_not_fit_are_refused(tmp_path: Path, reference: Any) -> 
     (tmp_path / "cut.safetensors").write_bytes(b"\x10\x00")
     with pytest.raises(UserError, match=r"cut\.safetensors"):
         opened(f"timm:test_vit checkpoint={tmp_path / 'cut.safetensors'}")
-    with pytest.raises(UserError, match="does not exist"):
+    with pytest.raises(UserError, match="no such file"):
         opened(f"timm:test_vit checkpoint={tmp_path / 'none.pth'}")
     with pytest.raises(UserError, match="is a folder"):
         opened(f"timm:test_vit checkpoint={tmp_path}")
@@ -175,7 +175,7 @@ def test_a_pickle_is_not_executed(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     torch.save({"state_dict": _Bomb()}, tmp_path / "bomb.pth")
     (tmp_path / "plain.pth").write_bytes(pickle.dumps(_Bomb(), protocol=2))
     for name in ("bomb.pth", "plain.pth"):
-        with pytest.raises(UserError, match="cannot be read safely: it holds more than tensors"):
+        with pytest.raises(UserError, match=r"cannot be used: it holds more than tensors \(builtins\."):
             opened(f"timm:test_vit checkpoint={tmp_path / name}")
     assert not (tmp_path / "exploded").exists()
 
@@ -233,7 +233,7 @@ def test_a_folder_saved_by_timm(tmp_path: Path, reference: Any, pixels: torch.Te
     with pytest.raises(UserError, match="did you mean test_vit"):
         prepare(spec(f"timm:local-dir:{folder}"))
     (folder / "config.json").unlink()
-    with pytest.raises(UserError, match=r"not timm's description"):
+    with pytest.raises(UserError, match=r"config\.json cannot be read: no such file"):
         prepare(spec(f"timm:local-dir:{folder}"))
 
 
@@ -282,7 +282,7 @@ def test_batches_change_nothing_but_float_noise(pixels: torch.Tensor) -> None:
     assert torch.equal(channels_first.features, whole.features)
 
 
-def test_random_weights_are_asked_for_and_told() -> None:
+def test_random_weights_are_asked_for_and_reported() -> None:
     nameless = next(n for n in timm.list_models() if not timm.models.is_model_pretrained(n))
     with pytest.raises(WeightsUnavailable, match="has no published weights: give checkpoint=FILE"):
         prepare(spec(f"timm:{nameless}"))

@@ -6,7 +6,9 @@ from __future__ import annotations
 
 from functools import cache
 
-from cache_schema.errors import UserError, nearest
+from cache_schema.format.records import ROLES
+from closerlook_common.errors import UserError, nearest
+from closerlook_common.plugins import Plugin, attach
 from extract.datasets.recipes.base import Recipe, apply
 from extract.datasets.specs import DatasetSpec
 
@@ -30,6 +32,18 @@ def all_recipes() -> dict[str, Recipe]:
     return {recipe.name: recipe for module in modules for recipe in module.RECIPES}
 
 
+def _add(plugin: Plugin) -> None:
+    """Take a recipe from outside."""
+    recipe = plugin.item
+    if not isinstance(recipe, Recipe):
+        raise UserError(f"{plugin.name!r} is not a Recipe")
+    if recipe.name in all_recipes() or recipe.name in _ELSEWHERE:
+        raise UserError(f"the dataset {recipe.name!r} is known already; give yours another name")
+    if recipe.role not in ROLES:
+        raise UserError(f"the dataset {recipe.name!r} has the role {recipe.role!r}; choose {', '.join(ROLES)}")
+    all_recipes()[recipe.name] = recipe
+
+
 def recipe_named(name: str, where: str = "") -> Recipe:
     """Return a recipe; raises `UserError` with the nearest names."""
     recipes = all_recipes()
@@ -50,7 +64,7 @@ def recipe_for(spec: DatasetSpec) -> Recipe | None:
         return None
     if spec.recipe:
         return recipe_named(spec.recipe, spec.where)
-    own_labels = spec.labels != "auto" or spec.manifest is not None
+    own_labels = spec.labels != "auto" or spec.manifest is not None or bool(spec.label_column)
     own_classes = spec.classes not in ("", "imagenet-1k") and not (
         spec.name == "objectnet" and spec.classes == "folders"
     )
@@ -60,3 +74,6 @@ def recipe_for(spec: DatasetSpec) -> Recipe | None:
         at = spec.where or str(spec.path)
         raise UserError(f'{at}: {_ELSEWHERE[spec.name]}; recipe = "none" takes the name as it is')
     return all_recipes().get(spec.name)
+
+
+attach("datasets", _add)

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cache_schema.errors import UserError
+from closerlook_common.errors import UserError
+from closerlook_common.plugins import digest_of, origin_of
 from extract.classes.spaces import IMAGENET_1K, ClassSpace, class_space
 from extract.datasets.base import NO_LABEL, Dataset, ImageSource, NoSuchLayout
 from extract.datasets.building import build, folder_column
@@ -69,7 +70,7 @@ class Recipe:
     expected
         Numbers of images that a whole copy has; several where published counts differ. Empty: not checked.
     read
-        Finds images and labels below a folder, whatever its layout, or raises `UserError` with the mend.
+        Finds images and labels below a folder, whatever its layout, or raises `UserError` with the fix.
     shift_of, distance, licence, border_crop, already_cropped
         As in `DatasetSpec`.
     mask
@@ -82,11 +83,15 @@ class Recipe:
         Words that name its split in shards and tables, best first.
     repack
         Makes rows found in shards or tables those of the files, where names are needed.
+    source
+        Paper that published it: authors, venue or journal, year.
     basis
         What the expected numbers rest on: counted in the set's own files, stated by its owners, or stated by others
-        who use it. Numbers that nobody's statement was found for would say so.
+        who use it.
     note
         One line on a trap or a choice.
+    classes
+        Class space that its images are shown to; empty, for an OOD set, for that of the run's in-distribution sets.
     """
 
     name: str
@@ -105,8 +110,10 @@ class Recipe:
     packable: bool = True
     splits: tuple[str, ...] = TEST_SPLITS
     repack: Callable[[Found, DatasetSpec], Found] | None = None
+    source: str = ""
     basis: str = ""
     note: str = ""
+    classes: str = IMAGENET_1K
 
 
 def apply(recipe: Recipe, spec: DatasetSpec) -> Dataset:
@@ -124,7 +131,7 @@ def apply(recipe: Recipe, spec: DatasetSpec) -> Dataset:
     if recipe.expected and count not in recipe.expected and not spec.allow_count_mismatch:
         raise CountMismatch(
             f"{where}: {count:,} images below {found.root}, but {recipe.name} has {counts(recipe)}"
-            f" ({recipe.basis or 'by general knowledge'}); allow_count_mismatch = true goes on with what is there",
+            f" ({recipe.basis or 'by general knowledge'}); set allow_count_mismatch = true to use what is there",
             count,
         )
     class_map = spec.class_map if spec.class_map is not None else found.class_map
@@ -146,15 +153,21 @@ def apply(recipe: Recipe, spec: DatasetSpec) -> Dataset:
     return build(
         merged,
         found.rows,
-        found.space or class_space(IMAGENET_1K),
+        found.space or (class_space(recipe.classes) if recipe.classes else None),
         metadata=found.metadata,
         captions=found.captions,
         keys=found.keys,
         source=found.source,
         root=found.root,
         problems=_count_problem(recipe, count),
-        extra={"recipe": recipe.name, "layout": found.layout, **found.extra},
+        extra={"recipe": recipe.name, **_plugin_of(recipe), "layout": found.layout, **found.extra},
     )
+
+
+def _plugin_of(recipe: Recipe) -> dict[str, str]:
+    """Return what a store records of a recipe from outside the package: its file or package, and a digest."""
+    origin = origin_of("datasets", recipe.name)
+    return {"plugin": f"{origin} {digest_of('datasets', recipe.name)}"} if origin else {}
 
 
 def _read(recipe: Recipe, spec: DatasetSpec, where: str) -> Found:
@@ -167,7 +180,7 @@ def _read(recipe: Recipe, spec: DatasetSpec, where: str) -> Found:
         kind = packed_kind(spec.path) if spec.reader == "auto" else ""
         if not kind or not recipe.packable:
             raise
-        # Archives beside the unpacked images are no layout of their own.
+        # Archives beside the unpacked images are not a layout of their own.
         if holds_images(spec.path):
             raise
     return _unpack(recipe, replace(spec, reader=kind), where)
@@ -176,7 +189,7 @@ def _read(recipe: Recipe, spec: DatasetSpec, where: str) -> Found:
 def _unpack(recipe: Recipe, spec: DatasetSpec, where: str) -> Found:
     """Read shards or tables: labels are indices, WordNet ids or names of ImageNet's classes."""
     if not recipe.packable:
-        raise UserError(f"{where}: {recipe.name} is read from files, since its labels hang on their names")
+        raise UserError(f"{where}: {recipe.name} is read from files, since its labels depend on the file names")
     is_ood = recipe.role == "ood"
     packed = read_packed(replace(spec, labels="none") if is_ood else spec, class_space(IMAGENET_1K), recipe.splits)
     if not is_ood and (packed.rows.labels == NO_LABEL).all():
@@ -214,7 +227,7 @@ def candidates(path: Path, inside: tuple[str, ...]) -> Iterator[Path]:
 
 
 def has_class_folders(folder: Path) -> bool:
-    """Tell whether a folder holds folders named by WordNet ids or numbers."""
+    """Return whether a folder holds folders named by WordNet ids or numbers."""
     return any(looks_like_wnid(name) or name.isdecimal() for name in subfolders(folder))
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
 
-from cache_schema.errors import UserError
+from closerlook_common.errors import UserError
+from closerlook_common.input_files import read_json_file
 from extract.datasets.base import NO_LABEL
 from extract.datasets.folder import Rows
 from extract.datasets.listing import safe_relative, size_of
@@ -26,9 +26,9 @@ def _karpathy(file_name: str, *places: str) -> Reader:
         folders = [base / sub for base in (path, *list(path.parents)[:_LEVELS_UP]) for sub in ("", "annotations")]
         file = next((folder / file_name for folder in folders if (folder / file_name).is_file()), None)
         if file is None:
-            raise UserError(f"no {file_name} in or above {path}; it tells splits and captions")
+            raise UserError(f"no {file_name} in or above {path}; it holds splits and captions")
         try:
-            images = json.loads(file.read_text(encoding="utf-8"))["images"]
+            images = read_json_file(file, "caption file")["images"]
             split = spec.split or "test"
             chosen = [
                 (
@@ -38,7 +38,7 @@ def _karpathy(file_name: str, *places: str) -> Reader:
                 for image in images
                 if image["split"] == split
             ]
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (KeyError, TypeError, AttributeError) as error:
             raise UserError(f"{file} is not in Karpathy's form: {error!r}") from None
         if not chosen:
             raise UserError(f"{file} has no image in split {split!r}")
@@ -68,6 +68,7 @@ RECIPES = (
         name="coco-captions",
         title="COCO, Karpathy's test split",
         role="pairs",
+        source="Lin et al., ECCV 2014; split: Karpathy and Fei-Fei, CVPR 2015",
         folders=("coco", "coco-captions", "mscoco"),
         expected=(5_000,),
         read=_karpathy("dataset_coco.json", "images"),
@@ -79,6 +80,7 @@ RECIPES = (
         name="flickr30k",
         title="Flickr30k, Karpathy's test split",
         role="pairs",
+        source="Young et al., TACL 2014; split: Karpathy and Fei-Fei, CVPR 2015",
         folders=("flickr30k", "flickr30k-images"),
         expected=(1_000,),
         read=_karpathy("dataset_flickr30k.json", "images", "flickr30k-images", "flickr30k_images"),

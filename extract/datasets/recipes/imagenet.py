@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cache_schema.errors import UserError
+from closerlook_common.errors import UserError
 from extract.classes.spaces import IMAGENET_1K, class_space
 from extract.datasets.base import ChosenRows
 from extract.datasets.folder import Rows, read_class_folders
@@ -50,9 +50,7 @@ def read_val(path: Path, spec: DatasetSpec) -> Found:
         labels = np.asarray([label_of[Path(item.path).stem] for item in flat], dtype=np.int32)
         sizes = np.asarray([item.size for item in flat], dtype=np.int64)
         rows, layout = Rows(tuple(item.path for item in flat), labels, sizes), f"flat, labels from {source}"
-    return _by_file_name(
-        Found(root=root, rows=rows, layout=layout), [path.rpartition("/")[2] for path in rows.paths]
-    )
+    return _by_file_name(Found(root=root, rows=rows, layout=layout), [path.rpartition("/")[2] for path in rows.paths])
 
 
 def _by_file_name(found: Found, names: Sequence[str]) -> Found:
@@ -74,13 +72,13 @@ def _by_file_name(found: Found, names: Sequence[str]) -> Found:
 
 
 def repack_val(found: Found, spec: DatasetSpec) -> Found:
-    """Return rows of shards or tables under the file names of ImageNet-val, if all of them tell their number.
+    """Return rows of shards or tables under the file names of ImageNet-val, if all of them hold their number.
 
     The number stands in the name of a shard's member, or in the name that a table keeps beside the image. Rows without
     it keep the names ``FILE/ROW``: ReaL labels and ImageNet-X, which go by the number, are then not to be had.
     """
-    told = found.metadata.get(FILE_NAME, np.asarray(found.rows.paths, dtype=object))
-    numbers = [file_number(str(name)) for name in told]
+    given = found.metadata.get(FILE_NAME, np.asarray(found.rows.paths, dtype=object))
+    numbers = [file_number(str(name)) for name in given]
     if None in numbers:
         return found
     metadata = {name: column for name, column in found.metadata.items() if name != FILE_NAME}
@@ -134,6 +132,7 @@ RECIPES = (
         name=VAL,
         title="ImageNet-1k validation set",
         role="id",
+        source="Russakovsky et al., IJCV 2015",
         folders=_VAL_FOLDERS,
         expected=(50_000,),
         read=read_val,
@@ -146,6 +145,7 @@ RECIPES = (
         name="imagenet-real",
         title="ImageNet-val with ReaL labels",
         role="id",
+        source="Beyer et al., 2020",
         folders=_VAL_FOLDERS,
         expected=(46_837,),
         read=read_real,
@@ -158,6 +158,7 @@ RECIPES = (
         name="imagenet-train",
         title="ImageNet-1k training set, as reference",
         role="reference",
+        source="Russakovsky et al., IJCV 2015",
         folders=("imagenet-train", "ILSVRC2012_img_train", "imagenet", "ILSVRC2012", "imagenet-1k", "ILSVRC"),
         expected=(1_281_167,),
         read=class_folders("train", "ILSVRC2012_img_train", "ILSVRC/Data/CLS-LOC/train", "Data/CLS-LOC/train"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from cache_schema.errors import UserError, nearest
+from closerlook_common.errors import UserError, nearest
+from closerlook_common.input_files import read_json_file
 from extract.datasets.base import MISSING
 from extract.datasets.folder import Rows
 from extract.datasets.labels import plain
@@ -102,9 +102,14 @@ def _videos(name: str, *, neighbours: bool) -> Any:
         members = class_map(name)
         labels, meta = _json(path, "labels.json")
         sets, _ = _json(path, "pmsets.json")
+        if not all(isinstance(frames, list) and all(isinstance(f, str) for f in frames) for frames in sets.values()):
+            raise UserError(f"{meta.parent / 'pmsets.json'} should hold a list of frames for each anchor")
         anchor_of = {anchor: anchor for anchor in sets}
         if neighbours:
-            anchor_of |= {frame: anchor for anchor, frames in sets.items() for frame in frames}
+            for anchor, frames in sets.items():
+                for frame in frames:
+                    if anchor_of.setdefault(frame, anchor) != anchor:
+                        raise UserError(f"{meta.parent / 'pmsets.json'}: {frame!r} belongs to two anchors")
         root = _frame_root(path, meta, next(iter(anchor_of)))
         frames = sorted(anchor_of)
         for frame in frames:
@@ -147,11 +152,8 @@ def _json(path: Path, name: str) -> tuple[dict[str, Any], Path]:
     places = [place / name for base in (path, path.parent) for place in (base, base / "metadata", base / "misc")]
     file = next((place for place in places if place.is_file()), None)
     if file is None:
-        raise UserError(f"no {name} in {path}, {path / 'metadata'} or {path.parent / 'metadata'}; it tells the labels")
-    try:
-        table = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{file} cannot be read: {error}") from None
+        raise UserError(f"no {name} in {path}, {path / 'metadata'} or {path.parent / 'metadata'}; it holds the labels")
+    table = read_json_file(file, "metadata file")
     if not isinstance(table, dict) or not table:
         raise UserError(f"{file} is not a table of frames")
     return table, file
@@ -173,6 +175,7 @@ RECIPES = (
         name="objectnet",
         title="ObjectNet, the 113 classes that ImageNet has",
         role="shift",
+        source="Barbu et al., NeurIPS 2019",
         folders=("objectnet", "objectnet-1.0", "objectnet-1.0-beta"),
         expected=(18_574, 18_514),
         read=read_objectnet,
@@ -187,6 +190,7 @@ RECIPES = (
         name="imagenet-vid-robust-pm0",
         title="ImageNet-Vid-Robust, anchor frames",
         role="shift",
+        source="Shankar et al., ICCV 2021",
         folders=("imagenet-vid-robust", "imagenet-vid-robust-release"),
         expected=(1_109,),
         read=_videos("vid-robust", neighbours=False),
@@ -199,18 +203,20 @@ RECIPES = (
         name="imagenet-vid-robust-pm10",
         title="ImageNet-Vid-Robust, anchors and neighbours",
         role="shift",
+        source="Shankar et al., ICCV 2021",
         folders=("imagenet-vid-robust", "imagenet-vid-robust-release"),
         expected=(22_179,),
         read=_videos("vid-robust", neighbours=True),
         packable=False,
         basis="counted in its pmsets.json",
         shift_of=VAL,
-        note="an anchor counts as right if it and all its neighbours are",
+        note="anchor_accuracy: an anchor is right if it and all its neighbours are; intervals are of clips",
     ),
     Recipe(
         name="ytbb-robust-pm0",
         title="YTBB-Robust, anchor frames",
         role="shift",
+        source="Shankar et al., ICCV 2021",
         folders=("ytbb-robust",),
         expected=(2_530, 2_030),
         read=_videos("ytbb", neighbours=False),
@@ -223,6 +229,7 @@ RECIPES = (
         name="ytbb-robust-pm10",
         title="YTBB-Robust, anchors and neighbours",
         role="shift",
+        source="Shankar et al., ICCV 2021",
         folders=("ytbb-robust",),
         expected=(),
         read=_videos("ytbb", neighbours=True),
@@ -234,6 +241,7 @@ RECIPES = (
         name="cue-conflict",
         title="Cue conflict: shape of one class, texture of another",
         role="shift",
+        source="Geirhos et al., ICLR 2019",
         folders=("cue-conflict", "style-transfer-preprocessed-512"),
         expected=(1_280,),
         read=read_cue_conflict,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cache_schema.errors import UserError
+from closerlook_common.errors import UserError
 from extract.datasets.base import NO_LABEL
 from extract.datasets.building import folder_column
 from extract.datasets.folder import Rows
@@ -56,6 +56,7 @@ def _ood(
     read: Reader,
     *folders: str,
     basis: str,
+    source: str,
     distance: str = "",
     licence: str = "",
     note: str = "",
@@ -70,6 +71,7 @@ def _ood(
         packable=not name.startswith("textures"),
         splits=ANY_SPLIT,
         basis=basis,
+        source=source,
         distance=distance,
         licence=licence,
         note=note,
@@ -83,40 +85,48 @@ _HUANG_LI = "stated by others of the subset of Huang and Li"
 RECIPES = (
     _ood(
         "inaturalist", "iNaturalist, subset of Huang and Li", 10_000, unlabelled("images"),
-        basis=_HUANG_LI, distance="far",
+        source="Van Horn et al., CVPR 2018; subset: Huang and Li, CVPR 2021", basis=_HUANG_LI, distance="far",
     ),
-    _ood("sun", "SUN, subset of Huang and Li", 10_000, unlabelled("images"), basis=_HUANG_LI),
-    _ood("places", "Places, subset of Huang and Li", 10_000, unlabelled("images"), "places365", basis=_HUANG_LI),
+    _ood(
+        "sun", "SUN, subset of Huang and Li", 10_000, unlabelled("images"),
+        source="Xiao et al., CVPR 2010; subset: Huang and Li, CVPR 2021", basis=_HUANG_LI,
+    ),
+    _ood(
+        "places", "Places, subset of Huang and Li", 10_000, unlabelled("images"), "places365",
+        source="Zhou et al., TPAMI 2018; subset: Huang and Li, CVPR 2021", basis=_HUANG_LI,
+    ),
     _ood(
         "textures", "Textures, all 47 classes", 5_640, _textures("all"), "dtd",
-        basis="47 classes of 120 images, as its owners state", distance="far",
+        source="Cimpoi et al., CVPR 2014", basis="47 classes of 120 images, as its owners state", distance="far",
     ),
     _ood(
         "textures-43", "Textures without four classes", 5_160, _textures("43"), "textures", "dtd",
+        source="Cimpoi et al., CVPR 2014; variant: Wang et al., CVPR 2022",
         basis="counted in ViM's list of images", distance="far",
         note="without bubbly, cobwebbed, honeycombed, spiralled",
     ),
     _ood(
         "textures-test", "Textures, first test split", 1_880, _textures("test"), "textures", "dtd",
-        basis="a third of all, as its owners state", distance="far",
+        source="Cimpoi et al., CVPR 2014", basis="a third of all, as its owners state", distance="far",
     ),
     _ood(
         "imagenet-o", "ImageNet-O", 2_000, unlabelled("imagenet-o"), "imageneto",
-        basis="stated by its owners", licence="mit",
+        source="Hendrycks et al., CVPR 2021", basis="stated by its owners", licence="mit",
         note="folders name the class that an image resembles, not its label",
     ),
     _ood(
         "openimage-o", "OpenImage-O", 17_632, unlabelled("images"), "openimageo", "openimages-o",
-        basis="counted in ViM's list of images", distance="far",
+        source="Wang et al., CVPR 2022", basis="counted in ViM's list of images", distance="far",
         note="OpenOOD's test list has 15,869 of them: give it as manifest = and set the role",
     ),
     _ood(
         "ssb-hard", "SSB-hard, near classes of ImageNet-21k", 49_000, unlabelled("ssb_hard"), "ssbhard",
-        basis="stated by OpenOOD", distance="near", note="depends on the Winter 2021 release of ImageNet-21k",
+        source="Vaze et al., ICLR 2022", basis="stated by OpenOOD", distance="near",
+        note="depends on the Winter 2021 release of ImageNet-21k",
     ),
     _ood(
         "ninco", "NINCO, 64 classes checked by hand", 5_879,
         unlabelled("NINCO_OOD_classes", "NINCO/NINCO_OOD_classes"),
-        basis="counted in its own list of images", distance="near",
+        source="Bitterwolf, Mueller and Hein, ICML 2023", basis="counted in its own list of images", distance="near",
     ),
 )  # fmt: skip

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-import xml.etree.ElementTree as ET
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from xml.parsers import expat
 
 import polars as pl
 
-from cache_schema.errors import UserError
+from closerlook_common.errors import UserError
+from closerlook_common.input_files import read_bytes_file, read_text_file, refuse_lfs_pointer
 from extract.classes.spaces import ClassSpace
 from extract.datasets.labels import label_map, looks_like_wnid
 
@@ -39,6 +40,7 @@ KNOWN = (
     "Annotations/CLS-LOC/val/*.xml",
 )
 _LEVELS_UP = 4
+_MOST_XML = 1 << 20
 
 
 def file_number(name: str) -> int | None:
@@ -48,7 +50,7 @@ def file_number(name: str) -> int | None:
 
 
 def find_labels(images: Path, names: Sequence[str], space: ClassSpace) -> tuple[dict[str, int], str]:
-    """Return the label of every image, by its name without suffix, and the file that tells them.
+    """Return the label of every image, by its name without suffix, and the file that holds them.
 
     Label files are looked for in the image folder and up to four folders above it.
 
@@ -60,19 +62,30 @@ def find_labels(images: Path, names: Sequence[str], space: ClassSpace) -> tuple[
     stems = [Path(name).stem for name in names]
     for folder in (images, *list(images.parents)[:_LEVELS_UP]):
         for find in _FINDERS:
-            for source, texts in find(folder, stems):
+            for source, texts in _found(find, folder, stems):
                 missing = next((stem for stem in stems if stem not in texts), None)
                 if missing is not None:
                     raise UserError(f"{source} says nothing of {missing} in {images}")
                 index = label_map({texts[stem] for stem in stems}, space, where=str(source))
                 return {stem: index[texts[stem]] for stem in stems}, source.name
     raise UserError(
-        f"{images} holds images without class folders, and no file tells their labels;"
+        f"{images} holds images without class folders, and no file holds their labels;"
         f" put one of these beside or above it: {', '.join(KNOWN)}"
     )
 
 
 _Texts = Iterator[tuple[Path, dict[str, str]]]
+
+
+def _found(find: Callable[[Path, Sequence[str]], _Texts], folder: Path, stems: Sequence[str]) -> _Texts:
+    """Yield what a finder finds; a label file that is not in its form is an error that names the folder and form."""
+    try:
+        yield from find(folder, stems)
+    except UserError:
+        raise
+    except (pl.exceptions.PolarsError, OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        form = (find.__doc__ or "").partition(":")[0].partition(";")[0].removeprefix("Read ").strip()
+        raise UserError(f"{folder}: {form} cannot be read ({type(error).__name__}: {error})") from None
 
 
 def _kaggle(folder: Path, stems: Sequence[str]) -> _Texts:
@@ -81,6 +94,7 @@ def _kaggle(folder: Path, stems: Sequence[str]) -> _Texts:
     """
     path = folder / "LOC_val_solution.csv"
     if path.is_file():
+        refuse_lfs_pointer(path)
         table = pl.read_csv(path, columns=["ImageId", "PredictionString"], infer_schema=False)
         yield path, {name: text.split()[0] for name, text in table.iter_rows()}
 
@@ -90,7 +104,7 @@ def _lists(folder: Path, stems: Sequence[str]) -> _Texts:
     for name in _LISTS:
         path = folder / name
         if path.is_file():
-            rows = (line.replace(",", " ").split() for line in path.read_text(encoding="utf-8").splitlines())
+            rows = (line.replace(",", " ").split() for line in read_text_file(path, "label file").splitlines())
             yield path, {Path(row[0]).stem: row[1] for row in rows if len(row) >= 2}
 
 
@@ -99,12 +113,12 @@ def _synsets(folder: Path, stems: Sequence[str]) -> _Texts:
     for name in _SYNSETS:
         path = folder / name
         if path.is_file():
-            lines = path.read_text(encoding="utf-8").split()
+            lines = read_text_file(path, "label file").split()
             yield path, _by_number(stems, lines)
 
 
 def _devkit(folder: Path, stems: Sequence[str]) -> _Texts:
-    """Read the devkit's ground truth, whose numbers are ILSVRC2012 ids: an order of its own, told by
+    """Read the devkit's ground truth, whose numbers are ILSVRC2012 ids: an order of its own, given by
     meta.mat.
     """
     for place in (folder, folder / "data", folder / "ILSVRC2012_devkit_t12" / "data"):
@@ -112,12 +126,12 @@ def _devkit(folder: Path, stems: Sequence[str]) -> _Texts:
         if not path.is_file():
             continue
         if not meta.is_file():
-            raise UserError(f"{path} counts in an order of its own; put the devkit's meta.mat beside it")
+            raise UserError(f"{path} uses its own order of classes; put the devkit's meta.mat beside it")
         from scipy.io import loadmat
 
         synsets = loadmat(meta, squeeze_me=True)["synsets"]
         wnid = {int(row["ILSVRC2012_ID"]): str(row["WNID"]) for row in synsets}
-        yield path, _by_number(stems, [wnid[int(line)] for line in path.read_text(encoding="utf-8").split()])
+        yield path, _by_number(stems, [wnid[int(line)] for line in read_text_file(path, "label file").split()])
 
 
 def _xml(folder: Path, stems: Sequence[str]) -> _Texts:
@@ -129,11 +143,39 @@ def _xml(folder: Path, stems: Sequence[str]) -> _Texts:
 
 
 def _first_object(path: Path) -> str:
+    """Return the name of the first object of an annotation; empty where there is none or the file is no plain XML."""
     try:
-        name = ET.parse(path).findtext("object/name") or ""
-    except (OSError, ET.ParseError):
+        name = _text_of(read_bytes_file(path, "annotation", limit=_MOST_XML), ("annotation", "object", "name"))
+    except (UserError, expat.ExpatError, ValueError):
         return ""
     return name if looks_like_wnid(name) else ""
+
+
+def _text_of(data: bytes, wanted: Sequence[str]) -> str:
+    """Return the text of the first element of a path; entities, which may expand without end, are refused."""
+    parser = expat.ParserCreate()
+    place: list[str] = []
+    texts: list[list[str]] = []
+
+    def refuse(*_: object) -> None:
+        raise ValueError("an annotation declares no document type and no entities")
+
+    def start(name: str, _: object) -> None:
+        place.append(name)
+        if place == list(wanted):
+            texts.append([])
+
+    def text(part: str) -> None:
+        if place == list(wanted):
+            texts[-1].append(part)
+
+    parser.StartDoctypeDeclHandler = refuse
+    parser.EntityDeclHandler = refuse
+    parser.StartElementHandler = start
+    parser.EndElementHandler = lambda _: place.pop()
+    parser.CharacterDataHandler = text
+    parser.Parse(data, True)
+    return "".join(texts[0]).strip() if texts else ""
 
 
 def _by_number(stems: Sequence[str], lines: Sequence[str]) -> dict[str, str]:

@@ -1,0 +1,106 @@
+"""The detectors as work of the engine: one cell a model and detector."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, ClassVar
+
+from analyze.detectors import get
+from analyze.evaluate.cells import cell_key
+from analyze.evaluate.engine import Cell, Computed
+from analyze.metrics.registry import version
+from analyze.ood.inputs import OodOptions, find_inputs, ood_sets, source_of, spectrum_sets
+from analyze.ood.scoring import (
+    DETECTOR_VERSION,
+    Candidate,
+    models_of,
+    options_of,
+    score_model,
+    stores_of,
+    why_not,
+)
+from analyze.results import ResultRow, card_cells
+from analyze.suites.detection import METRICS
+
+if TYPE_CHECKING:
+    from cache_schema.reading.cache import Cache
+
+
+@dataclass(frozen=True)
+class OodPlan:
+    """The detectors on every chosen model; see ``engine.Plan``."""
+
+    options: OodOptions
+    memory: ClassVar[int] = 2 << 30
+
+    def works(self, cache: Cache, names: Collection[str] | None = None) -> list[OodWork]:
+        """Return one work a model."""
+        chosen = models_of(cache, self.options)
+        return [OodWork(name, cache, self.options) for name in chosen if names is None or name in names]
+
+
+@dataclass
+class OodWork:
+    """The detectors on the stores of one model; see ``engine.Work``.
+
+    Attributes
+    ----------
+    name
+        The model.
+    cache, options
+        What to do.
+    problems
+        See ``engine.Work``; a detector that cannot run gives rows with its reason.
+    notes
+        Images that a detector has no score of; filled by ``compute``.
+    """
+
+    name: str
+    cache: Cache
+    options: OodOptions
+    problems: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def cells(self) -> list[Cell]:
+        """Return a cell for each detector; its key holds the stores, roles and options that its rows depend on."""
+        options, cache = self.options, self.cache
+        inputs = find_inputs(cache, self.name, options)
+        outside, shifted = ood_sets(cache, self.name, options), spectrum_sets(cache, self.name, options)
+        others = [*shifted, *((options.sweep,) if options.sweep else ())]
+        shared = {
+            "command": "ood",
+            "model": card_cells(inputs.store.model),
+            "name": self.name,
+            "id": options.id_dataset,
+            "head": inputs.head.prompt_set if inputs.head is not None else None,
+            "outside": list(outside.items()),
+            "shifted": shifted,
+            "stores": stores_of(cache, inputs, outside),
+            "others": [cache.store(self.name, name).digest for name in others],
+            "versions": {"detectors": DETECTOR_VERSION, **{metric: version(metric) for metric in METRICS}},
+            "options": [options.threshold, options.aupr, options.confidence_level, options.validation, options.sweep],
+        }
+        return [
+            Cell(
+                cell_key(
+                    **shared,
+                    detector=name,
+                    variant=options_of(Candidate(get(name, defaults=options.defaults), None), options),
+                    places={place: source_of(place, options) for place in get(name).needs.fitted_on},
+                    # Only why it cannot run says what a detector lacks: it may be there later.
+                    reason=why_not(inputs, name, options),
+                ),
+                name,
+            )
+            for name in options.detectors
+        ]
+
+    def compute(self, missing: Sequence[Cell], threads: int) -> Iterator[Computed]:
+        """Score the sets with the missing detectors in one pass over each store."""
+        wanted = replace(self.options, detectors=tuple(cell.of for cell in missing))
+        rows: dict[str, list[ResultRow]] = {cell.of: [] for cell in missing}
+        for row in score_model(self.cache, self.name, wanted, note=self.notes.append):
+            rows[row.score].append(row)
+        for cell in missing:
+            yield Computed(cell, rows[cell.of])

@@ -1,0 +1,134 @@
+"""How often intervals of means over OOD sets, and tests of two scores on the same images, keep their promise.
+
+    python benchmarks/coverage_detection.py                  # 1,000 draws of each case, a quarter of an hour
+    python benchmarks/coverage_detection.py --draws 200      # a quick look
+
+Scores are normal; three OOD sets stand against the same ID images, two scores agree to the correlation that is printed.
+Columns as of ``coverage.py``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import math
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from analyze.intervals.detection_pairs import NAMES, SortedScores, detection_numbers
+from analyze.intervals.influences import Influence, check_comparable, detection_influence, paired_detection
+from analyze.intervals.set_means import SetMeans, part_of
+from closerlook_common.errors import UserError
+
+TRUTH_ROWS = 1_000_000
+SIZES = ((200, 100), (1000, 200), (2000, 1000), (500, 5000))
+DISTANCES = ((0.5, 1.0, 1.5), (1.5, 2.0, 2.5), (0.0, 1.0, 3.5), (3.0, 4.0, 4.0))
+SPREAD = 1.2
+
+sort = SortedScores.of
+
+
+def influence(metric: str, inside: SortedScores, outside: SortedScores) -> Influence | None:
+    """Return the influences on a number, None where it is not tested."""
+    try:
+        check_comparable(metric, inside, outside)
+    except UserError:
+        return None
+    return detection_influence(metric, inside, outside)
+
+
+def ends_of(metric: str, inside: SortedScores, sets: list[SortedScores]) -> tuple[float, float] | None:
+    """Return the ends of the interval of a mean over sets, None where there is none."""
+    means = SetMeans()
+    for place, outside in enumerate(sets):
+        means.add(metric, "", str(place), part_of(metric, inside, outside))
+    try:
+        interval = means.interval(metric, "all")
+    except UserError:
+        return None
+    return interval.low, interval.high
+
+
+def shares(hits: list[bool | None]) -> tuple[float, float, float]:
+    """Return the share of draws that are offered, of those that hold, and of all that are there and wrong."""
+    some = [hit for hit in hits if hit is not None]
+    covered = float(np.mean(some)) if some else math.nan
+    return len(some) / len(hits), covered, some.count(False) / len(hits)
+
+
+def means(draws: int) -> Iterator[tuple[str, str, str, float, float, float]]:
+    """Yield case, size, metric, offered, covered and wrong of each mean over three sets.
+
+    The average precision depends on the sizes of the sets: its true value is the mean over the draws.
+    """
+    rng = np.random.default_rng(0)
+    for distances, (n, m) in itertools.product(DISTANCES, SIZES):
+        large = sort(rng.normal(0, 1, TRUTH_ROWS))
+        numbers = [detection_numbers(large, sort(rng.normal(-d, SPREAD, TRUTH_ROWS))) for d in distances]
+        found: dict[str, list[tuple[float, float] | None]] = {name: [] for name in NAMES}
+        values: dict[str, list[float]] = {name: [] for name in NAMES}
+        for _ in range(draws):
+            inside = sort(rng.normal(0, 1, n))
+            sets = [sort(rng.normal(-d, SPREAD, m)) for d in distances]
+            for name in NAMES:
+                values[name].append(float(np.mean([detection_numbers(inside, s)[name] for s in sets])))
+                found[name].append(ends_of(name, inside, sets))
+        for name in NAMES:
+            truth = np.mean(values[name] if name.startswith("aupr") else [number[name] for number in numbers])
+            hits = [None if ends is None else bool(ends[0] <= truth <= ends[1]) for ends in found[name]]
+            yield f"{distances} apart", f"{n} + {m}", name, *shares(hits)
+
+
+def both(
+    rng: np.random.Generator, n: int, m: int, distance: float, share: float, gain: float
+) -> list[NDArray[np.float64]]:
+    """Draw two scores of ID and of OOD images; the second's OOD images lie ``gain`` times as far away."""
+    sides = []
+    for size, middle, spread in ((n, 0.0, 1.0), (m, -distance, SPREAD)):
+        common, own = rng.normal(0, math.sqrt(share), size), rng.normal(0, math.sqrt(1 - share), (2, size))
+        sides.append(middle * np.array([[1.0], [gain]]) + spread * (common + own))
+    return sides
+
+
+def pairs(draws: int) -> Iterator[tuple[str, str, str, float, float, float, float]]:
+    """Yield case, size, metric; offered, covered and wrong of the interval of a difference; p < 0.05 without one."""
+    rng = np.random.default_rng(1)
+    for distance, share, (n, m) in itertools.product((0.5, 1.0, 2.0, 3.0, 4.0), (0.0, 0.5, 0.95), SIZES):
+        inside, outside = both(rng, TRUTH_ROWS, TRUTH_ROWS, distance, 0.0, 1.15)
+        numbers = [detection_numbers(sort(inside[k]), sort(outside[k])) for k in (0, 1)]
+        hits: dict[str, list[bool | None]] = {name: [] for name in NAMES}
+        below: dict[str, list[float]] = {name: [] for name in NAMES}
+        for _, gain in itertools.product(range(draws), (1.0, 1.15)):
+            inside, outside = both(rng, n, m, distance, share, gain)
+            for name in NAMES:
+                parts = [influence(name, sort(inside[k]), sort(outside[k])) for k in (0, 1)]
+                found = None if None in parts else paired_detection(*parts)  # type: ignore[arg-type]
+                truth = numbers[0][name] - numbers[1][name]
+                if gain > 1 and not name.startswith("aupr"):
+                    hits[name].append(None if found is None else found.low <= truth <= found.high)
+                elif gain == 1 and found is not None:
+                    below[name].append(found.p_value < 0.05)
+        for name in NAMES:
+            offered, covered, wrong = shares(hits[name] or [None])
+            size = float(np.mean(below[name])) if below[name] else math.nan
+            yield f"{distance:g} apart, correlation {share:g}", f"{n} + {m}", name, offered, covered, wrong, size
+
+
+def main() -> None:
+    """Print both tables as Markdown."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--draws", type=int, default=1000, help="of each case (default: 1000)")
+    draws = parser.parse_args().draws
+    print(f"{draws} draws a case; the standard error of a share near 0.95 is {math.sqrt(0.0475 / draws):.3f}\n")
+    print("| mean over three sets | rows | metric | offered | covered | there and wrong |\n|" + " --- |" * 6)
+    for case, size, name, *numbers in means(draws):
+        print(f"| {case} | {size} | {name} | {' | '.join(f'{number:.3f}' for number in numbers)} |", flush=True)
+    print("\n| two scores | rows | metric | offered | covered | there and wrong | p < 0.05 |\n|" + " --- |" * 7)
+    for case, size, name, *numbers in pairs(draws):
+        print(f"| {case} | {size} | {name} | {' | '.join(f'{number:.3f}' for number in numbers)} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

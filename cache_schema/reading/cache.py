@@ -1,0 +1,374 @@
+"""A cache: find models, datasets and stores in a folder or at an address."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from cache_schema.format.dataset_facts import DatasetFacts, Recorded
+from cache_schema.format.failures import Failure, failure_paths, read_failure
+from cache_schema.format.naming import slug
+from cache_schema.format.records import DatasetCard, ModelCard
+from cache_schema.format.schema import KINDS
+from cache_schema.reading.kinds.heads import HeadStore
+from cache_schema.reading.kinds.references import ReferenceStore
+from cache_schema.reading.kinds.summaries import SummaryStore
+from cache_schema.reading.kinds.texts import TextStore
+from cache_schema.reading.places.base import Place
+from cache_schema.reading.places.opening import open_place
+from cache_schema.reading.store import PredictionStore, Store, store_of
+from closerlook_common.console.terminal import counted
+from closerlook_common.console.waiting import waiting
+from closerlook_common.errors import CacheError, StoreNotFoundError, UserError, nearest
+
+_TRIES = 20
+"""How often to read a store that is being replaced."""
+
+
+class Refused(NamedTuple):
+    """A store that cannot be used, and why."""
+
+    path: Path
+    reason: str
+
+
+class DatasetRoles(NamedTuple):
+    """The roles of a cache's datasets.
+
+    Attributes
+    ----------
+    facts
+        Dataset id to role, ``shift_of`` and distance; without training sets and captions.
+    unclear
+        Dataset id to the reason why its role is unclear.
+    problems
+        Damaged records, one line each.
+    """
+
+    facts: dict[str, DatasetFacts]
+    unclear: dict[str, str]
+    problems: tuple[str, ...]
+
+
+class Cache:
+    """A folder of stores. Listing it reads one header per store, again only after the store has changed.
+
+    Parameters
+    ----------
+    place
+        The folder, or the place that :func:`cache_schema.reading.places.opening.open_place` gives for an address.
+
+    Attributes
+    ----------
+    title
+        The folder or the address.
+    path
+        The folder; for an address, the folder on this machine with the files that were fetched.
+    """
+
+    def __init__(self, place: Place | Path | str) -> None:
+        self.place = place if isinstance(place, Place) else open_place(place)
+        self.path = self.place.folder
+        self.title = self.place.title
+        self._known: dict[str, tuple[tuple[int, ...], Store]] = {}
+        self._refused: dict[str, Refused] = {}
+
+    def __repr__(self) -> str:
+        return f"<Cache {self.title}>"
+
+    def stores(self, kind: str | None = None) -> list[Store]:
+        """Return the published stores, sorted by path; headers are read, arrays are not.
+
+        Stores that cannot be used (damaged, of a newer schema) are left out; :meth:`refused` lists them.
+
+        Parameters
+        ----------
+        kind
+            ``predictions``, ``head``, ``reference``, ``summary`` or ``texts``; all kinds when None.
+        """
+        if kind is not None and kind not in KINDS:
+            raise UserError(f"no kind of store {kind!r}{nearest(kind, KINDS)}; there are {', '.join(KINDS)}")
+        return self._listed(kind, self.place.names())
+
+    def _listed(self, kind: str | None, names: Sequence[str], *, whole: bool = True) -> list[Store]:
+        """Return the stores of some names; ``whole`` if these are all stores of the cache."""
+        wanted = None if kind is None else KINDS[kind].folder
+        asked = list(names) if wanted is None else [name for name in names if _folder_of(name) == wanted]
+        with waiting(f"reading the headers of {counted(len(asked), 'store')} in {self.title}"):
+            return self._headers(kind, asked, names, whole=whole)
+
+    def _headers(self, kind: str | None, asked: Sequence[str], names: Sequence[str], *, whole: bool) -> list[Store]:
+        known: dict[str, tuple[tuple[int, ...], Store]] = {}
+        refused: dict[str, Refused] = {}
+        stores: list[Store] = []
+        self.place.prepare(asked)
+        recorded = self.place.recorded()
+        for path in asked:
+            try:
+                found = self._read(path)
+            except (CacheError, OSError) as error:
+                refused[path] = Refused(self.path / path, str(error))
+                continue
+            if found is not None:
+                known[path] = found
+                _give_facts(found[1], recorded)
+                if kind is None or found[1].kind == kind:
+                    stores.append(found[1])
+        self._known.update(known)
+        # Update the stores that were listed, keep the others, forget those that were removed.
+        older = {key: old for key, old in self._refused.items() if key not in asked and (key in names or not whole)}
+        self._refused = {**older, **refused}
+        return stores
+
+    def _read(self, path: str) -> tuple[tuple[int, ...], Store] | None:
+        """Return a store and the signature of its header, from memory if that has not changed; None if it was
+        removed since the listing.
+        """
+        for again in reversed(range(_TRIES)):
+            before = self._file(path)
+            try:
+                reader = self.place.reader(path)
+                signature = reader.signature()
+                remembered = self._known.get(path)
+                return remembered if remembered and remembered[0] == signature else (signature, store_of(reader))
+            except (CacheError, OSError):
+                if not self.place.is_local:
+                    raise
+                if (now := self._file(path)) is None:
+                    return None
+                if now == before or not again:  # otherwise the store was replaced meanwhile
+                    raise
+        raise AssertionError
+
+    def _file(self, path: str) -> tuple[int, int] | None:
+        try:
+            status = (self.path / path).lstat()  # a dangling link exists, and is refused
+        except FileNotFoundError:
+            return None
+        return status.st_ino, status.st_mtime_ns
+
+    def refused(self) -> list[Refused]:
+        """Return the stores that cannot be used, with the reason."""
+        self.stores()
+        return [self._refused[path] for path in sorted(self._refused)]
+
+    def failures(self) -> list[Failure]:
+        """Return the recorded failures of jobs; an unreadable record is listed with that as its reason.
+
+        Not read from an address: only a run of the models needs them.
+        """
+        if not self.place.is_local:
+            return []
+        found = []
+        for path in failure_paths(self.path):
+            try:
+                found.append(read_failure(path))
+            except FileNotFoundError:  # the job succeeded meanwhile
+                continue
+            except CacheError as error:
+                found.append(Failure(model=path.parent.parent.name, dataset=path.stem, reason=str(error), when=""))
+        return found
+
+    def models(self) -> list[ModelCard]:
+        """Return the cards of all models, sorted by id; of several cards of one id, the newest."""
+        newest = {store.header["model"]["id"]: store for store in sorted(self.stores(), key=_written)}
+        return [newest[name].model for name in sorted(newest)]
+
+    def datasets(self) -> list[DatasetCard]:
+        """Return the cards of all datasets, sorted by id; of several cards of one id, the newest."""
+        of_datasets = [store for store in self.stores() if store.header["dataset"]]
+        newest = {store.header["dataset"]["id"]: store for store in sorted(of_datasets, key=_written)}
+        return [newest[name].dataset for name in sorted(newest)]
+
+    def roles(self) -> DatasetRoles:
+        """Return role, ``shift_of`` and distance of each dataset, and the datasets for which they are unclear."""
+        recorded = self.place.recorded()
+        sealed: dict[str, dict[DatasetFacts, int]] = {}
+        for store in [*self.stores("predictions"), *self.stores("summary")]:
+            facts = DatasetFacts.of(store.sealed_dataset)
+            if facts is not None:
+                counts = sealed.setdefault(store.sealed_dataset.id, {})
+                counts[facts] = counts.get(facts, 0) + 1
+        found, unclear = {}, {}
+        for dataset in sorted(sealed):
+            known = recorded.facts(dataset)
+            several = known or tuple(sealed[dataset])
+            if len(several) == 1:
+                found[dataset] = several[0]
+            elif known:
+                unclear[dataset] = "records of it contradict each other: " + "; ".join(map(str, several))
+            else:
+                counted = [f"{facts} ({count} store{'s' * (count > 1)})" for facts, count in sealed[dataset].items()]
+                unclear[dataset] = "its stores were sealed with different ones: " + "; ".join(counted)
+        return DatasetRoles(found, unclear, recorded.problems)
+
+    def store(self, model_id: str, dataset_id: str, *, identity: str | None = None) -> PredictionStore:
+        """Return a model's prediction store on a dataset.
+
+        Parameters
+        ----------
+        model_id, dataset_id
+            Ids of the cards.
+        identity
+            First digits of the identity, to choose among several stores (of other precision, say).
+
+        Raises
+        ------
+        StoreNotFoundError
+            There is no such store; the message names the nearest ids.
+        UserError
+            There are several, and ``identity`` does not choose one.
+        """
+        found = self._find("predictions", model_id, dataset_id, identity)
+        assert isinstance(found, PredictionStore)
+        return found
+
+    def summary(
+        self, model_id: str, dataset_id: str, *, variant: str = "", identity: str | None = None
+    ) -> SummaryStore:
+        """Return a model's summary store on a dataset; parameters and errors as for :meth:`store`.
+
+        Parameters
+        ----------
+        model_id, dataset_id, identity
+            As for :meth:`store`.
+        variant
+            Which of several summaries; empty for the plain one.
+        """
+        found = self._find("summary", model_id, dataset_id, identity, variant=variant)
+        assert isinstance(found, SummaryStore)
+        return found
+
+    def reference(self, model_id: str, dataset_id: str, *, identity: str | None = None) -> ReferenceStore:
+        """Return a model's reference store of a training set; parameters and errors as for :meth:`store`."""
+        found = self._find("reference", model_id, dataset_id, identity)
+        assert isinstance(found, ReferenceStore)
+        return found
+
+    def texts(self, model_id: str, dataset_id: str, *, identity: str | None = None) -> TextStore:
+        """Return a model's text store of a dataset; parameters and errors as for :meth:`store`."""
+        found = self._find("texts", model_id, dataset_id, identity)
+        assert isinstance(found, TextStore)
+        return found
+
+    def _of_model(self, kind: str, model_id: str) -> list[Store]:
+        """Return a model's stores of a kind; reads only its own folder."""
+        stores = self._listed(kind, self.place.names(slug(model_id)), whole=False)
+        return [store for store in stores if store.header["model"]["id"] == model_id]
+
+    def _find(
+        self, kind: str, model_id: str, dataset_id: str, identity: str | None, *, variant: str | None = None
+    ) -> Store:
+        of_model = self._of_model(kind, model_id)
+        found = [
+            store
+            for store in of_model
+            if store.header["dataset"]["id"] == dataset_id
+            and (variant is None or store.details["variant"] == variant)
+            and (identity is None or store.identity.startswith(identity))
+        ]
+        if len(found) == 1:
+            return found[0]
+        which = f" (variant {variant!r})" if variant else ""
+        what = f"{kind} store of model {model_id!r} on {dataset_id!r}{which}"
+        if found:
+            names = ", ".join(store.path.name for store in found)
+            raise UserError(f"{len(found)} {what}: {names}; name one by its identity, or delete the others")
+        if not of_model:
+            hint = nearest(model_id, {store.header["model"]["id"] for store in self.stores(kind)})
+        else:
+            hint = nearest(dataset_id, {store.header["dataset"]["id"] for store in of_model})
+        refused = [bad for bad in self._refused.values() if slug(model_id) in bad.path.parts[-3:]]
+        if refused and not hint:
+            hint = f"; {refused[0].reason}"
+        raise StoreNotFoundError(f"{self.title} has no {what}{hint}")
+
+    def heads(self, model_id: str) -> list[HeadStore]:
+        """Return all heads of a model, sorted by path."""
+        return [store for store in self._of_model("head", model_id) if isinstance(store, HeadStore)]
+
+    def head(self, model_id: str, class_space: str, prompt_set: str | None = None) -> HeadStore:
+        """Return a model's head for a class space.
+
+        Parameters
+        ----------
+        model_id, class_space
+            Which model, which classes.
+        prompt_set
+            Name of the prompt set. None means the only one; among several, the one written as default, else the one
+            that the stored logits were computed with.
+
+        Raises
+        ------
+        StoreNotFoundError
+            There is no such head; the message names the nearest.
+        UserError
+            There are several, and nothing chooses one; the message names them.
+        """
+        of_model = self.heads(model_id)
+        of_space = [head for head in of_model if head.class_space == class_space]
+        found = [head for head in of_space if prompt_set is None or head.prompt_set == prompt_set]
+        if len(found) > 1:
+            found = _preferred(found, self._head_identities(model_id))
+        if len(found) == 1:
+            return found[0]
+        if found:
+            names = ", ".join(repr(head.prompt_set) for head in found)
+            raise UserError(f"model {model_id!r} has several heads for {class_space}: prompt sets {names}; name one")
+        if not of_model:
+            hint = nearest(model_id, {head.model.id for head in self.stores("head")})
+        elif not of_space:
+            hint = f"; it has heads for {', '.join(sorted({head.class_space for head in of_model}))}"
+        else:
+            hint = f"; it has the prompt sets {', '.join(sorted(repr(head.prompt_set) for head in of_space))}"
+        wanted = f" with prompt set {prompt_set!r}" if prompt_set is not None else ""
+        raise StoreNotFoundError(f"{self.title} has no head of model {model_id!r} for {class_space!r}{wanted}{hint}")
+
+    def _head_identities(self, model_id: str) -> set[str]:
+        return {
+            str(store.record.get("head_identity"))
+            for store in self.stores("predictions")
+            if store.header["model"]["id"] == model_id and store.record.get("head_identity")
+        }
+
+
+def _preferred(heads: list[HeadStore], used: Iterable[str]) -> list[HeadStore]:
+    """Return the heads marked as default, else those that stored logits were computed with, else all."""
+    default = [head for head in heads if head.details["default"]]
+    return default or [head for head in heads if head.identity in set(used)] or heads
+
+
+def _give_facts(store: Store, recorded: Recorded) -> None:
+    if store.header["dataset"] is not None:
+        facts = recorded.facts(str(store.header["dataset"]["id"]))
+        store.use_facts(facts[0] if len(facts) == 1 else None)
+
+
+def _written(store: Store) -> str:
+    return str(store.header["seal"]["written"])
+
+
+def _folder_of(name: str) -> str:
+    """Return the kind's folder in a store's path below the cache, empty where it lies in the model's own."""
+    parts = name.split("/")
+    return parts[1] if len(parts) == 3 else ""
+
+
+def open_cache(path: Path | str, **options: Any) -> Cache:
+    """Open a cache for reading.
+
+    Parameters
+    ----------
+    path
+        The cache's folder, or an address that fsspec knows (``s3://``, ``gs://``, ``https://``; extra
+        ``remote``).
+    **options
+        For fsspec, with an address: credentials, endpoint, ``anon=True`` ...
+
+    Raises
+    ------
+    UserError
+        The folder does not exist, or the address cannot be read.
+    """
+    return Cache(open_place(path, options))

@@ -1,0 +1,4 @@
+"""Readers of the stores beside predictions: heads, references, summaries, texts.
+
+``cache_schema.reading.store`` finds them by name; ``cache_schema.writing.kinds`` writes these stores.
+"""

@@ -1,0 +1,121 @@
+"""The report can be read and used by everyone: contrast, keyboard, reduced motion, paper, sizes of targets."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from analyze.report.pack import pack
+from analyze.report.page import write_report
+
+TABS = ("scatter", "leaderboard", "model", "factors", "provenance")
+Open = Callable[..., Any]
+
+# WCAG 2.1: the ratio of relative luminances of each visible text and what lies behind it.
+CONTRAST = """
+const light = c => c.map(v => v / 255).map(v => v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
+  .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
+const parse = text => { const v = text.match(/[\\d.]+/g).map(Number); return [v.slice(0, 3), v[3] ?? 1]; };
+const over = ([front, alpha], back) => front.map((v, i) => v * alpha + back[i] * (1 - alpha));
+const behind = e => { const layers = [];
+  for (; e && layers.at(-1)?.[1] !== 1; e = e.parentElement) layers.push(parse(getComputedStyle(e).backgroundColor));
+  return layers.reverse().reduce((back, layer) => over(layer, back), [255, 255, 255]); };
+const found = [], walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+while (walker.nextNode()) {
+  const node = walker.currentNode, e = node.parentElement;
+  if (!node.data.trim() || !e.checkVisibility({ visibilityProperty: true })) continue;
+  if (e.closest("option, .skip, [hidden]")) continue;
+  const style = getComputedStyle(e), back = behind(e);
+  let [front, alpha] = parse(e instanceof SVGElement ? style.fill : style.color);
+  for (let p = e; p; p = p.parentElement) alpha *= getComputedStyle(p).opacity;
+  const pair = [light(over([front, alpha], back)), light(back)];
+  const size = parseFloat(style.fontSize), large = size >= 24 || (size >= 18.66 && style.fontWeight >= 700);
+  found.push([node.data.trim(), (Math.max(...pair) + 0.05) / (Math.min(...pair) + 0.05), large ? 3 : 4.5]);
+}
+return found;
+"""
+
+
+@pytest.fixture
+def opened(browser: Any, tmp_path: Path, results: pl.DataFrame) -> Iterator[Open]:
+    write_report(pack(results, title="A study", made_from="r.parquet"), tmp_path / "report.html")
+
+    def visit(*, width: int = 1300, dark: bool = False, still: bool = False) -> Any:
+        size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500}
+        browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+        features = {
+            "prefers-color-scheme": "dark" if dark else "light",
+            "prefers-reduced-motion": "reduce" if still else "no-preference",
+        }
+        named = [{"name": name, "value": value} for name, value in features.items()]
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": named})
+        browser.get("about:blank")
+        browser.get((tmp_path / "report.html").as_uri())
+        end = time.monotonic() + 20
+        while browser.execute_script("return document.documentElement.dataset.ready") != "true":
+            assert time.monotonic() < end, browser.get_log("browser")
+            time.sleep(0.05)
+        return browser
+
+    yield visit
+    assert browser.get_log("browser") == []
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_text_has_the_contrast_of_wcag_aa(opened: Open, dark: bool) -> None:
+    driver = opened(dark=dark)
+    for tab in TABS:
+        driver.execute_script(f"document.getElementById('tab-{tab}').click()")
+        found = driver.execute_script(CONTRAST)
+        assert len(found) > 15, tab
+        assert [row for row in found if row[1] < row[2]] == [], tab
+
+
+def test_what_has_the_focus_is_outlined(opened: Open) -> None:
+    from selenium.webdriver.common.action_chains import ActionChains
+    from selenium.webdriver.common.keys import Keys
+
+    driver, reached = opened(), set()
+    for _ in range(16):
+        ActionChains(driver).send_keys(Keys.TAB).perform()
+        name, outline = driver.execute_script(
+            "const e = document.activeElement, s = getComputedStyle(e);"
+            " return [e.id || e.className, s.outlineStyle + ' ' + s.outlineWidth]"
+        )
+        reached.add(name)
+        assert outline == "solid 2px", name
+    assert {"skip", "theme", "tab-scatter", "search", "x-measure", "y-scale"} <= reached
+
+
+def test_nothing_moves_where_reduced_motion_is_asked_for(opened: Open) -> None:
+    moving = (
+        "return [...document.querySelectorAll('*')].filter(e => { const s = getComputedStyle(e);"
+        " return parseFloat(s.transitionDuration) > 0 || s.animationName !== 'none'; }).length"
+    )
+    assert opened().execute_script(moving) > 0
+    assert opened(still=True).execute_script(moving) == 0
+
+
+def test_paper_is_light_and_the_screen_comes_back(opened: Open) -> None:
+    driver = opened(dark=True)
+    theme = "return document.documentElement.dataset.theme"
+    driver.execute_script("dispatchEvent(new Event('beforeprint'))")
+    assert driver.execute_script(theme) == "light"
+    driver.execute_script("dispatchEvent(new Event('afterprint'))")
+    assert driver.execute_script(theme) == "dark"
+
+
+def test_controls_on_a_phone_are_large_enough_to_touch(opened: Open) -> None:
+    driver = opened(width=390)
+    small = driver.execute_script(
+        "return [...document.querySelectorAll('select, button, label, input[type=search]')]"
+        ".filter(e => e.checkVisibility()).map(e => [e.id || e.textContent.trim(), e.getBoundingClientRect()])"
+        ".filter(([, box]) => box.width < 24 || box.height < 24).map(([name]) => name)"
+    )
+    assert small == []
+    assert driver.execute_script("return document.documentElement.scrollWidth") <= 390
