@@ -14,7 +14,8 @@ from scipy import stats
 from analyze.results.csv_text import unguarded
 from analyze.results.table import conform
 from cache_schema.format.model_names.card_fields import derive
-from cache_schema.importing.tables import check_csv
+from cache_schema.importing.decimal_commas import with_decimal_commas
+from cache_schema.importing.tables import check_csv, not_numeric
 from closerlook_common.console.waiting import waiting
 from closerlook_common.csv_files import first_line, separator_of
 from closerlook_common.errors import UserError, nearest
@@ -56,6 +57,9 @@ OPEN_CLIP_SETS: Mapping[str, _Set] = {
 }
 """Columns of open_clip's table that are plain top-1 accuracies. ImageNet-O's is not: its folder names are not
 labels."""
+
+_NUMBERS = ("top1", "top5", "accuracy", "value", "low", "high", "params (M)", *OPEN_CLIP_SETS)
+"""Columns of numbers; timm's ``param_count`` has commas between thousands."""
 
 FORMATS = ("auto", "timm", "open_clip", "csv")
 
@@ -100,12 +104,19 @@ def read_published(
             separator = separator_of(first_line(path))
             check_csv(path, separator)
             table = unguarded(pl.read_csv(path, separator=separator, infer_schema_length=None, glob=False))
+            table = with_decimal_commas(table, path, separator, _NUMBERS, others=("param_count",))
     except (pl.exceptions.PolarsError, OSError) as error:
         raise UserError(f"{path} is not a CSV file: {str(error).splitlines()[0]}") from error
     if layout == "auto":
         layout = _layout_of(table, path)
+    for name in table.columns:
+        if name in _NUMBERS and not (table[name].dtype.is_numeric() or table[name].dtype == pl.Null):
+            raise UserError(f"{path.name}: column {name!r} {not_numeric(table[name])}")
     read = {"timm": _timm, "open_clip": _open_clip, "csv": _plain}[layout]
-    rows = read(table, path, dataset, percent)
+    try:
+        rows = read(table, path, dataset, percent)
+    except pl.exceptions.PolarsError as error:
+        raise UserError(f"{path.name} is not a table of layout {layout}: {str(error).splitlines()[0]}") from error
     rows = rows.with_columns(pl.lit(f"{PUBLISHED}:{path.name}").alias("store"), pl.lit(1).alias("metric_version"))
     rows = rows.with_columns(pl.lit("import-results").alias("command"))
     return conform(_text_filled(_with_intervals(rows, level)))

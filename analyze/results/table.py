@@ -13,6 +13,7 @@ from analyze.results.csv_text import unguarded, write_csv
 from cache_schema.format.model_names.lineages import card_lineage
 from cache_schema.format.records import ModelCard
 from cache_schema.format.strict_json import parse_json
+from cache_schema.importing.decimal_commas import with_decimal_commas
 from cache_schema.importing.tables import check_csv, read_flat_parquet
 from cache_schema.reading.places.addresses import Address, is_address
 from closerlook_common.console.waiting import waiting
@@ -190,6 +191,7 @@ def read_results(path: str | Path) -> pl.DataFrame:
                 separator = separator_of(first_line(path), RESULT_SCHEMA)
                 check_csv(path, separator)
                 frame = unguarded(pl.read_csv(path, separator=separator, infer_schema=False, glob=False))
+                frame = with_decimal_commas(frame, path, separator, ("value", "low", "high"))
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
         raise UserError(f"{path} is not a result table (Parquet or CSV): {error}".splitlines()[0]) from error
     return checked_frame(frame, str(path))

@@ -14,7 +14,7 @@ from cache_schema.format.row_rules import checked_ids, checked_labels, label_lim
 from cache_schema.importing.column_names import INDEX_LEFT_OUT, OTHER_COLUMNS, is_index, renamed
 from cache_schema.importing.limits import plain
 from cache_schema.importing.outputs import NAMED, filled
-from cache_schema.importing.tables import listed, metadata_column, read_table, whole_numbers
+from cache_schema.importing.tables import listed, metadata_column, not_numeric, read_table, whole_numbers
 from cache_schema.importing.texts import texts_of
 from cache_schema.reading.kinds.summaries import SummaryStore
 from cache_schema.writing.kinds.summaries import write_summary
@@ -126,7 +126,7 @@ def _confidence(frame: Any, path: Path) -> tuple[NDArray[np.float64], NDArray[np
     """Return the probabilities, and which rows have one; values rounded to above 1 become 1."""
     column = frame["confidence"]
     if not column.dtype.is_numeric():
-        raise UserError(f"{path}: column 'confidence' is {column.dtype}, not a number")
+        raise UserError(f"{path}: column 'confidence' {not_numeric(column)}")
     confidence = column.cast(float).fill_null(float("nan")).to_numpy()
     valid = ~np.isnan(confidence)
     bad = valid & ~((confidence >= 0) & (confidence <= 1 + ROUNDING))

@@ -79,6 +79,16 @@ def is_index(name: str) -> bool:
     return name in DROPPED_INDEX or re.fullmatch(r"Unnamed: \d+", name) is not None
 
 
+def number_columns(names: Sequence[str]) -> list[str]:
+    """Return the names of the columns that hold numbers by their meaning: outputs, features, labels and confidences."""
+    known = {name for wanted in ("label", "predicted", "confidence") for name in (wanted, *OTHER_COLUMNS[wanted])}
+    return [
+        name
+        for name in names
+        if name.lower() in known or name.isdecimal() or any(p.fullmatch(name.lower()) for p in _WIDE.values())
+    ]
+
+
 def wide_columns(names: Sequence[str], where: str = "the table") -> dict[str, list[str]]:
     """Return kind -> columns, one per class or feature, in the order of their numbers.
 

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cache_schema.importing.column_names import KNOWN_COLUMNS
+from cache_schema.importing.column_names import KNOWN_COLUMNS, number_columns
+from cache_schema.importing.decimal_commas import with_decimal_commas
 from cache_schema.importing.limits import check_room, plain, regular_file
 from cache_schema.importing.texts import texts_of
 from closerlook_common.console.waiting import waiting
@@ -22,7 +23,7 @@ from closerlook_common.errors import UserError
 def read_table(
     path: Path, *, text_columns: Sequence[str] = (), report: Callable[[str], None] = lambda _line: None
 ) -> Any:
-    """Return a file as a polars frame; infer types from all rows.
+    """Return a file as a polars frame; infer types from all rows, with decimal points or decimal commas.
 
     Parameters
     ----------
@@ -31,7 +32,8 @@ def read_table(
     text_columns
         Columns of a CSV, in any case, to read as text: ``007`` stays ``007``.
     report
-        Called with one line for each column that is left out, such as lists and structures.
+        Called with one line for each column that is left out, such as lists and structures, and for notes that are
+        read as numbers with decimal commas.
     """
     import polars as pl
 
@@ -46,7 +48,10 @@ def read_table(
         check_csv(path, separator)
         text = {name: pl.String for name in schema if name.lower() in text_columns}
         options: dict[str, Any] = {"separator": separator, "schema_overrides": text, "glob": False}
-        return pl.read_csv(path, infer_schema_length=None, **options)
+        frame = pl.read_csv(path, infer_schema_length=None, **options)
+        numbers = number_columns(frame.columns)
+        notes = [name for name in frame.columns if name not in numbers and name not in text]
+        return with_decimal_commas(frame, path, separator, numbers, others=notes, report=report)
 
 
 def read_flat_parquet(path: Path, names: Collection[str] | None = None) -> Any:
@@ -164,6 +169,18 @@ def _errors_in_one_line(path: Path) -> Iterator[None]:
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, MemoryError) as error:
         reason = plain(" ".join(str(error).split()), 200)
         raise UserError(f"{path} cannot be read: {reason}") from error
+
+
+def not_numeric(column: Any) -> str:
+    """Return a message about a column that does not hold numbers, with the first row that is none."""
+    import polars as pl
+
+    if column.dtype == pl.String:
+        bad = column.is_not_null() & column.cast(pl.Float64, strict=False).is_null()
+        if bad.any():
+            row = bad.arg_true()[0]
+            return f"is {column.dtype}, not a number: row {row} is {str(column[row])[:60]!r}"
+    return f"is {column.dtype}, not a number"
 
 
 def whole_numbers(frame: Any, name: str, path: Path) -> NDArray[np.int64]:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache_schema.importing.column_names import INDEX_LEFT_OUT, NUMBERED, OTHER_COLUMNS, is_index, renamed, wide_columns
-from cache_schema.importing.tables import metadata_column, read_table, whole_numbers
+from cache_schema.importing.tables import metadata_column, not_numeric, read_table, whole_numbers
 from cache_schema.importing.texts import texts_of
 from closerlook_common.errors import UserError
 
@@ -43,7 +43,7 @@ def read_wide_table(
     wide = wide_columns(frame.columns, str(path))
     for held, columns in wide.items():
         if bad := next((name for name in columns if not frame[name].dtype.is_numeric()), None):
-            raise UserError(f"{path}: column {bad!r} {_not_numeric(frame[bad])}")
+            raise UserError(f"{path}: column {bad!r} {not_numeric(frame[bad])}")
         if held == NUMBERED and kind is None:
             raise UserError(
                 f"{path}: the {len(columns)} columns called '0', '1' ... do not say what they hold; give `kind`:"
@@ -78,15 +78,3 @@ def _texts(column: Any, path: Path) -> NDArray[Any]:
     if empty.any():
         raise UserError(f"{path}: column {column.name!r} is empty in row {empty.arg_true()[0]}")
     return np.asarray(texts_of(column, f"{path}: column {column.name!r}"), dtype=object)
-
-
-def _not_numeric(column: Any) -> str:
-    """Return a message with the first row of a text column that is not a number."""
-    import polars as pl
-
-    if column.dtype == pl.String:
-        bad = column.is_not_null() & column.cast(pl.Float64, strict=False).is_null()
-        if bad.any():
-            row = bad.arg_true()[0]
-            return f"is {column.dtype}, not a number: row {row} is {str(column[row])[:60]!r}"
-    return f"is {column.dtype}, not a number"

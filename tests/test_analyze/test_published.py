@@ -3,6 +3,7 @@ guesses."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import polars as pl
@@ -184,3 +185,52 @@ def test_cards_are_those_that_extract_gives(tmp_path: Path) -> None:
         assert {key: row[key] for key in ("group", "source", "family")} == {
             key: known[key] for key in ("group", "source", "family")
         }
+
+
+def with_commas(text: str) -> str:
+    """As a spreadsheet in a language with decimal commas saves a table."""
+    unquoted = re.sub(r'"([^"]*)"', lambda found: found[1].replace(",", ""), text)
+    return unquoted.replace(",", ";").replace(".", ",")
+
+
+@pytest.mark.parametrize("name", ["results-imagenet.csv", "openclip_results.csv", "own.csv"])
+def test_tables_with_decimal_commas_give_the_same_rows(tmp_path: Path, name: str) -> None:
+    text = {"own.csv": "model,dataset,accuracy\na,x,0.75\nb,x,1\n", "results-imagenet.csv": TIMM}.get(name, OPEN_CLIP)
+    text = re.sub(r"(?m)^([^,\n]*)", lambda found: found[1].replace(".", "-"), text)  # points of model names
+    rows = []
+    for written in (text, with_commas(text)):
+        (tmp_path / name).write_text(written)
+        rows.append(read_published(tmp_path / name))
+    assert rows[0].equals(rows[1])
+    assert rows[0]["value"].null_count() == 0
+
+
+def test_a_result_table_saved_with_decimal_commas(tmp_path: Path, results: pl.DataFrame) -> None:
+    write_results(results.head(40), tmp_path / "r.csv")
+    table = pl.read_csv(tmp_path / "r.csv", infer_schema=False)
+    own = table.with_columns(pl.col("value", "low", "high").str.replace(".", ",", literal=True))
+    own.write_csv(tmp_path / "commas.csv", separator=";")
+    assert read_results(tmp_path / "commas.csv").equals(read_results(tmp_path / "r.csv"))
+
+
+@pytest.mark.parametrize("cell", ["82 %", "eighty", "1.234,5"])
+def test_what_is_no_number_is_named(tmp_path: Path, cell: str, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, text in (
+        ("results-imagenet.csv", f'model,img_size,top1,top5,param_count\na,224,"{cell}",90.0,5\n'),
+        ("own.csv", f'model,dataset,accuracy\na,x,"{cell}"\n'),
+        ("results.csv", f'name,pretrained,params (M),ImageNet 1k\na,b,5,"{cell}"\n'),
+    ):
+        (tmp_path / name).write_text(text)
+        assert main(["import-results", str(tmp_path / name), "-o", str(tmp_path / "out.parquet")]) == 2
+        err = capsys.readouterr().err
+        assert name in err
+        assert cell in err
+        assert "Traceback" not in err
+
+
+def test_a_table_of_another_layout_is_one_line(timm_file: Path, tmp_path: Path) -> None:
+    (tmp_path / "few.csv").write_text("model,top1\na,80\n")
+    for path, layout in ((timm_file, "open_clip"), (tmp_path / "few.csv", "timm"), (timm_file, "csv")):
+        with pytest.raises(UserError) as caught:
+            read_published(path, layout=layout, dataset="x")
+        assert "\n" not in str(caught.value)
