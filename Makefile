@@ -15,7 +15,7 @@ help:
 	@echo "make contracts   which package may import which (import-linter)"
 	@echo "make fast        the fast tests alone"
 	@echo "make unit        the tests of extract, and those that need all three packages"
-	@echo "make laptop      the tests of cache_schema and analyze, without torch"
+	@echo "make laptop      the tests of cache_schema and analyze, without torch (CI=true: on a newer Python as well)"
 	@echo "make wheel       build sdist and wheel, look into both, run them in bare environments"
 	@echo "make fuzz        read thousands of stores that were changed by an attacker (SEED=0 COUNT=5000 of each format)"
 	@echo "make minimum     the fast tests on the lowest versions that the base install allows"
