@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     import polars as pl
 
     from analyze.ood.inputs import OodOptions
+    from analyze.ood.whole_cache import OodRun
     from cache_schema.reading.cache import Cache
 
 
@@ -95,7 +96,7 @@ def run(args: argparse.Namespace) -> int:
         running = running_of(args, progress)
         run = score_cache(cache, options, output=args.output, fresh=args.fresh, running=running)
     if args.output.exists():
-        _print_leaderboard(all_rows(args.output), run.models, options)
+        _print_leaderboard(all_rows(args.output), run, options)
     text = f"{counted(len(run.rows), 'row')} added to {args.output}"
     if run.unchanged:
         text += f"; {run.unchanged} of {len(run.models)} models unchanged"
@@ -108,34 +109,53 @@ def run(args: argparse.Namespace) -> int:
     return print_failures(console, run.failures)
 
 
-def _print_leaderboard(table: pl.DataFrame, models: list[str], options: OodOptions) -> None:
+def _print_leaderboard(table: pl.DataFrame, run: OodRun, options: OodOptions) -> None:
     """Print the AUROC of the run's detectors on each OOD set, the best first."""
     import sys
 
     from rich.console import Console
 
-    from analyze.ood import leaderboard, leaders
+    from analyze.ood import leaderboard
     from analyze.tables.detectors import leaderboard_table
     from closerlook_common.console.messages import line
 
+    models = run.models
     board = leaderboard(table, models, options)
     if board.is_empty():
         return
     console = Console(width=None if sys.stdout.isatty() else 120)
     most = int(board["models"].max())  # type: ignore[arg-type]
     who = models[0] if len(models) == 1 else f"mean over {most} model{'s'[: most > 1]}"
-    best = leaders(table, models, options)
+    best, notes = _marks(table, board, run, options)
     for part in leaderboard_table(f"AUROC on {options.id_dataset}, {who}", board, console.width, best):
         console.print(part)
-    if any(len(names) > 1 for names in best.values()):
-        console.print(
-            line("bold: not distinguished from the best by their intervals (5 %, Tukey)", "dim"), soft_wrap=True
-        )
-        console.print(
-            line("tested on the same images: 'analyze compare CACHE MODEL --detectors NAMES'", "dim"), soft_wrap=True
-        )
     left = len(set(options.detectors)) - len(board)
     if left:
-        text = f"{left} detector{'s'[: left > 1]} without a number on every set: --list says why"
+        notes.append(f"{left} detector{'s'[: left > 1]} without a number on every set: --list says why")
+    for text in notes:
         console.print(line(text, "dim"), soft_wrap=True)
     console.print()
+
+
+def _marks(
+    table: pl.DataFrame, board: pl.DataFrame, run: OodRun, options: OodOptions
+) -> tuple[dict[str, set[str]], list[str]]:
+    """Return the detectors of each set that are not distinguished from the best, and by what."""
+    from analyze.ood import contests_on, leaders
+    from analyze.tables.contests import leaders_of
+    from closerlook_common.errors import UserError
+
+    by_intervals = leaders(table, run.models, options)
+    if len(board) < 2:
+        return by_intervals, []
+    try:
+        if run.effects is None:
+            raise UserError("no table was written")
+        found, whole = leaders_of(contests_on(board, run.effects, options), by_intervals)
+    except UserError as error:
+        return by_intervals, [
+            f"bold: not distinguished from the best by their intervals (5 %, Tukey); {error}",
+            "tested on the same images: --fresh, or 'analyze compare CACHE MODEL --detectors NAMES'",
+        ]
+    text = "bold: not distinguished from the best on the same images (DeLong's test, Holm, 5 %)"
+    return found, [text if whole else f"{text}; by intervals where a set is too small or too far apart for a test"]

@@ -5,13 +5,15 @@ Imports detectors, suites, evaluate and all below them; only commands and notebo
 """
 
 from analyze.ood.inputs import OodOptions
-from analyze.ood.leaderboard import leaderboard, leaders
+from analyze.ood.leaderboard import contests_on, leaderboard, leaders
 from analyze.ood.resuming import outdated
-from analyze.ood.scoring import availability, models_of, score_model, score_store
+from analyze.ood.rows import score_model
+from analyze.ood.scoring import availability, models_of, score_store
 
 __all__ = [
     "OodOptions",
     "availability",
+    "contests_on",
     "leaderboard",
     "leaders",
     "models_of",

@@ -87,8 +87,15 @@ def leave_out_nan(
     chosen: NDArray[np.bool_],
     found: dict[str, NDArray[np.float32]],
     note: Callable[[str], None],
-) -> None:
-    """Remove NaN from the scores of a set, and note which images had them; scores that are all NaN stay."""
+) -> dict[str, NDArray[np.bool_]]:
+    """Remove NaN from the scores of a set, and note which images had them; scores that are all NaN stay.
+
+    Returns
+    -------
+    dict
+        Detector -> which of the chosen rows were removed; without those that lost none.
+    """
+    removed: dict[str, NDArray[np.bool_]] = {}
     for name, scores in found.items():
         lost = np.isnan(scores)
         if not lost.any() or lost.all():
@@ -98,3 +105,5 @@ def leave_out_nan(
         images = counted(rows.size, "image")
         note(f"{store.model.id}: {name} gives NaN for {images} of {store.dataset.id}, left out: {ids}")
         found[name] = scores[~lost]
+        removed[name] = lost
+    return removed

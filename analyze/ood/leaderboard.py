@@ -6,12 +6,14 @@ from collections.abc import Sequence
 
 import polars as pl
 
-from analyze.detectors import get
+from analyze.intervals.influences import Influence
 from analyze.intervals.winners import as_good_as_best
+from analyze.ood.effects import SPREAD, KeptEffects, variant_name
 from analyze.ood.inputs import OodOptions
+from analyze.ood.paired import Contest, Entry, contest_of
 from analyze.ood.resuming import plain_options_of
-from analyze.ood.scoring import Candidate, options_of
-from analyze.settings import canonical
+from analyze.ood.scoring import asked_options
+from closerlook_common.errors import UserError
 
 
 def leaderboard(table: pl.DataFrame, models: Sequence[str], options: OodOptions) -> pl.DataFrame:
@@ -41,13 +43,47 @@ def leaderboard(table: pl.DataFrame, models: Sequence[str], options: OodOptions)
     return wide.sort(order, descending=True, maintain_order=True).select("score", "models", *sets)
 
 
+def contests_on(board: pl.DataFrame, kept: KeptEffects, options: OodOptions) -> list[Contest]:
+    """Test every pair of detectors of a leaderboard on the same images, one contest an OOD set.
+
+    Parameters
+    ----------
+    board
+        Of ``leaderboard``: means of AUROC over models.
+    kept
+        What each image adds to them.
+    options
+        Of the run.
+
+    Raises
+    ------
+    UserError
+        Where it is not known what the images add to a number of the board, or detectors are of other images.
+    """
+    influences: dict[str, dict[Entry, Influence]] = {name: {} for name in board.columns[2:]}
+    untested: dict[str, dict[Entry, str]] = {name: {} for name in influences}
+    images: dict[str, set[tuple[str, str]]] = {name: set() for name in influences}
+    for row in board.iter_rows(named=True):
+        detector = str(row["score"])
+        means = kept.means(variant_name(options.id_dataset, detector, asked_options(detector, options)))
+        for name in influences:
+            if name not in means or abs(means[name][1].value - row[name]) > SPREAD:
+                raise UserError(f"what each image adds to {detector} on {name} was not kept")
+            effect, influence = means[name]
+            influences[name]["", detector] = influence
+            images[name].add(effect.images)
+            if effect.untested:
+                untested[name]["", detector] = effect.untested
+    if any(len(found) > 1 for found in images.values()):
+        raise UserError("the detectors are of models whose stores hold other images")
+    level = options.confidence_level
+    return [contest_of(name, "auroc", found, untested[name], level=level) for name, found in influences.items()]
+
+
 def _rows(table: pl.DataFrame, models: Sequence[str], options: OodOptions) -> pl.DataFrame:
     """Return the AUROCs of the run's detectors, of the models that have one on every set."""
     wanted = pl.DataFrame(
-        [
-            (name, canonical(options_of(Candidate(get(name, defaults=options.defaults), None), options)))
-            for name in options.detectors
-        ],
+        [(name, asked_options(name, options)) for name in options.detectors],
         schema={"score": pl.String, "asked": pl.String},
         orient="row",
     ).unique()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -164,27 +165,55 @@ def _contests(
                 check_comparable(metric, *pair)
             except UserError as error:
                 untested[entry] = str(error)
-        if len(influences) < 2:
-            continue
-        entries = tuple(influences)
-        values = tuple(found.value for found in influences.values())
-        higher = direction(metric) == "higher"
-        differences = {
-            (i, j): _difference(influences[first], influences[second], first in untested or second in untested, level)
-            for (i, first), (j, second) in itertools.combinations(enumerate(entries), 2)
-        }
-        yield Contest(
-            dataset=dataset,
-            metric=metric,
-            higher=higher,
-            n=len(next(iter(inside.values()))) + len(next(iter(outside.values()))),
-            entries=entries,
-            values=values,
-            best=int(np.argmax(values) if higher else np.argmin(values)),
-            differences=differences,
-            reasons={**reasons, **untested},
-            paired_by=paired_by,
-        )
+        if len(influences) >= 2:
+            yield contest_of(dataset, metric, influences, untested, level=level, reasons=reasons, paired_by=paired_by)
+
+
+def contest_of(
+    dataset: str,
+    metric: str,
+    influences: Mapping[Entry, Influence],
+    untested: Mapping[Entry, str],
+    *,
+    level: float,
+    reasons: Mapping[Entry, str] = MappingProxyType({}),
+    paired_by: str = BY_NAME,
+) -> Contest:
+    """Test every pair of entries on one OOD set.
+
+    Parameters
+    ----------
+    dataset, metric
+        The OOD set and the number.
+    influences
+        Of each entry, all on the same images in the same order.
+    untested
+        Entry -> why it is not tested.
+    level
+        Nominal coverage of the intervals.
+    reasons, paired_by
+        As of `Contest`.
+    """
+    entries = tuple(influences)
+    values = tuple(found.value for found in influences.values())
+    higher = direction(metric) == "higher"
+    differences = {
+        (i, j): _difference(influences[first], influences[second], first in untested or second in untested, level)
+        for (i, first), (j, second) in itertools.combinations(enumerate(entries), 2)
+    }
+    sides = next(iter(influences.values()))
+    return Contest(
+        dataset=dataset,
+        metric=metric,
+        higher=higher,
+        n=sides.inside.size + sides.outside.size,
+        entries=entries,
+        values=values,
+        best=int(np.argmax(values) if higher else np.argmin(values)),
+        differences=differences,
+        reasons={**reasons, **untested},
+        paired_by=paired_by,
+    )
 
 
 def _difference(first: Influence, second: Influence, untested: bool, level: float) -> PairedDifference:

@@ -1,9 +1,9 @@
-"""Post-hoc detectors over a cache: every model, every detector, every OOD set, as rows of the result table."""
+"""The detectors fitted on one model's stores, and its scores on every set."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -13,9 +13,6 @@ from numpy.typing import NDArray
 from analyze import metrics
 from analyze.detectors import Detector, Fitted, Validation, get, score_all, sweep
 from analyze.evaluate import choose
-from analyze.intervals.set_means import SetMeans
-from analyze.metrics.registry import direction
-from analyze.ood.bounds import leave_out_nan, mean_of, part_of_row, sorted_scores, with_interval
 from analyze.ood.inputs import (
     READ_ROWS,
     ModelInputs,
@@ -28,9 +25,8 @@ from analyze.ood.inputs import (
     spectrum_sets,
 )
 from analyze.reading.class_spaces import stores_apart
-from analyze.results import ResultRow, card_cells, store_digests
+from analyze.results import store_digests
 from analyze.settings import canonical, study_defaults
-from analyze.suites.detection import METRICS
 from closerlook_common.errors import CacheError, UserError
 from closerlook_common.plugins import digest_of
 
@@ -70,44 +66,6 @@ def models_of(cache: Cache, options: OodOptions) -> list[str]:
         known = sorted({s.dataset.id for s in cache.stores("predictions")})
         raise UserError(f"no model has predictions on {options.id_dataset!r}; datasets: {', '.join(known) or 'none'}")
     return choose(names, None if options.models is None else list(options.models), "model")
-
-
-def score_model(
-    cache: Cache,
-    model: str,
-    options: OodOptions,
-    *,
-    advance: Advance = lambda _rows: None,
-    note: Callable[[str], None] = lambda _text: None,
-) -> list[ResultRow]:
-    """Fit the detectors on one model's stores and score its datasets.
-
-    Parameters
-    ----------
-    cache
-        An open cache.
-    model
-        Id of the model.
-    options
-        What to do.
-    advance
-        Called with the number of rows that were scored.
-    note
-        Called with a line for each detector that gives NaN for some images of a set: these images are left out of its
-        numbers, and their names are in the line.
-
-    Returns
-    -------
-    list of ResultRow
-        Five metrics an OOD set and detector, their means over near, far and all sets, and the same with shifted sets
-        among the in-distribution rows (option ``full_spectrum``). A detector that cannot run has its reason.
-    """
-    found = scored(cache, model, options, advance=advance)
-    leave_out_nan(found.inputs.store, found.evaluated, found.inside, note)
-    for name, scores in (*found.outside.items(), *zip(found.shifted, found.spectrum, strict=True)):
-        store = cache.store(model, name)
-        leave_out_nan(store, store.valid, scores, note)
-    return list(_rows(cache, model, found, options))
 
 
 @dataclass(frozen=True, eq=False)
@@ -286,94 +244,9 @@ def options_of(candidate: Candidate, options: OodOptions) -> dict[str, Any]:
     return given
 
 
-def _rows(cache: Cache, model: str, found: Scored, options: OodOptions) -> Iterator[ResultRow]:
-    inputs, inside, outside, shifted = found.inputs, found.inside, found.outside, found.shifted
-    card = inputs.store.model
-    distances = ood_sets(cache, model, options)
-    stores = stores_of(cache, inputs, distances)
-    apart = {name: stores_apart(inputs.store, cache.store(model, name)) for name in (*distances, *shifted)}
-    for candidate in found.candidates:
-        name = candidate.detector.name
-        given = options_of(candidate, options)
-        blank = ResultRow(
-            model=card.id,
-            dataset="",
-            metric="",
-            command="ood",
-            id_dataset=options.id_dataset,
-            score=name,
-            options=canonical(given),
-            metric_version=DETECTOR_VERSION,
-            head=inputs.head.prompt_set if inputs.head is not None else "",
-            role="ood",
-            **card_cells(card),
-        )
-        own = inside.get(name)
-        reasons = apart if candidate.detector.needs.logits and not candidate.reason else {}
-        yield from _numbers(blank, candidate, own, outside, distances, stores, options, reasons)
-        if shifted and candidate.fitted is not None:
-            wide = replace(blank, options=canonical({**given, "full_spectrum": list(shifted)}))
-            if joint := next((reasons[name] for name in shifted if reasons.get(name)), ""):
-                reasons = dict.fromkeys(distances, joint)
-            joined = None if own is None else np.concatenate([own, *(s[name] for s in found.spectrum if name in s)])
-            yield from _numbers(wide, candidate, joined, outside, distances, stores, options, reasons)
-
-
-def _numbers(
-    blank: ResultRow,
-    candidate: Candidate,
-    inside: NDArray[np.float32] | None,
-    outside: Mapping[str, Scores],
-    distances: Mapping[str, str],
-    stores: Mapping[str, str],
-    options: OodOptions,
-    apart: Mapping[str, str],
-) -> Iterator[ResultRow]:
-    found: dict[str, dict[str, ResultRow]] = {metric: {} for metric in METRICS}
-    known, sums = sorted_scores(inside), SetMeans()
-    for dataset in distances:
-        theirs = outside[dataset].get(blank.score)
-        here = replace(blank, dataset=dataset, store=stores[dataset])
-        pair = (known, sorted_scores(theirs))
-        for metric in METRICS:
-            blank_row = replace(here, metric=metric, direction=direction(metric))
-            reason = candidate.reason or apart.get(dataset, "")
-            row = with_interval(_number(blank_row, reason, inside, theirs, options), *pair, options)
-            found[metric][dataset] = row
-            sums.add(metric, distances[dataset], dataset, part_of_row(row, *pair, options))
-            yield row
-    for metric, rows in found.items():
-        for subset in ("near", "far", "all"):
-            chosen = [row for name, row in rows.items() if subset in ("all", distances[name])]
-            if chosen:
-                here = replace(blank, metric=metric, direction=direction(metric), subset=subset)
-                yield mean_of(here, chosen, sums, options)
-
-
-def _number(
-    row: ResultRow,
-    reason: str,
-    inside: NDArray[np.float32] | None,
-    outside: NDArray[np.float32] | None,
-    options: OodOptions,
-) -> ResultRow:
-    if reason:
-        return replace(row, reason=reason)
-    if inside is None or outside is None:
-        return replace(row, reason=f"no rows with what {row.score} needs")
-    at: dict[str, Any] = {"threshold": options.threshold}
-    how: dict[str, Any] = {"method": options.aupr}
-    try:
-        value = {
-            "auroc": lambda: metrics.auroc(inside, outside),
-            "fpr95_id": lambda: metrics.fpr_at_tpr(inside, outside, positive="id", **at),
-            "fpr95_ood": lambda: metrics.fpr_at_tpr(inside, outside, positive="ood", **at),
-            "aupr_in": lambda: metrics.aupr(inside, outside, positive="id", **how),
-            "aupr_out": lambda: metrics.aupr(inside, outside, positive="ood", **how),
-        }[row.metric]()
-    except UserError as error:
-        return replace(row, reason=str(error))
-    return replace(row, value=value, n=len(inside) + len(outside))
+def asked_options(detector: str, options: OodOptions) -> str:
+    """Return the options of a detector's rows, without what it was fitted on."""
+    return canonical(options_of(Candidate(get(detector, defaults=options.defaults), None), options))
 
 
 def stores_of(cache: Cache, inputs: ModelInputs, datasets: Iterable[str]) -> dict[str, str]:

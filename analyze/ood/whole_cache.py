@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ import polars as pl
 from analyze.evaluate.cells import KeptCells
 from analyze.evaluate.engine import Running
 from analyze.evaluate.spread import run_plan
+from analyze.ood.effects import KeptEffects
 from analyze.ood.inputs import OodOptions
 from analyze.ood.resuming import outdated
 from analyze.ood.scoring import models_of
@@ -44,6 +46,8 @@ class OodRun:
         Model -> why it failed as a whole.
     notes
         Images that a detector has no score of: a line for each model, detector and set.
+    effects
+        What each image adds to the numbers that were computed on this machine; None without a table.
     """
 
     models: list[str]
@@ -53,6 +57,7 @@ class OodRun:
     dropped: int = 0
     failures: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    effects: KeptEffects | None = None
 
 
 def score_cache(
@@ -88,7 +93,8 @@ def score_cache(
     if output is not None and table is not None:
         run.dropped = _remove_outdated(table, output, cache, run.models, options)
 
-    with KeptCells(output, "ood", fresh=fresh) as kept:
+    run.effects = None if output is None else KeptEffects(output, fresh=fresh)
+    with KeptCells(output, "ood", fresh=fresh) as kept, run.effects or nullcontext():
 
         def finished(model: str, keys: Sequence[str], computed: int) -> None:
             """Put the rows of a model into the table as soon as they are known."""
@@ -98,7 +104,8 @@ def score_cache(
                 merge_results(rows, output, command="ood", adds=True)
 
         running = replace(running, progress=kept.saving(running.progress))
-        found = run_plan(OodPlan(options), cache, kept.cells, running, finished=finished)
+        here = run.effects if running.engine == "local" else None  # other machines send rows alone
+        found = run_plan(OodPlan(options, here), cache, kept.cells, running, finished=finished)
         run.rows = [row for rows, _ in kept.cells.computed().values() for row in rows]
     run.missing = len({(row.model, row.score) for row in run.rows if row.reason})
     run.failures = found.failures

@@ -10,13 +10,15 @@ from analyze.detectors import get
 from analyze.evaluate.cells import cell_key
 from analyze.evaluate.engine import Cell, Computed
 from analyze.metrics.registry import version
+from analyze.ood.effects import Effects, KeptEffects, variant_name
 from analyze.ood.inputs import OodOptions, find_inputs, ood_sets, source_of, spectrum_sets
+from analyze.ood.rows import score_model
 from analyze.ood.scoring import (
     DETECTOR_VERSION,
     Candidate,
+    asked_options,
     models_of,
     options_of,
-    score_model,
     stores_of,
     why_not,
 )
@@ -29,15 +31,24 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class OodPlan:
-    """The detectors on every chosen model; see ``engine.Plan``."""
+    """The detectors on every chosen model; see ``engine.Plan``.
+
+    Attributes
+    ----------
+    options
+        What to do.
+    kept
+        Takes what each image adds to the numbers; None where the works are computed on other machines.
+    """
 
     options: OodOptions
+    kept: KeptEffects | None = field(default=None, compare=False)
     memory: ClassVar[int] = 2 << 30
 
     def works(self, cache: Cache, names: Collection[str] | None = None) -> list[OodWork]:
         """Return one work a model."""
         chosen = models_of(cache, self.options)
-        return [OodWork(name, cache, self.options) for name in chosen if names is None or name in names]
+        return [OodWork(name, cache, self.options, self.kept) for name in chosen if names is None or name in names]
 
 
 @dataclass
@@ -48,8 +59,8 @@ class OodWork:
     ----------
     name
         The model.
-    cache, options
-        What to do.
+    cache, options, kept
+        What to do, and where to keep what each image adds to the numbers.
     problems
         See ``engine.Work``; a detector that cannot run gives rows with its reason.
     notes
@@ -59,6 +70,7 @@ class OodWork:
     name: str
     cache: Cache
     options: OodOptions
+    kept: KeptEffects | None = None
     problems: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
@@ -100,7 +112,12 @@ class OodWork:
         """Score the sets with the missing detectors in one pass over each store."""
         wanted = replace(self.options, detectors=tuple(cell.of for cell in missing))
         rows: dict[str, list[ResultRow]] = {cell.of: [] for cell in missing}
-        for row in score_model(self.cache, self.name, wanted, note=self.notes.append):
+        effects: Effects | None = None if self.kept is None else {}
+        for row in score_model(self.cache, self.name, wanted, note=self.notes.append, effects=effects):
             rows[row.score].append(row)
+        sets = ood_sets(self.cache, self.name, self.options)
         for cell in missing:
+            if self.kept is not None and effects is not None:
+                name = variant_name(self.options.id_dataset, cell.of, asked_options(cell.of, self.options))
+                self.kept.add(name, self.name, cell.key, effects.get(cell.of, {}), sets)
             yield Computed(cell, rows[cell.of])

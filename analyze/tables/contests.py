@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -61,6 +61,30 @@ def judged(contest: Contest) -> Judged:
         for place in range(len(contest.entries))
     ]
     return Judged(by_holm, by_bh, tests, as_good)
+
+
+def leaders_of(contests: Sequence[Contest], by_intervals: Mapping[str, set[str]]) -> tuple[dict[str, set[str]], bool]:
+    """Return the detectors of each set that are not distinguished from the best, and whether all of them are tested.
+
+    Parameters
+    ----------
+    contests
+        One an OOD set.
+    by_intervals
+        The same by the numbers' own intervals: they decide where a set is too small or too far apart for a test.
+    """
+    found: dict[str, set[str]] = {}
+    whole = True
+    for contest in contests:
+        marks = judged(contest)
+        found[contest.dataset] = kept = set()
+        for place, (_, detector) in enumerate(contest.entries):
+            pair = (min(place, contest.best), max(place, contest.best))
+            tested = place == contest.best or not math.isnan(contest.differences[pair].p_value)
+            whole &= tested
+            if marks.as_good[place] if tested else detector in by_intervals.get(contest.dataset, ()):
+                kept.add(detector)
+    return found, whole
 
 
 def contest_tables(contests: Sequence[Contest]) -> Iterator[Table]:
