@@ -1,8 +1,8 @@
 """Every number, table and figure of the study, recomputed from stores on a laptop; no model is loaded.
 
-Numbers go one way through the folders; each imports only what stands before it (a contract in ``pyproject.toml``):
+Numbers go one way through the folders; each imports only what is listed before it (a contract in ``pyproject.toml``):
 
-    annotations, settings               what is known of the images beside labels, what was chosen
+    annotations, settings               what is known of the images besides labels, what was chosen
     kernels, metrics, intervals         arrays in, a number out, and how sure it is
     reading                             which stores of a cache count, which classes compete
     calibrators, detectors              fitted on arrays, applied to arrays

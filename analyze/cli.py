@@ -22,7 +22,7 @@ COMMANDS = {
     "trends": Command("analyze.commands.trends", "correlations, fits and effective robustness over models"),
     "audit": Command("analyze.commands.audit", "what a reviewer would object to in a table, with fixes"),
     "import-results": Command("analyze.commands.import_results", "join published result tables"),
-    "figures": Command("analyze.commands.figures", "the paper's figures, each with its numbers beside it"),
+    "figures": Command("analyze.commands.figures", "the paper's figures, each with its numbers as CSV"),
     "report": Command("analyze.commands.report", "one HTML file to explore the results in"),
 }
 

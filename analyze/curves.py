@@ -74,7 +74,7 @@ def curves(
     kinds
         Some of ``KINDS``.
     settings
-        Options; the study's when None. Beside a result table: those of ``analyze.suites.made_with.settings_of``, so
+        Options; the study's when None. With a result table: those of ``analyze.suites.made_with.settings_of``, so
         that bins and temperature are the table's.
     progress
         Called with (model, models done, models in all).

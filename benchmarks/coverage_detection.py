@@ -3,7 +3,7 @@
     python benchmarks/coverage_detection.py                  # 1,000 draws of each case, a quarter of an hour
     python benchmarks/coverage_detection.py --draws 200      # a quick look
 
-Scores are normal; three OOD sets stand against the same ID images, two scores agree to the correlation that is printed.
+Scores are normal; three OOD sets have the same ID images, two scores agree to the correlation that is printed.
 Columns as of ``coverage.py``.
 """
 

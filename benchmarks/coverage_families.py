@@ -5,7 +5,7 @@
 
 Two numbers a model share a part within families (intraclass correlation 0.8 or 0.4). Where they have nothing to do with
 one another, p < 0.05 should occur in 5 % of draws; where their correlation is 0.6, or they lie about a line, 95 % of
-intervals should hold the true value. Beside it what ordinary statistics do, which take models as independent.
+intervals should hold the true value. Next to it what ordinary statistics do, which take models as independent.
 """
 
 from __future__ import annotations

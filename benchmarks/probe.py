@@ -1,4 +1,4 @@
-"""A linear probe beside scikit-learn's LogisticRegression: the same rows, the same penalty, the same minimum.
+"""A linear probe and scikit-learn's LogisticRegression: the same rows, the same penalty, the same minimum.
 
     python benchmarks/probe.py                                       5,000 rows, 100 classes, 384 features
     python benchmarks/probe.py --rows 20000 --classes 200 --width 768

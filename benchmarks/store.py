@@ -62,7 +62,7 @@ def wide(folder: Path, backend: str, columns: int = 60) -> Path:
 
 
 def listing(folder: Path, store: Path, stores: int) -> float:
-    """Return the seconds that listing a cache of many stores takes; copies of one header stand for them."""
+    """Return the seconds that listing a cache of many stores takes; copies of one header are used."""
     for i in range(stores):
         target = folder / "many" / f"model{i % 200}" / f"{i}-00000000{store.suffix}"
         if store.is_dir():

@@ -39,7 +39,7 @@ class Option:
 
 @dataclass(frozen=True)
 class Level:
-    """What can stand behind some words of a command line.
+    """What can follow some words of a command line.
 
     Attributes
     ----------

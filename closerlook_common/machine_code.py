@@ -1,6 +1,6 @@
-"""Machine code that numba keeps on disk, where only this user, or whoever installed the package, could have put it.
+"""Machine code that numba keeps on disk, where only this user, or the one who installed the package, could have put it.
 
-numba keeps what it compiled beside the source if it can write there, else in the user's home, and unpickles it: a
+numba keeps what it compiled next to the source if it can write there, else in the user's home, and unpickles it: a
 folder of somebody else could hold anything. Imports numba, so that only modules of kernels import this.
 """
 
@@ -41,7 +41,7 @@ def kept_kernel(function: Callable[..., Any], **options: Any) -> Any | None:
 
 
 def is_own(folder: Path, source: Path) -> bool:
-    """Return whether kernels in a folder can be trusted: it lies beside their source, or is this user's alone."""
+    """Return whether kernels in a folder can be trusted: it is next to their source, or belongs to this user only."""
     if folder.parent == source.parent:
         return True
     try:

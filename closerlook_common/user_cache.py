@@ -158,6 +158,6 @@ def _delete_old_parts(path: Path) -> None:
 
 
 def part_of(path: Path) -> Path:
-    """Return a hidden path beside ``path`` that no other thread or process uses; create its folder."""
+    """Return a hidden path next to ``path`` that no other thread or process uses; create its folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     return path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")

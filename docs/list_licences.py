@@ -12,7 +12,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 PARTS = ("extract", "onnx", "web", "s3", "gs", "ray", "imagenet-x")
-"""Extras that users install, beside the base."""
+"""Extras that users install, besides the base."""
 
 
 def licence(name: str) -> str:

@@ -2,7 +2,7 @@
 
     analyze metrics CACHE --plugins examples/own_calibrator.py --only ece -o results.parquet
 
-Its numbers stand beside those of the others in the column ``calibrator``. ``fit`` is given the confidences of the rows
+Its numbers are next to those of the others in the column ``calibrator``. ``fit`` is given the confidences of the rows
 that are fitted on and whether each was right; what it returns maps confidences to probabilities of being right.
 """
 

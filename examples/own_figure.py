@@ -2,7 +2,7 @@
 
     analyze figures results.parquet --plugins examples/own_figure.py --only ece_by_nll -o figures
 
-The numbers are saved beside the picture as ``ece_by_nll.csv``; ``draw`` computes nothing.
+The numbers are saved next to the picture as ``ece_by_nll.csv``; ``draw`` computes nothing.
 """
 
 import polars as pl

@@ -4,7 +4,7 @@ Run it from the checkout:
 
     python examples/own_probe.py
 
-The features stand for those of any encoder; `closerlook.probe` needs no torch.
+The features could be those of any encoder; `closerlook.probe` needs no torch.
 """
 
 from __future__ import annotations

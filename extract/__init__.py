@@ -1,6 +1,6 @@
 """Stage 1: models and images in, sealed stores out; importing this never imports torch.
 
-A run is put together in one direction; each imports only what stands before it (a contract in ``pyproject.toml``):
+A run is put together in one direction; each imports only what is listed before it (a contract in ``pyproject.toml``):
 
     classes, preprocess                 what columns of logits stand for, what is done to an image
     datasets, zoo                       images in order with their labels; models by name

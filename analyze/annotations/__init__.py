@@ -1,4 +1,4 @@
-"""What is known of an image beside its label: the visual factors it shows, the set of labels that are right.
+"""What is known of an image besides its label: the visual factors it shows, the set of labels that are right.
 
 Imports nothing else of ``analyze``.
 """

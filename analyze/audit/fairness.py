@@ -59,12 +59,12 @@ def biased_by_n(table: pl.DataFrame) -> Iterator[Finding]:
                     "biased-by-n",
                     f"{metric} of {counted(len(groups), by)} with {least:,} to {most:,} images is biased upward where"
                     " images are few",
-                    "compare ece_debiased, or ece with ece_if_calibrated beside it, never raw errors of unequal n",
+                    "compare ece_debiased, or ece with ece_if_calibrated next to it, never raw errors of unequal n",
                 )
 
 
 def unmatched_classes(table: pl.DataFrame) -> Iterator[Finding]:
-    """Yield sets of fewer classes than the ID set without the ID accuracy on the same classes beside them."""
+    """Yield sets of fewer classes than the ID set without the ID accuracy on the same classes next to them."""
     for inside in id_datasets_of(table)[:1]:
         rows = _present(table).filter(pl.col("metric") == "top1", pl.col("factor") == "", pl.col("calibrator") == "")
         known = rows.filter(pl.col("dataset") == inside, pl.col("subset") == "")["classes"].drop_nulls().to_list()
@@ -143,7 +143,7 @@ def mixed_versions(table: pl.DataFrame) -> Iterator[Finding]:
         names = listed(several["metric"].to_list())
         yield Finding(
             "mixed-versions",
-            f"rows of several versions of {names} stand in one table",
+            f"rows of several versions of {names} are in one table",
             "run 'analyze metrics' again: rows of older versions are replaced",
         )
 

@@ -49,7 +49,7 @@ def missing_intervals(table: pl.DataFrame) -> Iterator[Finding]:
         yield Finding(
             "missing-intervals",
             f"{listed(metrics)} {'has' if len(metrics) == 1 else 'have'} no interval: {reason.removeprefix('none: ')}",
-            "do not rank models by them; print them beside a number that has an interval",
+            "do not rank models by them; print them next to a number that has an interval",
         )
 
 
@@ -64,7 +64,7 @@ def few_images(table: pl.DataFrame) -> Iterator[Finding]:
         yield Finding(
             "few-images",
             f"{counted(groups.height, 'set')} or factors rest on fewer than {FEW} images: {listed(named)}",
-            "print n and the interval beside every such number",
+            "print n and the interval next to every such number",
         )
 
 

@@ -1,4 +1,4 @@
-"""Audit of a cache beside its table: other images for some models, the same weights, copies of ID images."""
+"""Audit of a cache together with its table: other images for some models, the same weights, copies of ID images."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Draw the paper's figures, each with its numbers beside it.
+"""Draw the paper's figures, each with its numbers as CSV.
 
     analyze figures results.parquet -o figures
     analyze figures results.parquet -o figures --only ood,calibration --width cvpr --format pdf,png
@@ -92,7 +92,7 @@ def run(args: argparse.Namespace) -> int:
         tables["results"] = _results(args, str(needs["results"]))
         if note := several_id_sets(tables["results"], "--where 'dataset!={taken}'"):
             report(note)
-        # Curves get the bins, the split ... of the numbers that they stand beside.
+        # Curves get the bins, the split ... of the numbers in the table.
         settings = settings_of(tables["results"], settings)
     if "curves" in {FIGURES[name].needs for name in names}:
         tables["curves"] = _curves(args, str(needs["curves"]), settings or study_defaults())

@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--both",
         action="store_true",
-        help="keep a published number beside a measured one, as 'MODEL (published)'",
+        help="keep a published number next to a measured one, as 'MODEL (published)'",
     )
     parser.add_argument(
         "--format",
@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
     if args.join:
         published, clashes = join_published(all_rows(Path(args.join)), published, both=args.both)
         if clashes:
-            done = "kept beside them as '(published)'" if args.both else "left out (--both keeps them)"
+            done = "kept next to them as '(published)'" if args.both else "left out (--both keeps them)"
             print(sentence(f"{clashes:,} published numbers were also measured here: {done}"))
     elif Path(args.output).exists() and (own := _own_rows(read_results(args.output), PUBLISHED)):
         raise UserError(

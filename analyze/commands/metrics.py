@@ -91,7 +91,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _notes(cache: Cache, models: set[str], datasets: set[str]) -> list[str]:
-    """Say where numbers that stand side by side are not of the same images, and where one of several stores counts."""
+    """Report where numbers shown side by side are not of the same images, and where one of several stores counts."""
     from analyze.reading.sources import sources_of
     from cache_schema.reading.dataset_states import on_other_images, other_images
 

@@ -1,4 +1,4 @@
-"""Write per-image statistics beside the large stores: a cache small enough for a laptop (about 100 bytes an image).
+"""Write per-image statistics next to the large stores: a cache small enough for a laptop (about 100 bytes an image).
 
 Every command reads the summaries where the large stores are missing. --to writes the summaries to another folder,
 which is a cache too.

@@ -14,7 +14,7 @@ from analyze.detectors.rows import TILE, Rows
 from analyze.metrics.spec import INFINITY, Evidence
 
 LOG_ZERO = float(np.log(np.finfo(np.float64).tiny))
-"""Stands for the logarithm of a mean probability of exactly 0 (-708): finite, and never part of a minimum."""
+"""Used as the logarithm of a mean probability of exactly 0 (-708): finite, and never part of a minimum."""
 
 
 @dataclass(frozen=True)

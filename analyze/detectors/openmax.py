@@ -91,7 +91,7 @@ class OpenMax(Detector):
         Largest distances of each class that a Weibull distribution is fitted to: 20 in OpenOOD and the authors' code.
     alpha
         How many of the largest logits are revised: 3 in OpenOOD. ``paper``: 10, ``ALPHA_RANK`` of the authors' code
-        (whose distance is Euclidean plus cosine; ours is OpenOOD's).
+        (whose distance is Euclidean plus cosine; this is OpenOOD's).
     """
 
     tail: int = 20

@@ -19,7 +19,7 @@ DEPTH = 384
 """Terms of a chain that are added at a time: what is read of the right side stays in the near caches."""
 
 BLOCK_ROWS = 84
-"""Most rows that one thread packs at a time: of that depth they stay in the second-level cache beside it."""
+"""Most rows that one thread packs at a time: of that depth both stay in the second-level cache."""
 
 
 @dataclass(frozen=True, eq=False)

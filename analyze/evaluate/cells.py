@@ -26,7 +26,7 @@ def cell_key(**fields: Any) -> str:
 
 
 def cells_path(results: Path, command: str = "metrics") -> Path:
-    """Return where the cells of a command are kept: a hidden file beside its result table."""
+    """Return where the cells of a command are kept: a hidden file next to its result table."""
     of = "" if command == "metrics" else f".{command}"
     return results.with_name(f".{results.stem}{of}.cells.parquet")
 
@@ -36,7 +36,7 @@ SAVE_SECONDS = 20.0
 
 
 class KeptCells:
-    """The cells of a command beside its table, saved now and then and at the end, also when the run is interrupted.
+    """The cells of a command, next to its table, saved now and then and at the end, also when the run is interrupted.
 
     Parameters
     ----------

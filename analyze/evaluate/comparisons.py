@@ -71,7 +71,7 @@ class KeptComparisons:
     Parameters
     ----------
     output
-        File that the numbers are written to; the comparisons lie in a hidden file beside it. None keeps them in memory.
+        File that the numbers are written to; comparisons go to a hidden file next to it. None keeps them in memory.
     fresh
         Know nothing of earlier runs.
 

@@ -1,4 +1,4 @@
-"""Plans carried out into a result table on disk: what was computed before is kept beside it."""
+"""Plans carried out into a result table on disk: what was computed before is kept next to it."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def compute_into(
     Parameters
     ----------
     output
-        The table (Parquet); made where there is none. Its cells lie in a hidden file beside it. None keeps the rows in
+        The table (Parquet); made where there is none. Its cells are in a hidden file next to it. None keeps the rows in
         memory only.
     command
         Whose rows they are.

@@ -249,7 +249,7 @@ def _code_of(suite: Suite) -> dict[str, Any]:
 
 
 def with_plugged_calibrators(settings: Settings) -> Settings:
-    """Return settings that ask for every calibrator that was plugged in, beside those that they name."""
+    """Return settings that ask for every calibrator that was plugged in, besides those that they name."""
     methods = settings["calibrators"]["methods"]
     further = [name for name in plugin_names("calibrators") if name not in methods]
     return settings.updated("calibrators", methods=[*methods, *further]) if further else settings

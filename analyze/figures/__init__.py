@@ -37,7 +37,7 @@ class FigureSpec(NamedTuple):
     needs
         ``results`` (a result table) or ``curves`` (a cache: single images are looked at).
     legend
-        What is explained beside the panels: ``groups`` (and sources), ``series`` (single lines), or guides alone.
+        What the legend explains: ``groups`` (and sources), ``series`` (single lines), or guides alone.
     least
         Inches a panel is wide at least: narrower pages lay fewer panels side by side.
     functions

@@ -109,7 +109,7 @@ def _fit_matrix(ax: Axes, page: Figure) -> None:
             label.set_fontsize(max(min(size, 0.95 * wide), SMALLEST_NAME))
     if high < SMALLEST_NAME:
         ax.set_yticks([])
-        ax.set_ylabel(f"{rows:,} rows, named in the numbers beside the figure")
+        ax.set_ylabel(f"{rows:,} rows, named in the figure's CSV")
     for label in ax.get_yticklabels():
         label.set_fontsize(min(size, 0.95 * high))
     texts = [text for text in ax.texts if text.get_gid() == "number"]

@@ -1,4 +1,4 @@
-"""The numbers of a figure as one long frame: what is drawn is what is saved beside it."""
+"""The numbers of a figure as one long frame: what is drawn is what is saved with it."""
 
 from __future__ import annotations
 

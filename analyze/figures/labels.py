@@ -1,4 +1,4 @@
-"""Names beside points that cover no point and no other name: the nearest free place around each point."""
+"""Names next to points that cover no point and no other name: the nearest free place around each point."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Box = tuple[float, float, float, float]
 def settle_labels(ax: Axes) -> None:
     """Move the names of an Axes to free places, as they are laid out now; call again when the layout changes.
 
-    A name that finds no free place is taken away: the numbers beside the figure still have it.
+    A name that finds no free place is taken away: the figure's CSV still has it.
     """
     notes: list[Annotation] = [text for text in ax.texts if text.get_gid() == LABEL]  # type: ignore[misc]
     if not notes:

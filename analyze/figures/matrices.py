@@ -131,7 +131,7 @@ def prepare_factor_heatmap(results: pl.DataFrame) -> pl.DataFrame:
 
 
 def draw_factor_heatmap(data: pl.DataFrame, ax: Axes) -> Axes:
-    """Draw models down, a strip of their groups' colours beside them, and factors across; red is worse than average."""
+    """Draw models down, a strip of group colours next to them, and factors across; red is worse than average."""
     widest = float(np.nanmax(np.abs(data["y"].to_numpy()))) or 1.0
     ax = heat_cells(data, ax, colours="RdBu", limits=(-widest, widest))
     ax.set_title(data["panel"][0])

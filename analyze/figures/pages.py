@@ -1,4 +1,4 @@
-"""Composes panels to a page at a conference's width, and saves each figure with its numbers beside it."""
+"""Composes panels to a page at a conference's width, and saves each figure with its numbers as CSV."""
 
 from __future__ import annotations
 
@@ -190,7 +190,7 @@ def gids_of(page: Figure) -> set[str]:
 
 
 def settle(page: Figure, grid: Any) -> None:
-    """Lay the page out, make its text fit the room that was left, and put names beside points."""
+    """Lay the page out, make its text fit the room that was left, and put names next to points."""
     page.canvas.draw()
     for fit in (fit_cells, fit_titles):
         if fit(page, grid):
@@ -203,7 +203,7 @@ def settle(page: Figure, grid: Any) -> None:
 def save(
     name: str, data: pl.DataFrame, folder: Path, *, formats: Sequence[str], width: str | float = "neurips"
 ) -> list[Path]:
-    """Draw a figure and write it in each format, with its numbers as ``NAME.csv`` beside it.
+    """Draw a figure and write it in each format, with its numbers as ``NAME.csv`` next to it.
 
     Returns
     -------

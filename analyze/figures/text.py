@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 LONGEST = 48
-"""Characters of a line; the numbers beside a figure have the whole name."""
+"""Characters of a line; a figure's CSV has the whole name."""
 SHORTEST = 8
 LONGEST_BELOW = 110.0
 """Typographic points of a name below an axis, where names are turned."""
 SHARE_OF_NAMES = 0.4
-"""Share of a panel's width that names beside it may take."""
+"""Share of a panel's width that names next to it may take."""
 TAIL = 16
 """Characters kept of the end of a longer one."""
 

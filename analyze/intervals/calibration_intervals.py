@@ -1,4 +1,4 @@
-"""Intervals of the ECE: offered where the error stands out from its own bias, refused with the reason elsewhere."""
+"""Intervals of the ECE: offered where the error is larger than its own bias, refused with the reason elsewhere."""
 
 from __future__ import annotations
 

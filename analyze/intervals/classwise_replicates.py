@@ -1,4 +1,4 @@
-"""The classwise calibration error on bootstrap replicates, gathered block by block beside the error itself."""
+"""The classwise calibration error on bootstrap replicates, gathered block by block together with the error itself."""
 
 from __future__ import annotations
 

@@ -128,7 +128,7 @@ class Ranking:
         return max(error_of_bins(sums, "l1", debias=False) - calibration_tests.error_bias(sums), 0.0)
 
     def calibrated_error(self, *, n_bins: int = 15, binning: str = "width") -> calibration_tests.CalibratedError:
-        """Return the ECE beside that of a calibrated model."""
+        """Return the ECE and that of a calibrated model."""
         observed = self.expected_calibration_error(n_bins=n_bins, binning=binning)
         return calibration_tests.calibrated_error_of_bins(self.values, self.cuts(Binning(n_bins, binning)), observed)
 
@@ -197,7 +197,7 @@ class Ranking:
             raise UserError(f"every row is {'right' if right else 'wrong'}: AUROC of correctness needs both")
         hits = answered - errors
         more_hits, more_errors = np.diff(hits, prepend=0), np.diff(errors, prepend=0)
-        # Right rows above each group's wrong ones, and half of those beside them.
+        # Right rows above each group's wrong ones, and half of those tied with them.
         pairs = int((more_errors * (2 * hits - more_hits)).sum())
         return pairs / (2 * wrong * right)
 

@@ -1,4 +1,4 @@
-"""Compiled passes over rows, one job a file; plain numpy twins of them stand in the tests.
+"""Compiled passes over rows, one job a file; the tests hold plain numpy versions of them.
 
 Imports nothing else of ``analyze``; whatever goes over rows may import it.
 """

@@ -19,7 +19,7 @@ UNIT = 1 << 40
 _STRETCH = 64
 _MAGNITUDE = (1 << 63) - 1
 _LOWEST_WORD = -(1 << 63)
-_LOWEST = -1e5  # stands for -inf: exp of it is nothing, and its products stay finite
+_LOWEST = -1e5  # used as -inf: exp of it is 0, and its products stay finite
 
 
 def value(number: Any) -> Any:

@@ -21,7 +21,7 @@ TOP = 5
 LANES = 64
 STEP = 4 * LANES
 _FOURS = LANES // 4
-FLOOR = float32(-1e5)  # stands for -inf inside a row: exp of it is nothing, and its products stay finite
+FLOOR = float32(-1e5)  # used as -inf inside a row: exp of it is 0, and its products stay finite
 _TINY = float32(1e-18)  # squares stay normal numbers: denormals are slow, and 1e-36 is nothing
 
 

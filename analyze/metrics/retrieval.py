@@ -27,7 +27,7 @@ class RetrievalRecall:
     text_to_image
         k -> share of captions whose image is among the k most similar images.
     n_images, n_texts
-        Queries each way; images without a caption are not queries, but stand among the answers.
+        Queries each way; images without a caption are not queries, but are among the answers.
     image_ranks, text_ranks
         (n_images,) and (n_texts,) place of the first right answer of each query, 1 for the best; among equal
         similarities its mean over random orders, so that it need not be whole. Lower is better.

@@ -1,4 +1,4 @@
-"""Areas under risk-coverage curves beside AURC and AUGRC: balanced, achievable, and in excess of the best."""
+"""Areas under risk-coverage curves besides AURC and AUGRC: balanced, achievable, and in excess of the best."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which sections of the settings each per-image statistic depends on, beside the classes and the bootstrap.
+"""Which sections of the settings each per-image statistic depends on, besides the classes and the bootstrap.
 
 A suite's numbers are kept under a key that holds its declared sections; a statistic that depends on another one is
 refused to it, so that no number can outlive the option that it was made with.

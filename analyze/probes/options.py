@@ -139,7 +139,7 @@ class Variant:
         return f"{model}[{':'.join(parts)}]"
 
     def facts(self) -> dict[str, Any]:
-        """Return everything that decides the probe beside features and reference: part of the stores' identity."""
+        """Return everything that decides the probe besides features and reference: part of the stores' identity."""
         options = self.options
         found: dict[str, Any] = {"method": self.method, "version": VERSION, "reference": options.reference}
         if self.is_linear:

@@ -22,7 +22,7 @@ def read_ahead(read: Callable[[Item], Read], items: Iterable[Item], threads: int
     items
         What to read, in order.
     threads
-        Threads that read, and blocks that wait at most beside the one that is worked on.
+        Threads that read, and blocks that wait at most, besides the one that is worked on.
     """
     waiting: deque[Future[Read]] = deque()
     left = iter(items)

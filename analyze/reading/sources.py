@@ -47,7 +47,7 @@ class Source:
 
     @cached_property
     def card_key(self) -> str:
-        """What a number depends on beside the outputs: of the cards, and of summaries which ones they are."""
+        """What a number depends on besides the outputs: of the cards, and of summaries which ones they are."""
         card = self.store.dataset
         model = self.store.model
         parts = [card.id, card.role, card.class_mask, card.class_map, card.class_map_rule, card.distance]

@@ -20,7 +20,7 @@ SCRIPTS = ("decode", "format", "stats", "store", "axes", "scatter", "leaderboard
 def render(packed: dict[str, Any]) -> str:
     """Return the page.
 
-    The data stand in a block that no browser runs; style and script are allowed by their hashes alone, so that a
+    The data are in a block that no browser runs; style and script are allowed by their hashes alone, so that a
     name that looks like markup can do nothing, and nothing is fetched.
     """
     style = (FOLDER / "report.css").read_text(encoding="utf-8")
@@ -43,7 +43,7 @@ def render(packed: dict[str, Any]) -> str:
 
 
 def escaped_json(value: Any) -> str:
-    """Return JSON that cannot end the block it stands in: no ``<``, ``>``, ``&`` or line separators are left."""
+    """Return JSON that cannot end the block it is in: no ``<``, ``>``, ``&`` or line separators are left."""
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     for character in "<>&\u2028\u2029":
         text = text.replace(character, f"\\u{ord(character):04x}")

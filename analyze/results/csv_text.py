@@ -15,7 +15,7 @@ FORMULA = r"^'*[=+\-@\t\r\n\x{FF1D}\x{FF0B}\x{FF0D}\x{FF20}]"
 def guarded(frame: pl.DataFrame) -> pl.DataFrame:
     """Return a frame whose texts and headings no spreadsheet runs.
 
-    An apostrophe stands before what looks like a formula. Numbers are left alone, and ``unguarded`` takes the
+    An apostrophe is put before what looks like a formula. Numbers are left alone, and ``unguarded`` takes the
     apostrophes off again.
     """
     text = pl.col(pl.String)

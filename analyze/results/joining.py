@@ -2,7 +2,7 @@
 
 What a table shows does not depend on the order of the commands. A number is shown rather than a reason why there is
 none, and of two numbers that of the command named first in ``COMMANDS``. The other row is not lost: it is kept in a
-hidden file beside the table, and shown again when the command whose row stands for it no longer has one.
+hidden file next to the table, and shown again when the command whose row replaced it no longer has one.
 """
 
 from __future__ import annotations
@@ -45,17 +45,17 @@ class Merged(NamedTuple):
 
 
 def hidden_path(results: Path) -> Path:
-    """Return where the rows are kept that a table does not show: a hidden file beside it."""
+    """Return where the rows are kept that a table does not show: a hidden file next to it."""
     return results.with_name(f".{results.stem}.others.parquet")
 
 
 def all_rows(path: Path) -> pl.DataFrame:
-    """Return the rows of a table, and those kept beside it that it does not show."""
+    """Return the rows of a table, and those kept next to it that it does not show."""
     return pl.concat([read_results(path), conform(_hidden_rows(path))])
 
 
 def _hidden_rows(path: Path) -> pl.DataFrame:
-    """Return the rows that are kept beside a table, with the digest of the table in column ``beside``."""
+    """Return the rows that are kept next to a table, with the digest of the table in column ``beside``."""
     none = to_frame([]).with_columns(beside=pl.lit("", dtype=pl.String))
     beside = hidden_path(path)
     if not (path.is_file() and beside.is_file()):
@@ -64,7 +64,7 @@ def _hidden_rows(path: Path) -> pl.DataFrame:
         hidden = read_flat_parquet(beside)
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
         raise UserError(f"{beside} cannot be read ({error}); delete it and run the commands again") from error
-    # Rows kept beside another table that had this name are not rows of this one.
+    # Rows kept next to another table that had this name are not rows of this one.
     return hidden.filter(pl.col("beside") == _digest(path)) if "beside" in hidden.columns else none
 
 

@@ -22,7 +22,7 @@ from closerlook_common.errors import UserError, nearest
 from closerlook_common.input_files import require_regular_file
 
 PUBLISHED = "published"
-"""Prefix of the column ``store`` of imported rows: no store stands behind them."""
+"""Prefix of the column ``store`` of imported rows: they have no store."""
 
 
 class _Set(NamedTuple):
@@ -123,7 +123,7 @@ def read_published(
 
 
 def join_published(results: pl.DataFrame, published: pl.DataFrame, *, both: bool = False) -> tuple[pl.DataFrame, int]:
-    """Stand published rows behind one's own.
+    """Append published rows to measured ones.
 
     Parameters
     ----------

@@ -295,7 +295,7 @@ def write_rows(frame: pl.DataFrame, part: Path, path: Path) -> None:
 
 
 def _without_secrets(frame: pl.DataFrame) -> pl.DataFrame:
-    """Redact reasons, in which an address may stand as it was typed in."""
+    """Redact reasons, which may contain an address as it was typed in."""
     reasons = {text: redact(text) for text in frame["reason"].unique().drop_nulls() if text}
     changed = {text: new for text, new in reasons.items() if new != text}
     return frame.with_columns(pl.col("reason").replace(changed)) if changed else frame

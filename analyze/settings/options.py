@@ -124,7 +124,7 @@ def read_study(source: str) -> StudySettings:
     """
     path, folder = Path(source), Path(source).absolute().parent
     if source.startswith("@"):
-        # The file lies beside the first stage, whose code is not imported.
+        # The file belongs to the first stage, whose code is not imported.
         found = importlib.util.find_spec("extract")
         assert found is not None
         assert found.origin is not None

@@ -87,7 +87,7 @@ class Case:
 
     @property
     def is_tested_in_part(self) -> bool:
-        """Whether some rows are no test, so that plain numbers of the same rows stand beside the calibrated ones."""
+        """Whether some rows are no test, so that plain numbers of the same rows are given with the calibrated ones."""
         return not bool(self.held_out.all())
 
     def labelled(self) -> Summary:
@@ -180,7 +180,7 @@ class Suite:
     level
         ``dataset`` (called once per model and dataset) or ``model`` (once per model).
     sections
-        Sections of the settings that it reads, beside those of its fits.
+        Sections of the settings that it reads, besides those of its fits.
     metrics
         Names in the result table that it can give.
     optional
@@ -250,7 +250,7 @@ class Wanted:
 
     @classmethod
     def of(cls, suites: Iterable[Suite], *statistics: str) -> Wanted:
-        """Return what suites need, and some statistics beside."""
+        """Return what suites need, and some further statistics."""
         chosen = list(suites)
         return cls(
             tuple(dict.fromkeys(name for suite in chosen for name in suite.fits())),

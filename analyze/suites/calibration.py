@@ -220,7 +220,7 @@ def _classwise(case: Case, aggregate: str, **variant: Any) -> Number:
 
 
 def _interval(case: Case, found: Mapping[str, Any]) -> tuple[float | None, float | None]:
-    """Return the interval that was made beside the error, if it is of the bootstrap that is asked for."""
+    """Return the interval that was made with the error, if it is of the bootstrap that is asked for."""
     same = case.resampling is not None and found.get("bootstrap") == case.resampling.options
     return (found["low"], found["high"]) if same else (None, None)
 
@@ -267,7 +267,7 @@ def _temperature(case: Case, variant: Mapping[str, Any]) -> Number:
 
 
 def _vector_scale(case: Case, variant: Mapping[str, Any]) -> Number:
-    """Return the mean scale, which stands for the 2 C parameters; the digest names them all."""
+    """Return the mean scale as a summary of the 2 C parameters; the digest names them all."""
     fit = case.summary.facts["vector"]
     options = {**case.settings["split"], **{name: fit[name] for name in ("digest", "nll_before", "nll_after")}}
     options |= {f"{name}_range": [fit[name][0], fit[name][-1]] for name in ("scale", "bias")}
@@ -275,7 +275,7 @@ def _vector_scale(case: Case, variant: Mapping[str, Any]) -> Number:
 
 
 class _Parameter(NamedTuple):
-    """The number that stands for a calibrator's parameters, and whether the calibrator can change predictions."""
+    """The number that summarizes a calibrator's parameters, and whether the calibrator can change predictions."""
 
     metric: str
     number: Callable[[Case, Mapping[str, Any]], Number]

@@ -22,7 +22,7 @@ ALL = "imagenet-c"
 def run(model: ModelCase) -> Iterator[Number]:
     """Yield a corruption error for each corruption that the baseline has, and their mean; nothing without ImageNet-C.
 
-    Rows are of dataset ``imagenet-c``; the corruption stands in ``subset``.
+    Rows are of dataset ``imagenet-c``; the corruption is in ``subset``.
     """
     cases: dict[str, dict[int, Case]] = {}
     for name, case in sorted(model.cases.items()):

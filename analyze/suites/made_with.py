@@ -50,7 +50,7 @@ def _recorded() -> Iterator[_Recorded]:
 
 
 def settings_of(results: pl.DataFrame, given: Settings | None = None) -> Settings:
-    """Return the settings that a table's numbers were made with, for curves that are drawn beside them.
+    """Return the settings that a table's numbers were made with, for curves that are drawn with them.
 
     Parameters
     ----------

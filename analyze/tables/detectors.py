@@ -19,7 +19,7 @@ _PLACES = {
 
 
 def catalogue() -> Table:
-    """Return every detector with what it needs beside the stored outputs, and what it is."""
+    """Return every detector with what it needs besides the stored outputs, and what it is."""
     import inspect
 
     from rich.text import Text

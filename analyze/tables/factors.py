@@ -26,7 +26,7 @@ def factor_table(table: pl.DataFrame, *, width: int = 120) -> list[Table]:
     """Return the factor accuracies as printable tables, none where there is not a number.
 
     A number whose interval holds the model's overall accuracy is dim: so few images decide nothing. Factors that do not
-    fit beside the names go on in a further table.
+    fit next to the names go on in a further table.
     """
     plain = table.filter(~pl.col("options").str.contains('"correct"'))
     accuracies = plain.filter(pl.col("metric") == "factor_accuracy", pl.col("value").is_not_null())

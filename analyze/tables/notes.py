@@ -1,4 +1,4 @@
-"""What a reader must know to compare the numbers of one column: notes that stand under their own table."""
+"""What a reader must know to compare the numbers of one column: notes printed under their own table."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def notes_on(part: pl.DataFrame, key: list[str], rows: list[str]) -> tuple[str, 
         for column_key, cells in part.group_by(key, maintain_order=True):
             counts = cells[column].value_counts(sort=True)
             if column == "head" and len(counts.filter(pl.col(column) != "")) < 2:
-                continue  # classifiers beside zero-shot models of one prompt set: what anybody expects
+                continue  # classifiers and zero-shot models of one prompt set: as expected
             if len(counts) > 1:
                 text = ", ".join(f"{value or 'none'} in {count}" for value, count in counts.rows())
                 kinds.setdefault(text, {})[tuple(map(str, column_key))] = str(cells["metric"][0])

@@ -17,7 +17,7 @@ SAME = 1e-6
 def plain_options(results: pl.DataFrame) -> pl.DataFrame:
     """Return results without the default hyper-parameters of detectors in the column ``options``.
 
-    What a detector was fitted on goes too where all its numbers name the same. Where a row would then stand for the
+    What a detector was fitted on goes too where all its numbers name the same. Where a row would then mean the
     same number as one of another command it is left out, unless its value is another: then its options stay.
     """
     ours = pl.col("command") == "ood"

@@ -22,7 +22,7 @@ class AgreementOnTheLine:
     accuracy_line, agreement_line
         Probit lines of shifted against standard accuracy over models, and of agreement over pairs of models.
     predicted
-        ``model id shifted predicted``: the standard accuracy mapped by the agreement's line (ALine-S), beside the
+        ``model id shifted predicted``: the standard accuracy mapped by the agreement's line (ALine-S), next to the
         true one where it is known.
     mean_absolute_error
         Of the prediction, where shifted accuracies are known; NaN otherwise.

@@ -209,6 +209,6 @@ def as_good_in_table(
         raise UserError(f"{wanted}: {others[0]} is of 'analyze ood'; 'analyze compare --detectors' tests it")
     inside = rows["id_dataset"].unique().to_list()
     if len(inside) != 1:
-        raise UserError(f"{wanted}: the models stand against several in-distribution sets")
+        raise UserError(f"{wanted}: the models are compared with several in-distribution sets")
     scores = dict(rows.select("model", "score").iter_rows())
     return as_good_at_detection(opened, wanted.metric, wanted.dataset, models, id_dataset=inside[0], scores=scores)

@@ -35,9 +35,9 @@ class Choices:
         What makes models a family: ``backbone``, ``run`` or ``checkpoint`` of the lineage, a column of the cards, or
         ``none`` for ordinary statistics of models that are taken as independent.
     same_classes
-        Sets of fewer classes stand against the in-distribution accuracy on the same classes, where the table has it.
+        Sets of fewer classes are paired with the in-distribution accuracy on the same classes, where the table has it.
     other_images
-        A factor stands against the accuracy on the images without the factor.
+        A factor is paired with the accuracy on the images without the factor.
     keep_chance, chance_level, classes
         Whether models at chance stay in fits; level of the test; classes of in-distribution sets that do not say it.
     keep_built_against

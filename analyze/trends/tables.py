@@ -36,7 +36,7 @@ def default_pairs(results: pl.DataFrame, x: Quantity | str | None = None) -> lis
     variant.
 
     Detectors other than the study's, prompt sets other than the default and options are left to ``--y``. Where a number
-    would mean several of one model (there are two in-distribution sets, say), each stands under its full name.
+    would mean several of one model (there are two in-distribution sets, say), each has its full name.
     """
     x = Quantity.parse(x) if x is not None else Quantity("top1", id_dataset_of(results))
     pairs: dict[Quantity, None] = {}

@@ -222,7 +222,7 @@ def readme(description: Description, *, address: str, accepted: Sequence[str] = 
         ),
         "## Licences",
         "",
-        "Outputs are made of weights and images whose owners' licences stand above. No image is part of this cache.",
+        "Outputs are made of weights and images whose licences are listed above. No image is part of this cache.",
     ]
     if accepted:
         names = ", ".join(_cell(name) for name in accepted)

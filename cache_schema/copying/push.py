@@ -19,7 +19,7 @@ from closerlook_common.errors import CacheError, CorruptStoreError, StoreExistsE
 PART = 16 << 20
 """Bytes to read back per request."""
 MARK = ".pushing-"
-"""Name of a file beside an unfinished copy; says which store the copied files belong to."""
+"""Name of a file next to an unfinished copy; it names which store the copied files belong to."""
 
 
 def open_target(address: str) -> RemotePlace:

@@ -84,7 +84,7 @@ def _refuse(values: NDArray[np.float32], centers: NDArray[np.float32], first_row
     mixed = nan.any(axis=1) & ~nan.all(axis=1)
     for bad, what in (
         (np.isposinf(values).any(axis=1), "holds a logit of +inf"),
-        (mixed, "holds NaN beside numbers"),
+        (mixed, "holds NaN among numbers"),
         (np.isneginf(centers), "has no finite logit among the classes that count"),
     ):
         if bad.any():

@@ -1,4 +1,4 @@
-"""Role, shift_of and distance of datasets, recorded in small JSON files beside the stores.
+"""Role, shift_of and distance of datasets, recorded in small JSON files next to the stores.
 
 A record is written once, under a name made of its content, and lists the records that it replaces. When two caches are
 joined by copying, the records of both are kept, replaced records stay replaced, and contradictions are found.

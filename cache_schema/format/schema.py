@@ -12,7 +12,7 @@ SCHEMA_VERSION = 1
 """Raised whenever an older reader would fail or misread."""
 
 TEXT = "utf8"
-"""Stands for a text array: its UTF-8 bytes end to end in ``name``, their bounds in ``name + OFFSETS``."""
+"""The type of a text array: its UTF-8 bytes end to end in ``name``, their bounds in ``name + OFFSETS``."""
 
 OFFSETS = ".offsets"
 TABULAR = ("int32", "int64", "int16", "int8", "uint8", "float32", "float64", "bool")
@@ -62,7 +62,7 @@ class ArraySpec:
 
     @property
     def is_family(self) -> bool:
-        """Whether this row stands for any number of arrays."""
+        """Whether this row describes any number of arrays."""
         return self.name.endswith(".")
 
 

@@ -192,7 +192,7 @@ def whole_numbers(frame: Any, name: str, path: Path) -> NDArray[np.int64]:
     if column.dtype.is_float():
         missing |= column.is_nan().fill_null(value=True)
     if missing.any():
-        none = " (-1 stands for no label)" if name in ("label", "labels") else ""
+        none = " (-1 means no label)" if name in ("label", "labels") else ""
         raise UserError(f"{path}: column {name!r} is empty in row {missing.arg_true()[0]}{none}")
     if not column.dtype.is_integer() and not column.dtype.is_float():
         raise UserError(f"{path}: column {name!r} is {column.dtype}, not class indices (integers)")

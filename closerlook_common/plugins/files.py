@@ -177,7 +177,7 @@ def _tell_workers() -> None:
 
 
 def _remember_inherited() -> list[PluginFile]:
-    """Return the files of the process that started this one, if it was one of ours."""
+    """Return the files of the process that started this one, if that is a process of Closerlook."""
     text = os.environ.get(INHERITED, "")
     if not text:
         return []

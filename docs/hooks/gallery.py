@@ -25,7 +25,7 @@ def page() -> str:
     parts = [
         "# Gallery\n",
         "Every figure, drawn from the built-in miniature study, whose numbers mean nothing beyond itself. Each saved "
-        "figure has its numbers beside it as CSV.\n",
+        "figure has its numbers next to it as CSV.\n",
     ]
     for name, figure in FIGURES.items():
         parts += [f"## {name}\n", f"{figure.title[:1].upper()}{figure.title[1:]}.\n"]

@@ -27,7 +27,7 @@ class ClassNames:
     Attributes
     ----------
     name
-        What the set is called; it stands after the ``@`` in a prompt set's name.
+        What the set is called; it follows the ``@`` in a prompt set's name.
     in_order
         A name for every class, by index; or empty, and ``by_class`` is used.
     by_class

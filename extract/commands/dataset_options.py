@@ -69,7 +69,7 @@ def dataset_specs(request: RunRequest, console: Console, *, build: bool = True) 
 def _spec_of(text: str) -> DatasetSpec:
     """Return the spec of ``NAME=PATH`` or ``NAME=PATH:CLASSES``; a path may contain colons itself.
 
-    What stands behind the last colon is taken for classes if it can be some; a slash at the end makes it a path.
+    What follows the last colon is taken for classes if it can be some; a slash at the end makes it a path.
 
     Raises
     ------

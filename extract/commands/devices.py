@@ -1,4 +1,4 @@
-"""Which devices the words of a command line mean, what decodes beside them, and what they can compute in."""
+"""Which devices the words of a command line mean, how many processes decode for them, and what they can compute in."""
 
 from __future__ import annotations
 

@@ -39,8 +39,8 @@ def wide_console(piped: int) -> Console:
 def print_rows(console: Console, columns: Sequence[Column], rows: Sequence[Row]) -> None:
     """Print rows under their titles.
 
-    Where a row does not fit on one line, its first cell stands alone and the others below it, indented, on as many
-    lines as they need; prose that does not fit beside the other cells goes below them.
+    Where a row does not fit on one line, its first cell is alone and the others below it, indented, on as many
+    lines as they need; prose that does not fit next to the other cells goes below them.
 
     Parameters
     ----------

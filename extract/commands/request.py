@@ -18,9 +18,9 @@ class RunRequest:
     Attributes
     ----------
     models
-        Models that are given as such, beside those of ``model_list``.
+        Models that are given as such, besides those of ``model_list``.
     specs
-        Datasets that are given as such, beside those of ``dataset`` and ``datasets``.
+        Datasets that are given as such, besides those of ``dataset`` and ``datasets``.
     model_list
         Files of models, or ``@NAME``.
     dataset

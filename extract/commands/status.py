@@ -114,7 +114,7 @@ def _rank(role: str) -> int:
 def _matrix(datasets: list[str], states: dict[str, list[str]], width: int) -> Text:
     """Return a row a model and two or three characters a dataset, whose numbers are explained below.
 
-    Where that is wider than the terminal, a model's name stands on a line of its own; where the marks alone are, they
+    Where that is wider than the terminal, a model's name is on a line of its own; where the marks alone are, they
     take several lines.
     """
     from rich.text import Text

@@ -104,7 +104,7 @@ class Dataset:
     problems
         What was found odd while listing, one line each, none of it fatal.
     empty_classes
-        Folders without images beside the class folders, where these are the classes.
+        Folders without images next to the class folders, where these are the classes.
     """
 
     card: DatasetCard

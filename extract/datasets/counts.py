@@ -55,12 +55,12 @@ def check_numbered(files: Iterable[Path], *, allowed: bool) -> None:
 
 
 def _after(text: str) -> str:
-    """Return what stands behind the numbers, without the fingerprint that ``datasets`` may put there."""
+    """Return the source of the numbers, without the fingerprint that ``datasets`` may put there."""
     return re.sub(r"^-[0-9a-f]{4,}", "", text)
 
 
 def check_shard_notes(folder: Path, counted: Mapping[Path, int], every: Sequence[Path], *, allowed: bool) -> None:
-    """Check the notes that tools leave beside shards: ``nshards.txt``, ``sizes.json``, ``__len__``, ``*_stats.json``.
+    """Check the notes that tools leave next to shards: ``nshards.txt``, ``sizes.json``, ``__len__``, ``*_stats.json``.
 
     Parameters
     ----------

@@ -155,7 +155,7 @@ def _first_that_fits(recipe: Recipe, places: list[Path]) -> Finding:
 
 
 def _message(error: CloserlookError, spec: DatasetSpec) -> str:
-    """Return what an error says, without the name of the table that stands before it anyway."""
+    """Return what an error says, without the name of the table, which precedes it anyway."""
     return str(error).removeprefix(f"{spec.where or f'dataset {spec.name}'}: ")
 
 

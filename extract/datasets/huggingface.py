@@ -132,7 +132,7 @@ def _saved(folder: Path) -> list[Path]:
 def _split_name(file: Path, folder: Path) -> str:
     name = _SHARD.sub("", file.stem)
     if file.suffix == ".arrow" and (file.parent / _INFO).is_file():
-        # In the cache of 'datasets' the set's name stands before the split's.
+        # In the cache of 'datasets' the set's name comes before the split's.
         info = _json(file.parent / _INFO)
         for own in (info.get("dataset_name"), info.get("builder_name")):
             if own and name.startswith(f"{own}-"):

@@ -1,4 +1,4 @@
-"""Labels as they stand in the column of a table, as text or as numbers."""
+"""Labels as they are in the column of a table, as text or as numbers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from extract.classes.unicode_names import composed
 from extract.datasets.base import NO_LABEL
 
 _MISSING_TEXT = ("", "-1", "nan", "<na>")
-"""What stands in a label column, in lower case, where an image has no label."""
+"""What is in a label column, in lower case, where an image has no label."""
 
 
 def single_labels(column: pl.Series, where: object) -> pl.Series:

@@ -31,7 +31,7 @@ class Table:
     names
         ``FILE/ROW``.
     labels
-        (n,) int32, numbers as they stand; -1 where there is none.
+        (n,) int32, numbers as they are; -1 where there is none.
     class_names
         The classes that the numbers count, if the files state them.
     sizes

@@ -75,7 +75,7 @@ def _device_process(options: RunOptions, todo: Connection, events: Connection) -
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def stop(*_: object) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a scheduler's may come beside the parent's
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a scheduler's may come together with the parent's
         raise KeyboardInterrupt
 
     options = replace(options, device=see_only(options.device))

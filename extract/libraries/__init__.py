@@ -35,7 +35,7 @@ def prepare(spec: ModelSpec) -> Prepared:
 
 
 def build(prepared: Prepared) -> Built:
-    """Build a model and load its weights, all in the machine's memory; safe to do in a thread beside a device at work.
+    """Build a model and load its weights, all in the machine's memory; safe to do in a thread while a device works.
 
     Raises
     ------

@@ -1,7 +1,7 @@
 """What a library of models is to the extraction: its names, and how one of its models is described, built and run.
 
 A library is one folder below ``extract/libraries`` (or a plug-in) with an instance of `Library`; nothing else knows its
-name. Instances import the library they stand for only inside their methods, so that a model list is read without torch.
+name. Instances import their library only inside their methods, so that a model list is read without torch.
 """
 
 from __future__ import annotations

@@ -59,7 +59,7 @@ def build(
 ) -> None:
     """Build the miniature study in a folder; what is finished there already is kept.
 
-    Every dataset and every training run is a task of its own: made beside its place, moved there by a rename,
+    Every dataset and every training run is a task of its own: made next to its place, moved there by a rename,
     and stamped with a digest of what it depends on. So a build that was stopped, in whatever way, goes on
     with what is missing, and a changed recipe is made again with all that depends on it. Pictures and weights
     do not depend on ``jobs``: each task has its own seed and runs on one thread (what holds across machines
@@ -123,7 +123,7 @@ def _write(path: Path, text: str) -> None:
 
 
 def _tasks(size: Size) -> list[Task]:
-    """Return the tasks; what is needed stands before what needs it."""
+    """Return the tasks; what is needed comes before what needs it."""
     stamps = {name: dataset_stamp(name, n) for name, n in size.counts.items()}
     first = [name for name in ("train", "web") if name in stamps]
     rest = [name for name in stamps if name not in first]

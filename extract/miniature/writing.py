@@ -1,4 +1,4 @@
-"""Writes the datasets to disk: each staged beside its place, then moved there by one rename."""
+"""Writes the datasets to disk: each staged next to its place, then moved there by one rename."""
 
 from __future__ import annotations
 

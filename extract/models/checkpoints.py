@@ -66,7 +66,7 @@ def fitting_state(
     """Return the weights of a checkpoint that have a model's names and shapes.
 
     Training scripts save weights under a key (``model_state_dict``, ``ema``), with a prefix (Lightning's ``model.``),
-    and beside other things (an optimiser, a loss's buffers). Weights count where *all* of the model's tensors are
+    and with other things (an optimiser, a loss's buffers). Weights count where *all* of the model's tensors are
     there, with their shapes, under one key and one prefix.
 
     Parameters

@@ -1,6 +1,6 @@
 """Files of ``torch.save``, read without running anything in them.
 
-torch's restricted unpickler builds tensors and plain containers. Training scripts save more beside the weights: their
+torch's restricted unpickler builds tensors and plain containers. Training scripts save more than the weights: their
 arguments, numpy scalars, paths, versions. Such types are on a list here, by name, and each is replaced by an object
 that ignores what it is given: nothing of numpy or of any other module is called. A file with a type that is not on the
 list is refused. What a file claims to hold is checked against its size before any of it is loaded.
@@ -60,7 +60,7 @@ _lock = threading.Lock()  # torch's list of safe types belongs to the process
 
 
 class _Nothing:
-    """Takes the place of an object beside the weights."""
+    """Takes the place of an object that is no weight."""
 
     def __init__(self, *_: Any) -> None: ...
 

@@ -1,4 +1,4 @@
-"""Python that lies beside a tokenizer or a model: it runs only where the user's own model line allows it.
+"""Python in the folder of a tokenizer or a model: it runs only where the user's own model line allows it.
 
 A configuration can point at such code in several ways (``trust_remote_code`` among a tokenizer's arguments,
 ``auto_map`` in a file of its folder, the name of a kernel), and transformers may ask at the terminal, where ``yes |``

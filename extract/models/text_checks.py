@@ -71,7 +71,7 @@ def is_cut(tokenizer: Any, texts: Sequence[str]) -> list[bool]:
         batch = list(texts[start : start + _BATCH])
         longest = max(len(text.lower().encode()) for text in batch) + int(tokenizer.context_length) + _SPECIAL
         short, whole = tokenizer(batch), tokenizer(batch, context_length=longest)
-        if getattr(tokenizer, "tokenizer_mode", "") == "clips":  # its last token stands at the very end
+        if getattr(tokenizer, "tokenizer_mode", "") == "clips":  # its last token is at the very end
             short, whole = short[:, :-1], whole[:, :-1]
         inner = getattr(tokenizer, "tokenizer", None)
         padding = 0 if inner is None else inner.pad_token_id

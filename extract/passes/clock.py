@@ -30,7 +30,7 @@ class Clock:
         The models ran; on a GPU the device's own time from a batch's first kernel to the end of the copy of its
         outputs, which is known a little later.
     write
-        Stores were written, in a thread beside the loop; waiting for a core or the disk counts too. The last shard of
+        Stores were written, in a thread next to the loop; waiting for a core or the disk counts too. The last shard of
         a store is compressed as it is sealed, after the pass: that is not known here.
     write_cpu
         Of that, the time on a core.

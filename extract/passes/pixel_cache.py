@@ -153,7 +153,7 @@ class PixelSource:
         _clean(self._folder)
         files = []
         for path in self._folder.glob("*.u8"):
-            with contextlib.suppress(FileNotFoundError):  # a run beside this one makes room as well
+            with contextlib.suppress(FileNotFoundError):  # another run makes room as well
                 status = path.stat()
                 files.append((status.st_atime_ns, path, status.st_size))
         held = sum(kept for _, _, kept in files)
@@ -249,7 +249,7 @@ class _Kept:
         """Yield the rows in order, each batch read while the one before is in use.
 
         Read, not mapped: a page at a time, as a mapped file comes from a cold disk, takes three times as long and
-        would hold up whoever copies the pixels on.
+        would delay the process that copies the pixels.
         """
         spare = [np.empty((batch_size, *self.shape[1:]), np.uint8) for _ in range(2)]
         with ThreadPoolExecutor(1, "pixels") as reader:

@@ -1,4 +1,4 @@
-"""How much memory decoded pixels take, and which geometries have room in it beside each other."""
+"""How much memory decoded pixels take, and which geometries have room in it together."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def _free(folder: Path) -> int:
 
 
 def together(geometries: Sequence[Geometry], batch_size: int, workers: int, most: int) -> list[list[Geometry]]:
-    """Divide geometries, in their order, into as few groups as find room beside each other in ``most`` bytes.
+    """Divide geometries, in their order, into as few groups as find room together in ``most`` bytes.
 
     Examples
     --------

@@ -21,7 +21,7 @@ PEAK_MARGIN = 1.2
 class Residency:
     """Counts what loaded models take and says whether one more has room.
 
-    On a GPU each loaded model runs one batch of zeros, whose peak memory is kept free beside the weights of the next
+    On a GPU each loaded model runs one batch of zeros, whose peak memory is kept free, besides the weights of the next
     model, as is room for the two batches that are on their way. A model that does not fit after all halves its batch.
     """
 
@@ -42,7 +42,7 @@ class Residency:
             self.peak = max(self.peak, self._probe(model))
 
     def has_room(self, size: int) -> bool:
-        """Return whether another model, whose weights take ``size`` bytes, may be loaded beside these."""
+        """Return whether another model, whose weights take ``size`` bytes, may be loaded in addition to these."""
         if self.options.resident:
             return self.count < self.options.resident
         if self.device.type == "cuda":

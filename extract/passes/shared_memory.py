@@ -21,7 +21,7 @@ def shared_memory(n_bytes: int) -> Arena:
 
     It is a file without a name in ``/dev/shm``, or in the folder for temporary files where that is too small, so that
     nothing is left behind after kill -9. Its room is taken here: a file system that fills up later would otherwise end
-    whoever touches a page of it (SIGBUS), without a word.
+    any process that touches a page of it (SIGBUS), without a message.
 
     Raises
     ------

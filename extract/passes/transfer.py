@@ -1,4 +1,4 @@
-"""Decoded batches onto the device, outputs back into the machine's memory; on a GPU both beside the computing."""
+"""Decoded batches onto the device, outputs back into the machine's memory; on a GPU both while it computes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class _Slot:
 
 
 class Transfer:
-    """Moves uint8 batches to the device through pinned memory, on a stream of its own beside the computing.
+    """Moves uint8 batches to the device through pinned memory, on a stream of its own while the device computes.
 
     There are two places for a batch, of whatever geometry: while the models read one, the next batch is copied into the
     other. None is written again before the models are done with it, so this process never runs far ahead of the device.

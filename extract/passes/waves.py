@@ -24,7 +24,7 @@ class Member:
     model: LoadedModel
     heads: dict[tuple[str, str], Head] = field(default_factory=dict)
     largest: int = 0
-    """Rows that fit the device's memory at once beside the others of its wave; 0 while nothing has run out."""
+    """Rows that fit the device's memory together with the others of its wave; 0 while nothing has run out."""
 
     @property
     def id(self) -> str:

@@ -135,7 +135,7 @@ class Worker:
                 self._fail(member.id, "", refused[member.id][key])
 
     def _passes(self, members: Members) -> list[Members]:
-        """Divide a dataset's models by how many geometries have room beside each other."""
+        """Divide a dataset's models by how many geometries have room together."""
         dataset = members[0][1].dataset
         groups = self.sharing.passes(dataset, (geometry_of(job) for _, job in members))
         return [[(member, job) for member, job in members if geometry_of(job) in group] for group in groups]

@@ -93,7 +93,7 @@ def _with_outputs_in_order(model: Prepared, space: ClassSpace) -> Prepared:
     elif (places := differ(keys)) is not None and list(keys) == in_order(keys, "torchvision"):
         one, other = places
         raise UserError(
-            f"{model.spec.where}: timm and torchvision sort these class folders differently ({one!r} stands before or"
+            f"{model.spec.where}: timm and torchvision sort these class folders differently ({one!r} comes before or"
             f" after {other!r}): say class_order=timm or class_order=torchvision in the line of {model.card.id},"
             " or classes=FILE.txt with a class name a line, in the order of the model's outputs"
         )

@@ -71,7 +71,7 @@ def _lines(source: str, within: tuple[str, ...] = ()) -> Iterator[tuple[str, Pat
         words = _words(line, where)
         if words and words[0].startswith("@"):
             if len(words) > 1:
-                raise UserError(f"{where}: {words[0]} stands alone on its line; {words[1]!r} has no place there")
+                raise UserError(f"{where}: {words[0]} must be alone on its line; {words[1]!r} has no place there")
             yield from _lines(words[0], (*within, source))
         elif words:
             yield where, folder, line
@@ -107,7 +107,7 @@ def parse_line(line: str, where: str = "", folder: Path | None = None) -> list[M
     line
         ``LIBRARY:NAME key=value ...``.
     where
-        Where it stands, for messages.
+        File and line, for messages.
     folder
         What relative paths are relative to; the working folder when None.
     """

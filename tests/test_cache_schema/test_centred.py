@@ -92,7 +92,7 @@ def test_plain_float16_would_flip_predictions_where_the_centred_form_does_not() 
     ("row", "what"),
     [
         ([0.0, np.inf, 1.0], r"row 12 holds a logit of \+inf"),
-        ([0.0, np.nan, 1.0], "row 12 holds NaN beside numbers"),
+        ([0.0, np.nan, 1.0], "row 12 holds NaN among numbers"),
         ([-np.inf, -np.inf, -np.inf], "row 12 has no finite logit"),
     ],
 )

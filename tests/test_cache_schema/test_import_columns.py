@@ -214,7 +214,7 @@ def test_one_missing_score_costs_one_image(tmp_path: Path, run: Callable[..., in
 @pytest.mark.parametrize(
     ("row", "says"),
     [
-        ("a,,0,0.5", "column 'label' is empty in row 0 (-1 stands for no label)"),
+        ("a,,0,0.5", "column 'label' is empty in row 0 (-1 means no label)"),
         ("a,0.5,0,0.5", "column 'label' holds 0.5 in row 0"),
         ("a,0,0,87.5", "row 0 has confidence 87.5; it must be a probability, 0 to 1 (divide percentages by 100"),
         ("a,0,0,1.001", "row 0 has confidence 1.001"),

@@ -17,7 +17,7 @@ ZERO_SHOT, FT_1K, FT_12K = "clip-zero-shot", "clip-ft-in1k", "clip-ft-in12k"
 SUPERVISED, CONTRASTIVE, MORE_DATA = "supervised-in1k", "contrastive", "more-data"
 
 # Images with captions, by tag; shared by both libraries (timm writes datacompxl for open_clip's datacomp_xl).
-# The first rule that is found in the tag decides, so longer names stand before those they contain.
+# The first rule that is found in the tag decides, so longer names come before those they contain.
 _CAPTION_SOURCES: tuple[tuple[str, str], ...] = (
     (r"laion_?aesthetic|laiona", "laion-aesthetic"),
     (r"laion_?80m", "laion-80m"),

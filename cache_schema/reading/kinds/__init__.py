@@ -1,4 +1,4 @@
-"""Readers of the stores beside predictions: heads, references, summaries, texts.
+"""Readers of the stores besides predictions: heads, references, summaries, texts.
 
 ``cache_schema.reading.store`` finds them by name; ``cache_schema.writing.kinds`` writes these stores.
 """

@@ -180,7 +180,7 @@ def _read(recipe: Recipe, spec: DatasetSpec, where: str) -> Found:
         kind = packed_kind(spec.path) if spec.reader == "auto" else ""
         if not kind or not recipe.packable:
             raise
-        # Archives beside the unpacked images are not a layout of their own.
+        # Archives next to the unpacked images are not a layout of their own.
         if holds_images(spec.path):
             raise
     return _unpack(recipe, replace(spec, reader=kind), where)

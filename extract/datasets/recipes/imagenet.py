@@ -74,7 +74,7 @@ def _by_file_name(found: Found, names: Sequence[str]) -> Found:
 def repack_val(found: Found, spec: DatasetSpec) -> Found:
     """Return rows of shards or tables under the file names of ImageNet-val, if all of them hold their number.
 
-    The number stands in the name of a shard's member, or in the name that a table keeps beside the image. Rows without
+    The number is in the name of a shard's member, or in the name that a table keeps with the image. Rows without
     it keep the names ``FILE/ROW``: ReaL labels and ImageNet-X, which go by the number, are then not to be had.
     """
     given = found.metadata.get(FILE_NAME, np.asarray(found.rows.paths, dtype=object))

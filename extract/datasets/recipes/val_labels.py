@@ -1,4 +1,4 @@
-"""Labels of a flat ImageNet-val folder, from the files that people keep beside it."""
+"""Labels of a flat ImageNet-val folder, from the files that people keep next to it."""
 
 from __future__ import annotations
 

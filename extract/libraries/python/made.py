@@ -28,7 +28,7 @@ class FunctionLibrary(Library):
         Parameters
         ----------
         name
-            What stands behind the colon of a line.
+            What follows the colon of a line.
 
         Raises
         ------

@@ -34,7 +34,7 @@ def parts_of(model: Any) -> list[Part]:
     by.
 
     Two heads are averaged (distilled models); a list of heads is averaged (CrossViT) or summed with the
-    softmax of the model's own ``weights`` (EfficientViM); a whole head module stands for its ``fc``.
+    softmax of the model's own ``weights`` (EfficientViM); of a whole head module its ``fc`` is taken.
     """
     classifier = model.get_classifier()
     if not isinstance(classifier, (tuple, list)):

@@ -1,4 +1,4 @@
-"""The files of a saved model: its configuration, its weights, everything beside them that changes what it gives."""
+"""The files of a saved model: its configuration, its weights, everything else that changes what it gives."""
 
 from __future__ import annotations
 
@@ -156,7 +156,7 @@ def weights_digest(files: list[Path], *, known: bool) -> str:
 
 
 def files_digest(source: Source) -> str:
-    """Return the SHA-256 of everything beside the weights: configuration, tokenizer, processor, code."""
+    """Return the SHA-256 of everything besides the weights: configuration, tokenizer, processor, code."""
     found = {file.name: file for pattern in SMALL for file in sorted(source.folder.glob(pattern)) if file.is_file()}
     found.pop(INDEX, None)
     text = json.dumps({name: content_digest(file) for name, file in sorted(found.items())})
