@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: demo check test lint types contracts fast unit laptop wheel fuzz minimum pictures docs benchmarks clean help
+.PHONY: demo check test lint types contracts fast unit laptop wheel fuzz minimum pictures docs benchmarks tables clean help
 
 help:
 	@echo "make demo        install, then images -> models -> cache -> tables, figures, report (about ten minutes)"
@@ -21,7 +21,8 @@ help:
 	@echo "make minimum     the fast tests on the lowest versions that the base install allows"
 	@echo "make pictures    draw the README's figures again from the demonstration"
 	@echo "make docs        the documentation site, with the gallery and the notebooks from the demonstration"
-	@echo "make benchmarks  the side-by-side timings of benchmarks/README.md"
+	@echo "make benchmarks  the side-by-side timings, into benchmarks/figures.json; then make tables"
+	@echo "make tables      write benchmarks/figures.json into the tables of README.md and benchmarks/README.md"
 	@echo "make clean       remove what was made here"
 
 $(BIN)/python:
@@ -105,9 +106,13 @@ docs: $(VENV)/test.stamp
 	$(BIN)/python docs/build.py
 
 benchmarks: $(VENV)/test.stamp
-	$(BIN)/python benchmarks/analysis.py
+	$(BIN)/python benchmarks/analysis.py all
 	$(BIN)/python benchmarks/detectors.py
 	$(BIN)/python benchmarks/extraction.py
+
+# The tables of the READMEs; CONTRIBUTING.md says how a figure gets there.
+tables: $(VENV)/test.stamp
+	$(BIN)/python benchmarks/write_tables.py
 
 clean:
 	rm -rf .venv .venv-laptop-* .venv-minimum demo miniature build dist site docs/gallery docs/executed .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -25,6 +25,7 @@ from typing import Any
 
 import numpy as np
 from memory import peak_kib
+from record import Recorder
 
 STUDY_SETS = {
     "imagenet-val": ("id", 50_000),
@@ -80,26 +81,10 @@ def write_predictions(root: Path, name: str, role: str, n: int, n_classes: int, 
             writer.append(logits=logits)
 
 
-def machine() -> str:
-    """Name the machine."""
-    model = next(
-        (line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line),
-        "unknown CPU",
-    )
-    load = os.getloadavg()[0]
-    import numba
-
-    given = {name: value for name, value in os.environ.items() if name.startswith(("OPENBLAS_", "OMP_", "MKL_"))}
-    return (
-        f"{os.cpu_count()} x {model}, load {load:.1f}, Python {sys.version.split()[0]}, numpy {np.__version__},"
-        f" numba {numba.__version__}; {' '.join(f'{k}={v}' for k, v in given.items()) or 'no BLAS variables set'}"
-    )
-
-
 # ------------------------------------------------------------------------------------------------------- (a) card
 
 
-def card(args: argparse.Namespace) -> None:
+def card(args: argparse.Namespace, record: Recorder) -> None:
     """Time one model's whole card against the sum of the fastest peer for each number."""
     from analyze.evaluate import evaluate
     from analyze.evaluate.cells import Cells
@@ -135,6 +120,10 @@ def card(args: argparse.Namespace) -> None:
     print(f"{'sum of the fastest peers':<60}{total:>9.3f}")
     print(f"{'ours, these suites, reading included':<60}{asked:>9.3f}   {total / asked:.1f} times faster")
     print(f"{f'ours, all suites, {len(result.table)} rows, reading included':<60}{ours:>9.3f}")
+    record.add("card/asked", asked, ratio=total / asked)
+    record.add("card/peers", total)
+    record.add("card/all suites", ours)
+    record.add("card/rows", len(result.table))
 
 
 # ------------------------------------------------------------------------------------------------------- (b) pass
@@ -158,7 +147,7 @@ def likelihood(blocks: list[Any], labels: Any, threads: int) -> None:
         start += len(block)
 
 
-def fused(args: argparse.Namespace) -> None:
+def fused(args: argparse.Namespace, record: Recorder) -> None:
     """Time the fused pass on a decompressed store against reading and decompressing it."""
     from analyze.kernels import statistics as kernels
     from cache_schema import open_cache
@@ -198,13 +187,15 @@ def fused(args: argparse.Namespace) -> None:
         nll, _ = median(lambda: likelihood(blocks, labels, threads), 7)
     print(f"\n(b) one pass over {n:,} x {args.classes:,} centred logits, {threads} threads")
     print(f"{'reading and decompressing (one thread)':<60}{1e3 * reading:>9.1f} ms")
-    for name, seconds in (
-        ("fused pass: all statistics at one temperature", plain),
-        ("the same and GEN (100 largest of 1,000)", with_gen),
-        ("the same at three temperatures", everything),
-        ("NLL and its three derivatives at one temperature", nll),
+    record.add("pass/reading", 1e3 * reading)
+    for row, name, seconds in (
+        ("one temperature", "fused pass: all statistics at one temperature", plain),
+        ("GEN", "the same and GEN (100 largest of 1,000)", with_gen),
+        ("three temperatures", "the same at three temperatures", everything),
+        ("NLL", "NLL and its three derivatives at one temperature", nll),
     ):
         print(f"{name:<60}{1e3 * seconds:>9.1f} ms   {seconds / reading:.2f} x reading")
+        record.add(f"pass/{row}", 1e3 * seconds, ratio=seconds / reading)
 
 
 # ----------------------------------------------------------------------------------------------------- (c) memory
@@ -227,9 +218,10 @@ print(kib("VmHWM") - base)
 """
 
 
-def memory(args: argparse.Namespace) -> None:
+def memory(args: argparse.Namespace, record: Recorder) -> None:
     """Measure peak memory over the imports, in a process of its own for n and 10 n images (Linux)."""
     print(f"\n(c) peak memory over the imports, {args.classes:,} classes")
+    grown = []
     for n in (args.images, 10 * args.images):
         with tempfile.TemporaryDirectory() as folder:
             big, small = Path(folder) / "big", Path(folder) / "small"
@@ -238,7 +230,11 @@ def memory(args: argparse.Namespace) -> None:
             done = subprocess.run(
                 [sys.executable, "-c", MEMORY, str(big), str(small)], capture_output=True, text=True, check=True
             )
-        print(f"{f'{n:,} images':<60}{int(done.stdout.split()[-1]) / 1024:>9.0f} MiB")
+        grown.append(int(done.stdout.split()[-1]) / 1024)
+        print(f"{f'{n:,} images':<60}{grown[-1]:>9.0f} MiB")
+    record.add("memory/n", grown[0])
+    record.add("memory/10 n", grown[1])
+    record.add("memory/growth", grown[1] / grown[0])
 
 
 # ------------------------------------------------------------------------------------------------------ (d) study
@@ -305,7 +301,7 @@ def write_study(root: Path, models: int) -> tuple[int, int]:
     return images, size
 
 
-def study(args: argparse.Namespace) -> None:
+def study(args: argparse.Namespace, record: Recorder) -> None:
     """Time every metric of a whole study from summary stores; stores that ``--folder`` holds already are taken."""
     from analyze.evaluate import evaluate
     from analyze.settings import study_defaults
@@ -330,6 +326,11 @@ def study(args: argparse.Namespace) -> None:
         table = evaluate(open_cache(folder)).table
         seconds = time.perf_counter() - start
         print(f"{f'every metric, {len(table):,} rows':<60}{seconds:>9.1f} s   {seconds / models * 210:.0f} s for 210")
+        if models == args.models:  # not those of a folder that another run wrote
+            record.add("study/images", images / 1e6)
+            record.add("study/size", size / 1e9)
+            record.add("study/rows", len(table))
+            record.add("study/every metric", seconds)
         if args.replicates:
             settings = study_defaults().updated("bootstrap", replicates=args.replicates)
             start = time.perf_counter()
@@ -337,25 +338,28 @@ def study(args: argparse.Namespace) -> None:
             seconds = time.perf_counter() - start
             text = f"the same with {args.replicates:,} bootstrap replicates"
             print(f"{text:<60}{seconds:>9.1f} s   {seconds / models * 210:.0f} s for 210")
+            if models == args.models:
+                record.add("study/bootstrap", seconds)
 
 
 # ----------------------------------------------------------------------------------------------------- (e) growth
 
 
-def growth(args: argparse.Namespace) -> None:
+def growth(args: argparse.Namespace, record: Recorder) -> None:
     """Time the whole card as n grows tenfold."""
     from analyze.evaluate import evaluate
     from analyze.evaluate.cells import Cells
     from cache_schema import open_cache
 
     print("\n(e) seconds an image as n grows")
-    for n in (args.images // 10, args.images, 10 * args.images):
+    for row, n in (("tenth of n", args.images // 10), ("n", args.images), ("10 n", 10 * args.images)):
         with tempfile.TemporaryDirectory() as folder:
             write_predictions(Path(folder), "val", "id", n, args.classes, 0)
             cache = open_cache(folder)
             evaluate(cache, only=["accuracy"])
             seconds, _ = median(lambda cache=cache: evaluate(cache, cells=Cells(None)), 2)
         print(f"{f'{n:,} images':<60}{seconds:>9.3f} s   {1e6 * seconds / n:.2f} us an image")
+        record.add(f"growth/{row}", 1e6 * seconds / n)
 
 
 def main() -> None:
@@ -370,11 +374,16 @@ def main() -> None:
     parser.add_argument("--replicates", type=int, default=1_000, help="0: no bootstrap; -1: only write the stores")
     parser.add_argument("--folder", help="keep the study here (4 GB), or take the one that is")
     args = parser.parse_args()
-    print(machine())
+    import numba
+
+    sizes: dict[str, tuple[int, ...]] = dict.fromkeys(("images", "classes", "ood", "models", "replicates"), ())
+    record = Recorder("analysis", parser, args, sizes=sizes, other=f"numba {numba.__version__}")
+    print(record.machine)
     for name, work in parts.items():
         if args.part in (name, "all"):
-            work(args)
+            work(args, record)
     print(json.dumps({"peak_mib": round(peak_kib() / 1024)}))
+    record.write()
 
 
 if __name__ == "__main__":

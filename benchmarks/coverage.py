@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from record import Recorder
 
 from analyze import metrics
 from analyze.intervals import paired_difference, wilson_interval
@@ -248,20 +249,45 @@ def rejections(draws: int) -> Iterator[tuple[str, int, float]]:
             yield name, n, float(np.mean(np.array(values) < 0.05))
 
 
+GROUPS = {
+    "accuracy": ("accuracy",), "calibration gap": ("calibration_gap",), "ECE": ("ece",), "NLL": ("nll",),
+    "AURC": ("aurc", "e_aurc", "augrc"), "correctness AUROC": ("correctness_auroc",),
+    "risk at coverage": ("risk_at_coverage80",), "coverage at risk": ("coverage_at_risk5",), "AUROC": ("auroc",),
+    "FPR95": ("fpr95_id", "fpr95_ood"), "D2": ("d2_log_loss",), "median rank": ("median_rank",),
+    "paired difference": ("paired difference",),
+}  # fmt: skip
+"""Row of the table -> the numbers that it takes together."""
+TESTS = {
+    "ECE": "ece_p", "Spiegelhalter": "spiegelhalter_p", "Kolmogorov-Smirnov": "ks_p", "Kuiper": "kuiper_p",
+    "paired difference": "paired difference", "McNemar": "paired difference of accuracies",
+}  # fmt: skip
+"""Row of the table -> p-value."""
+
+
 def main() -> None:
-    """Print both tables as Markdown."""
+    """Print both tables as Markdown, and record what the README shows of them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--draws", type=int, default=1000, help="of each case (default: 1000)")
-    draws = parser.parse_args().draws
+    args = parser.parse_args()
+    draws, record = args.draws, Recorder("coverage", parser, args, sizes={"draws": ()}, seeded=True)
+    shares: dict[str, list[tuple[float, float, float]]] = {}
+    below: dict[str, list[float]] = {}
     print(f"{draws} draws a case; the standard error of a share near 0.95 is {math.sqrt(0.0475 / draws):.3f}\n")
     print("| drawn | rows | interval | offered | covered | there and wrong |\n| --- | --- | --- | --- | --- | --- |")
     for case in CASES:
         for name, size, metric, often, covered, wrong in measured(case, draws):
             shown = f"{covered:.3f}" if often else "-"
             print(f"| {name} | {size} | {metric} | {often:.2f} | {shown} | {wrong:.3f} |", flush=True)
+            shares.setdefault(metric, []).append((often, covered, wrong))
     print("\n| p-value | rows | below 0.05 where the null hypothesis is true |\n| --- | --- | --- |")
     for name, n, share in rejections(draws):
         print(f"| {name} | {n} | {share:.3f} |", flush=True)
+        below.setdefault(name, []).append(share)
+    for group, members in GROUPS.items():
+        record.add_shares(f"interval/{group}", [share for name in members for share in shares[name]])
+    for row, name in TESTS.items():
+        record.add(f"p/{row}", below[name])
+    record.write()
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
+from record import Recorder, spread
 
 from analyze.intervals.detection_pairs import NAMES, SortedScores, detection_numbers
 from analyze.intervals.influences import Influence, check_comparable, detection_influence, paired_detection
@@ -86,14 +87,17 @@ def both(
 ) -> list[NDArray[np.float64]]:
     """Draw two scores of ID and of OOD images; the second's OOD images lie ``gain`` times as far away."""
     sides = []
-    for size, middle, spread in ((n, 0.0, 1.0), (m, -distance, SPREAD)):
+    for size, middle, scale in ((n, 0.0, 1.0), (m, -distance, SPREAD)):
         common, own = rng.normal(0, math.sqrt(share), size), rng.normal(0, math.sqrt(1 - share), (2, size))
-        sides.append(middle * np.array([[1.0], [gain]]) + spread * (common + own))
+        sides.append(middle * np.array([[1.0], [gain]]) + scale * (common + own))
     return sides
 
 
-def pairs(draws: int) -> Iterator[tuple[str, str, str, float, float, float, float]]:
-    """Yield case, size, metric; offered, covered and wrong of the interval of a difference; p < 0.05 without one."""
+def pairs(draws: int) -> Iterator[tuple[str, str, str, float, float, float, float, float]]:
+    """Yield case, size, metric; offered, covered and wrong of the interval of a difference; p < 0.05 without one.
+
+    The last number is the share of draws without a difference that have a p-value.
+    """
     rng = np.random.default_rng(1)
     for distance, share, (n, m) in itertools.product((0.5, 1.0, 2.0, 3.0, 4.0), (0.0, 0.5, 0.95), SIZES):
         inside, outside = both(rng, TRUTH_ROWS, TRUTH_ROWS, distance, 0.0, 1.15)
@@ -113,21 +117,43 @@ def pairs(draws: int) -> Iterator[tuple[str, str, str, float, float, float, floa
         for name in NAMES:
             offered, covered, wrong = shares(hits[name] or [None])
             size = float(np.mean(below[name])) if below[name] else math.nan
-            yield f"{distance:g} apart, correlation {share:g}", f"{n} + {m}", name, offered, covered, wrong, size
+            case = f"{distance:g} apart, correlation {share:g}"
+            yield case, f"{n} + {m}", name, offered, covered, wrong, size, len(below[name]) / draws
+
+
+GROUPS = {"AUROC": NAMES[:1], "FPR95": NAMES[1:3], "AUPR": NAMES[3:]}
+"""Row of the table -> the numbers that it takes together."""
 
 
 def main() -> None:
-    """Print both tables as Markdown."""
+    """Print both tables as Markdown, and record what the README shows of them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--draws", type=int, default=1000, help="of each case (default: 1000)")
-    draws = parser.parse_args().draws
+    args = parser.parse_args()
+    draws, record = args.draws, Recorder("coverage_detection", parser, args, sizes={"draws": (500,)}, seeded=True)
+    of_means: dict[str, list[tuple[float, float, float]]] = {name: [] for name in NAMES}
+    of_pairs: dict[str, list[tuple[float, float, float]]] = {name: [] for name in NAMES}
+    below: dict[str, list[float]] = {name: [] for name in NAMES}
     print(f"{draws} draws a case; the standard error of a share near 0.95 is {math.sqrt(0.0475 / draws):.3f}\n")
     print("| mean over three sets | rows | metric | offered | covered | there and wrong |\n|" + " --- |" * 6)
-    for case, size, name, *numbers in means(draws):
-        print(f"| {case} | {size} | {name} | {' | '.join(f'{number:.3f}' for number in numbers)} |", flush=True)
+    for case, size, name, offered, covered, wrong in means(draws):
+        of_means[name].append((offered, covered, wrong))
+        print(f"| {case} | {size} | {name} | {offered:.3f} | {covered:.3f} | {wrong:.3f} |", flush=True)
     print("\n| two scores | rows | metric | offered | covered | there and wrong | p < 0.05 |\n|" + " --- |" * 7)
-    for case, size, name, *numbers in pairs(draws):
-        print(f"| {case} | {size} | {name} | {' | '.join(f'{number:.3f}' for number in numbers)} |", flush=True)
+    for case, size, name, offered, covered, wrong, rejected, tested in pairs(draws):
+        of_pairs[name].append((offered, covered, wrong))
+        below[name] += [rejected] if tested >= 0.5 else []
+        print(
+            f"| {case} | {size} | {name} | {offered:.3f} | {covered:.3f} | {wrong:.3f} | {rejected:.3f} |", flush=True
+        )
+    for group, members in GROUPS.items():
+        record.add_shares(f"mean/{group}", [share for name in members for share in of_means[name]])
+        if group != "AUPR":
+            record.add_shares(f"difference/{group}", [share for name in members for share in of_pairs[name]])
+        some = [share for name in members for share in below[name]]
+        record.add(f"p/{group}/cases", len(some))
+        record.add(f"p/{group}/below", spread(some), detail="" if some else "no p-value")
+    record.write()
 
 
 if __name__ == "__main__":

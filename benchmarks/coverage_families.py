@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
+from record import Recorder
 from scipy import stats
 
 from analyze.trends.correlations import correlation
@@ -109,22 +110,49 @@ def cases() -> Iterator[tuple[str, list[int], float]]:
 
 def table(
     title: str, measure: Callable[[np.random.Generator, list[int], float, int], dict[str, float]], draws: int
-) -> None:
-    """Print a line a case as it is measured."""
+) -> dict[str, list[dict[str, float]]]:
+    """Print a line a case as it is measured; return the shares of each case, by name and by how alike families are."""
+    found: dict[str, list[dict[str, float]]] = {}
     print(f"\n{title}\n", flush=True)
     for place, (name, sizes, alike) in enumerate(cases()):
         shares = measure(np.random.default_rng(place), sizes, alike, draws)
+        found.setdefault(name, []).append(shares)
         text = ", ".join(f"{key} {share:.3f}" for key, share in shares.items())
         print(f"{name}, {sum(sizes)} models, alike {alike:g}: {text}", flush=True)
+    return found
+
+
+TESTS = {
+    "ordinary": "ordinary", "pearson": "pearson", "spearman": "spearman", "kendall": "kendall",
+    "lines within": "lines, groups within families", "lines apart": "lines, groups of families",
+}  # fmt: skip
+"""Column of the table -> test."""
+INTERVALS = {
+    "correlations": ("pearson", "spearman", "kendall"),
+    "lines": ("slope, huber", "band, huber", "slope, ols", "band, ols"),
+    "theil-sen": ("slope, theil-sen", "band, theil-sen"),
+    "median": ("median",),
+    "ordinary bootstrap": ("ordinary bootstrap",),
+}
+"""Row of the table -> the intervals that it takes together."""
 
 
 def main() -> None:
-    """Print both tables."""
+    """Print both tables, and record what the README shows of them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--draws", type=int, default=1000)
-    draws = parser.parse_args().draws
-    table("share of p < 0.05 where nothing goes with anything", rejections, draws)
-    table("share of 95 % intervals that hold the true value", coverages, draws)
+    args = parser.parse_args()
+    record = Recorder("coverage_families", parser, args, sizes={"draws": (400,)}, seeded=True)
+    for case, of_case in table("share of p < 0.05 where nothing goes with anything", rejections, args.draws).items():
+        for row, test in TESTS.items():
+            tested = [shares[test] for shares in of_case if test in shares]
+            record.add(f"p/{case}/{row}", tested, detail="" if tested else "no p-value")
+    measured = table("share of 95 % intervals that hold the true value", coverages, args.draws)
+    everything = [shares for of_case in measured.values() for shares in of_case]
+    for row, names in INTERVALS.items():
+        held = [shares[name] for shares in everything for name in names if name in shares]
+        record.add(f"interval/{row}", (min(held), max(held)) if held else None, detail="" if held else "no interval")
+    record.write()
 
 
 if __name__ == "__main__":

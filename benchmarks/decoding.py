@@ -28,6 +28,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 from photographs import photograph, photographs
 from PIL import Image
+from record import Recorder
 
 from extract.datasets.images import decode_rgb
 from extract.passes import image_rows
@@ -204,14 +205,27 @@ def parts() -> dict[str, float]:
             rounds[name].append((time.thread_time() - begun) * 1000 / len(files))
     took = {name: statistics.median(each[1:]) for name, each in rounds.items()}
     return {
-        "entropy decoding (decoding at an eighth of the size)": took["eighth"],
-        "inverse transform and upsampling": took["ycbcr"] - took["eighth"],
+        "entropy decoding": took["eighth"],
+        "inverse transform": took["ycbcr"] - took["eighth"],
+        "decoding to RGB": took["decode"],
         "colour conversion": took["rgb"] - took["ycbcr"],
-        "opening, and what else Pillow does": took["decode"] - took["rgb"],
-        "six resizes and crops by Pillow, copied out": took["pillow"],
-        "six resizes and crops compiled, written in place": took["six"],
-        "the first of them, which turns the image": took["one"],
+        "opening": took["decode"] - took["rgb"],
+        "Pillow": took["pillow"],
+        "compiled": took["six"],
+        "the first compiled": took["one"],
     }
+
+
+LABELS = {
+    "entropy decoding": "entropy decoding (decoding at an eighth of the size)",
+    "inverse transform": "inverse transform and upsampling",
+    "decoding to RGB": "decoding to RGB, all of it",
+    "opening": "opening, and what else Pillow does",
+    "Pillow": "six resizes and crops by Pillow, copied out",
+    "compiled": "six resizes and crops compiled, written in place",
+    "the first compiled": "the first of them, which turns the image",
+}
+"""What is printed of a part, where that is not its name."""
 
 
 def main() -> int:
@@ -223,13 +237,20 @@ def main() -> int:
     parser.add_argument("--json", type=Path, help="write every repeat's figures here")
     args = parser.parse_args()
     if args.parts:
+        record = Recorder("decoding", parser, args, sizes={})
         for name, took in parts().items():
-            print(f"{name:<60} {took:6.2f} ms")
+            print(f"{LABELS.get(name, name):<60} {took:6.2f} ms")
+            if took > 0:
+                record.add(f"parts/{name}", took)
+            else:  # a difference of two times
+                record.add(f"parts/{name}", None, detail="below the noise")
+        record.write()
         return 0
     import torch
 
     torch.set_num_threads(1)
-    runs = []
+    record = Recorder("decoding", parser, args, sizes={"images": (64, 120)})
+    runs, times = [], []
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(args.images, Path(folder))
         for repeat in range(args.repeats):
@@ -247,11 +268,18 @@ def main() -> int:
                 "ours / limit": ours[0] / max(decode[0], forwards),
                 "before / ours, on a core": before[1] / ours[1], "apart / ours, on a core": apart[1] / ours[1],
             })  # fmt: skip
+            seconds = {"before": before, "apart": apart, "ours": ours, "decode": decode, "forwards": (forwards, 0.0)}
+            times.append({name: took for name, (took, _) in seconds.items()})
     medians = {name: statistics.median(run[name] for run in runs) for name in runs[0]}
     wanted = {"before / ours": ">= 2x", "ours / limit": "<= 1.15x"}
-    for name, found in medians.items():
-        print(f"{name:<30} {found:6.2f}x   {wanted.get(name, '')}")
+    for name, figure in medians.items():
+        print(f"{name:<30} {figure:6.2f}x   {wanted.get(name, '')}")
     print(f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, {args.images} images")
+    group = f"{args.images:,} images" if args.images in (64, 120) else "4,000 images"
+    for found in (medians, {name: statistics.median(one[name] for one in times) for name in times[0]}):
+        for name, figure in found.items():
+            record.add(f"{group}/{name.replace('/', 'over')}", figure)
+    record.write()
     if args.json:
         args.json.write_text(json.dumps({"runs": runs, "medians": medians}, indent=1))
     return 0

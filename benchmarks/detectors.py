@@ -23,15 +23,13 @@ import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+from declared import DECLARED, LINEAR, SHAPED
 from detectors_peers import ROWS, naive, peak, pytorch_ood, timed
+from record import Recorder
 
-LINEAR = ("mds", "rmds", "vim", "residual", "she", "nci", "fdbd", "gradnorm", "energy")
-"""Detectors of features, head and sums whose only products are linear maps of the features, scored in one pass."""
-SHAPED = ("dice", "react", "ash_s", "scale", "klm", "pnml")
-"""Detectors with a product of their own: of other weights, other features, or the softmax (scale: none)."""
 KNN_OPTIONS: dict[str, dict[str, Any]] = {
     "knn": {},
     "knn, float16 bank": {"half": True},
@@ -169,9 +167,33 @@ def auroc(folder: Path, task: str, queries: int) -> str:
     return f"{metrics.auroc(scores[:cut], scores[cut:]):.4f}" if len(scores) == queries else ""
 
 
-def marks(done: Mapping[str, Mapping[str, float]]) -> list[str]:
+class Mark(NamedTuple):
+    """A ratio that was asked for.
+
+    Attributes
+    ----------
+    name
+        Its row in ``declared.py``.
+    text
+        What is printed.
+    figure
+        The number.
+    tasks
+        The tasks that it rests on.
+    detail
+        For the row.
+    """
+
+    name: str
+    text: str
+    figure: float
+    tasks: frozenset[str]
+    detail: str = ""
+
+
+def marks(done: Mapping[str, Mapping[str, float]]) -> list[Mark]:
     """Return the ratios that the marks ask for, of what has been measured; a product is BLAS's or ours if faster."""
-    parts = []
+    parts: list[Mark] = []
     floors = {
         name: min(done[f"{who} {name}"]["score"] for who in ("blas", "own"))
         for name in ("gemm", "gemm bank")
@@ -179,29 +201,61 @@ def marks(done: Mapping[str, Mapping[str, float]]) -> list[str]:
     }
     seconds = {**{name: r["score"] for name, r in done.items()}, **floors}
 
-    def ratio(text: str, over: list[str], under: str, mark: str) -> None:
+    def ratio(row: str, text: str, over: list[str], under: str) -> None:
         if all(name in seconds for name in (*over, under)):
-            parts.append(f"{text}: {sum(seconds[name] for name in over) / seconds[under]:.3g} times (mark {mark})")
+            found = sum(seconds[name] for name in over) / seconds[under]
+            asked = DECLARED["detectors"][row][1] or "none"
+            below = {under} if under in done else {f"{who} {under}" for who in ("blas", "own")}
+            parts.append(Mark(row, f"{text}: {found:.3g} times (mark {asked})", found, frozenset({*over, *below})))
 
     for peer in ("naive", "pytorch-ood"):
-        ratio(f"MDS and RMDS, {peer} over ours together", [f"{peer} mds", f"{peer} rmds"], "mds + rmds", "100")
-        ratio(f"KL-matching, {peer} over ours", [f"{peer} klm"], "klm", "1,000")
-        ratio(f"DICE, {peer} over ours", [f"{peer} dice"], "dice", "50")
-    ratio(f"the {len(LINEAR)} linear detectors together, over one product", ["linear"], "gemm", "3")
-    ratio("these and the shaped ones in one pass", ["linear and shaped"], "gemm", "none")
+        both = [f"{peer} mds", f"{peer} rmds"]
+        ratio(f"mds and rmds/{peer}", f"MDS and RMDS, {peer} over ours together", both, "mds + rmds")
+        ratio(f"klm/{peer}", f"KL-matching, {peer} over ours", [f"{peer} klm"], "klm")
+        ratio(f"dice/{peer}", f"DICE, {peer} over ours", [f"{peer} dice"], "dice")
+    together = f"the {len(LINEAR)} linear detectors together, over one product"
+    ratio("products/linear", together, ["linear"], "gemm")
+    ratio("products/linear and shaped", "these and the shaped ones in one pass", ["linear and shaped"], "gemm")
     for name in SHAPED:
-        ratio(f"{name} alone", [name], "gemm", "none")
-    ratio("kNN-50 over the product with the bank", ["knn"], "gemm bank", "1.2")
-    ratio("the same by faiss", ["naive knn (faiss)"], "gemm bank", "none")
+        ratio(f"products/{name}", f"{name} alone", [name], "gemm")
+    ratio("bank products/knn", "kNN-50 over the product with the bank", ["knn"], "gemm bank")
+    ratio("bank products/faiss", "the same by faiss", ["naive knn (faiss)"], "gemm bank")
     ours_mb = {name: r["mb"] for name, r in done.items() if name not in ROWS and "gemm" not in name}
     if ours_mb:
         most = max(ours_mb, key=lambda name: ours_mb[name])
-        parts.append(f"most memory of ours over the inputs: {ours_mb[most]:.0f} MB, {most} (mark 1,000)")
+        text = f"most memory of ours over the inputs: {ours_mb[most]:.0f} MB, {most} (mark 1,000)"
+        parts.append(Mark("most memory", text, ours_mb[most], frozenset(ours_mb), most))
     return parts
 
 
-def machine(environment: Mapping[str, str]) -> str:
-    """Return processor, cores and the BLAS kernel that numpy runs in the tasks."""
+def record_all(
+    record: Recorder, done: Mapping[str, Mapping[str, float]], ran: set[str], aurocs: dict[str, str]
+) -> None:
+    """Record what this run measured, and the marks that rest on it; what an earlier part left is recorded already."""
+    for task in sorted(ran):
+        if "gemm" not in task:
+            record.add(f"seconds/{task}", done[task]["score"])
+            record.add(f"memory/{task}", done[task]["mb"])
+        if aurocs.get(task):
+            record.add(f"auroc/{task}", float(aurocs[task]))
+    for name in ("gemm", "gemm bank"):
+        if {f"blas {name}", f"own {name}"} <= ran:
+            record.add(f"seconds/{name}", min(done[f"{who} {name}"]["score"] for who in ("blas", "own")))
+    own = {task for names in PARTS.values() for task in names if task not in ROWS and "gemm" not in task}
+    for mark in marks(done):
+        if mark.tasks & ran and (mark.name != "most memory" or own <= mark.tasks):
+            record.add(mark.name, mark.figure, detail=mark.detail)
+
+
+def environment_of(args: argparse.Namespace) -> dict[str, str]:
+    """Return the environment of the tasks: the number of threads, nothing that chooses the BLAS's kernel."""
+    threads = {name: str(args.threads) for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")}
+    inherited = {key: value for key, value in os.environ.items() if key not in BLAS_CHOICES}
+    return {**inherited, **threads, "PYTHONPATH": str(Path(__file__).parents[1])}
+
+
+def blas(environment: Mapping[str, str]) -> str:
+    """Return the BLAS kernel that numpy runs in the tasks."""
     code = (
         "import numpy, threadpoolctl as t; print(', '.join(f\"{i['internal_api']} {i['version']} {i['architecture']},"
         " {i['num_threads']} threads\" for i in t.threadpool_info() if i['user_api'] == 'blas'))"
@@ -209,9 +263,7 @@ def machine(environment: Mapping[str, str]) -> str:
     given = subprocess.run(
         [sys.executable, "-c", code], env=dict(environment), capture_output=True, text=True, check=True
     )
-    with Path("/proc/cpuinfo").open() as lines:
-        name = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "unknown")
-    return f"{name}, {os.cpu_count()} cores; {given.stdout.strip()}"
+    return given.stdout.strip()
 
 
 def main() -> None:
@@ -230,28 +282,32 @@ def main() -> None:
     if args.task:
         print(json.dumps(run_task(args.folder, args.task)))
         return
+    sizes: dict[str, tuple[int, ...]] = dict.fromkeys(("queries", "bank", "classes", "width", "threads"), ())
+    environment = environment_of(args)
+    record = Recorder("detectors", parser, args, sizes=sizes, other=blas(environment), environment=environment)
     with tempfile.TemporaryDirectory() as name:
-        run_part(args, args.folder or Path(name))
+        run_part(args, args.folder or Path(name), record)
+    record.write()
 
 
-def run_part(args: argparse.Namespace, folder: Path) -> None:
+def run_part(args: argparse.Namespace, folder: Path, record: Recorder) -> None:
     """Run the tasks that were asked for, each in a process of its own."""
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / "logits.npy").exists():
         make(folder, args)
     kept = folder / "figures.json"
     done: dict[str, dict[str, float]] = json.loads(kept.read_text()) if kept.exists() else {}
-    threads = {name: str(args.threads) for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")}
-    inherited = {key: value for key, value in os.environ.items() if key not in BLAS_CHOICES}
-    environment = {**inherited, **threads, "PYTHONPATH": str(Path(__file__).parents[1])}
+    environment = environment_of(args)
     tasks = [task for part, names in PARTS.items() if args.part in (part, "all") for task in names]
     if args.only:
         tasks = [task for task in tasks if task in args.only.split(";")]
     print(
-        f"{machine(environment)}\n{args.queries} queries, bank {args.bank}, C = {args.classes}, D = {args.width}\n\n"
+        f"{record.machine}\n{args.queries} queries, bank {args.bank}, C = {args.classes}, D = {args.width}\n\n"
         "| task | reference s | fit s | score s | timed on | MB | same | AUROC |\n"
         "| --- | --- | --- | --- | --- | --- | --- | --- |"
     )
+    ran: set[str] = set()
+    aurocs: dict[str, str] = {}
     for task in tasks:
         words = [sys.executable, __file__, "--task", task, "--folder", str(folder)]
         given = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
@@ -260,7 +316,9 @@ def run_part(args: argparse.Namespace, folder: Path) -> None:
             continue
         r = done[task] = json.loads(given.stdout.strip().splitlines()[-1])
         kept.write_text(json.dumps(done))
+        ran.add(task)
         scored = (folder / f"scores-{task}.npy").exists()
+        aurocs[task] = auroc(folder, task, args.queries) if scored else ""
         cells = [
             task,
             f"{r['reference']:.2f}" if "reference" in r else "",
@@ -269,10 +327,11 @@ def run_part(args: argparse.Namespace, folder: Path) -> None:
             "all" if r["rows"] == args.queries else f"{r['rows']} rows",
             f"{r['mb']:.0f}",
             difference(folder, task) if task in ROWS else "",
-            auroc(folder, task, args.queries) if scored else "",
+            aurocs[task],
         ]
         print(f"| {' | '.join(cells)} |", flush=True)
-    print("", *marks(done), sep="\n")
+    print("", *(mark.text for mark in marks(done)), sep="\n")
+    record_all(record, done, ran, aurocs)
 
 
 if __name__ == "__main__":

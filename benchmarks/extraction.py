@@ -33,6 +33,7 @@ if __name__ == "__main__":  # Decoding processes import this file again, and nee
     import torch
     from memory import peak_kib
     from photographs import photographs
+    from record import Recorder
     from timm.data import create_dataset, create_loader, resolve_data_config
 
     import cache_schema
@@ -219,6 +220,12 @@ class Bench:
                 "g": decoded["cpu"] / on_core,
                 "rate": ours["images_per_second"] * len(self.names),
                 "busy": decoded["device_share"],
+                "timm": theirs,
+                "pass": ours["wall"],
+                "loop": ours["seconds"],
+                "decode": decode,
+                "forwards": forwards,
+                "decoded": decoded["seconds"],
             }
             for path in (cache, pixels, *self.folder.glob("*ing-*"), *self.folder.glob("decoded-*")):
                 shutil.rmtree(path, ignore_errors=True)
@@ -256,6 +263,11 @@ def main() -> int:
     on_gpu = args.device == "cuda"
     if on_gpu and not torch.cuda.is_available():
         parser.exit(2, "extraction.py: torch sees no CUDA device here\n")
+    if not args.memory_of:
+        sizes = {"images": (10_000 if on_gpu else 4000,), "models": (3,) if on_gpu else (), "size": (), "workers": ()}
+        versions = f"torch {torch.__version__}, timm {timm.__version__}"
+        device = f"{torch.cuda.get_device_name()}, " if on_gpu else ""
+        record = Recorder("extraction", parser, args, sizes=sizes, other=device + versions)
     args.images = args.memory_of or args.images or (10_000 if on_gpu else 4000)
     args.workers = args.workers or (max((os.cpu_count() or 2) - 1, 1) if on_gpu else 1)
     torch.set_num_threads(os.cpu_count() or 1 if on_gpu else 1)
@@ -270,6 +282,9 @@ def main() -> int:
     few, many = max(args.images // 4, 32), args.images
     medians = {key: statistics.median(run[key] for run in runs) for key in runs[0]}
     medians["e"] = memory_of(many, args) / memory_of(few, args)
+    for key, figure in medians.items():
+        share = key.startswith("c") or key == "busy"
+        record.add(f"{args.device}/{key}", 100 * figure if share else figure)
     if args.json:
         args.json.write_text(json.dumps({"runs": runs, "medians": medians}, indent=1))
     table = {
@@ -291,6 +306,7 @@ def main() -> int:
     print(f"{medians['rate']:.0f} images x models a second; device busy {medians['busy']:.0%} over decoded pixels")
     machine = torch.cuda.get_device_name() if on_gpu else platform.processor() or platform.machine()
     print(f"{machine}, {os.cpu_count()} cores, Python {platform.python_version()}, torch {torch.__version__}")
+    record.write()
     if not on_gpu and torch.cuda.is_available():
         return subprocess.call([sys.executable, __file__, "--device", "cuda"])
     return 0

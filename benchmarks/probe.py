@@ -17,6 +17,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from record import Recorder
 from sklearn.linear_model import LogisticRegression
 
 from analyze.probes.banks import bank_of
@@ -53,6 +54,7 @@ def main() -> None:
     parser.add_argument("--l2", type=float, nargs="+", default=[1.0, 100.0])
     parser.add_argument("--runs", type=int, default=3)
     args = parser.parse_args()
+    record = Recorder("probe", parser, args, sizes={"rows": (), "classes": (), "width": (), "l2": ()})
     features, labels = rows(args.rows, args.classes, args.width)
     print(
         f"{platform.machine()}, numpy {np.__version__}; {args.rows:,} rows, {args.classes} classes, {args.width} wide"
@@ -74,10 +76,18 @@ def main() -> None:
         losses = [loss(ours, labels, probe.weight, l2), loss(theirs, labels, fitted.coef_, l2)]
         ratio = statistics.median(peer) / statistics.median(own)
         above = " ".join(f"{one - min(losses):.1e}" for one in losses)
+        gap = np.abs(ours - theirs).max()
         print(
             f"{l2:8g} {statistics.median(own):9.2f} {statistics.median(peer):16.2f} {ratio:6.1f}"
-            f" {probe.iterations:5d} {int(fitted.n_iter_[0]):5d} {np.abs(ours - theirs).max():11.1e} {above:>18}"
+            f" {probe.iterations:5d} {int(fitted.n_iter_[0]):5d} {gap:11.1e} {above:>18}"
         )
+        if l2 in (1.0, 100.0):  # those of the table
+            record.add(f"L2 {l2:g}/ours", statistics.median(own), ratio=ratio)
+            record.add(f"L2 {l2:g}/scikit-learn", statistics.median(peer))
+            record.add(f"L2 {l2:g}/iterations", [probe.iterations, int(fitted.n_iter_[0])])
+            record.add(f"L2 {l2:g}/difference", float(gap))
+            record.add(f"L2 {l2:g}/loss", [one - min(losses) for one in losses])
+    record.write()
 
 
 def loss(probabilities: np.ndarray, labels: np.ndarray, weight: np.ndarray, l2: float) -> float:

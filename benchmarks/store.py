@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from record import Recorder
 
 import cache_schema
 from cache_schema.format.centred import encode
@@ -82,12 +83,14 @@ def main() -> None:
     parser.add_argument("--classes", type=int, default=1000)
     parser.add_argument("--stores", type=int, default=1000, help="how many are listed")
     args = parser.parse_args()
+    record = Recorder("store", parser, args, sizes={"rows": (), "classes": (), "stores": ()})
     logits = clip_like_logits(args.rows, args.classes)
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
+    with tempfile.TemporaryDirectory() as made:
+        folder = Path(made)
         np.save(folder / "raw.npy", encode(logits).logits)
         limit = best(lambda: np.load(folder / "raw.npy"))
         print(f"{args.rows} x {args.classes}: float32 {logits.nbytes / 1e6:.0f} MB; np.load of float16 {limit:.3f} s")
+        record.add("np.load", limit)
         print(
             "format  size/float32  write s  read s  read/np.load  blocks s  opened ms  60 columns ms"
             f"  {args.stores} listed s"
@@ -111,6 +114,13 @@ def main() -> None:
                 f"{backend:<6}  {size:12.3f}  {written:7.2f}  {read:6.3f}  {read / limit:12.2f}"
                 f"  {blocks:8.3f}  {opened:9.3f}  {many:13.3f}  {listed:13.3f}"
             )
+            figures = {
+                "size": size, "write": written, "read": read, "blocks": blocks, "listed": listed, "opened": opened,
+                "60 columns": many,
+            }  # fmt: skip
+            for name, figure in figures.items():
+                record.add(f"{backend}/{name}", figure, ratio=read / limit if name == "read" else None)
+    record.write()
 
 
 if __name__ == "__main__":
