@@ -161,9 +161,9 @@ class Bench:
 
     def decode(self) -> float:
         """Time decoding alone: every image once, nothing done with it; by workers that are running already."""
-        geometry = self.prepared()[0].preprocessing.geometry
+        geometries = [self.prepared()[0].preprocessing.geometry]
         with Decoder(self.args.workers) as decoder:
-            once = lambda: [None for _ in decoder.batches(self.dataset, geometry, self.batch)]  # noqa: E731
+            once = lambda: [None for _ in decoder.batches(self.dataset, geometries, self.batch)]  # noqa: E731
             each = [seconds(once) for _ in range(2)]
         return each[-1]
 
