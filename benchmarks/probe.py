@@ -82,7 +82,7 @@ def main() -> None:
             f" {probe.iterations:5d} {int(fitted.n_iter_[0]):5d} {gap:11.1e} {above:>18}"
         )
         if l2 in (1.0, 100.0):  # those of the table
-            record.add(f"L2 {l2:g}/ours", statistics.median(own), ratio=ratio)
+            record.add(f"L2 {l2:g}/Closerlook", statistics.median(own), ratio=ratio)
             record.add(f"L2 {l2:g}/scikit-learn", statistics.median(peer))
             record.add(f"L2 {l2:g}/iterations", [probe.iterations, int(fitted.n_iter_[0])])
             record.add(f"L2 {l2:g}/difference", float(gap))
