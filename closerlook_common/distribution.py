@@ -6,12 +6,14 @@ import json
 import shlex
 import tomllib
 from collections.abc import Mapping
-from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from closerlook_common.redaction import redact
+
+if TYPE_CHECKING:
+    from importlib.metadata import Distribution
 
 NAME = "closerlook"
 VERSION = "0.1.0"
@@ -42,6 +44,8 @@ def install_line(extra: str, *, source: Path = _SOURCE, found: Distribution | No
     if is_checkout(source):
         return f"pip install -e {shlex.quote(f'{source}[{extra}]')}"
     if found is None:
+        from importlib.metadata import PackageNotFoundError, distribution  # slow to import; only an error needs it
+
         try:
             found = distribution(NAME)
         except PackageNotFoundError:

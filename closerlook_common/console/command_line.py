@@ -155,7 +155,8 @@ def run_command(
             args = parser.parse_args(rest)
         except SystemExit as stopped:  # --help, or an argument that is wrong
             return int(stopped.code or 0)
-        work = printing(f"{shown} is working")
+        # For people who wait: in the file of a job or a pipe, an error is the only line.
+        work = printing(f"{shown} is working" if sys.stderr.isatty() else "")
         with _stopped_by_scheduler(), reporting(args, [prog, *words]) as codes, work, flags_of(parser):
             codes.append(_run(prog, module, args, registries or {}))
         return codes[-1]

@@ -7,12 +7,14 @@ import inspect
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from closerlook_common.errors import CloserlookError, UserError
 from closerlook_common.redaction import printable, redact
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 KINDS = ("libraries", "datasets", "metrics", "detectors", "calibrators", "figures")
 """Kinds of plug-ins. ``closerlook.KIND`` is the group of entry points, ``KIND`` in capitals the tuple in a file."""
@@ -133,6 +135,8 @@ def report(what: str, error: BaseException) -> None:
 
 def _installed(kind: str) -> list[Plugin]:
     """Return the items that installed packages offer, loaded; one that cannot be loaded costs a line."""
+    from importlib.metadata import entry_points  # a third of the time that '--help' takes
+
     found: list[Plugin] = []
     for point in entry_points(group=f"closerlook.{kind}"):
         origin = f"package {point.dist.name} {point.dist.version}" if point.dist is not None else "a package"

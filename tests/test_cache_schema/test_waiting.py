@@ -107,6 +107,9 @@ def command(monkeypatch: pytest.MonkeyPatch, work: Callable[[], None]) -> int:
 def test_a_command_that_prints_nothing_says_once_that_it_works(
     clock: Any, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    assert command(monkeypatch, lambda: clock.advance(60)) == 0
+    assert capsys.readouterr().err == ""  # no terminal
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     assert command(monkeypatch, lambda: clock.advance(1.9)) == 0
     clock.advance(60)
     assert capsys.readouterr().err == ""
