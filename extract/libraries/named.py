@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import re
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
@@ -14,6 +15,8 @@ from extract.models.spec import shown
 
 LOCAL, HUB = "local-dir:", "hf-hub:"
 """What names of a folder and of a repository on the hub begin with."""
+
+_REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
 
 
 def is_elsewhere(name: str) -> bool:
@@ -88,3 +91,27 @@ def check_class_order(line: Line) -> None:
     if line.options["classes"].endswith(".txt"):
         classes = line.options["classes"]
         raise UserError(f"{line.where}: the lines of {classes} are in the model's order; remove class_order=")
+
+
+def resolve_saved(line: Line, library: str) -> list[ModelSpec]:
+    """Return the model of a line that names what ``save_pretrained`` wrote: a folder, or a repository on the hub.
+
+    Raises
+    ------
+    UserError
+        It names neither.
+    """
+    check_class_order(line)
+    if line.checkpoint is not None:
+        raise UserError(
+            f"{line.where}: checkpoint= does not go with {library}: name the folder that save_pretrained wrote"
+        )
+    path = line.name.removeprefix(LOCAL)
+    folder = line.absolute(path)
+    if folder.is_dir() or line.name.startswith(LOCAL) or path.startswith((".", "/", "~")):
+        if not (folder / "config.json").is_file():
+            raise UserError(f"{line.where}: there is no config.json in {folder}, which save_pretrained writes")
+        return [line.spec(f"{LOCAL}{folder}", id=folder.name)]
+    if not _REPOSITORY.fullmatch(line.name):
+        raise UserError(f"{line.where}: {shown(line.name)!r} is neither a folder nor OWNER/REPOSITORY of the hub")
+    return [line.spec()]

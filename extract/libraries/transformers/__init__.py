@@ -6,21 +6,16 @@ with a model runs only where its line says ``trust_remote_code=yes``.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar
 
-from closerlook_common.errors import UserError
 from extract.libraries.base import CLASSIFIER_OPTIONS, Library, Line, ModelSpec
-from extract.libraries.named import LOCAL, check_class_order
-from extract.models.spec import shown
+from extract.libraries.named import resolve_saved
 
 if TYPE_CHECKING:
     from extract.models.base import Built, Prepared
 
 __all__ = ["LIBRARY", "TransformersLibrary"]
-
-_REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
 
 
 class TransformersLibrary(Library):
@@ -50,20 +45,7 @@ class TransformersLibrary(Library):
 
     def resolve(self, line: Line) -> list[ModelSpec]:
         """Return the model of a line; see `Library.resolve`."""
-        check_class_order(line)
-        if line.checkpoint is not None:
-            raise UserError(
-                f"{line.where}: checkpoint= does not go with {self.name}: name the folder that save_pretrained wrote"
-            )
-        path = line.name.removeprefix(LOCAL)
-        folder = line.absolute(path)
-        if folder.is_dir() or line.name.startswith(LOCAL) or path.startswith((".", "/", "~")):
-            if not (folder / "config.json").is_file():
-                raise UserError(f"{line.where}: there is no config.json in {folder}, which save_pretrained writes")
-            return [line.spec(f"{LOCAL}{folder}", id=folder.name)]
-        if not _REPOSITORY.fullmatch(line.name):
-            raise UserError(f"{line.where}: {shown(line.name)!r} is neither a folder nor OWNER/REPOSITORY of the hub")
-        return [line.spec()]
+        return resolve_saved(line, self.name)
 
     def prepare(self, spec: ModelSpec) -> Prepared:
         """Return what is known of a model without building it; see `Library.prepare`."""

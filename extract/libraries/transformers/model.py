@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from transformers import AutoTokenizer
 
-from extract.libraries.transformers.sources import Source
+from extract.libraries.saved import Source
 from extract.models.base import HeadUnavailable, Outputs, Prepared, Preprocessing
 from extract.models.pixels import Normalizer, body_precision, check_precision, to_channels_last, true_float32
 from extract.models.remote_code import OPTION, RemoteCodeError, remote_code

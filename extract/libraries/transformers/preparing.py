@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from closerlook_common.errors import UserError
+from extract.libraries import saved
 from extract.libraries.named import LOCAL
-from extract.libraries.transformers import sources
 from extract.libraries.transformers.encoders import ENCODERS
 from extract.libraries.transformers.processors import preprocessing_of_processor
 from extract.models.base import Prepared
@@ -30,7 +30,7 @@ ZERO_SHOT = {
 CLASSIFIER = "ForImageClassification"
 
 
-def kind_of(spec: ModelSpec, source: sources.Source) -> str:
+def kind_of(spec: ModelSpec, source: saved.Source) -> str:
     """Return ``zero-shot``, ``classifier``, or ``encoder`` for one without a head.
 
     Raises
@@ -53,11 +53,11 @@ def kind_of(spec: ModelSpec, source: sources.Source) -> str:
 
 def prepare(spec: ModelSpec) -> Prepared:
     """Return what is known of a model of transformers without building it."""
-    source = sources.source_of(spec)
+    source = saved.source_of(spec)
     kind = kind_of(spec, source)
-    files = sources.weight_files(spec, source)
+    files = saved.weight_files(spec, source)
     preprocessing = line_preprocessing(spec, preprocessing_of_processor(spec, source))
-    digest = sources.weights_digest(files, known=True)
+    digest = saved.weights_digest(files, known=True)
     extra: dict[str, Any] = {"architecture": source.architecture, "model_type": source.model_type}
     known: dict[str, Any] = {
         "input_size": preprocessing.geometry.output_size[0],
@@ -82,10 +82,10 @@ def prepare(spec: ModelSpec) -> Prepared:
     if spec.name.startswith(LOCAL):  # the same folder is the same model wherever it lies
         card = replace(card, name=Path(spec.name.removeprefix(LOCAL)).name)
     weights = files[0] if len(files) == 1 else None
-    return Prepared(spec, card, preprocessing, weights, files_digest=sources.files_digest(source), class_names=names)
+    return Prepared(spec, card, preprocessing, weights, files_digest=saved.files_digest(source), class_names=names)
 
 
-def _labels(spec: ModelSpec, source: sources.Source) -> list[str]:
+def _labels(spec: ModelSpec, source: saved.Source) -> list[str]:
     """Return the classes of a classifier by index; ``num_labels`` of them where they have no names."""
     labels = source.config.get("id2label")
     if labels is None:
@@ -105,7 +105,7 @@ def _are_numbered(labels: list[str]) -> bool:
     return all(label in (f"LABEL_{index}", str(index)) for index, label in enumerate(labels))
 
 
-def clean_of(spec: ModelSpec, source: sources.Source) -> str:
+def clean_of(spec: ModelSpec, source: saved.Source) -> str:
     """Return how texts are cleaned before they become tokens."""
     stated = spec.options.get("clean", "")
     if stated and stated not in ("canonicalize", "lower", "none"):

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from closerlook_common.errors import UserError
-from extract.libraries.transformers.sources import Source
+from extract.libraries.saved import Source
 from extract.models.remote_code import OPTION, remote_code
 from extract.models.spec import ModelSpec
 from extract.models.transforms import require_same
