@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +53,8 @@ class Source:
 
 def require_version(where: str) -> None:
     """Raise UserError for a transformers without image processors of Pillow's resampling for every model."""
-    found = version("transformers")
+    from transformers import __version__ as found
+
     if int(found.partition(".")[0]) < 5:
         raise UserError(f"{where}: transformers {found} is installed, this library needs 5 or newer: pip install -U it")
 
