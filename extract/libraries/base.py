@@ -18,6 +18,7 @@ from extract.models.spec import CLASSIFIER_OPTIONS, Line, ModelSpec
 if TYPE_CHECKING:
     import torch
 
+    from extract.classes.spaces import ClassSpace
     from extract.models.base import Built, Prepared
 
 __all__ = ["CLASSIFIER_OPTIONS", "Entry", "Library", "Line", "ModelSpec"]
@@ -118,6 +119,26 @@ class Library(ABC):
         """Return card, preprocessing and weight file of a model, without building it; see
         `extract.libraries.prepare`.
         """
+
+    def with_classes_of(self, prepared: Prepared, spaces: Mapping[str, ClassSpace]) -> Prepared:
+        """Return a prepared model that answers in the classes of a run, where these decide what it gives.
+
+        Only for libraries whose models take class names as input and give logits alone; the default changes nothing.
+
+        Parameters
+        ----------
+        prepared
+            As `prepare` returned it.
+        spaces
+            Class spaces of the run's datasets, by id of the dataset.
+
+        Raises
+        ------
+        UserError
+            There are several, and the line does not say which; the message begins with the line.
+        """
+        del spaces
+        return prepared
 
     @abstractmethod
     def build(self, prepared: Prepared) -> Built:

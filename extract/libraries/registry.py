@@ -16,6 +16,7 @@ BUILT_IN = {
     "open_clip": "extract.libraries.open_clip",
     "torchvision": "extract.libraries.torchvision",
     "transformers": "extract.libraries.transformers",
+    "vlm": "extract.libraries.vlm",
     "torchscript": "extract.libraries.torchscript",
     "onnx": "extract.libraries.onnx",
     "python": "extract.libraries.python",

@@ -10,6 +10,7 @@ from extract.classes.orders import differ, in_order
 from extract.classes.spaces import BUILT_IN, ClassSpace
 from extract.datasets.base import Dataset
 from extract.datasets.spaces import content_name, space_for
+from extract.libraries import registry
 from extract.models.base import Prepared
 
 
@@ -37,7 +38,9 @@ def with_known_spaces(models: Sequence[Prepared], datasets: Sequence[Dataset]) -
             known |= {content_name(space): space.id, dataset.card.id: space.id}
     known |= {name: name for name in spaces}
     found, unordered = [], {}
-    for given in models:
+    named = {dataset.card.id: dataset.class_space for dataset in datasets if dataset.class_space is not None}
+    for model in models:
+        given = registry.get(model.spec.library).with_classes_of(model, named)
         own = given.card.class_space
         name = known.get(own) or next((s.id for s in spaces.values() if _has_classes_of(given, s)), own)
         model = replace(given, card=replace(given.card, class_space=name))
