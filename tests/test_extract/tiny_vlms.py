@@ -9,6 +9,9 @@ import torch
 import transformers as tf
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
+from extract.libraries import load, prepare
+from extract.zoo.model_list import parse_line
+
 TEXTS = [
     "USER: ASSISTANT: User: Assistant: What is the main object in this image? Answer with its name only.",
     "a cat, a dog, a snow fox, a golden retriever, a great white shark, a fox",
@@ -115,3 +118,28 @@ def wide(module: Any) -> Any:
 
 
 MODELS = {"llava": llava, "idefics3": idefics3, "qwen2_vl": qwen2_vl}
+
+NAMES = ("cat", "great white shark", "golden retriever", "dog", "snow fox", "fox", "a longhorn beetle 47")
+LINES = {
+    "llava": "",
+    "idefics3": " input_size=64 resize_mode=squash",
+    "qwen2_vl": " input_size=32 resize_mode=longest",
+}
+
+
+def save_all(root: Path) -> Path:
+    """Save every model into a folder, and the class names beside them in ``names.txt``."""
+    for name, save in MODELS.items():
+        torch.manual_seed(0)
+        save(root / name)
+    (root / "names.txt").write_text("\n".join(NAMES) + "\n")
+    return root
+
+
+def prepared_of(root: Path, name: str, more: str = "") -> Any:
+    line = f"vlm:{name} classes=names.txt{LINES.get(name, '')} {more}"
+    return prepare(parse_line(line, "models.txt:1", root)[0])
+
+
+def opened(root: Path, name: str, more: str = "") -> Any:
+    return load(prepared_of(root, name, more))

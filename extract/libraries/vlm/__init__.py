@@ -33,10 +33,10 @@ class VlmLibrary(Library):
         " configuration either",
     }
     examples = (
-        ("vlm:OWNER/REPOSITORY", "LLaVA, Qwen-VL, InternVL, Idefics ... on the Hugging Face hub; asked for the class"),
-        ("vlm:FOLDER answers=letters", "what save_pretrained wrote; asked for a letter of the listed classes"),
-        ('vlm:FOLDER question="Which animal is this?"', "another question; the class names are scored as answers"),
-        ("vlm:FOLDER input_size=448 resize_mode=longest", "images of one size, for models that take any"),
+        ("vlm:OWNER/REPOSITORY", "LLaVA, Qwen-VL, InternVL ... on the hub; scores class names"),
+        ("vlm:FOLDER answers=letters", "scores A, B, C ... of classes that the question lists"),
+        ('vlm:FOLDER question="Which animal is it?"', "another question"),
+        ("vlm:FOLDER input_size=448 resize_mode=longest", "one size, for models that take any"),
     )
 
     def resolve(self, line: Line) -> list[ModelSpec]:
