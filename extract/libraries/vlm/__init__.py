@@ -35,8 +35,7 @@ class VlmLibrary(Library):
     examples = (
         ("vlm:OWNER/REPOSITORY", "LLaVA, Qwen-VL, InternVL ... on the hub; scores class names"),
         ("vlm:FOLDER answers=letters", "scores A, B, C ... of classes that the question lists"),
-        ('vlm:FOLDER question="Which animal is it?"', "another question"),
-        ("vlm:FOLDER input_size=448 resize_mode=longest", "one size, for models that take any"),
+        ('vlm:FOLDER question="Which animal?"', "another question about each image"),
     )
 
     def resolve(self, line: Line) -> list[ModelSpec]:
