@@ -30,10 +30,10 @@ if TYPE_CHECKING:
     from cache_schema.reading.kinds.references import ReferenceStore as ReferenceStore
     from cache_schema.reading.kinds.summaries import SummaryStore as SummaryStore
     from cache_schema.reading.kinds.texts import TextStore as TextStore
+    from cache_schema.reading.open_stores import open_store as open_store
     from cache_schema.reading.store import Block as Block
     from cache_schema.reading.store import PredictionStore as PredictionStore
     from cache_schema.reading.store import Store as Store
-    from cache_schema.reading.store import open_store as open_store
     from cache_schema.writing.kinds.heads import write_head as write_head
     from cache_schema.writing.kinds.references import write_reference as write_reference
     from cache_schema.writing.kinds.summaries import write_summary as write_summary
@@ -70,7 +70,8 @@ else:
             "cache_schema.reading.kinds.texts": ("TextStore",),
             "cache_schema.writing.kinds.texts": ("write_texts",),
             "cache_schema.writing.staging": ("clean_stale",),
-            "cache_schema.reading.store": ("Block", "PredictionStore", "Store", "open_store"),
+            "cache_schema.reading.open_stores": ("open_store",),
+            "cache_schema.reading.store": ("Block", "PredictionStore", "Store"),
             "cache_schema.writing.writer": ("StoreWriter", "write_store"),
             "closerlook_common.errors": (
                 "CacheError",

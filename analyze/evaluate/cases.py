@@ -72,7 +72,7 @@ def build_cases(
         model=sources[0].store.model,
         datasets={s.dataset: s.store.dataset for s in sources},
         digests={s.dataset: s.digest for s in sources},
-        head=str(sources[0].store.record.get("prompt_set") or ""),
+        head=sources[0].store.recorded("prompt_set"),
     )
     _Builder(built, sources, wanted, threads, resampling).build()
     return built

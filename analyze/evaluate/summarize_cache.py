@@ -154,8 +154,8 @@ def _present(folder: Path) -> dict[tuple[str, str, str], str]:
 
     found = {}
     for store in open_cache(folder).stores("summary"):
-        name = (store.header["model"]["id"], store.header["dataset"]["id"], store.details["variant"])
-        found[name] = str(store.record.get("key", ""))
+        name = (store.model_id, store.dataset_id, store.details["variant"])
+        found[name] = store.recorded("key")
     return found
 
 

@@ -44,7 +44,7 @@ class ProbeReference:
 
 def newest(stores: list[Any]) -> Any:
     """Return the store that was written last."""
-    return max(stores, key=lambda store: str(store.header["seal"]["written"]))
+    return max(stores, key=lambda store: str(store.written))
 
 
 def find_reference(cache: Cache, model: str, dataset: str) -> ProbeReference:
@@ -64,16 +64,12 @@ def find_reference(cache: Cache, model: str, dataset: str) -> ProbeReference:
     if _of(cache, "predictions", model, dataset):
         raise UserError(f"its store of {dataset} holds no features, which a probe is fitted on")
     stores = [s for kind in ("predictions", "reference") for s in cache.stores(kind)]
-    known = {s.header["dataset"]["id"] for s in stores} - {dataset}
+    known = {s.dataset_id for s in stores} - {dataset}
     raise UserError(f"it has no store of the reference {dataset!r}{nearest(dataset, known)}")
 
 
 def _of(cache: Cache, kind: str, model: str, dataset: str) -> list[Any]:
-    return [
-        store
-        for store in cache.stores(kind)
-        if store.header["model"]["id"] == model and store.header["dataset"]["id"] == dataset
-    ]
+    return [store for store in cache.stores(kind) if store.model_id == model and store.dataset_id == dataset]
 
 
 def _whole(store: Any) -> ProbeReference:

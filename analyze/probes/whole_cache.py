@@ -80,12 +80,12 @@ def probe_cache(
     """
     stores = cache.stores("predictions")
     chosen = _models(stores, models)
-    sets = set(choose({s.header["dataset"]["id"] for s in stores}, datasets, "dataset"))
+    sets = set(choose({s.dataset_id for s in stores}, datasets, "dataset"))
     if Path(to).absolute() != cache.path.absolute():
         copy_roles(cache.place, Path(to))
     done = ProbedCache()
     for count, model in enumerate(chosen, 1):
-        own = [s for s in stores if s.header["model"]["id"] == model]
+        own = [s for s in stores if s.model_id == model]
         try:
             _probe_model(cache, Path(to), own, sets, options, backend, done)
         except (CloserlookError, OSError) as error:
@@ -96,10 +96,10 @@ def probe_cache(
 
 def _models(stores: Sequence[Any], patterns: Sequence[str] | None) -> list[str]:
     """Return the models to probe: those named, else those without logits."""
-    names = {s.header["model"]["id"] for s in stores}
+    names = {s.model_id for s in stores}
     if patterns:
         return choose(names, patterns, "model")
-    with_logits = {s.header["model"]["id"] for s in stores if s.has("logits")}
+    with_logits = {s.model_id for s in stores if s.has("logits")}
     if not names - with_logits:
         some = "every model of this cache has logits: name those to probe" if names else "this cache has no predictions"
         raise UserError(some)
@@ -148,8 +148,8 @@ def _datasets(
 ) -> list[PredictionStore]:
     """Return the newest store of each dataset that a probe can predict; the others are left out with a reason."""
     found: list[PredictionStore] = []
-    for name in sorted({s.header["dataset"]["id"] for s in own} & sets):
-        stores = [s for s in own if s.header["dataset"]["id"] == name]
+    for name in sorted({s.dataset_id for s in own} & sets):
+        stores = [s for s in own if s.dataset_id == name]
         card = stores[0].dataset
         if name == reference.card.id or card.role not in USED:
             continue

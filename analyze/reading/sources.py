@@ -61,7 +61,7 @@ class Source:
             model.samples_seen,
             card_lineage(model),
         ]
-        parts.append(str(self.store.record.get("prompt_set") or ""))
+        parts.append(self.store.recorded("prompt_set"))
         if self.is_summary:
             # The same outputs can be summarized again, with other options or further class views.
             parts += [self.store.digest, *sorted(store.digest for store in self.variants.values())]
@@ -82,14 +82,13 @@ def sources_of(cache: Cache) -> list[Source]:
     found: dict[tuple[str, str], Source] = {}
     variants: dict[tuple[str, str], dict[str, Any]] = {}
     for kind in ("summary", "predictions"):
-        for store in sorted(cache.stores(kind), key=lambda s: str(s.header["seal"]["written"])):
-            card = store.header["dataset"]
-            key = store.header["model"]["id"], card["id"]
+        for store in sorted(cache.stores(kind), key=lambda s: s.written):
+            key = store.model_id, store.dataset_id
             if kind == "summary" and store.details["variant"]:
                 variants.setdefault(key, {})[store.details["variant"]] = store
                 continue
             if kind == "predictions" and not store.has("logits"):
                 continue
-            digest = str(store.record.get("source_digest") or store.digest)
+            digest = store.recorded("source_digest") or store.digest
             found[key] = Source(*key, store.dataset.role, store, digest, variants.setdefault(key, {}))
     return [found[key] for key in sorted(found) if found[key].role in USED]

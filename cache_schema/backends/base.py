@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cache_schema.format.briefs import Brief, HeaderBrief
+
 
 class StoreFiles(ABC):
     """Writes a staged store, which no reader can see yet.
@@ -56,8 +58,22 @@ class StoreReader(ABC):
     """
 
     def __init__(self, path: Path, title: str | None = None) -> None:
-        self.path = path
-        self.title = title or str(path)
+        self._path = path
+        self._title = title or str(path)
+
+    @property
+    def path(self) -> Path:
+        """The path of the store."""
+        return self._path
+
+    @property
+    def title(self) -> str:
+        """The name of the store in errors."""
+        return self._title
+
+    def brief(self) -> Brief:
+        """Return the facts of the header that listings need."""
+        return HeaderBrief(self.header())
 
     @abstractmethod
     def header(self) -> dict[str, Any]:
@@ -74,8 +90,8 @@ class StoreReader(ABC):
         """
 
     @abstractmethod
-    def signature(self) -> tuple[int, ...]:
-        """Return a value that changes when the store is replaced (size, time and inode of the header's file)."""
+    def is_checked_by_header(self) -> bool:
+        """Return whether ``check`` reads nothing but the file that the header is in."""
 
     @abstractmethod
     def read(self, name: str, start: int, stop: int) -> NDArray[Any]:

@@ -35,10 +35,6 @@ class FileSource(ABC):
     def need(self, files: Mapping[str, tuple[int, str]]) -> None:
         """Make sure that files (name -> size, SHA-256) lie in ``folder``; CorruptStoreError if they cannot."""
 
-    @abstractmethod
-    def signature(self, name: str) -> tuple[int, ...]:
-        """Return a value that changes when a file is replaced."""
-
 
 class LocalFiles(FileSource):
     """Files on this machine, or on a file system that it has mounted."""
@@ -62,8 +58,3 @@ class LocalFiles(FileSource):
                 raise CorruptStoreError(f"{self.title}/{name} {LFS_REMEDY}")
             if found != size:
                 raise CorruptStoreError(f"{self.title}/{name} has {found} bytes, {size} were sealed")
-
-    def signature(self, name: str) -> tuple[int, ...]:
-        """Return size, time and inode."""
-        stat = (self.folder / name).stat()
-        return stat.st_size, stat.st_mtime_ns, stat.st_ino

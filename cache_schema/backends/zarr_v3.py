@@ -26,7 +26,7 @@ from cache_schema.backends.zarr_columns import (
     usual_columns,
 )
 from cache_schema.format.header_rules import check_cost
-from cache_schema.format.naming import is_system_file
+from cache_schema.format.naming import ZARR_HEADER, is_system_file
 from cache_schema.format.plain_files import size_inside
 from cache_schema.format.schema import FORMAT, layout
 from cache_schema.format.seal import (
@@ -43,7 +43,7 @@ from cache_schema.format.strict_json import parse_json
 from closerlook_common.errors import CorruptStoreError, UnsealedStoreError
 from closerlook_common.input_files import LFS_REMEDY, is_lfs_pointer
 
-ROOT = "zarr.json"
+ROOT = ZARR_HEADER
 FILES = f"{FORMAT}_files"
 """Attribute of the root group: ``files`` maps every other file to its size and SHA-256; ``file_digest`` is
 the digest of the root's own file."""
@@ -185,10 +185,10 @@ class ZarrReader(StoreReader):
 
         Fetches nothing of a store at an address; the first read checks it if needed.
         """
-        if isinstance(self._source, LocalFiles) or self._is_usual():
+        if isinstance(self._source, LocalFiles) or self.is_checked_by_header():
             self._all_columns()
 
-    def _is_usual(self) -> bool:
+    def is_checked_by_header(self) -> bool:
         """Return whether the seal shows that every array has the layout of this package."""
         listed = self._root()[FILES]["files"]
         for name, entry in self.header()["seal"]["arrays"].items():
@@ -245,13 +245,6 @@ class ZarrReader(StoreReader):
 
     def _sealed(self) -> dict[str, tuple[int, str]]:
         return {name: (size, digest) for name, (size, digest) in self._root()[FILES]["files"].items()}
-
-    def signature(self) -> tuple[int, ...]:
-        """Return size, time and inode of the file that the header is in."""
-        try:
-            return self._source.signature(ROOT)
-        except (FileNotFoundError, NotADirectoryError):
-            raise self._without_root() from None
 
     def _without_root(self) -> UnsealedStoreError:
         return UnsealedStoreError(f"{self._source.title} has no {ROOT}: it is not a store, or its writer was stopped")

@@ -29,8 +29,8 @@ def run(args: argparse.Namespace) -> int:
     from cache_schema.copying.roles import copy_roles
     from cache_schema.format.dataset_facts import recorded_in
     from cache_schema.format.naming import backend_of
+    from cache_schema.reading.open_stores import store_of
     from cache_schema.reading.places.addresses import is_address, meant_address
-    from cache_schema.reading.store import store_of
     from cache_schema.writing.convert import convert_store
     from cache_schema.writing.validate import store_paths
     from closerlook_common.console.messages import line

@@ -31,8 +31,8 @@ def run(args: argparse.Namespace) -> int:
 
     from cache_schema.format.naming import backend_of
     from cache_schema.reading.cache import open_cache
+    from cache_schema.reading.open_stores import open_store
     from cache_schema.reading.places.addresses import is_address
-    from cache_schema.reading.store import open_store
 
     # In a file or a pipe the table is not cut to the width of a terminal.
     out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 250)
@@ -55,10 +55,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _wanted(store: Store, args: argparse.Namespace) -> bool:
-    dataset = store.header["dataset"]
-    return (args.model is None or store.header["model"]["id"] == args.model) and (
-        args.dataset is None or (dataset is not None and dataset["id"] == args.dataset)
-    )
+    return args.model in (None, store.model_id) and args.dataset in (None, store.dataset_id)
 
 
 _COLUMNS = (

@@ -11,12 +11,14 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
 
 from cache_schema.format.records import DatasetCard, ModelCard
 from cache_schema.format.schema import DTYPES, KINDS, MAX_DECODED_BYTES, MAX_RATIO, OFFSETS
 from cache_schema.format.structure import structure_problems
 from closerlook_common.errors import UserError
+
+Card = TypeVar("Card", ModelCard, DatasetCard)
 
 _DIGITS = 64
 _HEX = re.compile(rf"[0-9a-f]{{{_DIGITS}}}")
@@ -112,18 +114,17 @@ def check_rules(header: Mapping[str, Any]) -> None:
     _expect(header, "identity", _is_digest, "64 hexadecimal digits")
     for key in ("model", "details", "record", "seal"):
         _expect(header, key, _is_object, "an object")
-    _check_card(header["model"], ModelCard, "model")
+    check_card(header["model"], ModelCard, "model")
     if "dataset" not in header:
         raise ValueError("dataset is missing")
     dataset = header["dataset"]
     if KINDS[kind].has_dataset:
         _expect(header, "dataset", _is_object, "an object")
-        _check_card(header["dataset"], DatasetCard, "dataset")
+        check_card(header["dataset"], DatasetCard, "dataset")
     elif dataset is not None:
         raise ValueError(f"dataset is given, but a store of kind {kind} has none")
     arrays = _arrays(seal)
-    for key, (rule, what) in _DETAILS[kind].items():
-        _expect(header["details"], key, rule, what, "details.")
+    check_details(kind, header["details"])
     found = structure_problems(kind, arrays, header["details"], int(seal["n"]))
     if found:
         raise ValueError(found[0])
@@ -148,15 +149,26 @@ def _is_digest(value: Any) -> bool:
     return isinstance(value, str) and _HEX.fullmatch(value) is not None
 
 
-def _check_card(card: Mapping[str, Any], of: type[ModelCard] | type[DatasetCard], name: str) -> None:
+def check_card(card: Any, of: type[Card], name: str) -> Card:
+    """Return the card that a part of a header holds; ValueError if it holds none."""
+    if not _is_object(card):
+        raise ValueError(f"{name} is not an object")
     for key, rule, what in _FIELDS[of.__name__]:
         if key in card and not rule(card[key]):
             raise ValueError(f"{name}.{key} is not {what}")
     _expect(card, "id", _is_text, "a text", above=f"{name}.")
     try:
-        of.from_record(card)
+        return of.from_record(card)
     except (UserError, TypeError) as error:
         raise ValueError(f"{name}: {error}") from None
+
+
+def check_details(kind: str, details: Any) -> None:
+    """Raise ValueError if the details of a kind of store lack a value, or hold one of another type."""
+    if not _is_object(details):
+        raise ValueError("details is not an object")
+    for key, (rule, what) in _DETAILS[kind].items():
+        _expect(details, key, rule, what, "details.")
 
 
 def _arrays(seal: Mapping[str, Any]) -> dict[str, tuple[tuple[int, ...], str]]:

@@ -13,6 +13,8 @@ from closerlook_common.errors import UserError, nearest
 
 SUFFIXES = {"zarr": ".zarr", "hdf5": ".h5"}
 """Backend -> suffix of its stores."""
+ZARR_HEADER = "zarr.json"
+"""The file of a Zarr store that its header is in."""
 
 SLUG_LENGTH = 80
 _STORE = re.compile(r".+-[0-9a-f]{8}\.(zarr|h5)")

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from cache_schema.format.dataset_facts import DatasetFacts, Recorded
+from cache_schema.format.dataset_facts import DatasetFacts
 from cache_schema.format.failures import Failure, failure_paths, read_failure
 from cache_schema.format.naming import slug
 from cache_schema.format.records import DatasetCard, ModelCard
@@ -15,22 +15,13 @@ from cache_schema.reading.kinds.heads import HeadStore
 from cache_schema.reading.kinds.references import ReferenceStore
 from cache_schema.reading.kinds.summaries import SummaryStore
 from cache_schema.reading.kinds.texts import TextStore
+from cache_schema.reading.listing import Listing, Refused
 from cache_schema.reading.places.base import Place
 from cache_schema.reading.places.opening import open_place
-from cache_schema.reading.store import PredictionStore, Store, store_of
+from cache_schema.reading.store import PredictionStore, Store
 from closerlook_common.console.terminal import counted
 from closerlook_common.console.waiting import waiting
 from closerlook_common.errors import CacheError, StoreNotFoundError, UserError, nearest
-
-_TRIES = 20
-"""How often to read a store that is being replaced."""
-
-
-class Refused(NamedTuple):
-    """A store that cannot be used, and why."""
-
-    path: Path
-    reason: str
 
 
 class DatasetRoles(NamedTuple):
@@ -54,6 +45,8 @@ class DatasetRoles(NamedTuple):
 class Cache:
     """A folder of stores. Listing it reads one header per store, again only after the store has changed.
 
+    What was read of many headers is kept for the next process: see :mod:`cache_schema.reading.catalogues`.
+
     Parameters
     ----------
     place
@@ -71,8 +64,7 @@ class Cache:
         self.place = place if isinstance(place, Place) else open_place(place)
         self.path = self.place.folder
         self.title = self.place.title
-        self._known: dict[str, tuple[tuple[int, ...], Store]] = {}
-        self._refused: dict[str, Refused] = {}
+        self._listing = Listing(self.place)
 
     def __repr__(self) -> str:
         return f"<Cache {self.title}>"
@@ -96,62 +88,13 @@ class Cache:
         wanted = None if kind is None else KINDS[kind].folder
         asked = list(names) if wanted is None else [name for name in names if _folder_of(name) == wanted]
         with waiting(f"reading the headers of {counted(len(asked), 'store')} in {self.title}"):
-            return self._headers(kind, asked, names, whole=whole)
-
-    def _headers(self, kind: str | None, asked: Sequence[str], names: Sequence[str], *, whole: bool) -> list[Store]:
-        known: dict[str, tuple[tuple[int, ...], Store]] = {}
-        refused: dict[str, Refused] = {}
-        stores: list[Store] = []
-        self.place.prepare(asked)
-        recorded = self.place.recorded()
-        for path in asked:
-            try:
-                found = self._read(path)
-            except (CacheError, OSError) as error:
-                refused[path] = Refused(self.path / path, str(error))
-                continue
-            if found is not None:
-                known[path] = found
-                _give_facts(found[1], recorded)
-                if kind is None or found[1].kind == kind:
-                    stores.append(found[1])
-        self._known.update(known)
-        # Update the stores that were listed, keep the others, forget those that were removed.
-        older = {key: old for key, old in self._refused.items() if key not in asked and (key in names or not whole)}
-        self._refused = {**older, **refused}
-        return stores
-
-    def _read(self, path: str) -> tuple[tuple[int, ...], Store] | None:
-        """Return a store and the signature of its header, from memory if that has not changed; None if it was
-        removed since the listing.
-        """
-        for again in reversed(range(_TRIES)):
-            before = self._file(path)
-            try:
-                reader = self.place.reader(path)
-                signature = reader.signature()
-                remembered = self._known.get(path)
-                return remembered if remembered and remembered[0] == signature else (signature, store_of(reader))
-            except (CacheError, OSError):
-                if not self.place.is_local:
-                    raise
-                if (now := self._file(path)) is None:
-                    return None
-                if now == before or not again:  # otherwise the store was replaced meanwhile
-                    raise
-        raise AssertionError
-
-    def _file(self, path: str) -> tuple[int, int] | None:
-        try:
-            status = (self.path / path).lstat()  # a dangling link exists, and is refused
-        except FileNotFoundError:
-            return None
-        return status.st_ino, status.st_mtime_ns
+            found = self._listing.stores(asked, names, whole=whole)
+        return [store for store in found if kind is None or store.kind == kind]
 
     def refused(self) -> list[Refused]:
         """Return the stores that cannot be used, with the reason."""
         self.stores()
-        return [self._refused[path] for path in sorted(self._refused)]
+        return [self._listing.refused[path] for path in sorted(self._listing.refused)]
 
     def failures(self) -> list[Failure]:
         """Return the recorded failures of jobs; an unreadable record is listed with that as its reason.
@@ -172,13 +115,13 @@ class Cache:
 
     def models(self) -> list[ModelCard]:
         """Return the cards of all models, sorted by id; of several cards of one id, the newest."""
-        newest = {store.header["model"]["id"]: store for store in sorted(self.stores(), key=_written)}
+        newest = {store.model_id: store for store in sorted(self.stores(), key=_written)}
         return [newest[name].model for name in sorted(newest)]
 
     def datasets(self) -> list[DatasetCard]:
         """Return the cards of all datasets, sorted by id; of several cards of one id, the newest."""
-        of_datasets = [store for store in self.stores() if store.header["dataset"]]
-        newest = {store.header["dataset"]["id"]: store for store in sorted(of_datasets, key=_written)}
+        of_datasets = [store for store in self.stores() if store.dataset_id]
+        newest = {store.dataset_id: store for store in sorted(of_datasets, key=_written)}
         return [newest[name].dataset for name in sorted(newest)]
 
     def roles(self) -> DatasetRoles:
@@ -255,7 +198,7 @@ class Cache:
     def _of_model(self, kind: str, model_id: str) -> list[Store]:
         """Return a model's stores of a kind; reads only its own folder."""
         stores = self._listed(kind, self.place.names(slug(model_id)), whole=False)
-        return [store for store in stores if store.header["model"]["id"] == model_id]
+        return [store for store in stores if store.model_id == model_id]
 
     def _find(
         self, kind: str, model_id: str, dataset_id: str, identity: str | None, *, variant: str | None = None
@@ -264,7 +207,7 @@ class Cache:
         found = [
             store
             for store in of_model
-            if store.header["dataset"]["id"] == dataset_id
+            if store.dataset_id == dataset_id
             and (variant is None or store.details["variant"] == variant)
             and (identity is None or store.identity.startswith(identity))
         ]
@@ -276,10 +219,10 @@ class Cache:
             names = ", ".join(store.path.name for store in found)
             raise UserError(f"{len(found)} {what}: {names}; name one by its identity, or delete the others")
         if not of_model:
-            hint = nearest(model_id, {store.header["model"]["id"] for store in self.stores(kind)})
+            hint = nearest(model_id, {store.model_id for store in self.stores(kind)})
         else:
-            hint = nearest(dataset_id, {store.header["dataset"]["id"] for store in of_model})
-        refused = [bad for bad in self._refused.values() if slug(model_id) in bad.path.parts[-3:]]
+            hint = nearest(dataset_id, {store.dataset_id for store in of_model})
+        refused = [bad for bad in self._listing.refused.values() if slug(model_id) in bad.path.parts[-3:]]
         if refused and not hint:
             hint = f"; {refused[0].reason}"
         raise StoreNotFoundError(f"{self.title} has no {what}{hint}")
@@ -317,7 +260,7 @@ class Cache:
             names = ", ".join(repr(head.prompt_set) for head in found)
             raise UserError(f"model {model_id!r} has several heads for {class_space}: prompt sets {names}; name one")
         if not of_model:
-            hint = nearest(model_id, {head.model.id for head in self.stores("head")})
+            hint = nearest(model_id, {head.model_id for head in self.stores("head")})
         elif not of_space:
             hint = f"; it has heads for {', '.join(sorted({head.class_space for head in of_model}))}"
         else:
@@ -327,9 +270,9 @@ class Cache:
 
     def _head_identities(self, model_id: str) -> set[str]:
         return {
-            str(store.record.get("head_identity"))
+            store.recorded("head_identity")
             for store in self.stores("predictions")
-            if store.header["model"]["id"] == model_id and store.record.get("head_identity")
+            if store.model_id == model_id and store.recorded("head_identity")
         }
 
 
@@ -339,14 +282,8 @@ def _preferred(heads: list[HeadStore], used: Iterable[str]) -> list[HeadStore]:
     return default or [head for head in heads if head.identity in set(used)] or heads
 
 
-def _give_facts(store: Store, recorded: Recorded) -> None:
-    if store.header["dataset"] is not None:
-        facts = recorded.facts(str(store.header["dataset"]["id"]))
-        store.use_facts(facts[0] if len(facts) == 1 else None)
-
-
 def _written(store: Store) -> str:
-    return str(store.header["seal"]["written"])
+    return store.written
 
 
 def _folder_of(name: str) -> str:

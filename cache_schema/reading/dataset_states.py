@@ -24,9 +24,7 @@ def on_other_images(stores: Iterable[Store]) -> dict[str, list[str]]:
         Dataset id to model ids, both sorted; empty if all stores of each dataset are of the same images.
     """
     counted = [
-        store
-        for store in stores
-        if store.header["dataset"] and store.dataset.digest and "imported_from" not in store.record
+        store for store in stores if store.dataset_id and store.dataset.digest and not store.recorded("imported_from")
     ]
     latest = {store.dataset.id: store.dataset.digest for store in sorted(counted, key=_written)}
     everywhere = {(store.dataset.id, store.model.id) for store in counted}
@@ -46,4 +44,4 @@ def other_images(dataset: str, models: Sequence[str]) -> str:
 
 
 def _written(store: Store) -> str:
-    return str(store.header["seal"]["written"])
+    return store.written

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
-import time
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,7 +12,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cache_schema.backends import reader_of
 from cache_schema.backends.base import StoreReader
 from cache_schema.format.centred import decode
 from cache_schema.format.dataset_facts import DatasetFacts
@@ -21,11 +19,7 @@ from cache_schema.format.records import DatasetCard, ModelCard
 from cache_schema.format.row_rules import label_limit, label_problem
 from cache_schema.format.schema import OFFSETS
 from cache_schema.format.text_arrays import decode_text
-from cache_schema.reading.places.addresses import is_address
-from cache_schema.reading.places.opening import open_place
-from closerlook_common.errors import CorruptStoreError, UnsealedStoreError, UserError
-
-_TRIES, _PAUSE_SECONDS = 50, 0.01
+from closerlook_common.errors import CorruptStoreError, UserError
 
 
 class Store:
@@ -40,20 +34,24 @@ class Store:
 
     Attributes
     ----------
-    path
-        Path of the store; for an address, the path of its files on this machine.
-    title
-        Name in errors: the path, or the address.
     kind
         ``predictions``, ``head``, ``reference``, ``summary`` or ``texts``.
     """
 
     def __init__(self, reader: StoreReader, header: dict[str, Any]) -> None:
         self._reader = reader
-        self.path: Path = reader.path
-        self.title: str = reader.title
         self.kind: str = header["kind"]
         self._facts: DatasetFacts | None = None
+
+    @property
+    def path(self) -> Path:
+        """Path of the store; for an address, the path of its files on this machine."""
+        return self._reader.path
+
+    @property
+    def title(self) -> str:
+        """Name in errors: the path, or the address."""
+        return self._reader.title
 
     @property
     def header(self) -> dict[str, Any]:
@@ -61,15 +59,40 @@ class Store:
         return self._reader.header()
 
     def __len__(self) -> int:
-        return int(self.header["seal"]["n"])
+        return self._reader.brief().rows
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.path.name}: {len(self)} rows>"
 
     @cached_property
+    def model_id(self) -> str:
+        """The id of the model; of a listed store known without its header."""
+        return sys.intern(self._reader.brief().model_id)
+
+    @cached_property
+    def dataset_id(self) -> str:
+        """The id of the dataset, empty for a head; of a listed store known without its header."""
+        return sys.intern(self._reader.brief().dataset_id)
+
+    @cached_property
+    def written(self) -> str:
+        """When the store was sealed (UTC, ISO 8601); of a listed store known without its header."""
+        return self._reader.brief().written
+
+    def recorded(self, name: str) -> str:
+        """Return a text of the record, empty if there is none; of a listed store known without its header.
+
+        Parameters
+        ----------
+        name
+            One of ``cache_schema.format.briefs.RECORD_TEXTS``.
+        """
+        return self._reader.brief().recorded(name)
+
+    @cached_property
     def model(self) -> ModelCard:
         """The model's card."""
-        return ModelCard.from_record(self.header["model"])
+        return self._reader.brief().model_card()
 
     @cached_property
     def dataset(self) -> DatasetCard:
@@ -79,9 +102,10 @@ class Store:
     @cached_property
     def sealed_dataset(self) -> DatasetCard:
         """The dataset's card as it was sealed; UserError for a head."""
-        if self.header["dataset"] is None:
+        card = self._reader.brief().dataset_card()
+        if card is None:
             raise UserError(f"{self.title}: a store of kind {self.kind} has no dataset")
-        return DatasetCard.from_record(self.header["dataset"])
+        return card
 
     def use_facts(self, facts: DatasetFacts | None) -> None:
         """Use the facts that the cache records of the dataset instead of the sealed ones."""
@@ -98,23 +122,22 @@ class Store:
     @property
     def details(self) -> dict[str, Any]:
         """Small values of the content: kind of the logits, prompt set, logit scale ..."""
-        details: dict[str, Any] = self.header["details"]
-        return details
+        return self._reader.brief().details
 
     @property
     def identity(self) -> str:
         """The identity of the store, 64 hexadecimal digits."""
-        return str(self.header["identity"])
+        return self._reader.brief().identity
 
     @property
     def digest(self) -> str:
         """Digest of kind, details and all arrays; stores with equal digests hold equal numbers in either backend."""
-        return str(self.header["seal"]["digest"])
+        return self._reader.brief().digest
 
     @property
     def array_names(self) -> list[str]:
         """Names of the arrays on disk."""
-        return list(self.header["seal"]["arrays"])
+        return list(self._reader.brief().arrays)
 
     def n_bytes(self) -> int:
         """Return the size on disk."""
@@ -122,7 +145,7 @@ class Store:
 
     def has(self, name: str) -> bool:
         """Return whether the store holds an array."""
-        return name in self.header["seal"]["arrays"]
+        return name in self._reader.brief().arrays
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Return an array's shape, from the seal."""
@@ -331,65 +354,3 @@ class PredictionStore(Store):
                 self.labels[start:stop],
                 self.valid[start:stop],
             )
-
-
-_KINDS = {
-    "predictions": "cache_schema.reading.store:PredictionStore",
-    "head": "cache_schema.reading.kinds.heads:HeadStore",
-    "reference": "cache_schema.reading.kinds.references:ReferenceStore",
-    "summary": "cache_schema.reading.kinds.summaries:SummaryStore",
-    "texts": "cache_schema.reading.kinds.texts:TextStore",
-}
-"""Kind -> class, imported when a store of the kind is opened."""
-
-
-def open_store(path: Path | str) -> Store:
-    """Open a published store of any kind.
-
-    Parameters
-    ----------
-    path
-        A ``.zarr`` folder or an ``.h5`` file, or the address of one.
-
-    Returns
-    -------
-    Store
-        PredictionStore, HeadStore, ReferenceStore, SummaryStore or TextStore.
-
-    Raises
-    ------
-    UnsealedStoreError, NewerSchemaError, CorruptStoreError
-        The store cannot be used; the message says why.
-    """
-    if is_address(path):
-        folder, _, name = str(path).rstrip("/").rpartition("/")
-        place = open_place(folder)
-        return store_of(place.reader(name))
-    return store_of(reader_of(Path(path)))
-
-
-def open_published(path: Path) -> Store:
-    """Open a store that was just published, even if another writer is replacing it.
-
-    Raises
-    ------
-    UnsealedStoreError
-        The store was removed, or replaced by one of the other backend.
-    """
-    for again in reversed(range(_TRIES)):
-        try:
-            return open_store(path)
-        except UnsealedStoreError:
-            if not again:
-                raise
-            time.sleep(_PAUSE_SECONDS)
-    raise AssertionError
-
-
-def store_of(reader: StoreReader) -> Store:
-    """Open a store through a reader."""
-    header = reader.header()
-    reader.check()
-    module, _, name = _KINDS[header["kind"]].partition(":")
-    store: Store = getattr(importlib.import_module(module), name)(reader, header)
-    return store

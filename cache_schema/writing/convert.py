@@ -9,15 +9,16 @@ import numpy as np
 from cache_schema.format.naming import head_name
 from cache_schema.format.records import DatasetCard, ModelCard
 from cache_schema.format.schema import layout
-from cache_schema.reading.store import Store, open_published
+from cache_schema.reading.open_stores import open_published
+from cache_schema.reading.store import Store
 from cache_schema.writing.builder import StoreBuilder
 
 
 def store_title(store: Store) -> str:
     """Return the first part of a store's file name: the dataset's id, or class space and prompt set of a head."""
-    if store.header["dataset"] is None:
+    if not store.dataset_id:
         return head_name(str(store.details["class_space"]), str(store.details["prompt_set"]))
-    return str(store.header["dataset"]["id"])
+    return store.dataset_id
 
 
 def convert_store(store: Store, cache_path: Path | str, backend: str, *, overwrite: bool = False) -> Store:

@@ -99,7 +99,7 @@ def _check(cache: Cache, dataset: str, facts: DatasetFacts, known: Mapping[str, 
             raise UserError(f"dataset {dataset}: shift_of names {facts.shift_of}, whose role is {role}, not id")
     if facts.role == "ood":
         return
-    stores = [s for s in cache.stores("predictions") if s.header["dataset"]["id"] == dataset]
+    stores = [s for s in cache.stores("predictions") if s.dataset_id == dataset]
     if stores and not any((s.read("labels") >= 0).any() for s in stores[-1:]):
         raise UserError(f"dataset {dataset} has no labels: its role can only be ood")
 

@@ -23,7 +23,8 @@ from cache_schema.format.schema import KINDS, OFFSETS, layout
 from cache_schema.format.seal import ArrayDigest, store_digest
 from cache_schema.format.structure import structure_problems
 from cache_schema.format.text_arrays import decode_text
-from cache_schema.reading.store import PredictionStore, Store, store_of
+from cache_schema.reading.open_stores import store_of
+from cache_schema.reading.store import PredictionStore, Store
 from cache_schema.writing.convert import store_title
 from closerlook_common.errors import CacheError, CloserlookError, CorruptStoreError, UserError
 

@@ -14,7 +14,8 @@ from cache_schema.format.centred import encode, kept_classes
 from cache_schema.format.records import DatasetCard, ModelCard
 from cache_schema.format.row_rules import ROW_NUMBERS, checked_ids, checked_labels, default_identity, row_numbers
 from cache_schema.format.structure import LOGITS_KINDS
-from cache_schema.reading.store import PredictionStore, open_published
+from cache_schema.reading.open_stores import open_published
+from cache_schema.reading.store import PredictionStore
 from cache_schema.writing.builder import RowStream, StoreBuilder
 from cache_schema.writing.columns import add_columns
 from closerlook_common.errors import UserError

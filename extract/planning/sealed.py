@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from cache_schema.reading.store import open_store
+from cache_schema.reading.open_stores import open_store
 from closerlook_common.errors import CacheError
 
 

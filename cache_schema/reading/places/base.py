@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,9 +11,13 @@ from pathlib import Path
 from cache_schema.backends import reader_of
 from cache_schema.backends.base import StoreReader
 from cache_schema.format.dataset_facts import Recorded, recorded_in
-from cache_schema.format.naming import backend_of, refuse_model_folder, store_folders
+from cache_schema.format.naming import SUFFIXES, ZARR_HEADER, refuse_model_folder, store_folders
 from cache_schema.reading.places.addresses import meant_address
 from closerlook_common.errors import UserError, nearest
+
+Signature = tuple[int, int, int, int]
+"""Size, times of the last change of content and of status in nanoseconds, inode of the file that a header is in."""
+_STORES = tuple(SUFFIXES.values())
 
 
 class Place(ABC):
@@ -42,6 +47,10 @@ class Place(ABC):
     @abstractmethod
     def prepare(self, names: Sequence[str]) -> None:
         """Fetch the headers of stores that are read next, all together."""
+
+    @abstractmethod
+    def signatures(self, names: Sequence[str]) -> list[Signature | None]:
+        """Return for each store what changes when it is replaced, None where there is no file with a header."""
 
     @abstractmethod
     def reader(self, name: str) -> StoreReader:
@@ -77,15 +86,30 @@ class LocalPlace(Place):
         for folder in store_folders(self.folder, model):
             below = folder.relative_to(self.folder).as_posix()
             with os.scandir(folder) as entries:
-                found += [
-                    f"{below}/{entry.name}"
-                    for entry in entries
-                    if not entry.name.startswith(".") and backend_of(entry.name)
-                ]
+                names = [entry.name for entry in entries]
+            found += [f"{below}/{name}" for name in names if name.endswith(_STORES) and not name.startswith(".")]
         return sorted(found)
 
     def prepare(self, names: Sequence[str]) -> None:
         """No-op: local headers are read when needed."""
+
+    def signatures(self, names: Sequence[str]) -> list[Signature | None]:
+        """Return the states of the files that the headers are in.
+
+        The time of the last change of status is in it: unlike the time of the content, nobody can set it back.
+        """
+        folder, found = os.fspath(self.folder), list[Signature | None]()
+        for name in names:
+            try:
+                # Like the readers: the store itself may be a link, a file in it may not.
+                at = f"{folder}/{name}"
+                status = os.stat(at) if name.endswith(SUFFIXES["hdf5"]) else os.lstat(f"{at}/{ZARR_HEADER}")  # noqa: PTH116
+            except OSError:
+                found.append(None)
+                continue
+            plain = stat.S_ISREG(status.st_mode)
+            found.append((status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino) if plain else None)
+        return found
 
     def reader(self, name: str) -> StoreReader:
         """Return a reader of a store."""

@@ -125,10 +125,6 @@ class RemoteFiles(FileSource):
             raise CorruptStoreError(f"{self.title} was replaced while it was read; run the same command again")
         raise CorruptStoreError(f"{self.title}/{name}: {problem}; write the store there again")
 
-    def signature(self, name: str) -> tuple[int, ...]:
-        """Return a constant: a remote cache is read as it was when it was opened."""
-        return (len(self._root),)
-
 
 def _check_seal(entry: object, where: str) -> None:
     """Refuse an entry that is not a pair of a size and a SHA-256."""

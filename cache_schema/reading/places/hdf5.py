@@ -116,10 +116,6 @@ class RemoteHdf5Reader(Hdf5Reader):
         # The name of the copy holds its digest, so only its time changes, with every use.
         return (status.st_size,)
 
-    def signature(self) -> tuple[int, ...]:
-        """Return a constant: a remote cache is read as it was when it was opened."""
-        return (self._size,)
-
     def n_bytes(self) -> int:
         """Return the size of the file."""
         return self._size

@@ -20,7 +20,7 @@ from cache_schema.format.dataset_facts import LARGEST_RECORD, Recorded, collect,
 from cache_schema.format.naming import backend_of
 from cache_schema.format.schema import KINDS
 from cache_schema.reading.places.addresses import Address, is_plain_name
-from cache_schema.reading.places.base import Place
+from cache_schema.reading.places.base import Place, Signature
 from cache_schema.reading.places.files import RemoteFiles
 from cache_schema.reading.places.hdf5 import RemoteHdf5Reader, fetch_file, is_sealed, sealed_digest
 from cache_schema.reading.places.mirror import Mirror, mirror_bytes, mirror_folder
@@ -170,6 +170,10 @@ class RemotePlace(Place):
         reader = self.open(name)
         reader.header()
         return reader
+
+    def signatures(self, names: Sequence[str]) -> list[Signature | None]:
+        """Return constants: a remote cache is read as it was when it was opened."""
+        return [(0, 0, 0, 0)] * len(names)
 
     def reader(self, name: str) -> StoreReader:
         """Return a reader of a store."""

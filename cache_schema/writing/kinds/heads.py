@@ -13,7 +13,7 @@ from cache_schema.format.identities import identity as identity_of
 from cache_schema.format.naming import head_name
 from cache_schema.format.records import ModelCard
 from cache_schema.reading.kinds.heads import HeadStore
-from cache_schema.reading.store import open_published
+from cache_schema.reading.open_stores import open_published
 from cache_schema.writing.builder import StoreBuilder
 from cache_schema.writing.kinds.writing import finite_floats, model_fields
 from closerlook_common.errors import UserError

@@ -12,7 +12,7 @@ import numpy as np
 from cache_schema.format.identities import identity as identity_of
 from cache_schema.format.records import DatasetCard, ModelCard
 from cache_schema.reading.kinds.references import DETAILS, ReferenceArrays, ReferenceStore
-from cache_schema.reading.store import open_published
+from cache_schema.reading.open_stores import open_published
 from cache_schema.writing.builder import StoreBuilder
 from cache_schema.writing.kinds.writing import dataset_fields, model_fields
 from closerlook_common.errors import UserError

@@ -9,7 +9,7 @@ from typing import Any
 from cache_schema.format.identities import identity as identity_of
 from cache_schema.format.records import DatasetCard, ModelCard
 from cache_schema.reading.kinds.summaries import SummaryStore
-from cache_schema.reading.store import open_published
+from cache_schema.reading.open_stores import open_published
 from cache_schema.writing.builder import StoreBuilder
 from cache_schema.writing.columns import add_columns
 from cache_schema.writing.kinds.writing import dataset_fields, model_fields
