@@ -130,6 +130,9 @@ DECLARED: dict[str, Rows] = {
         "bank products/faiss": ("x", ""),
         "most memory": ("MB", "<= 1000"),
     },
+    "listing": {
+        f"{count}/{name}": ("s", "") for count in (10_000, 100_000) for name in ("limit", "opened", "catalogue")
+    },
     "store": {
         "np.load": ("s", ""),
         **{
