@@ -24,6 +24,7 @@ from analyze.intervals import paired_difference, wilson_interval
 from analyze.intervals.calibration_intervals import ece_interval
 from analyze.intervals.detection_intervals import detection_interval
 from analyze.intervals.detection_pairs import NAMES, SortedScores, detection_numbers
+from analyze.intervals.detection_points import POINTS, point_interval
 from analyze.intervals.means import mean_interval
 from analyze.intervals.medians import median_interval
 from analyze.intervals.ranking import Ranking
@@ -130,6 +131,18 @@ def detection_intervals(columns: Any) -> dict[str, Interval]:
     return {name: offered(lambda name=name: detection_interval(name, *columns)) for name in NAMES[:3]}  # type: ignore[misc]
 
 
+def point_truth(columns: Any) -> dict[str, float]:
+    """Return the true values of points and parts of the ROC curve."""
+    inside, outside = (side.values for side in columns)
+    area = metrics.partial_auroc(inside, outside, max_fpr=0.1)
+    return {"eer": metrics.equal_error_rate(inside, outside), "partial_auroc10": area}
+
+
+def point_intervals(columns: Any) -> dict[str, Interval]:
+    """Return the intervals of a draw."""
+    return {name: offered(lambda name=name: point_interval(name, *columns)) for name in POINTS}  # type: ignore[misc]
+
+
 def losses(rng: np.random.Generator, n: int) -> NDArray[np.float64]:
     """Draw log-losses: mostly small, now and then large."""
     confidence = rng.beta(8, 2, n)
@@ -193,6 +206,8 @@ def mean_of(columns: Any) -> dict[str, float]:
     return {"nll": float(columns.mean()), "paired difference": float(columns.mean())}
 
 
+POINT_SIZES = ((200, 100), (1000, 200), (1000, 500), (500, 5000), (2000, 5000))
+
 CASES = (
     *(
         Case(f"Beta({a:g}, {b:g}), odds to the power {power:g}", (300, 1000, 5000), confidences(a, b, power),
@@ -202,6 +217,11 @@ CASES = (
     *(
         Case(f"normal scores {distance:g} apart, spread {spread:g}", ((200, 100), (1000, 200), (2000, 5000)),
              scores(distance, spread), detection_truth, detection_intervals)
+        for distance, spread in ((0.0, 1.0), (1.0, 1.0), (2.0, 1.5), (4.0, 1.0))
+    ),
+    *(
+        Case(f"normal scores {distance:g} apart, spread {spread:g}", POINT_SIZES, scores(distance, spread),
+             point_truth, point_intervals)
         for distance, spread in ((0.0, 1.0), (1.0, 1.0), (2.0, 1.5), (4.0, 1.0))
     ),
     Case("labels and log-losses", (300, 1000, 5000), answers, skill, of_skill),
@@ -254,7 +274,7 @@ GROUPS = {
     "AURC": ("aurc", "e_aurc", "augrc"), "correctness AUROC": ("correctness_auroc",),
     "risk at coverage": ("risk_at_coverage80",), "coverage at risk": ("coverage_at_risk5",), "AUROC": ("auroc",),
     "FPR95": ("fpr95_id", "fpr95_ood"), "D2": ("d2_log_loss",), "median rank": ("median_rank",),
-    "paired difference": ("paired difference",),
+    "paired difference": ("paired difference",), "EER": ("eer",), "partial AUROC": ("partial_auroc10",),
 }  # fmt: skip
 """Row of the table -> the numbers that it takes together."""
 TESTS = {

@@ -6,7 +6,7 @@ Rows = dict[str, tuple[str, str]]
 
 COVERED = (
     "accuracy", "calibration gap", "ECE", "NLL", "AURC", "correctness AUROC", "risk at coverage", "coverage at risk",
-    "AUROC", "FPR95", "D2", "median rank", "paired difference",
+    "AUROC", "FPR95", "D2", "median rank", "paired difference", "EER", "partial AUROC",
 )  # fmt: skip
 TESTED = ("ECE", "Spiegelhalter", "Kolmogorov-Smirnov", "Kuiper", "paired difference", "McNemar")
 FAMILY_CASES = (
@@ -76,8 +76,8 @@ DECLARED: dict[str, Rows] = {
         **{f"p/{name}": ("share below 0.05: 150, 1,000, 5,000 rows", "") for name in TESTED},
     },
     "coverage_detection": {
-        **shares("mean", ("AUROC", "FPR95", "AUPR")),
-        **shares("difference", ("AUROC", "FPR95")),
+        **shares("mean", ("AUROC", "FPR95", "AUPR", "EER", "partial AUROC")),
+        **shares("difference", ("AUROC", "FPR95", "AUPR")),
         **{f"p/{name}/cases": ("cases", "") for name in ("AUROC", "FPR95", "AUPR")},
         **{f"p/{name}/below": ("share below 0.05: least, median, most", "") for name in ("AUROC", "FPR95", "AUPR")},
     },

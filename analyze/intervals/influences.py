@@ -56,7 +56,7 @@ def auroc_influence(inside: SortedScores, outside: SortedScores) -> Influence:
     low, high = alike(inside, outside)
     of_inside, of_outside = np.empty(low.size), np.empty(high.size)
     placements(low, high, of_inside, of_outside)
-    return _in_rows(float(of_inside.mean()), inside, of_inside, outside, of_outside)
+    return in_rows(float(of_inside.mean()), inside, of_inside, outside, of_outside)
 
 
 def fpr_influence(inside: SortedScores, outside: SortedScores, *, positive: str = "id", tpr: float = 0.95) -> Influence:
@@ -96,8 +96,8 @@ def fpr_influence(inside: SortedScores, outside: SortedScores, *, positive: str 
     of_positive = -slope * (low >= threshold).astype(np.float64)
     of_negative = (high >= threshold).astype(np.float64)
     if positive == "ood":
-        return _in_rows(found / m, inside, of_negative[::-1], outside, of_positive[::-1])
-    return _in_rows(found / m, inside, of_positive, outside, of_negative)
+        return in_rows(found / m, inside, of_negative[::-1], outside, of_positive[::-1])
+    return in_rows(found / m, inside, of_positive, outside, of_negative)
 
 
 def aupr_influence(inside: SortedScores, outside: SortedScores, *, positive: str = "id") -> Influence:
@@ -111,11 +111,11 @@ def aupr_influence(inside: SortedScores, outside: SortedScores, *, positive: str
     of_positive, of_negative = np.empty(low.size), np.empty(high.size)
     value = float(precision_parts(low, high, of_positive, of_negative))
     if positive == "ood":
-        return _in_rows(value, inside, of_negative[::-1], outside, of_positive[::-1])
-    return _in_rows(value, inside, of_positive, outside, of_negative)
+        return in_rows(value, inside, of_negative[::-1], outside, of_positive[::-1])
+    return in_rows(value, inside, of_positive, outside, of_negative)
 
 
-def _in_rows(value: float, inside: SortedScores, of_in: Floats, outside: SortedScores, of_out: Floats) -> Influence:
+def in_rows(value: float, inside: SortedScores, of_in: Floats, outside: SortedScores, of_out: Floats) -> Influence:
     """Put influences of sorted rows in the order of the rows, each side less its mean."""
     found = []
     for side, influence in ((inside, of_in), (outside, of_out)):
@@ -197,7 +197,7 @@ def paired_detection(first: Influence, second: Influence, *, level: float = 0.95
     if sizes != (second.inside.size, second.outside.size):
         raise UserError("two scores are compared on the same images; these are of different numbers of images")
     gap = first.value - second.value
-    variance, freedom = _summed([variance_of(a - b) for a, b in zip(first[1:], second[1:], strict=True)])
+    variance, freedom = summed([variance_of(a - b) for a, b in zip(first[1:], second[1:], strict=True)])
     if variance <= 0.0:
         return PairedDifference(gap, gap, gap, 1.0 if gap == 0 else 0.0, level, sum(sizes), "equal")
     error = math.sqrt(variance)
@@ -216,7 +216,7 @@ def variance_of(influence: Floats) -> tuple[float, float]:
     return spread / (n - 1), (peak - spread**2) / n / (n - 1) ** 2
 
 
-def _summed(spreads: Sequence[tuple[float, float]]) -> tuple[float, float]:
+def summed(spreads: Sequence[tuple[float, float]]) -> tuple[float, float]:
     """Return the variance of a sum over independent samples, and Satterthwaite's degrees of freedom."""
     total, unsure = (sum(parts) for parts in zip(*spreads, strict=True))
     freedom = 2 * total**2 / unsure if unsure > 0 else math.inf

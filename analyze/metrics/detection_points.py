@@ -120,7 +120,7 @@ def pr_curve(id_scores: ArrayLike, ood_scores: ArrayLike, *, positive: Positive 
 ROWS = (
     Metric(
         "partial_auroc10", "AUROC up to 10 % FPR", "higher", "fraction", columns=SCORE_PAIR,
-        function=partial(partial_auroc, max_fpr=0.1),
+        function=partial(partial_auroc, max_fpr=0.1), version=2,
         evidence=Evidence(
             "McClish's standardised area under the ROC curve for FPR <= 0.1",
             "McClish, Medical Decision Making 9, 1989", "scikit-learn's roc_auc_score(max_fpr=0.1)",
@@ -136,6 +136,7 @@ ROWS = (
     ),
     Metric(
         "eer", "Equal error rate", "lower", "fraction", columns=SCORE_PAIR, function=equal_error_rate,
+        version=2,
         evidence=Evidence(
             "FPR where the ROC curve crosses TPR = 1 - FPR", "Martin et al., Eurospeech 1997",
             "a root search on scikit-learn's roc_curve",

@@ -15,6 +15,7 @@ from analyze.annotations.clips import has_clips
 from analyze.fits.registry import FITS
 from analyze.intervals.detection_intervals import detection_interval
 from analyze.intervals.detection_pairs import SortedScores, detection_numbers
+from analyze.intervals.detection_points import point_interval, point_part
 from analyze.intervals.set_means import Part, SetMeans, part_of
 from analyze.reading.class_spaces import other_classes, other_view
 from analyze.suites.base import (
@@ -36,7 +37,6 @@ FURTHER: Mapping[str, Callable[[NDArray[Any], NDArray[Any]], float]] = {
     "eer": metrics.equal_error_rate,
 }
 """Metrics that ``[ood] further`` asks for."""
-NO_VARIANCE = "no variance of it is at hand"
 OTHER_CONVENTION = "of another convention than the default"
 OF_CLIPS = "frames of one clip are not independent"
 
@@ -162,11 +162,15 @@ def compare(
             found = [Number(metric=k, value=v, n=n) for k, v in detection_numbers(ordered, other).items()]
     if found is None:
         found = _one_by_one(id_scores, ood_scores, options, threshold, method)
-    for name in options["further"]:
-        number = attempt(name, partial(FURTHER[name], id_scores, ood_scores), n=n)
-        yield without_interval(number, NO_VARIANCE), NO_VARIANCE
     level = inside.settings["bootstrap"]["confidence_level"]
     clips = next((case for case in (inside, outside) if has_clips(case.summary.metadata)), None)
+    for name in options["further"]:
+        number = attempt(name, partial(FURTHER[name], id_scores, ood_scores), n=n)
+        if number.value is None:
+            yield number, number.reason
+            continue
+        part = point_part(name, ordered, other, level=level) if clips is None else OF_CLIPS
+        yield independent(number, clips or inside, partial(point_interval, name, ordered, other, level=level)), part
     for number in found:
         if number.options or not plain:  # the intervals are of the default conventions
             yield without_interval(number, OTHER_CONVENTION), OTHER_CONVENTION
