@@ -70,14 +70,14 @@ def run(args: argparse.Namespace) -> int:
         published, clashes = join_published(all_rows(Path(args.join)), published, both=args.both)
         if clashes:
             done = "kept next to them as '(published)'" if args.both else "left out (--both keeps them)"
-            print(sentence(f"{clashes:,} published numbers were also measured here: {done}"))
+            print(sentence(f"{counted(clashes, 'published number')} also measured here: {done}"))
     elif Path(args.output).exists() and (own := _own_rows(read_results(args.output), PUBLISHED)):
         raise UserError(
-            f"{args.output} holds {own:,} numbers of your own, which this would replace:"
+            f"{args.output} holds {counted(own, 'number')} of your own, which this would replace:"
             f" --join {args.output} keeps them"
         )
     shown = write_all(published, args.output)
-    print(sentence(f"wrote {len(shown):,} rows to {args.output}"))
+    print(sentence(f"wrote {counted(len(shown), 'row')} to {args.output}"))
     return 0
 
 

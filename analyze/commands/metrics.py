@@ -75,9 +75,9 @@ def run(args: argparse.Namespace) -> int:
         written = evaluate_into(args.output, cache, plan, running_of(args, progress), fresh=args.fresh)
     result = written.evaluation
     missing = int((result.table["reason"] != "").sum())
-    text = f"{result.computed} cells computed, {result.reused} unchanged"
+    text = f"{counted(result.computed, 'cell')} computed, {result.reused} unchanged"
     if missing:
-        text += f"; {missing} numbers cannot be had (column 'reason')"
+        text += f"; {counted(missing, 'number')} cannot be had (column 'reason')"
     console.print(line(f"{counted(len(result.table), 'row')} in {args.output}: {text}"), soft_wrap=True)
     if written.merged is not None:
         print_dropped(console, written.merged, "metrics")

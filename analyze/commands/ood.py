@@ -99,11 +99,13 @@ def run(args: argparse.Namespace) -> int:
         _print_leaderboard(all_rows(args.output), run, options)
     text = f"{counted(len(run.rows), 'row')} added to {args.output}"
     if run.unchanged:
-        text += f"; {run.unchanged} of {len(run.models)} models unchanged"
+        text += f"; {run.unchanged} of {counted(len(run.models), 'model')} unchanged"
     if run.missing:
-        text += f"; {run.missing} detectors could not run on a model (column 'reason', or --list)"
+        text += f"; {counted(run.missing, 'detector')} could not run on a model (column 'reason', or --list)"
     if run.dropped:
-        text += f"; {run.dropped} earlier rows removed: the roles or distances of their datasets have changed"
+        text += (
+            f"; {counted(run.dropped, 'earlier row')} removed: the roles or distances of their datasets have changed"
+        )
     console.print(line(text), soft_wrap=True)
     print_notes(console, run.notes)
     return print_failures(console, run.failures)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from cache_schema.format.naming import slug
 from cache_schema.format.schema import TABULAR
 from cache_schema.writing.builder import StoreBuilder
+from closerlook_common.console.terminal import counted
 from closerlook_common.errors import UserError
 
 Column = NDArray[Any] | Sequence[str]
@@ -72,7 +73,7 @@ def add_columns(
     for name, values in columns.items():
         column = plain_column(name, values, dtypes)
         if len(column) != n:
-            raise UserError(f"column {name!r} has {len(column)} rows, the store {n}")
+            raise UserError(f"column {name!r} has {counted(len(column), 'row')}, the store {n}")
         array = prefix + slug(name)
         if isinstance(column, list):
             builder.add_text(array, column)

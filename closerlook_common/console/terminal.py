@@ -30,15 +30,17 @@ def escaped(text: object) -> str:
     return escape(printable(text))
 
 
-def counted(number: int, word: str) -> str:
-    """Return a number and a noun, in the plural unless the number is 1.
+def counted(number: int, word: str, plural: str = "") -> str:
+    """Return a number and a noun, in the plural (with an s, where none is given) unless the number is 1.
 
     Examples
     --------
     >>> counted(1, "model"), counted(1200, "model")
     ('1 model', '1,200 models')
+    >>> counted(2, "summary", "summaries")
+    '2 summaries'
     """
-    return f"{number:,} {word}" if number == 1 else f"{number:,} {word}s"
+    return f"{number:,} {word}" if number == 1 else f"{number:,} {plural or word + 's'}"
 
 
 def plain_table(title: str = "", *headings: str) -> Table:

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from closerlook_common.console.terminal import counted
 from closerlook_common.errors import UserError
 from closerlook_common.input_files import read_json_file, read_text_file
 from extract.datasets.remarks import remark
@@ -51,7 +52,9 @@ def check_numbered(files: Iterable[Path], *, allowed: bool) -> None:
     for (folder, before, after), numbers in sorted(plain.items()):
         gaps = max(numbers) + 1 - min(numbers) - len(numbers)
         if 0 < gaps < len(numbers):
-            remark(f"{folder}: {gaps:,} numbers are missing among the files {before}*{after}; are some not copied?")
+            remark(
+                f"{folder}: {counted(gaps, 'number')} missing among the files {before}*{after}; are some not copied?"
+            )
 
 
 def _after(text: str) -> str:

@@ -13,6 +13,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from cache_schema.importing.column_names import is_index
+from closerlook_common.console.terminal import counted
 from closerlook_common.console.waiting import waiting
 from closerlook_common.csv_files import is_packed
 from closerlook_common.errors import UserError, nearest
@@ -190,7 +191,7 @@ def read_manifest(
         if missing == table.height:
             hint = hint or "; set path = to the folder that the names are relative to"
             raise UserError(f"{path}: none of its {missing:,} images is below {root} (first: {first!r}){hint}")
-        problems = (f"{missing:,} images named by {path.name} are missing (first: {first!r}){hint}",)
+        problems = (f"{counted(missing, 'image')} named by {path.name} missing (first: {first!r}){hint}",)
     rows = Rows(tuple(table.get_column(PATH)), _labels(table, space, labels, path), sizes)
     extra = [column for column in table.columns if column not in (PATH, LABEL, captions)]
     return Manifest(rows, {column: as_column(table.get_column(column)) for column in extra}, texts, problems)

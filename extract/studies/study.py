@@ -78,7 +78,7 @@ class Study:
             return list(specs.values()), ()
         found = [specs[name] for name in self.only if name in specs]
         if not found:
-            raise UserError(f"{self.datasets_file} has none of the {len(self.only)} datasets of {self.where}")
+            raise UserError(f"{self.datasets_file} has none of the datasets of {self.where}")
         return found, tuple(name for name in self.only if name not in specs)
 
 

@@ -191,7 +191,7 @@ def test_detectors_that_are_fitted_on_other_rows_are_run_again(cache, tmp_path, 
     words = ["ood", str(cache), "--id", "first", "--detectors", "klm", "-o", str(path)]
     for name, unchanged in (("second", False), ("second", True), ("second:0.5", False), ("second:0.5", True)):
         main([*words, "--validation", name])
-        assert ("1 of 1 models unchanged" in capsys.readouterr().err) == unchanged, name
+        assert ("1 of 1 model unchanged" in capsys.readouterr().err) == unchanged, name
     assert set(read_results(path)["options"].str.extract(r'"fit":"([^"]*)"')) == {
         "validation:second", "validation:second:0.5",
     }  # fmt: skip

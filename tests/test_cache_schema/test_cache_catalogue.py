@@ -222,7 +222,7 @@ def test_a_failure_may_be_cleared_while_it_is_looked_for(
         ({"image_ids": ["a"]}, "1 image ids for 70 images"),
         ({"image_ids": ["", *map(str, range(69))]}, "image id of row 0 is empty"),
         ({"image_ids": ["\udcff", *map(str, range(69))]}, "not valid Unicode"),
-        ({"metadata": {"pose": ["a"]}}, "column 'pose' has 1 rows, the store 70"),
+        ({"metadata": {"pose": ["a"]}}, "column 'pose' has 1 row, the store 70"),
         ({"metadata": {"pose": [None] * 70}}, "column 'pose': row 0 is None"),
         ({"metadata": {"pose": np.full(70, 2**63, np.uint64)}}, "column 'pose' is uint64"),
         (

@@ -125,7 +125,7 @@ def test_packed_copies_are_found_by_the_names_that_they_bear(tmp_path: Path) -> 
     (place.parent.parent / "refs" / "main").write_text("abc")
     findings = {finding.name: finding for finding in find(tmp_path)}
     for name in ("imagenet-a", "imagenet-val"):
-        assert "1 images" in findings[name].problem
+        assert "1 image " in findings[name].problem
         assert findings[name].count == 1
     assert findings["imagenet-train"].path is None
     with pytest.raises(UserError, match="holds the split 'imagenet1k-validation' alone; train is wanted"):

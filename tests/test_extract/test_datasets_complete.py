@@ -80,7 +80,7 @@ def test_gaps_and_samples_without_images_are_reported(tmp_path: Path) -> None:
     root = shards(tmp_path)
     write_tar(root / "val-00003.tar", samples(0) | {"x.heic": b"?", "x.cls": b"1"})
     found = resolve(spec(root, reader="webdataset", classes=("a", "b", "c")))
-    assert any("1 numbers are missing among the files val-*.tar" in line for line in found.problems)
+    assert any("1 number missing among the files val-*.tar" in line for line in found.problems)
     assert any("1 samples" in line and "1 .heic" in line for line in found.problems)
 
 

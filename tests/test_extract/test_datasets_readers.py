@@ -307,7 +307,7 @@ def test_manifest_missing_files(tmp_path: Path) -> None:
     pl.DataFrame({"path": ["a.jpg", "gone.jpg"]}).write_csv(tmp_path / "m.csv")
     found = resolve(spec(tmp_path, manifest=tmp_path / "m.csv"))
     assert found.sizes.tolist() == [5, -1]
-    assert "1 images" in found.problems[0]
+    assert "1 image named by m.csv missing" in found.problems[0]
     pl.DataFrame({"path": ["no.jpg", "gone.jpg"]}).write_csv(tmp_path / "m.csv")
     with pytest.raises(UserError, match="none of its 2 images"):
         resolve(spec(tmp_path, manifest=tmp_path / "m.csv"))

@@ -95,9 +95,9 @@ def test_a_table_with_labels_of_its_own_is_no_recipe(tmp_path: Path) -> None:
 
 def test_a_wrong_count_stops_with_the_counts(tmp_path: Path) -> None:
     touch(tmp_path, f"{WNIDS[6]}/x.jpg")
-    with pytest.raises(UserError, match=r"1 images .* has 7,500 \(.*\); set allow_count_mismatch = true"):
+    with pytest.raises(UserError, match=r"1 image .* has 7,500 \(.*\); set allow_count_mismatch = true"):
         resolve(DatasetSpec(name="imagenet-a", path=tmp_path))
-    assert "1 images instead of 7,500" in listed("imagenet-a", tmp_path).problems[0]
+    assert "1 image instead of 7,500" in listed("imagenet-a", tmp_path).problems[0]
 
 
 # ---- shifts in ImageNet's classes

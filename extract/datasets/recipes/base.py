@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from closerlook_common.console.terminal import counted
 from closerlook_common.errors import UserError
 from closerlook_common.plugins import digest_of, origin_of
 from extract.classes.spaces import IMAGENET_1K, ClassSpace, class_space
@@ -130,7 +131,7 @@ def apply(recipe: Recipe, spec: DatasetSpec) -> Dataset:
     count = len(found.rows.paths)
     if recipe.expected and count not in recipe.expected and not spec.allow_count_mismatch:
         raise CountMismatch(
-            f"{where}: {count:,} images below {found.root}, but {recipe.name} has {counts(recipe)}"
+            f"{where}: {counted(count, 'image')} below {found.root}, but {recipe.name} has {counts(recipe)}"
             f" ({recipe.basis or 'by general knowledge'}); set allow_count_mismatch = true to use what is there",
             count,
         )
@@ -212,7 +213,7 @@ def counts(recipe: Recipe) -> str:
 def _count_problem(recipe: Recipe, count: int) -> tuple[str, ...]:
     if not recipe.expected or count in recipe.expected:
         return ()
-    return (f"{count:,} images instead of {counts(recipe)}, as allowed",)
+    return (f"{counted(count, 'image')} instead of {counts(recipe)}, as allowed",)
 
 
 def candidates(path: Path, inside: tuple[str, ...]) -> Iterator[Path]:
