@@ -117,6 +117,11 @@ class PromptedStore:
         """The store's record, under this prompt set."""
         return {**self.store.record, "prompt_set": UNION.join(head.prompt_set for head in self.heads)}
 
+    def recorded(self, name: str) -> str:
+        """Return a text of the record, empty if there is none."""
+        value = self.record.get(name)
+        return value if isinstance(value, str) else ""
+
     @cached_property
     def head(self) -> TextHead:
         """The head, or that of several prompt sets taken together."""
