@@ -19,7 +19,6 @@ from analyze.intervals.resampling import Resampling
 from analyze.predictions import SummaryOptions, summarize
 from analyze.predictions.summaries import Summary
 from analyze.reading.class_options import class_options, class_view
-from analyze.reading.class_spaces import fitted_over
 from analyze.reading.sources import Source
 from analyze.reading.views import ClassView
 from analyze.settings import Settings
@@ -137,12 +136,8 @@ class _Builder:
         if len(self.id_sets) > 1 and id_set is None:
             sets = ", ".join(sorted(self.id_sets))
             unfitted = f"several in-distribution sets ({sets}), and none that this one is a shift of"
-        apart, over = self._fitted_over(source, on)
-        if apart and not unfitted:
-            unfitted, id_set, held_out = apart, None, np.ones(len(source.store), np.bool_)
         if source.is_summary:
-            made_on = "" if apart else on
-            summary = loaded(source.store, self.settings, made_on if self.id_sets else None, in_part=not held_out.all())
+            summary = loaded(source.store, self.settings, on if self.id_sets else None, in_part=not held_out.all())
             if unfitted:
                 names = [fit.name for fit in self.fits]
                 summary = replace(summary, reasons={**summary.reasons, **dict.fromkeys(names, unfitted)})
@@ -162,19 +157,9 @@ class _Builder:
             self.settings,
             held_out,
             calibrated_on=on,
-            fitted_over=over,
             unfitted=unfitted if self.wanted.split else "",
             resampling=self.resampling,
         )
-
-    def _fitted_over(self, source: Source, on: str) -> tuple[str, str]:
-        """Return ``class_spaces.fitted_over`` of the ID set and a shifted set; of other sets nothing is asked."""
-        inside = next((s for s in self.inside if s.dataset == on), None)
-        if source.role != "shift" or inside is None:
-            return "", ""
-        # A summary does not know how many columns the logits had.
-        n_inside, n_shifted = (0 if s.is_summary else s.store.n_classes or 0 for s in (inside, source))
-        return fitted_over(inside.store.dataset, source.store.dataset, n_inside=n_inside, n_shifted=n_shifted)
 
     def _held_out(self, source: Source, id_set: IdSet | None) -> NDArray[np.bool_]:
         """Return the rows of a source that no calibrator saw: neither they nor the images that they are made from."""
@@ -236,7 +221,7 @@ class _Builder:
                 every = np.ones(len(rows), np.bool_)
                 made[name] = {fit.name: attempt_fit(fit, columns, every, self.settings) for fit in fits}
         for name, case in self.built.cases.items():
-            if (found := made.get(case.calibrated_on)) and not case.unfitted:
+            if found := made.get(case.calibrated_on):
                 self.built.cases[name] = replace(case, maps=found)
 
 

@@ -154,7 +154,7 @@ class Fit(ABC):
     name: ClassVar[str]
     needs: ClassVar[Literal["logits", "confidences"]] = "logits"
     sections: ClassVar[tuple[str, ...]] = ("split", "calibrators")
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 1
     gives: ClassVar[tuple[str, ...]] = ()
     fact: ClassVar[str] = ""
     aggregates: ClassVar[tuple[str, ...]] = ()

@@ -37,36 +37,6 @@ def other_classes(inside: DatasetCard, outside: DatasetCard, *, n_inside: int = 
     )
 
 
-def fitted_over(inside: DatasetCard, shifted: DatasetCard, *, n_inside: int = 0, n_shifted: int = 0) -> tuple[str, str]:
-    """Return whether what was fitted on one dataset's logits can be applied to those of a shifted one.
-
-    Parameters
-    ----------
-    inside, shifted
-        Cards of the in-distribution set and of the shifted one.
-    n_inside, n_shifted
-        Columns of their logits; 0 where that is not known.
-
-    Returns
-    -------
-    tuple of (str, str)
-        Why it cannot be applied, empty where it can; and the class space that it was fitted over, empty where that is
-        the shifted set's own.
-
-    Notes
-    -----
-    Logits over some of the in-distribution classes, or over all of them in another order, are related to those that
-    were fitted on; the row names the class space of the fit. Logits over other classes are not.
-    """
-    reason = other_classes(inside, shifted, n_inside=n_inside, n_outside=n_shifted)
-    if not reason:
-        return "", ""
-    known, asked = ({name.strip().casefold() for name in card.class_names} for card in (inside, shifted))
-    if asked and asked <= known:
-        return "", inside.class_space or f"{len(known)}-classes"
-    return reason, ""
-
-
 def stores_apart(inside: PredictionStore, outside: PredictionStore) -> str:
     """Return why scores of logits of two stores cannot be compared; empty where they can."""
     sizes = {"n_inside": inside.n_classes or 0, "n_outside": outside.n_classes or 0}

@@ -60,9 +60,6 @@ class Case:
         images that were fitted on (``evaluate.originals``).
     calibrated_on
         Id of the set that the calibrators were fitted on; empty where there is none.
-    fitted_over
-        Class space that the calibrators were fitted over, where this set's logits are over a part of it or in another
-        order; empty where the two are the same.
     unfitted
         Why nothing was fitted for this set at all; empty where something could be. Why a single fit is missing,
         ``summary.reason`` says.
@@ -78,7 +75,6 @@ class Case:
     settings: Settings
     held_out: NDArray[np.bool_]
     calibrated_on: str = ""
-    fitted_over: str = ""
     unfitted: str = ""
     maps: Mapping[str, Fitted | Reason] = field(default_factory=dict)
     resampling: Any = None
@@ -88,11 +84,6 @@ class Case:
     def is_fit_set(self) -> bool:
         """Whether a part of this set was fitted on."""
         return self.calibrated_on == self.summary.dataset.id
-
-    @property
-    def fit_options(self) -> dict[str, Any]:
-        """Option of a row that names the class space of the fit, where it is another than the set's own."""
-        return {"fitted_over": self.fitted_over} if self.fitted_over else {}
 
     @property
     def is_tested_in_part(self) -> bool:

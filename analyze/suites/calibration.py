@@ -230,7 +230,7 @@ def _calibrated(case: Case, rows: Summary, fit: Fit) -> Iterator[Number]:
     variant: dict[str, Any] = {
         "calibrator": fit.name,
         "id_dataset": case.calibrated_on,
-        "options": {**fit.options(case.settings, case.calibrated_on), **case.fit_options},
+        "options": fit.options(case.settings, case.calibrated_on),
     }
     if fit.needs == "confidences":
         yield from _mapped(case, rows, fit, variant)

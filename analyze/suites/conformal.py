@@ -35,7 +35,7 @@ def run(case: Case) -> Iterator[Number]:
             "score": method,
             "calibrator": "conformal",
             "id_dataset": case.calibrated_on,
-            "options": {"alpha": options["alpha"], **case.settings.changed("split"), **case.fit_options}
+            "options": {"alpha": options["alpha"], **case.settings.changed("split")}
             | (case.settings.changed("conformal", "raps_penalty", "raps_k") if method == "raps" else {}),
         }
         if not fitted or method not in fitted.get("quantiles", {}):

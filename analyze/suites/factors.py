@@ -180,7 +180,7 @@ def _calibration(
     if "temperature" not in case.settings["calibrators"]["methods"]:
         return
     fit = FITS["temperature"]
-    options = {**here.get("options", {}), **fit.options(case.settings, case.calibrated_on), **case.fit_options}
+    options = {**here.get("options", {}), **fit.options(case.settings, case.calibrated_on)}
     scaled = {**here, "calibrator": "temperature", "id_dataset": case.calibrated_on, "options": options}
     if reason := case.summary.reason(fit.name):
         yield from without(CALIBRATION, reason, **scaled)

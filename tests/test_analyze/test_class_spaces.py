@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 import cache_schema
 from analyze.cli import main
 from analyze.curves import curves
-from analyze.reading.class_spaces import fitted_over, other_classes, other_view
+from analyze.reading.class_spaces import other_classes, other_view
 from analyze.results import read_results
 from cache_schema import DatasetCard
 
@@ -93,64 +93,3 @@ def test_hyper_parameters_are_not_chosen_on_a_set_over_other_classes(
     rows = read_results(tmp_path / "r.parquet").filter(pl.col("score") == "gen")
     assert rows["value"].is_null().all()
     assert rows["reason"].str.contains("logits of moon are over other classes").all()
-
-
-NAMES = ("cat", "dog", "fox", "owl")
-
-
-@pytest.mark.parametrize(
-    ("space", "names", "reason", "over"),
-    [
-        ("pets", NAMES, "", ""),
-        ("", (), "", ""),
-        ("4-classes", (), "", ""),
-        ("some-pets", ("Owl", "cat"), "", "pets"),
-        ("pets-by-name", NAMES[::-1], "", "pets"),
-        ("more", ("cat", "cow"), "run new with the classes of val", ""),
-        ("things", (), "run new with the classes of val", ""),
-    ],
-)
-def test_fits_reach_a_part_of_their_classes(space: str, names: tuple[str, ...], reason: str, over: str) -> None:
-    inside = DatasetCard(id="val", role="id", class_space="pets", class_names=NAMES)
-    why, stated = fitted_over(inside, DatasetCard(id="new", role="shift", class_space=space, class_names=names))
-    assert reason in why
-    assert bool(why) == bool(reason)
-    assert stated == over
-
-
-def test_fits_are_not_applied_to_other_classes(toy_store: Any, tmp_path: Path) -> None:
-    """The same class space is the default, a part of it is named in the row, another one is refused: of each fit."""
-    sets = {
-        "val": ("id", "pets", NAMES),
-        "same": ("shift", "pets", NAMES),
-        "part": ("shift", "some-pets", NAMES[:3]),
-        "other": ("shift", "things", ("car", "cup", "hat")),
-    }
-    for name, (role, space, names) in sets.items():
-        card = {"class_space": space, "class_names": names}
-        toy_store(n=120, n_classes=len(names), model="m", dataset=name, role=role, card=card)
-    settings = tmp_path / "s.toml"
-    settings.write_text('[calibrators]\nmethods = ["temperature", "vector", "isotonic"]\n')
-    words = ["metrics", str(tmp_path / "cache"), "--config", str(settings), "--only", "calibration,conformal"]
-    assert main([*words, "-o", str(tmp_path / "r.parquet")]) == 0
-    rows = read_results(tmp_path / "r.parquet").filter(pl.col("calibrator") != "")
-    fits = {"temperature", "isotonic", "conformal"}
-
-    def of(name: str) -> pl.DataFrame:
-        found = rows.filter(pl.col("dataset") == name, pl.col("calibrator").is_in(fits))
-        assert set(found["calibrator"]) == fits
-        return found
-
-    assert of("same")["value"].null_count() < len(of("same"))
-    assert not of("same")["options"].str.contains("fitted_over").any()
-    assert of("part").filter(pl.col("metric") == "ece")["value"].null_count() == 0
-    assert of("part")["options"].str.contains('"fitted_over":"pets"').all()
-    assert of("other")["value"].is_null().all()
-    assert of("other")["reason"].str.contains("logits of other are over other classes .things. than those of val").all()
-
-    assert main(["summarize", str(tmp_path / "cache"), "--to", str(tmp_path / "small")]) == 0
-    words[1] = str(tmp_path / "small")
-    assert main([*words, "-o", str(tmp_path / "s.parquet")]) == 0
-    rows = read_results(tmp_path / "s.parquet").filter(pl.col("calibrator") != "")
-    assert of("other")["value"].is_null().all()
-    assert of("other")["reason"].str.contains("are over other classes").all()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import importlib
 import logging
 import sys
 
@@ -96,27 +94,13 @@ def test_an_error_is_a_sentence(capsys):
     assert capsys.readouterr().err.splitlines()[-1] == "prog: the input is bad."
 
 
-COMMAND_NAMES = sorted(
-    (package, name)
-    for package in ("analyze", "cache_schema", "extract")
-    for name in importlib.import_module(f"{package}.cli").COMMANDS
-)
-
-
-@pytest.mark.parametrize(("package", "name"), COMMAND_NAMES)
-def test_every_command_has_them(package, name, capsys):
-    with contextlib.suppress(SystemExit):
-        importlib.import_module(f"{package}.cli").main([name, "--help"])
-    shown = capsys.readouterr().out
-    for option in ("-v, --verbose", "--quiet", "--log FILE"):
-        assert option in shown
-
-
 @pytest.mark.parametrize(
     "words",
     [["analyze", "settings"], ["extract", "models", "nothing-of-this-name"], ["cache_schema", "show", "nowhere"]],
 )
 def test_every_command_line_takes_them(words, tmp_path, capsys):
+    import importlib
+
     main = importlib.import_module(f"{words[0]}.cli").main
     main([*words[1:], "--quiet", "--log", str(tmp_path / "log.txt")])
     assert "exit code" in (tmp_path / "log.txt").read_text()
