@@ -182,7 +182,7 @@ def test_opening_many_stores_is_stated(
     slow: Callable[[str], None], write: Write, tmp_path: Path, capsys: Capture
 ) -> None:
     write()
-    slow("cache_schema.reading.cache.store_of")
+    slow("cache_schema.reading.listing.store_of")
     assert main(["show", str(tmp_path / "cache")]) == 0
     assert capsys.readouterr().err == f"reading the headers of 1 store in {tmp_path / 'cache'} ...\n"
 
