@@ -160,7 +160,7 @@ def test_named_lists_are_opened_where_they_stand(tmp_path: Path, monkeypatch: py
     assert [spec.where for spec in read_model_list("@two")] == ["@two:2", "@one:1"]
     with pytest.raises(UserError, match="names itself"):
         read_model_list("@loop")
-    with pytest.raises(UserError, match="stands alone"):
+    with pytest.raises(UserError, match="must be alone"):
         listed(tmp_path, "@two id=x\n")
 
 
