@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+from ray_clusters import cluster_of_two
 
 from closerlook_common.errors import UserError
 
@@ -78,11 +79,7 @@ def test_the_cluster_says_what_a_device_is(monkeypatch, nodes, device: str, want
 @pytest.fixture
 def two_nodes() -> Iterator[tuple[Any, Any]]:
     """A cluster of two nodes of one core each; the second has a GPU, as far as Ray knows."""
-    from ray.cluster_utils import Cluster
-
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-    second = cluster.add_node(num_cpus=1, num_gpus=1)
-    cluster.wait_for_nodes()
+    cluster, second = cluster_of_two(num_cpus=1, num_gpus=1)
     try:
         ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
         yield cluster, second

@@ -16,6 +16,7 @@ import numpy as np
 import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
+from ray_clusters import cluster_of_two
 
 import cache_schema
 from analyze.cli import main
@@ -61,11 +62,7 @@ ray = pytest.importorskip("ray", reason="the extra 'ray' is not installed")
 @pytest.fixture(scope="module")
 def two_nodes():
     """Start one cluster for all tests of this file; the last one takes a node away."""
-    from ray.cluster_utils import Cluster
-
-    found = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-    second = found.add_node(num_cpus=1)
-    found.wait_for_nodes()
+    found, second = cluster_of_two(num_cpus=1)
     try:
         yield found, second
     finally:
