@@ -91,7 +91,7 @@ def test_a_folder_without_its_parts_is_one_line(folders: Path, tmp_path: Path) -
         (tmp_path / "w").rename(folders / "llava" / "model.safetensors")
 
 
-def test_code_of_a_processor_is_not_run(folders: Path, tmp_path: Path) -> None:
+def test_code_of_a_processor_is_not_run(folders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     llava(tmp_path / "model")
     (tmp_path / "names.txt").write_text("cat\ndog\n")
@@ -99,6 +99,8 @@ def test_code_of_a_processor_is_not_run(folders: Path, tmp_path: Path) -> None:
     config = json.loads(file.read_text())
     config["auto_map"] = {"AutoProcessor": "evil.Evil"}
     config["processor_class"] = "Evil"
+    # Loading code of a folder marks its class for all later uses in this process.
+    monkeypatch.setattr("transformers.LlavaProcessor._auto_class", None)
     file.write_text(json.dumps(config))
     (tmp_path / "model" / "evil.py").write_text(
         f"import pathlib\npathlib.Path({str(tmp_path / 'ran')!r}).touch()\n"
