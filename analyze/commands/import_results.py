@@ -70,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
         published, clashes = join_published(all_rows(Path(args.join)), published, both=args.both)
         if clashes:
             done = "kept next to them as '(published)'" if args.both else "left out (--both keeps them)"
-            print(sentence(f"{counted(clashes, 'published number')} also measured here: {done}"))
+            print(sentence(f"measured here as well: {counted(clashes, 'published number')}, {done}"))
     elif Path(args.output).exists() and (own := _own_rows(read_results(args.output), PUBLISHED)):
         raise UserError(
             f"{args.output} holds {counted(own, 'number')} of your own, which this would replace:"
