@@ -73,6 +73,13 @@ class OodOptions:
     aupr: str = "average_precision"
     confidence_level: float = 0.95
 
+    def __post_init__(self) -> None:
+        """Take a name that is given twice once: its rows would be counted twice."""
+        for option in ("detectors", "near", "far", "full_spectrum"):
+            names = getattr(self, option)
+            if names is not None:
+                object.__setattr__(self, option, tuple(dict.fromkeys(names)))
+
 
 @dataclass
 class ModelInputs:
