@@ -11,6 +11,7 @@ makes any file longer than that, in whatever library the write is made.
 from __future__ import annotations
 
 import importlib
+import itertools
 import json
 import os
 import pkgutil
@@ -50,13 +51,12 @@ def watch(out: str, begun: Callable[[], None]) -> None:
 
 def run(job: dict[str, Any], counts: int, errors: int) -> None:
     """Run a command in this process, which ends."""
-    changes = 0
+    changes = itertools.count(1)  # next() gives each thread a number of its own
 
     def begun() -> None:
-        nonlocal changes
-        changes += 1
-        os.pwrite(counts, str(changes).encode(), 0)
-        if changes == job.get("change"):
+        change = next(changes)
+        os.pwrite(counts, str(change).encode(), 0)
+        if change == job.get("change"):
             os.kill(os.getpid(), job["signal"])
 
     os.dup2(errors, 2)

@@ -165,6 +165,8 @@ def run_command(
         return EXIT_BAD_INPUT
     except ModuleNotFoundError as error:
         return _missing_module(prog, error)
+    except KeyboardInterrupt as stopped:  # while modules were loaded, or again while the command was ending
+        return _exit_code_of(stopped)
 
 
 def add_common_options(parser: argparse.ArgumentParser, registries: Mapping[str, str] | None) -> None:
@@ -211,11 +213,15 @@ def _run(prog: str, module: ModuleType, args: argparse.Namespace, registries: Ma
         return EXIT_BAD_INPUT
     except KeyboardInterrupt as stopped:
         print(f"\n{prog}: interrupted; finished work is kept, run the same command again to continue.", file=sys.stderr)
-        return EXIT_TERMINATED if isinstance(stopped, _TerminatedError) else EXIT_INTERRUPTED
+        return _exit_code_of(stopped)
 
 
 class _TerminatedError(KeyboardInterrupt):
     """SIGTERM: a scheduler or the system ends the process."""
+
+
+def _exit_code_of(stopped: KeyboardInterrupt) -> int:
+    return EXIT_TERMINATED if isinstance(stopped, _TerminatedError) else EXIT_INTERRUPTED
 
 
 @contextlib.contextmanager

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import logging
+import os
+import signal
 import sys
 
 import pytest
@@ -25,6 +28,8 @@ def run(args) -> int:
     console.print("[yellow]note[/yellow] of no importance")
     if args.how == "bad":
         raise UserError("the input is bad")
+    if args.how == "ended":
+        os.kill(os.getpid(), signal.SIGTERM)
     if args.how == "bug":
         raise RuntimeError("a bug")
     return int(args.how == "failed")
@@ -46,6 +51,20 @@ def test_quiet_is_silent_unless_something_fails(capsys, how, code):
     assert ("prog: the input is bad" in err) == (how == "bad")
     assert call("fine") == 0
     assert "note of no importance" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("again", "code"), [(None, 143), (signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_while_a_command_is_ending_is_no_traceback(monkeypatch, again, code):
+    class Terminal(io.StringIO):
+        def write(self, text: str) -> int:
+            if "interrupted" in text and again is not None:
+                os.kill(os.getpid(), again)
+            return super().write(text)
+
+    monkeypatch.setattr(sys, "stderr", shown := Terminal())
+    assert call("ended") == code
+    assert ("prog: interrupted; finished work is kept" in shown.getvalue()) == (again is None)
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
 def test_a_bug_is_not_swallowed_by_quiet(capsys, tmp_path):
