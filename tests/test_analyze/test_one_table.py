@@ -112,6 +112,29 @@ def test_any_sequence_of_commands_gives_the_tables_of_their_own_joined(cache, ap
     assert shown(all_rows(path)).sort("command").select(KEY_COLUMNS).height >= wanted.height
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--detectors", "msp,energy"],
+        ["--far", "far"],
+        ["--near", "far"],
+        ["--full-spectrum", "second"],
+        ["--models", "m"],
+    ],
+    ids=lambda words: words[0],
+)
+def test_names_given_twice_count_once(cache, tmp_path, words):
+    """Scores of a detector, or rows of a shifted set, that were counted twice would narrow the intervals."""
+    given = ["ood", str(cache), "--id", "first", "--detectors", "msp,energy"]
+    tables = []
+    for times in (1, 2):
+        path = tmp_path / f"{times}.parquet"
+        assert main([*given, words[0], ",".join([words[1]] * times), "-o", str(path)]) == 0
+        tables.append(shown(read_results(path)))
+    assert tables[0]["low"].is_not_null().any()
+    assert tables[0].equals(tables[1])
+
+
 def test_columns_that_a_set_lacks_have_a_reason_each(cache, tmp_path, capsys):
     path = tmp_path / "r.parquet"
     main(["factors", str(cache), "--columns", "blur,dark", "-o", str(path)])

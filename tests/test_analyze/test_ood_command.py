@@ -15,7 +15,7 @@ from analyze import metrics
 from analyze.cli import main
 from analyze.detectors import DETECTORS, Reference, get
 from analyze.ood import scoring
-from analyze.results import KEY_COLUMNS, read_results
+from analyze.results import read_results
 from cache_schema.format.records import DatasetCard, ModelCard
 from cache_schema.writing.kinds.reference_accumulator import ReferenceAccumulator
 
@@ -151,26 +151,6 @@ def test_every_detector_runs_or_says_why(cache: Path, tmp_path: Path) -> None:
     assert fit["react"] == "validation:val:0.5"
     held = json.loads(table.filter(pl.col("score") == "msp")["options"][0])
     assert held["held_out"] == 0.5
-
-
-@pytest.mark.parametrize(
-    "words",
-    [
-        ["--detectors", "msp,mds"],
-        ["--near", "near-ood", "--far", "far-ood,other-ood"],
-        ["--full-spectrum", "val-v2"],
-        ["--models", "linear"],
-    ],
-)
-def test_names_given_twice_count_once(cache: Path, tmp_path: Path, words: list[str]) -> None:
-    """Scores of a detector, or rows of a shifted set, that were counted twice would narrow the intervals."""
-    given = ["--models", "linear,bare", "--detectors", "msp,mds"]
-    doubled = [word if word.startswith("--") else f"{word},{word}" for word in words]
-    assert run(cache, tmp_path / "once.parquet", *given, *words) == 0
-    assert run(cache, tmp_path / "twice.parquet", *given, *doubled) == 0
-    once, twice = (read_results(tmp_path / f"{name}.parquet").sort(KEY_COLUMNS) for name in ("once", "twice"))
-    assert once["n"].max() > 0
-    assert once.equals(twice)
 
 
 def test_a_second_run_changes_nothing_and_another_variant_is_added(cache: Path, tmp_path: Path, capsys: Any) -> None:
