@@ -37,6 +37,7 @@ from analyze.trends.fits import Line, fit_line
 from analyze.trends.paired_winners import as_good_in_table
 from analyze.trends.pairs import DEFAULT, Choices, pair_of
 from analyze.trends.robustness import EffectiveRobustness, effective_robustness
+from closerlook_common.console.terminal import counted
 from closerlook_common.errors import UserError, nearest
 
 if TYPE_CHECKING:
@@ -355,10 +356,10 @@ class Results:
     def __repr__(self) -> str:
         """Return what is in the table, in a few lines."""
         groups = self.frame.unique("model")["group"].value_counts(sort=True)
-        counted = ", ".join(f"{count} {group}" for group, count in groups.rows())
+        by_group = ", ".join(f"{count} {group}" for group, count in groups.rows())
         missing = int((self.frame["value"].is_null()).sum())
         lines = [
-            f"Results: {len(self.frame):,} numbers of {len(self.models)} models ({counted})",
+            f"Results: {len(self.frame):,} numbers of {counted(len(self.models), 'model')} ({by_group})",
             f"datasets: {_listed([dataset_title(d) for d in self.datasets])}",
             f"metrics: {_listed([metric_title(m) for m in self.metrics])}",
         ]

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from closerlook_common.console.terminal import counted
 from closerlook_common.distribution import install_line
 from closerlook_common.errors import UserError
 from closerlook_common.input_files import read_json_file, read_text_file, refuse_lfs_pointer
@@ -301,7 +302,9 @@ def aligned(annotations: Annotations, keys: NDArray[np.int64]) -> tuple[Annotati
     place = np.minimum(np.searchsorted(ordered, annotations.keys), max(ordered.size - 1, 0))
     found = ordered[place] == annotations.keys if ordered.size else np.zeros(annotations.keys.size, np.bool_)
     if not found.any():
-        raise UserError(f"none of the {len(keys)} images is annotated in {annotations.source}: other file names?")
+        raise UserError(
+            f"none of the {counted(len(keys), 'image')} is annotated in {annotations.source}: other file names?"
+        )
     twice = found & (place + 1 < ordered.size) & (ordered[np.minimum(place + 1, ordered.size - 1)] == ordered[place])
     if twice.any():
         raise UserError(f"file names repeat in different folders: {annotations.source} cannot be joined by name")

@@ -32,7 +32,7 @@ def other_images(sources: list[Source]) -> Iterator[Finding]:
     """Yield datasets of which models have seen different images."""
     by_dataset: dict[str, dict[str, list[str]]] = {}
     for source in sources:
-        images = source.store.dataset.digest or f"{len(source.store)} rows"
+        images = source.store.dataset.digest or counted(len(source.store), "row")
         by_dataset.setdefault(source.dataset, {}).setdefault(images, []).append(source.model)
     for dataset, digests in sorted(by_dataset.items()):
         if len(digests) > 1:

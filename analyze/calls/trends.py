@@ -18,6 +18,7 @@ from analyze.trends.dependence import FLIPS
 from analyze.trends.over_models import TrendOptions, agreement_tables, pairs_of, trend_tables
 from analyze.trends.pairs import Choices
 from cache_schema.reading.cache import Cache
+from closerlook_common.console.terminal import counted
 from closerlook_common.errors import UserError
 
 
@@ -54,7 +55,8 @@ class Trends:
 
     def __repr__(self) -> str:
         """Return the names of the tables with their rows, and the problems."""
-        lines = [f"Trends: {', '.join(f'{name} ({len(frame)} rows)' for name, frame in self.tables.items())}"]
+        tables = [f"{name} ({counted(len(frame), 'row')})" for name, frame in self.tables.items()]
+        lines = [f"Trends: {', '.join(tables)}"]
         return "\n".join([*lines, *self.problems])
 
 

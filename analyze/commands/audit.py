@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 
 from closerlook_common.console.argument_types import output_file
+from closerlook_common.console.terminal import counted
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -54,5 +55,5 @@ def run(args: argparse.Namespace) -> int:
         with replaced_whole(args.output) as part:
             write_csv(frame, part)
     number = len(found)
-    report(f"{number} finding{'' if number == 1 else 's'} in {args.results}")
+    report(f"{counted(number, 'finding')} in {args.results}")
     return 1 if found and args.strict else 0

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from analyze.commands.argument_types import add_config
 from closerlook_common.console.messages import report, sentence
-from closerlook_common.console.terminal import printable
+from closerlook_common.console.terminal import counted, printable
 
 if TYPE_CHECKING:
     import polars as pl
@@ -110,7 +110,7 @@ def run(args: argparse.Namespace) -> int:
         print(printable(f"{name}: {', '.join(path.name for path in written)}"))
     if not drawn:
         raise UserError(f"{args.source} has the numbers of no figure")
-    print(sentence(f"{drawn} figure{'s'[: drawn > 1]} in {args.output}"))
+    print(sentence(f"{counted(drawn, 'figure')} in {args.output}"))
     return 0
 
 

@@ -126,14 +126,14 @@ def _print_leaderboard(table: pl.DataFrame, run: OodRun, options: OodOptions) ->
     if board.is_empty():
         return
     console = Console(width=None if sys.stdout.isatty() else 120)
-    most = int(board["models"].max())  # type: ignore[arg-type]
-    who = models[0] if len(models) == 1 else f"mean over {most} model{'s'[: most > 1]}"
+    most = max(board["models"].to_list())
+    who = models[0] if len(models) == 1 else f"mean over {counted(most, 'model')}"
     best, notes = _marks(table, board, run, options)
     for part in leaderboard_table(f"AUROC on {options.id_dataset}, {who}", board, console.width, best):
         console.print(part)
     left = len(set(options.detectors)) - len(board)
     if left:
-        notes.append(f"{left} detector{'s'[: left > 1]} without a number on every set: --list says why")
+        notes.append(f"{counted(left, 'detector')} without a number on every set: --list says why")
     for text in notes:
         console.print(line(text, "dim"), soft_wrap=True)
     console.print()

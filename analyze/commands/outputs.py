@@ -28,7 +28,7 @@ def print_dropped(console: Console, merged: Merged, command: str) -> None:
     from closerlook_common.console.messages import problem
 
     if merged.dropped:
-        rows = f"{merged.dropped} row{'s'[: merged.dropped > 1]}"
+        rows = f"{counted(merged.dropped, 'row')}"
         text = f"{rows} of an earlier 'analyze {command}' replaced: this run has no such numbers."
         console.print(problem("note", "yellow", text), soft_wrap=True)
 

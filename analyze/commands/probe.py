@@ -10,6 +10,7 @@ import argparse
 import math
 
 from closerlook_common.console.argument_types import real_number, whole_number
+from closerlook_common.console.terminal import counted
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -151,12 +152,12 @@ def accuracy_lines(table: object) -> list[str]:
 
 
 def _of_fit(facts: dict[str, object]) -> str:
-    text = f"fitted on {facts['images']:,} images"
+    text = f"fitted on {counted(int(str(facts['images'])), 'image')}"
     if "l2" in facts:
         text += f", L2 penalty {facts['l2']:.3g}"
     if "held_out_accuracy" in facts:
         share = 100 * float(str(facts["held_out_accuracy"]))
         text += f" (top-1 of {facts['held_out_images']:,} held-out images {share:.1f} %)"
     if few := facts.get("classes_with_fewer_shots"):
-        text += f"; {few} classes have fewer images"
+        text += f"; fewer images in {counted(int(str(few)), 'class', 'classes')}"
     return text

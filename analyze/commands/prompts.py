@@ -12,6 +12,7 @@ from pathlib import Path
 from analyze.commands.argument_types import add_bootstrap, add_config, add_engine, running_of, settings_of
 from analyze.commands.outputs import check_table, print_added, print_failures
 from closerlook_common.console.argument_types import output_file
+from closerlook_common.console.terminal import counted
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -64,5 +65,5 @@ def run(args: argparse.Namespace) -> int:
     plan = MetricPlan(settings, words(args.only), words(args.models), words(args.datasets), names)
     with model_progress(console) as progress:
         written = evaluate_into(args.output, cache, plan, running_of(args, progress), fresh=args.fresh)
-    print_added(console, written, args.output, "prompts", f" of {len(names)} prompt sets")
+    print_added(console, written, args.output, "prompts", f" of {counted(len(names), 'prompt set')}")
     return print_failures(console, written.evaluation.failures)

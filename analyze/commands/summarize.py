@@ -10,6 +10,7 @@ import argparse
 
 from analyze.commands.argument_types import add_config, add_engine, running_of
 from analyze.commands.outputs import print_failures
+from closerlook_common.console.terminal import counted
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -51,6 +52,6 @@ def run(args: argparse.Namespace) -> int:
             running=running_of(args, progress),
         )
     size = f"{done.n_bytes / 1e6:.1f} MB, {done.n_bytes / max(done.n_images, 1):.0f} bytes an image"
-    written = f"{done.written} summaries written ({size}), {done.unchanged} unchanged in {to}"
+    written = f"{counted(done.written, 'summary', 'summaries')} written ({size}), {done.unchanged} unchanged in {to}"
     console.print(line(written), soft_wrap=True)
     return print_failures(console, done.failures)

@@ -149,6 +149,7 @@ def run(args: argparse.Namespace) -> int:
     from analyze.trends.robustness import BASELINE
     from cache_schema.format.model_names.lineages import LEVELS
     from closerlook_common.console.progress import Bar
+    from closerlook_common.console.terminal import counted
 
     results = select(read_results(args.results), parse_where(args.where))
     if args.families:
@@ -189,7 +190,7 @@ def run(args: argparse.Namespace) -> int:
         console.print(line(text, "yellow"), soft_wrap=True)
     unknown = results.filter(pl.col("lineage") == "")["model"].n_unique()
     if unknown and args.dependence in LEVELS:
-        text = f"{unknown} of {results['model'].n_unique()} models have no lineage and count as independent"
+        text = f"{unknown} of {counted(results['model'].n_unique(), 'model')} without lineage, counted as independent"
         more = "--families FILE (columns model, family), --dependence COLUMN, or lineage= in the model list"
         console.print(line(f"{text}: {more}", "dim"), soft_wrap=True)
     if problem:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from analyze.detectors.base import Detector, Inputs, Learnt, Needs, check_range
 from analyze.detectors.rows import Float32, Rows, row_sum
 from analyze.metrics.spec import INFINITY, Evidence
+from closerlook_common.console.terminal import counted
 from closerlook_common.errors import UserError
 
 
@@ -58,7 +59,8 @@ class Hopfield(Detector):
             return inner if metric == "inner_product" else inner / np.where(rows.norm > 0, rows.norm, np.float32(1))
 
         without = reference.n_classes - len(right)
-        notes = (f"{without} classes without a correct row: mean of all their rows",) if without else ()
+        text = f"{counted(without, 'class', 'classes')} without a correct row: mean of all their rows"
+        notes = (text,) if without else ()
         return Learnt(rule, "reference", notes)
 
 

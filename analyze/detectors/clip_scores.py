@@ -13,6 +13,7 @@ from analyze.detectors.base import Detector, Inputs, Learnt, Needs, check_range
 from analyze.detectors.products import Right
 from analyze.detectors.rows import Rows, logsumexp, row_sum, unit_of
 from analyze.metrics.spec import Evidence
+from closerlook_common.console.terminal import counted
 from closerlook_common.errors import UserError
 
 
@@ -132,7 +133,9 @@ class NegativeLabels(Detector):
                 total += 1 / (1 + np.exp((logsumexp(cosines[:, start:stop]) - known).astype(np.float64)))
             return total / groups
 
-        notes = (f"{groups} groups: there are only {len(negatives)} negatives",) if groups < self.groups else ()
+        notes = (
+            (f"{counted(groups, 'group')}: there are only {len(negatives)} negatives",) if groups < self.groups else ()
+        )
         return Learnt(rule, "", notes)
 
 

@@ -12,6 +12,7 @@ from analyze.detectors.base import Detector, Inputs, Learnt, Needs
 from analyze.detectors.products import Right, multiply
 from analyze.detectors.rows import TILE, Rows
 from analyze.metrics.spec import Evidence
+from closerlook_common.console.terminal import counted
 from closerlook_common.errors import UserError
 
 
@@ -77,7 +78,7 @@ class NeighbourhoodConformance(Detector):
             reach_positions(_distances(scored.of_unit_length().features, columns), grid, position)
             return -steps[np.partition(position, needed - 1, axis=1)[:, needed - 1]]
 
-        return Learnt(rule, "bank", (f"reference of {m} rows",))
+        return Learnt(rule, "bank", (f"reference of {counted(m, 'row')}",))
 
 
 def _distances(left: NDArray[np.float32], right: Right) -> NDArray[np.float32]:

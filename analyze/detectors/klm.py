@@ -12,6 +12,7 @@ from analyze.detectors.base import Detector, Fitted, Inputs, Learnt, Needs
 from analyze.detectors.products import Right, multiply
 from analyze.detectors.rows import TILE, Rows
 from analyze.metrics.spec import INFINITY, Evidence
+from closerlook_common.console.terminal import counted
 
 LOG_ZERO = float(np.log(np.finfo(np.float64).tiny))
 """Used as the logarithm of a mean probability of exactly 0 (-708): finite, and never part of a minimum."""
@@ -59,7 +60,7 @@ def _learnt(sums: NDArray[np.float64], counts: NDArray[np.int64], fitted_on: str
         return np.minimum(multiply(rows.probabilities, columns).max(axis=1) - rows.negative_entropy, np.float32(0))
 
     unseen = len(counts) - len(seen)
-    notes = (f"{unseen} classes that nothing is predicted as are left out",) if unseen else ()
+    notes = (f"without {counted(unseen, 'class', 'classes')} that nothing is predicted as",) if unseen else ()
     return Learnt(rule, fitted_on, notes)
 
 

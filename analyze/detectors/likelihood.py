@@ -15,6 +15,7 @@ from analyze.detectors.products import Right, multiply
 from analyze.detectors.reference import Reference
 from analyze.detectors.rows import TILE, Rows, logsumexp, row_sum
 from analyze.metrics.spec import INFINITY, Evidence
+from closerlook_common.console.terminal import counted
 from closerlook_common.errors import UserError
 
 FULL_LIMIT = 1 << 30
@@ -117,7 +118,7 @@ class GaussianMixture(Detector):
                 factor = np.linalg.cholesky(spread)
             except np.linalg.LinAlgError as error:
                 raise UserError(
-                    f"gmm: the covariance of class {c} is singular ({len(rows)} rows); raise reg={self.reg}"
+                    f"gmm: the covariance of class {c} is singular ({counted(len(rows), 'row')}); raise reg={self.reg}"
                 ) from error
             factors.append(Right.of(solve_triangular(factor, np.eye(reference.width), lower=True).T))
             means.append(mean)

@@ -14,6 +14,7 @@ from analyze.detectors.products import Right, multiply
 from analyze.detectors.reference import Reference
 from analyze.detectors.rows import TILE, Float32, Rows, logsumexp, row_sum
 from analyze.metrics.spec import INFINITY, Evidence
+from closerlook_common.console.terminal import counted
 from closerlook_common.errors import UserError
 
 BLOCK = 2048
@@ -67,7 +68,7 @@ def smaller_bank(reference: Reference, per_class: int | None) -> NDArray[np.intp
 
 def _check_k(name: str, k: int, m: int) -> None:
     if k > m:
-        raise UserError(f"{name}: k={k} is more than the {m} rows of the bank")
+        raise UserError(f"{name}: k={k} is more than the {counted(m, 'row')} of the bank")
 
 
 @dataclass(frozen=True)
@@ -140,7 +141,7 @@ class NearestNeighbour(Detector):
             # the difference itself: the expansion would lose the digits of small distances
             return -np.sqrt(row_sum(np.square(points - nearest)))
 
-        return Learnt(rule, "bank", (f"bank of {len(bank)} rows",))
+        return Learnt(rule, "bank", (f"bank of {counted(len(bank), 'row')}",))
 
 
 def _squares(values: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
@@ -210,7 +211,7 @@ class NearestNeighbourGuidance(Detector):
             values, _ = bank.largest(rows.of_unit_length().features, k)
             return rows.logsumexp * row_sum(values) / np.float32(k)
 
-        return Learnt(rule, "bank", (f"bank of {len(chosen)} rows",))
+        return Learnt(rule, "bank", (f"bank of {counted(len(chosen), 'row')}",))
 
 
 @dataclass(frozen=True)
@@ -258,7 +259,7 @@ class Relation(Detector):
                 add_relations(multiply(queries, block), multiply(rows.probabilities, likely), threshold, power, total)
             return total
 
-        return Learnt(rule, "bank", (f"bank of {len(bank)} rows",))
+        return Learnt(rule, "bank", (f"bank of {counted(len(bank), 'row')}",))
 
 
 def softmax(logits: NDArray[Any]) -> Float32:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from analyze.detectors.base import Detector, Inputs, Learnt, Needs, check_range
 from analyze.detectors.rows import Rows, logsumexp, row_sum
 from analyze.metrics.spec import Evidence
+from closerlook_common.console.terminal import counted
 
 TRANSLATION = 10_000.0
 """libMR shifts every tail by this constant before fitting; kept, because it is part of the published numbers."""
@@ -119,8 +120,8 @@ class OpenMax(Detector):
         means = np.zeros((n_classes, n_classes))
         in_bank = np.bincount(labels[right], minlength=n_classes)
         if reference.correct_logit_sum is not None:
-            counted = np.flatnonzero(reference.correct_count)
-            means[counted] = reference.correct_logit_sum[counted] / reference.correct_count[counted, None]
+            present = np.flatnonzero(reference.correct_count)
+            means[present] = reference.correct_logit_sum[present] / reference.correct_count[present, None]
         else:
             np.add.at(means, labels[right], logits[right].astype(np.float64))
             means /= np.maximum(in_bank, 1)[:, None]
@@ -148,7 +149,8 @@ class OpenMax(Detector):
             return logsumexp(revised) - unknown
 
         without = int((weibull.shape == 0).sum())
-        notes = (f"{without} classes without two distinct correct rows in the bank",) if without else ()
+        text = f"{counted(without, 'class', 'classes')} without two distinct correct rows in the bank"
+        notes = (text,) if without else ()
         return Learnt(rule, "bank", notes)
 
 

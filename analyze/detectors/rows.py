@@ -192,9 +192,9 @@ class Rows:
     def _feature_sums(self) -> tuple[Float32, Float32, Float32]:
         from analyze.detectors._row_kernels import feature_sums
 
-        sums = tuple(np.empty(len(self.features), np.float32) for _ in range(3))
-        feature_sums(self.features, *sums)
-        return sums  # type: ignore[return-value]
+        plain, absolute, squared = np.empty((3, len(self.features)), np.float32)
+        feature_sums(self.features, plain, absolute, squared)
+        return plain, absolute, squared
 
     @property
     def feature_sum(self) -> Float32:

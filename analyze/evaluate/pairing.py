@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,7 @@ from analyze.predictions.summaries import Summary
 from analyze.reading.sources import Source
 from analyze.settings import Settings
 from analyze.suites.base import Wanted
+from closerlook_common.console.terminal import counted
 from closerlook_common.errors import UserError
 
 BY_NAME, BY_ROW = "name", "row"
@@ -53,11 +55,15 @@ class RowNames:
         """Return the names of a source's rows."""
         keys = summary["image_key"].astype(np.int64) if summary.has("image_key") else None
         store = source.store
+
+        def of_column() -> Sequence[str]:
+            return [str(name) for name in store.column("image_id")]
+
         full: Callable[[], Sequence[str]] | None = None
         if keys is not None and not source.is_summary:
-            full = lambda: store.image_ids  # noqa: E731
+            full = partial(getattr, store, "image_ids")
         elif keys is not None and "image_id" in store.columns():
-            full = lambda: [str(name) for name in store.column("image_id")]  # noqa: E731
+            full = of_column
         digest = summary.dataset.digest if keys is not None else ""
         return cls(source.model, source.dataset, digest, summary["label"].astype(np.int64), keys, full)
 
@@ -89,7 +95,7 @@ def row_order(first: RowNames, other: RowNames, *, by_row: bool = False) -> NDAr
     unnamed = [names.model for names in (first, other) if names.keys is None]
     if len(first) != len(other):
         raise UserError(
-            f"the stores on {dataset} hold other images: {first.model} has {len(first):,} rows,"
+            f"the stores on {dataset} hold other images: {first.model} has {counted(len(first), 'row')},"
             f" {other.model} has {len(other):,}"
         )
     if unnamed:

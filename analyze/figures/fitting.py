@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from matplotlib.collections import PathCollection
 
+from closerlook_common.console.terminal import counted
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -109,7 +111,7 @@ def _fit_matrix(ax: Axes, page: Figure) -> None:
             label.set_fontsize(max(min(size, 0.95 * wide), SMALLEST_NAME))
     if high < SMALLEST_NAME:
         ax.set_yticks([])
-        ax.set_ylabel(f"{rows:,} rows, named in the figure's CSV")
+        ax.set_ylabel(f"{counted(rows, 'row')}, named in the figure's CSV")
     for label in ax.get_yticklabels():
         label.set_fontsize(min(size, 0.95 * high))
     texts = [text for text in ax.texts if text.get_gid() == "number"]

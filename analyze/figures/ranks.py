@@ -12,6 +12,7 @@ from analyze.results.quantities import Quantity, id_dataset_of, joined
 from analyze.results.titles import metric_title
 from analyze.trends.chance import models_at_chance
 from analyze.trends.ranks import rank_test
+from closerlook_common.console.terminal import counted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -56,7 +57,7 @@ def prepare_ranks(results: pl.DataFrame, *, metric: str = "top1") -> pl.DataFram
     )
     return conform_frame(
         pl.concat([points, bar], how="diagonal").with_columns(
-            pl.lit(f"{metric_title(metric)}: average rank over {found.n_datasets} sets").alias("panel"),
+            pl.lit(f"{metric_title(metric)}: average rank over {counted(found.n_datasets, 'set')}").alias("panel"),
             pl.lit("Average rank (1 = best)").alias("x_title"),
         )
     )

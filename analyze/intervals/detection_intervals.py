@@ -14,6 +14,7 @@ from analyze.intervals.detection_pairs import SortedScores, alike, needed
 from analyze.kernels.variances import POWERS, auroc_walk, precision_walk
 from analyze.metrics._checks import fraction
 from analyze.metrics.proportions import Interval, wilson_interval
+from closerlook_common.console.terminal import counted
 from closerlook_common.errors import UserError
 
 LEAST_ROWS = 100
@@ -26,11 +27,11 @@ def check_rows(low: NDArray[np.floating[Any]], high: NDArray[np.floating[Any]]) 
     """Raise UserError where two rising columns of ID and OOD scores are too small or too far apart for an interval."""
     fewest = min(low.size, high.size)
     if fewest < LEAST_ROWS:
-        raise UserError(f"no interval: {fewest} rows on one side, at least {LEAST_ROWS} are needed")
+        raise UserError(f"no interval: {counted(fewest, 'row')} on one side, at least {LEAST_ROWS} are needed")
     among = min(int(np.searchsorted(low, high[-1], "right")), high.size - int(np.searchsorted(high, low[0], "left")))
     if among < LEAST_OVERLAP:
         raise UserError(
-            f"no interval: the sets are almost separated, only {among} rows lie among the other set's scores"
+            f"no interval: the sets are almost separated, only {counted(among, 'row')} among the other set's scores"
         )
 
 

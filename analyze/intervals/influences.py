@@ -19,6 +19,7 @@ from analyze.intervals.detection_pairs import SortedScores, alike, needed
 from analyze.intervals.paired import PairedDifference
 from analyze.kernels.influences import placements, precision_parts
 from analyze.metrics._checks import fraction
+from closerlook_common.console.terminal import counted
 from closerlook_common.errors import UserError
 
 Floats = NDArray[np.float64]
@@ -160,7 +161,7 @@ def check_comparable(metric: str, inside: SortedScores, outside: SortedScores, *
     alarms = high.size - int(np.searchsorted(high, low[low.size - hits], side="left"))
     fewest = min(alarms, high.size - alarms, hits, low.size - hits)
     if fewest < LEAST_BESIDE:
-        raise UserError(f"no test: only {fewest} rows lie on one side of the threshold")
+        raise UserError(f"no test: only {counted(fewest, 'row')} on one side of the threshold")
 
 
 def paired_detection(first: Influence, second: Influence, *, level: float = 0.95) -> PairedDifference:

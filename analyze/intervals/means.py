@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from analyze.intervals.paired import without_skewness
 from analyze.metrics._checks import fraction
 from analyze.metrics.proportions import Interval
+from closerlook_common.console.terminal import counted
 from closerlook_common.errors import UserError
 
 LEAST_ROWS = 40
@@ -42,7 +43,7 @@ def mean_interval(values: NDArray[np.float64], *, bounded: bool, level: float = 
     level = fraction("level", level, open_ends=True)
     least = LEAST_ROWS if bounded else LEAST_UNBOUNDED_ROWS
     if values.size < least:
-        raise UserError(f"no interval: {values.size} rows, at least {least} are needed")
+        raise UserError(f"no interval: {counted(values.size, 'row')}, at least {least} are needed")
     mean = float(values.mean(dtype=np.float64))
     if not math.isfinite(mean):
         raise UserError("no interval: a row is infinite")

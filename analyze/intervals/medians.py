@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from analyze.metrics._checks import fraction
 from analyze.metrics.proportions import Interval
+from closerlook_common.console.terminal import counted
 from closerlook_common.errors import UserError
 
 
@@ -42,5 +43,5 @@ def median_interval(values: NDArray[np.float64], *, level: float = 0.95) -> Inte
     if binom.cdf(k, n, 0.5) > (1 - level) / 2:
         k -= 1
     if k < 0:
-        raise UserError(f"no interval: {n} rows are too few for a median")
+        raise UserError(f"no interval: {counted(n, 'row')}, too few for a median")
     return Interval(float(ordered[k]), float(ordered[n - 1 - k]), level, "order statistics")

@@ -13,6 +13,7 @@ from analyze.intervals.detection_pairs import SortedScores
 from analyze.intervals.ranking import Ranking
 from analyze.metrics._checks import fraction
 from analyze.metrics.proportions import Interval
+from closerlook_common.console.terminal import counted
 from closerlook_common.errors import UserError
 
 LEAST_ERRORS = 20
@@ -53,7 +54,7 @@ def area_interval(ranking: Ranking, name: str, *, level: float = 0.95) -> Interv
     wrong = ~ranking.right
     rarest = min(int(wrong.sum()), int(ranking.right.sum()))
     if rarest < LEAST_ERRORS:
-        raise UserError(f"no interval: {rarest} rows are {'wrong' if wrong.mean() < 0.5 else 'right'}")
+        raise UserError(f"no interval: only {counted(rarest, 'row')} {'wrong' if wrong.mean() < 0.5 else 'right'}")
     if name == "correctness_auroc":
         return auroc_interval(_scores(ranking.values[ranking.right]), _scores(ranking.values[wrong]), level=level)
     influence = _influence(ranking, name)

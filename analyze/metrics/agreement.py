@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from analyze.metrics import _checks
 from analyze.metrics.proportions import Interval
 from analyze.metrics.spec import Evidence, Metric
+from closerlook_common.console.terminal import counted
 from closerlook_common.errors import UserError
 
 LEAST_ERRORS = 5
@@ -90,7 +91,9 @@ def error_consistency_interval(correct_a: ArrayLike, correct_b: ArrayLike, *, le
     cells = np.array([[np.count_nonzero(~a & ~b), np.count_nonzero(~a & b)], [np.count_nonzero(a & ~b), (a & b).sum()]])
     rarest = min(int(cells[0, 0]), int(cells[1, 1]), int(cells[0, 1] + cells[1, 0]))
     if rarest < LEAST_ERRORS:
-        raise UserError(f"no interval: {rarest} images in the rarest case, at least {LEAST_ERRORS} are needed")
+        raise UserError(
+            f"no interval: {counted(rarest, 'image')} in the rarest case, at least {LEAST_ERRORS} are needed"
+        )
     shares = cells / n
     of_a, of_b = shares.sum(axis=1), shares.sum(axis=0)
     chance = float(of_a @ of_b)

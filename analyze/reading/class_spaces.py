@@ -6,6 +6,7 @@ import re
 
 from cache_schema.format.records import DatasetCard
 from cache_schema.reading.store import PredictionStore
+from closerlook_common.console.terminal import counted
 
 _UNNAMED = re.compile(r"(\d+)-classes")
 
@@ -30,7 +31,7 @@ def other_classes(inside: DatasetCard, outside: DatasetCard, *, n_inside: int = 
     if len(named) < 2 and (0 in sizes or sizes[0] == sizes[1]):
         return ""
     by_name = all(spaces) and spaces[0] != spaces[1]
-    shown = [space if by_name else f"{size} classes" for space, size in zip(spaces, sizes, strict=True)]
+    shown = [space if by_name else counted(size, "class", "classes") for space, size in zip(spaces, sizes, strict=True)]
     return (
         f"the logits of {outside.id} are over other classes ({shown[1]}) than those of {inside.id} ({shown[0]}): run"
         f" {outside.id} with the classes of {inside.id}"

@@ -7,6 +7,7 @@ from pathlib import Path
 import polars as pl
 
 from analyze.results.joining import all_rows, write_all
+from closerlook_common.console.terminal import counted
 from closerlook_common.user_cache import locked
 
 FROM_CARDS = ("metrics", "prompts", "factors")
@@ -47,7 +48,7 @@ def _removed(path: Path, now: dict[str, str], command: str) -> list[str]:
     computed = differs & pl.col("command").is_in(FROM_CARDS) & (pl.col("command") != command)
     parts = table.filter(computed).partition_by("command", "dataset", "role", as_dict=True)
     lines = [
-        f"{len(part)} rows of 'analyze {name}' on {dataset} removed: its role was {role} and is now"
+        f"{counted(len(part), 'row')} of 'analyze {name}' on {dataset} removed: its role was {role} and is now"
         f" {now[str(dataset)]}; run 'analyze {name}' again"
         for (name, dataset, role), part in parts.items()
     ]

@@ -13,6 +13,7 @@ import polars as pl
 from analyze.results.meant import rows_meant
 from analyze.results.table import CARD_COLUMNS, VARIANT_COLUMNS
 from analyze.results.titles import dataset_title, factor_title, metric_title, score_title
+from closerlook_common.console.terminal import counted
 from closerlook_common.errors import UserError, nearest
 
 
@@ -187,7 +188,7 @@ def answers(results: pl.DataFrame, quantity: Quantity | str, *, score: str = "")
         own = doubled.filter(pl.col("model") == model)
         unclear = [c for c in VARIANT_COLUMNS if own[c].n_unique() > 1]
         if not unclear:
-            raise UserError(f"{quantity}: model {model} has {len(own)} values; the table was joined twice?")
+            raise UserError(f"{quantity}: model {model} has {counted(len(own), 'value')}; the table was joined twice?")
         named = sorted(doubled[unclear[0]].unique())
         raise SeveralNumbersError(quantity, model, [quantity.with_variants(**given, **{unclear[0]: v}) for v in named])
     return chosen.sort("model")

@@ -16,6 +16,7 @@ from analyze.intervals import normal_reach, proportion_interval
 from analyze.metrics.clips import anchors_right, clustered_proportion_interval
 from analyze.predictions.summaries import Summary
 from analyze.suites.base import Case, Number, attempt, with_interval, without
+from closerlook_common.console.terminal import counted
 from closerlook_common.errors import UserError
 
 METRICS = (
@@ -102,7 +103,7 @@ def proportion(case: Case, metric: str, hits: int, n: int) -> Number:
 def top_k(case: Case, rows: Summary, k: int) -> Number:
     """Return the share of images whose label is among the k largest logits (ties: the lower class first)."""
     if k > 1 and rows.n_classes and rows.n_classes <= k:
-        raise UserError(f"top{k} is meaningless with {rows.n_classes} classes")
+        raise UserError(f"top{k} is meaningless with {counted(rows.n_classes, 'class', 'classes')}")
     if k > rows["top"].shape[1]:
         raise UserError(f"top{k} needs the ranks of the labels: only predictions were imported")
     return of_rows(case, f"top{k}", rows["label_rank"] < k, rows)
@@ -199,7 +200,7 @@ def worst_class(case: Case, rows: Summary) -> Iterator[Number]:
     seen, hits, counts = _by_class(rows)
     enough = counts >= case.settings["accuracy"]["worst_class_least"]
     if not enough.any():
-        raise UserError(f"no class has {case.settings['accuracy']['worst_class_least']} images")
+        raise UserError(f"no class has {counted(case.settings['accuracy']['worst_class_least'], 'image')}")
     share = np.where(enough, hits / counts, np.inf)
     at = int(share.argmin())
     options = case.settings.changed("accuracy", "interval", "confidence_level", "worst_class_least")

@@ -15,7 +15,7 @@ from analyze.evaluate.pairing import BY_ROW
 from analyze.intervals import PairedDifference
 from analyze.results.csv_text import write_csv
 from analyze.trends.multiplicity import benjamini_hochberg, holm
-from closerlook_common.console.terminal import escaped
+from closerlook_common.console.terminal import counted, escaped
 from closerlook_common.errors import UserError
 from closerlook_common.user_cache import replaced_whole
 
@@ -122,7 +122,7 @@ def _numbers(comparison: Comparison, by_holm: Mapping[tuple[str, str], float], t
     """Return models by metrics on one dataset; below them their difference and what their mean would score."""
     from closerlook_common.console.terminal import plain_table
 
-    title = f"{comparison.dataset}, {comparison.n:,} images"
+    title = f"{comparison.dataset}, {counted(comparison.n, 'image')}"
     if len(comparison.models) == 2:
         title += f"; agreement {comparison.agreement[0, 1]:.3f}, error consistency {comparison.consistency[0, 1]:+.3f}"
         if not math.isnan(comparison.consistency_low[0, 1]):

@@ -15,6 +15,7 @@ from analyze.results.csv_text import write_csv
 from analyze.results.titles import metric_title
 from analyze.tables.comparisons import check_output
 from analyze.trends.multiplicity import benjamini_hochberg, holm
+from closerlook_common.console.terminal import counted
 from closerlook_common.user_cache import replaced_whole
 
 if TYPE_CHECKING:
@@ -97,7 +98,7 @@ def contest_tables(contests: Sequence[Contest]) -> Iterator[Table]:
         found = judged(contest)
         several = len({model for model, _ in contest.entries}) > 1
         name = metric_title(contest.metric)
-        table = plain_table(f"{contest.dataset}, {name}, {contest.n:,} images")
+        table = plain_table(f"{contest.dataset}, {name}, {counted(contest.n, 'image')}")
         for title in (*["model"] * several, "detector"):
             table.add_column(title, overflow="fold")
         for title in (name, "less the best", "interval", "p", f"p (Holm, {found.tests} tests)"):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from closerlook_common.console.terminal import GAP, escaped, printable
+from closerlook_common.console.terminal import GAP, counted, escaped, printable
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -44,7 +44,7 @@ def reasons(table: pl.DataFrame) -> Iterator[str]:
     """Yield why numbers are missing, each reason once with the datasets and how many models it concerns."""
     rows = table.filter(pl.col("reason") != "").group_by("dataset", "reason", maintain_order=True)
     for dataset, reason, models in rows.agg(pl.col("model").n_unique()).iter_rows():
-        yield f"{dataset} ({models} model{'s' if models != 1 else ''}): {reason}"
+        yield f"{dataset} ({counted(models, 'model')}): {reason}"
 
 
 def quantile_notes(table: pl.DataFrame) -> Iterator[str]:

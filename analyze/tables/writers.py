@@ -13,6 +13,7 @@ from analyze.tables import Cell, Column, Table
 from analyze.tables.escapes import escape_html, escape_latex, escape_markdown, one_line
 from analyze.tables.notes import Note
 from closerlook_common.console.messages import line
+from closerlook_common.console.terminal import counted
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -231,7 +232,7 @@ def print_tables(tables: Sequence[Table], console: Console, *, all_columns: bool
         hidden = [table.columns[i].name for piece in pieces[1:] for i in piece]
         if hidden and not all_columns:
             names = one_line(", ".join(hidden[:8])) + (" ..." if len(hidden) > 8 else "")
-            text = f"{len(hidden)} more column{'s'[: len(hidden) > 1]} (see `all_columns`, `where`): {names}"
+            text = f"{counted(len(hidden), 'more column')} (see `all_columns`, `where`): {names}"
             console.print(line(text, "dim"))
         for reason in _missing(table, pieces if all_columns else pieces[:1]):
             console.print(line(f"– {one_line(reason)}", "dim"))

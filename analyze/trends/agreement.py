@@ -11,6 +11,7 @@ import polars as pl
 
 from analyze.trends.fits import Line, fit_line
 from analyze.trends.scales import transform, untransform
+from closerlook_common.console.terminal import counted
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class AgreementOnTheLine:
         error = self.mean_absolute_error
         shown = f"; off by {error:.4f} on average" if np.isfinite(error) else ""
         return (
-            f"shifted accuracy of {len(self.predicted)} models predicted from agreement{shown}\n"
+            f"shifted accuracy of {counted(len(self.predicted), 'model')} predicted from agreement{shown}\n"
             f"accuracy, {self.accuracy_line}\nagreement, {self.agreement_line}"
         )
 

@@ -19,6 +19,7 @@ from analyze.trends.dependence import (
 )
 from analyze.trends.families import INDEPENDENT, Families, effective_models
 from analyze.trends.scales import transform
+from closerlook_common.console.terminal import counted
 from closerlook_common.errors import UserError, nearest
 
 Method = Literal["pearson", "spearman", "kendall", "weighted_kendall", "r2"]
@@ -80,7 +81,7 @@ class Correlation:
 
     def __repr__(self) -> str:
         """Return one readable line."""
-        among = f"{self.n} models"
+        among = counted(self.n, "model")
         if self.families not in (0, self.n):
             among += f" in {self.families} families, worth {self.n_effective:.0f} independent ones"
         ends = f" [{self.low:.3f}, {self.high:.3f}]" if np.isfinite(self.low) else ""
@@ -168,7 +169,7 @@ def _families(families: ArrayLike | Families | None, kept: NDArray[np.bool_]) ->
         return Families.independent(int(kept.sum()))
     groups = families if isinstance(families, Families) else Families.of(families)
     if len(groups) != len(kept):
-        raise UserError(f"a correlation of {len(kept)} models needs as many families, got {len(groups)}")
+        raise UserError(f"a correlation of {counted(len(kept), 'model')} needs as many families, got {len(groups)}")
     return groups.rows(kept)
 
 

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from analyze.trends.families import INDEPENDENT, Families
+from closerlook_common.console.terminal import counted
 
 Floats = NDArray[np.float64]
 
@@ -48,8 +49,8 @@ def jackknife_covariance(estimate: Floats, without_each: Floats) -> Floats:
 def described(families: Families, level: float = 0.95) -> str:
     """Return how an interval over these families was made, or why there is none."""
     if families.count < FEWEST_FOR_INTERVAL:
-        what = "models" if families.by == INDEPENDENT else "families of models"
-        return f"none: {families.count} {what}, an interval needs {FEWEST_FOR_INTERVAL}"
+        what = ("model", "models") if families.by == INDEPENDENT else ("family of models", "families of models")
+        return f"none: {counted(families.count, *what)}, an interval needs {FEWEST_FOR_INTERVAL}"
     if families.by == INDEPENDENT:
         return f"jackknife {100 * level:g} %: models taken as independent"
     return f"jackknife {100 * level:g} %: {families.count} families by {families.by}"

@@ -12,6 +12,7 @@ from analyze.trends.dependence import FEWEST_FOR_TEST, FLIPS, flip_p_value
 from analyze.trends.families import INDEPENDENT, Families
 from analyze.trends.nested_fits import f_test, least_squares
 from analyze.trends.scales import transform
+from closerlook_common.console.terminal import counted
 from closerlook_common.errors import UserError
 
 FEWEST_IN_A_GROUP = 3
@@ -49,11 +50,11 @@ class LineTest:
     def __repr__(self) -> str:
         """Return one readable line."""
         if not np.isfinite(self.p_value):
-            return f"{' / '.join(self.groups)}: F = {self.f:.2f}, no p-value ({self.test}; {self.n} models)"
+            return f"{' / '.join(self.groups)}: F = {self.f:.2f}, no p-value ({self.test}; {counted(self.n, 'model')})"
         verdict = "on different lines" if self.p_value < 0.05 else "no sign of different lines"
         return (
             f"{' / '.join(self.groups)}: {verdict} (F = {self.f:.2f}, p = {self.p_value:.2g};"
-            f" slopes p = {self.slope_p_value:.2g}, offsets p = {self.offset_p_value:.2g}; {self.n} models)"
+            f" slopes p = {self.slope_p_value:.2g}, offsets p = {self.offset_p_value:.2g}; {counted(self.n, 'model')})"
         )
 
 
@@ -109,8 +110,10 @@ def same_line(
         return LineTest(f, ordinary, slopes, shifts, test="F test: models taken as independent", **known)
     alone = [str(names[g]) for g in range(len(names)) if len(np.unique(own.codes[codes == g])) < FEWEST_IN_A_GROUP]
     if own.count < FEWEST_FOR_TEST or alone:
-        who = f"{own.count} families" if own.count < FEWEST_FOR_TEST else f"{alone[0]} has fewer than"
-        why = f"none: {who}, {FEWEST_FOR_TEST} are needed" if not alone else f"none: {who} {FEWEST_IN_A_GROUP} families"
+        if own.count < FEWEST_FOR_TEST:
+            why = f"none: {counted(own.count, 'family', 'families')}, {FEWEST_FOR_TEST} are needed"
+        else:
+            why = f"none: {alone[0]} has fewer than {FEWEST_IN_A_GROUP} families"
         return LineTest(f, np.nan, np.nan, np.nan, test=why, **known)
     offset, slope = list(range(2, 2 + others)), list(range(2 + others, 2 + 2 * others))
     drawn: dict[str, Any] = {"flips": flips, "seed": seed}

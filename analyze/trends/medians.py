@@ -11,6 +11,7 @@ from scipy import stats
 
 from analyze.trends.dependence import described, quantile
 from analyze.trends.families import Families, effective_models
+from closerlook_common.console.terminal import counted
 
 Floats = NDArray[np.float64]
 
@@ -70,7 +71,7 @@ def median(values: ArrayLike, families: ArrayLike | Families | None = None, *, l
     if math.isfinite(reach):
         share_low = _lower_share(v, middle, groups, reach, level)
         if share_low * len(v) < 0.5:
-            how = f"none: {len(v)} models are too few for the interval of a median"
+            how = f"none: {counted(len(v), 'model')}, too few for the interval of a median"
         else:
             places = np.arange(len(v)) + 0.5
             low, high = (

@@ -15,6 +15,7 @@ from analyze.results.quantities import Quantity, joined
 from analyze.trends.correlations import correlation
 from analyze.trends.families import families_of
 from analyze.trends.pairs import DEFAULT, Choices
+from closerlook_common.console.terminal import counted
 from closerlook_common.errors import UserError
 
 
@@ -107,7 +108,8 @@ class RankTest:
         best, rank = self.table.row(0, named=True)["model"], float(self.table["rank"][0])
         tied = int((self.table["rank"] <= rank + self.critical_difference).sum()) - 1
         return (
-            f"{len(self.table)} models ranked over {self.n_datasets} sets: best {best} (average rank {rank:.2f});"
+            f"{counted(len(self.table), 'model')} ranked over {counted(self.n_datasets, 'set')}:"
+            f" best {best} (average rank {rank:.2f});"
             f" Friedman p = {self.friedman_p_value:.2g}; {tied} others within the critical difference"
             f" {self.critical_difference:.2f} (alpha {self.alpha:g})"
         )

@@ -21,6 +21,7 @@ from analyze.trends.marks import AGAINST, BEYOND, CHANCE
 from analyze.trends.medians import median
 from analyze.trends.pairs import DEFAULT, Choices, PairOfNumbers, pair_of
 from analyze.trends.robustness_intervals import DESCRIBED, NO_INTERVAL, Ends, robustness_ends
+from closerlook_common.console.terminal import counted
 from closerlook_common.errors import UserError
 
 BASELINE: Mapping[str, str] = {"group": "supervised-in1k"}
@@ -65,7 +66,7 @@ class EffectiveRobustness:
         """Return one readable line."""
         middle = float(np.median(self.table["value"].to_numpy()))
         return (
-            f"effective robustness of {len(self.table)} models on {self.y} against {self.x}"
+            f"effective robustness of {counted(len(self.table), 'model')} on {self.y} against {self.x}"
             f" (baseline {_words(self.baseline)}): median {middle:+.3f}"
         )
 

@@ -135,7 +135,7 @@ def _print_rest(cache: Cache, stores: list[Store], out: Console) -> None:
 
 def _print_store(store: Store, out: Console) -> None:
     from closerlook_common.console.messages import line
-    from closerlook_common.console.terminal import as_text
+    from closerlook_common.console.terminal import as_text, counted
 
     header = {key: value for key, value in store.header.items() if key != "seal"}
     # Line breaks are those of the indentation: the JSON has escapes for all others.
@@ -143,7 +143,7 @@ def _print_store(store: Store, out: Console) -> None:
         out.print(as_text(row))
     seal = store.header["seal"]
     size = f"{store.n_bytes() / 1e6:.2f} MB"
-    out.print(line(f"sealed {seal['written']}, {seal['n']:,} rows, {size}, digest {seal['digest']}"))
+    out.print(line(f"sealed {seal['written']}, {counted(seal['n'], 'row')}, {size}, digest {seal['digest']}"))
     for name, entry in seal["arrays"].items():
         shape = " x ".join(f"{length:,}" for length in entry["shape"])
         out.print(as_text(f"  {name}: {entry['dtype']} {shape}, {entry['digest'][:8]}"))

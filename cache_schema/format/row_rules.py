@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from cache_schema.format.identities import prediction_identity
 from cache_schema.format.records import UNKNOWN, DatasetCard, ModelCard
+from closerlook_common.console.terminal import counted
 from closerlook_common.errors import UserError
 
 
@@ -17,7 +18,7 @@ def checked_ids(image_ids: Sequence[str] | NDArray[Any], n: int, dataset_id: str
     """Return n image ids, all different and none empty; UserError names the first that is not."""
     ids = [str(item) for item in image_ids]
     if len(ids) != n:
-        raise UserError(f"dataset {dataset_id}: {len(ids)} image ids for {n} images")
+        raise UserError(f"dataset {dataset_id}: {len(ids)} image ids for {counted(n, 'image')}")
     seen: dict[str, int] = {}
     for row, name in enumerate(ids):
         if not name:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from cache_schema.format.schema import KINDS, OFFSETS, TEXT, ArraySpec, array_spec
+from closerlook_common.console.terminal import counted
 
 Arrays = Mapping[str, tuple[tuple[int, ...], str]]
 """Name -> (shape, dtype name)."""
@@ -64,7 +65,7 @@ def structure_problems(kind: str, arrays: Arrays, details: Mapping[str, Any], ro
     problems += [f"{axes[axis][1]}: axis {axis} has no elements" for axis in "CD" if axis in axes and not axes[axis][0]]
     if rows is not None and axes.get(spec.rows, (rows, ""))[0] != rows:
         length, where = axes[spec.rows]
-        problems.append(f"seal: n is {rows}, but {where} has {length} rows")
+        problems.append(f"seal: n is {rows}, but {where} has {counted(length, 'row')}")
     if not arrays:
         problems.append("the store holds no arrays")
     return problems

@@ -19,6 +19,7 @@ from cache_schema.format.records import DatasetCard, ModelCard
 from cache_schema.format.row_rules import label_limit, label_problem
 from cache_schema.format.schema import OFFSETS
 from cache_schema.format.text_arrays import decode_text
+from closerlook_common.console.terminal import counted
 from closerlook_common.errors import CorruptStoreError, UserError
 
 
@@ -62,7 +63,7 @@ class Store:
         return self._reader.brief().rows
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.path.name}: {len(self)} rows>"
+        return f"<{type(self).__name__} {self.path.name}: {counted(len(self), 'row')}>"
 
     @cached_property
     def model_id(self) -> str:

@@ -18,6 +18,7 @@ from cache_schema.reading.open_stores import open_published
 from cache_schema.reading.store import PredictionStore
 from cache_schema.writing.builder import RowStream, StoreBuilder
 from cache_schema.writing.columns import add_columns
+from closerlook_common.console.terminal import counted
 from closerlook_common.errors import UserError
 
 METADATA_DTYPES = ("int64", "float64", "bool")
@@ -314,7 +315,7 @@ def write_store(
         if array is not None and array.ndim != 2:
             raise UserError(f"{model.id} on {dataset.id}: {name} have shape {array.shape}, not (images, width)")
     if logits is not None and features is not None and len(features) != n:
-        raise UserError(f"{model.id} on {dataset.id}: {n} rows of logits, {len(features)} of features")
+        raise UserError(f"{model.id} on {dataset.id}: {counted(n, 'row')} of logits, {len(features)} of features")
     writer = StoreWriter(
         cache_path,
         model=model,

@@ -329,7 +329,7 @@ def _print_plan(plan: Plan, options: RunOptions, console: Console) -> None:
         if models := len({job.model.card.id for job in unit.jobs}):
             ways = f", {len(unit.geometries)} ways to resize and crop" if len(unit.geometries) > 1 else ""
             text += "; each image is decoded once for every group of models that fits the device"
-            text += f" ({models} model{'s' if models > 1 else ''}{ways})"
+            text += f" ({counted(models, 'model')}{ways})"
     console.print(line(text), soft_wrap=True)
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache_schema.format.records import UNKNOWN, DatasetCard
+from closerlook_common.console.terminal import counted
 from closerlook_common.errors import UserError
 from extract.classes.spaces import BUILT_IN, ClassSpace
 from extract.classes.unicode_names import composed, refuse_same_names, text_name
@@ -127,7 +128,7 @@ def build(
         problems = (*problems, f"{bare:,} of {len(rows.paths):,} images have no label and count for no accuracy")
     empty = int((rows.sizes == 0).sum())
     if empty:
-        problems = (*problems, f"{empty:,} files are empty")
+        problems = (*problems, counted(empty, "empty file"))
     return Dataset(
         card=card,
         root=root or spec.path,

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from closerlook_common.console.terminal import counted
 from closerlook_common.errors import UserError
 from closerlook_common.input_files import MissingFileError, read_json_file
 from extract.datasets.counts import check_numbered, differs
@@ -88,7 +89,7 @@ def _check_rows(folder: Path, files: Sequence[Path], split: str, n: int, *, allo
     for note, rows in stated_rows(folder, home, split).items():
         if rows == n:
             continue
-        text = f"{home} holds {n:,} rows of split {split!r}, but {note} says {rows:,}"
+        text = f"{home} holds {counted(n, 'row')} of split {split!r}, but {note} says {rows:,}"
         if (home / _STATE).is_file():
             # save_to_disk keeps the notes of the set that a selection was made from.
             remark(f"{text}: right for a selection that was saved; otherwise rows are missing")

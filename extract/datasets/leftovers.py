@@ -8,6 +8,7 @@ import stat
 from collections import Counter
 from dataclasses import dataclass, field
 
+from closerlook_common.console.terminal import counted
 from extract.datasets.remarks import remark
 
 _SUFFIXES = (
@@ -87,7 +88,7 @@ class Leftovers:
         parts = [f"{n:,} {suffix or 'without a known suffix'}" for suffix, n in sorted(self.images.items())]
         first = next(iter(sorted(self.example.items())))[1]
         remark(
-            f"{sum(self.images.values()):,} files that look like images are skipped in {root}: {', '.join(parts)}"
+            f"{root}: skipped {counted(sum(self.images.values()), 'file')} of images: {', '.join(parts)}"
             f" (one is {first!r}); convert or rename them to .png, .jpg, .webp or .avif to have them read"
         )
 

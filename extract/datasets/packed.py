@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from closerlook_common.console.terminal import counted
 from closerlook_common.errors import UserError
 from extract.classes.spaces import IMAGENET_1K, ClassSpace, class_space
 from extract.datasets.base import NO_LABEL, ImageSource
@@ -167,7 +168,8 @@ def _index_of(names: tuple[str, ...], space: ClassSpace, kind: str, where: str) 
         if _in_the_same_order(names, space):
             return None
         raise UserError(
-            f"{where}: its labels count {len(names):,} classes of its own ({names[0]!r}, {names[-1]!r} ...), which are"
+            f"{where}: its labels count {counted(len(names), 'class', 'classes')} of its own"
+            f" ({names[0]!r}, {names[-1]!r} ...), which are"
             f' not those of {space.id}; labels = "index" takes the numbers for its indices'
         ) from None
     return np.asarray([found[name] for name in names], dtype=np.int32)

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from closerlook_common.console.terminal import counted
 from closerlook_common.console.waiting import waiting_for
 from closerlook_common.errors import UserError
 from extract.datasets.base import NO_LABEL
@@ -219,7 +220,7 @@ def read_rows(source: PythonSource) -> tuple[Rows, str, dict[str, NDArray[np.gen
         digest.update(hashlib.sha256(_pixels(item.image) or raw).digest())
     names = getattr(data, "image_ids", None)
     if names is not None and len(names) != n:
-        raise UserError(f"{where}: image_ids has {len(names)} names for {n} images")
+        raise UserError(f"{where}: image_ids has {counted(len(names), 'name')} for {n} images")
     paths = tuple(map(str, names)) if names is not None else tuple(f"{index:07}" for index in range(n))
     return Rows(paths, labels, sizes), digest.hexdigest(), _metadata(data, n)
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from closerlook_common.console.terminal import counted
 from closerlook_common.errors import UserError
 from closerlook_common.input_files import read_json_file, read_text_file
 
@@ -81,5 +82,5 @@ def _rows_in(info: Mapping[str, Any], split: str) -> int | None:
     of = [s for s in splits if isinstance(s, dict) and isinstance(s.get("num_examples"), int)]
     rows = [int(s["num_examples"]) for s in of if s.get("name") == split or (not split and len(of) == 1)]
     if len(rows) == 1 and rows[0] < 0:
-        raise UserError(f"the notes of the data set say that split {split!r} has {rows[0]} rows")
+        raise UserError(f"the notes of the data set say that split {split!r} has {counted(rows[0], 'row')}")
     return rows[0] if len(rows) == 1 else None

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from closerlook_common.console.terminal import counted
 from closerlook_common.errors import UserError
 from extract.classes.prompts import PromptSet
 from extract.classes.spaces import ClassSpace
@@ -99,12 +100,13 @@ class ClassifierModel(LoadedModel):
         if self.card.class_space != class_space.id:
             space = (
                 self.card.class_space
-                or f"{len(self._affine.bias)} classes without names (add classes=NAME to its line)"
+                or f"{counted(len(self._affine.bias), 'class', 'classes')} without names (add classes=NAME to its line)"
             )
             raise HeadUnavailable(f"{self.card.id} answers in {space}, not in {class_space.id}")
         if len(class_space.names) != len(self._affine.bias):
             raise HeadUnavailable(
-                f"{self.card.id} has {len(self._affine.bias)} classes, {class_space.id} has {len(class_space)}"
+                f"{self.card.id} has {counted(len(self._affine.bias), 'class', 'classes')},"
+                f" {class_space.id} has {len(class_space)}"
             )
         residual = max(float(self._worst), self._affine.residual)
         return Head(

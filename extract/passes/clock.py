@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from closerlook_common.console.terminal import counted
+
 MEASURED_SECONDS = 3.0
 MEASURED_BATCHES = 3
 """Rates are reported once both have gone by."""
@@ -111,7 +113,7 @@ def first_line(clock: Clock, n_images: int, n_models: int, processes: int) -> st
     left = each * (n_images - clock.images)
     if not forward or left + clock.wall < WORTH_TELLING_SECONDS:
         return ""
-    models = f"{1 / forward:,.0f} images/s through {n_models} model{'s' if n_models > 1 else ''}"
+    models = f"{1 / forward:,.0f} images/s through {counted(n_models, 'model')}"
     if not decode:
         return f"{models}, the decoded pixels are kept: bound by the models, about {duration(left)}"
     where = f"{processes} process{'es' if processes > 1 else ''}" if processes else "this process"

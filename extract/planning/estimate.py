@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import TYPE_CHECKING
 
+from closerlook_common.console.terminal import counted
 from closerlook_common.errors import CloserlookError
 from extract.planning.operations import count_operations, text_operations
 from extract.planning.plan import MISSING, HeadJob, Job, Plan, gives_features_alone, keeps_statistics
@@ -178,7 +179,7 @@ def _basis(models: int, others: int, rate: float | None, uncounted: int) -> str:
     """Return what the rates of the models rest on, in one sentence."""
     if not models:
         return "nothing is left to do"
-    parts = [f"rates measured in this cache ({models - others} models)"] if others < models else []
+    parts = [f"rates measured in this cache ({counted(models - others, 'model')})"] if others < models else []
     if others and rate is not None:
         parts.append(f"{rate:,.0f} images/s as given by --rate ({others})")
     elif others > uncounted:

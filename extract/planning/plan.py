@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cache_schema.format import identities, naming
+from closerlook_common.console.terminal import counted
 from closerlook_common.errors import UserError
 from extract.classes.prompts import PromptSet
 from extract.classes.spaces import BUILT_IN, IMAGENET_1K, ClassSpace, class_space
@@ -297,7 +298,7 @@ def _empty_classes(model: Prepared, dataset: Dataset) -> str:
 
 def _other_width(outputs: int, space: ClassSpace, dataset: Dataset) -> str:
     """Say why a head cannot be of a class space that its line names; the space may hold more than the folders do."""
-    text = f"its head has {outputs} outputs, the {len(space)} classes of {dataset.card.id} are {space.id}"
+    text = f"its head has {counted(outputs, 'output')}, the {len(space)} classes of {dataset.card.id} are {space.id}"
     present = len(set(dataset.labels[dataset.labels >= 0].tolist()))
     if outputs == present:
         text += (

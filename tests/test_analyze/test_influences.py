@@ -140,7 +140,7 @@ def test_the_mean_over_sets_has_the_covariance_of_its_areas():
 
 def test_what_has_no_interval_says_why():
     inside, outside = scores(0, n=150)
-    with pytest.raises(UserError, match="no test: only 7 rows lie on one side of the threshold"):
+    with pytest.raises(UserError, match="no test: only 7 rows on one side of the threshold"):
         check_comparable("fpr95_id", sort(inside[0]), sort(outside[0]))
     with pytest.raises(UserError, match="30 rows on one side"):
         check_comparable("auroc", sort(inside[0]), sort(outside[0][:30]))

@@ -180,7 +180,7 @@ def test_group_medians_carry_n_families_and_an_interval_that_holds_the_line() ->
     assert own["low"] < own["value"] < own["high"]
     (single,) = table.filter(pl.col("group") == "clip-ft-in1k").rows(named=True)
     assert single["low"] is None
-    assert single["interval"].startswith("none: 1 families")
+    assert single["interval"].startswith("none: 1 family of models,")
 
 
 def test_rank_intervals_hold_the_true_ranks() -> None:

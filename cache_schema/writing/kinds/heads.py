@@ -16,6 +16,7 @@ from cache_schema.reading.kinds.heads import HeadStore
 from cache_schema.reading.open_stores import open_published
 from cache_schema.writing.builder import StoreBuilder
 from cache_schema.writing.kinds.writing import finite_floats, model_fields
+from closerlook_common.console.terminal import counted
 from closerlook_common.errors import UserError
 
 
@@ -76,7 +77,7 @@ def write_head(
     c = len(weights)
     biases = finite_floats("bias", np.zeros(c) if bias is None else bias, np.float32, 1)
     if len(class_names) != c:
-        raise UserError(f"head of {model.id}: {c} rows of weight, {len(class_names)} class names")
+        raise UserError(f"head of {model.id}: {counted(c, 'row')} of weight, {len(class_names)} class names")
     details = {
         "class_space": class_space,
         "prompt_set": prompt_set,

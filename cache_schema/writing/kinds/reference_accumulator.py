@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from cache_schema.format.centred import encode
 from cache_schema.reading.kinds.references import ReferenceArrays
+from closerlook_common.console.terminal import counted
 from closerlook_common.errors import UserError
 
 FLOAT16_MAX = 65504.0
@@ -122,7 +123,7 @@ class ReferenceAccumulator:
         if rows and int(labels.max()) >= self.n_classes:
             raise UserError(f"label {int(labels.max())} is not a class: the logits have {self.n_classes}")
         if ids is not None and len(ids) != rows:
-            raise UserError(f"{len(ids)} ids for {rows} rows")
+            raise UserError(f"{len(ids)} ids for {counted(rows, 'row')}")
         for start in range(0, rows, _ROWS):
             part = slice(start, start + _ROWS)
             self._add(
