@@ -71,7 +71,7 @@ FAST := tests/test_imports.py tests/test_closerlook.py tests/test_distribution.p
   tests/test_extract/test_model_list.py tests/test_extract/test_datasets_specs.py
 
 fast: $(VENV)/test.stamp
-	$(BIN)/python -m pytest -q $(FAST)
+	bash tests/in_memory.sh $(BIN)/python -m pytest -q $(FAST)
 
 check: lint types contracts fast
 
@@ -80,7 +80,7 @@ MORE_WITH_TORCH := tests/test_analyze/test_array_arguments.py tests/test_analyze
   tests/test_analyze/test_metrics_weights.py tests/test_cache_schema/test_attacks_places.py
 
 unit: $(VENV)/test.stamp
-	$(BIN)/python -m pytest -q -n 2 --dist worksteal tests/test_*.py tests/test_extract $(MORE_WITH_TORCH)
+	bash tests/in_memory.sh $(BIN)/python -m pytest -q -n 2 --dist worksteal tests/test_*.py tests/test_extract $(MORE_WITH_TORCH)
 
 laptop:
 	PYTHON=$(PYTHON) bash tests/laptop.sh

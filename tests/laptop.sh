@@ -16,7 +16,7 @@ run_with() {
   echo "== without torch, Python $tag, zarr $("$environment/bin/python" -c 'import zarr; print(zarr.__version__)')"
   "$environment/bin/python" -c 'import importlib.util as u, sys; sys.exit(any(u.find_spec(m) for m in ("torch", "timm", "open_clip")))' \
     || { echo "torch crept into the laptop's environment"; exit 1; }
-  "$environment/bin/python" -m pytest -q -n 2 --dist worksteal tests/test_imports.py tests/test_cache_schema tests/test_analyze
+  bash tests/in_memory.sh "$environment/bin/python" -m pytest -q -n 2 --dist worksteal tests/test_imports.py tests/test_cache_schema tests/test_analyze
 }
 
 run_with "${PYTHON:-python3}"
