@@ -4,6 +4,7 @@ A column that neither --rows nor --columns names gives one table for each of its
 of a metric (score, calibrator, prompt set ...) become columns. Filter with --where:
 
     analyze table results.parquet --where metric=top1,ece,nll --where dataset=imagenet-val,imagenet-a --best
+    analyze table results.parquet --where metric=top1,nll --best --cache CACHE      # marks by tests on the same images
     analyze table results.parquet --rows model --columns dataset --where metric=auroc --where score=msp,mcm
     analyze table results.parquet --columns factor --where metric=factor_accuracy --latex factors.tex
 """
@@ -32,7 +33,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--best",
         action="store_true",
-        help="mark the best with all that intervals do not distinguish from it (bold), and the next (underlined)",
+        help="mark the best with all that are not distinguished from it (bold), and the next (underlined); intervals"
+        " decide, or with --cache paired tests",
+    )
+    parser.add_argument(
+        "--cache",
+        metavar="CACHE",
+        help="with --best: the cache that the table was made from; models are compared by paired tests on the same"
+        " images, and notes under the table say which tests and which columns (top1, nll, brier; auroc, FPR and AUPR"
+        " by scores without a fit)",
     )
     parser.add_argument("--intervals", action="store_true", help="show [low, high] behind the numbers")
     parser.add_argument(
@@ -80,6 +89,8 @@ def run(args: argparse.Namespace) -> int:
 
     if args.digits is not None and not 0 <= args.digits <= 12:
         raise UserError(f"--digits {args.digits}: give a number of decimals between 0 and 12")
+    if args.cache is not None and not args.best:
+        raise UserError("--cache is for --best: without it nothing is marked, and no predictions are read")
     where = parse_where(args.where)
     rows, columns = split_names(args.rows, "--rows"), split_names(args.columns, "--columns")
     results = select(read_results(args.results), where)
@@ -102,6 +113,7 @@ def run(args: argparse.Namespace) -> int:
         digits=args.digits,
         percent=args.percent,
         sort=args.sort,
+        cache=args.cache,
     )
     wanted = {name: getattr(args, name) for name in WRITERS if getattr(args, name)}
     if "-" not in wanted.values():

@@ -54,7 +54,7 @@ def as_good_as_best(
     below, above = (v - ends[0], ends[1] - v) if higher else (ends[1] - v, v - ends[0])
     gap = sign * (v[best] - v)
     error = np.hypot(below[best], above) / float(norm.ppf(0.5 + level / 2))
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         p_values = np.where(gap == 0, 1.0, 2 * norm.sf(gap / error))
     # Without an interval nothing is known of a distance: it counts, unless there is none.
     p_values = np.where(np.isfinite(p_values), p_values, 0.0)

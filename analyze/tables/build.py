@@ -6,77 +6,25 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from analyze.intervals.winners import as_good_as_best
+import cache_schema
 from analyze.results import CARD_COLUMNS
 from analyze.results.selection import NAME_COLUMNS, check_column, varying
 from analyze.results.titles import in_percent, score_title
+from analyze.tables.cells import Cell, Column
+from analyze.tables.marks import AS_GOOD, PairedMarks, marked, paired_marks, share_the_first
 from analyze.tables.notes import notes_on
 from analyze.tables.reading_order import ORDER, in_reading_order
 from analyze.tables.variants import MEAN, column_title, headed, variant_words
 from cache_schema.format.records import GROUPS
 from closerlook_common.errors import UserError, nearest
 
-
-@dataclass(frozen=True)
-class Cell:
-    """One number of a table.
-
-    Attributes
-    ----------
-    value, low, high
-        The number and its interval; None where there is none.
-    reason
-        Why there is no value.
-    rank
-        1 for the best of its column and those that cannot be distinguished from it (by intervals, 5 %, Tukey), 2 for
-        the next best, 0 otherwise.
-    """
-
-    value: float | None = None
-    low: float | None = None
-    high: float | None = None
-    reason: str = ""
-    rank: int = 0
-
-
-@dataclass(frozen=True)
-class Column:
-    """A column's key, the name it is shown by, and how its numbers are meant.
-
-    Attributes
-    ----------
-    key
-        Values of the columns that were asked for, followed by those that had to be distinguished.
-    name, title
-        Plain name (terminal, CSV) and name in print (LaTeX, Markdown, HTML).
-    metric, direction
-        Metric (empty where the columns mix several) and ``higher``, ``lower`` or ``none``.
-    percent
-        Whether the numbers are shown times 100.
-    variant
-        Whether it is one of several variants (calibrated, another prompt set ...) of a number.
-    over, under
-        The title in two lines where two columns were asked for: the first, which neighbours share, and the rest.
-    """
-
-    key: tuple[str, ...]
-    name: str
-    title: str
-    metric: str
-    direction: str
-    percent: bool = False
-    variant: bool = False
-    over: str = ""
-    under: str = ""
-
-    @property
-    def arrow(self) -> str:
-        """Return the sign of the direction."""
-        return {"higher": "↑", "lower": "↓"}.get(self.direction, "")
+if TYPE_CHECKING:
+    from cache_schema.reading.cache import Cache
 
 
 @dataclass(frozen=True)
@@ -169,6 +117,7 @@ def build_tables(
     digits: int | None = None,
     percent: bool = False,
     sort: str = "",
+    cache: Cache | str | Path | None = None,
 ) -> list[Table]:
     """Turn a result table into pages of rows by columns.
 
@@ -179,8 +128,8 @@ def build_tables(
     rows, columns
         Columns of the result table that label rows and columns.
     best
-        Mark the best of each column by the metric's direction with all that cannot be distinguished from it by their
-        intervals, and the next best; equal values share a mark.
+        Mark the best of each column by the metric's direction with all that cannot be distinguished from it, and the
+        next best; equal values share a mark. Intervals decide, or with a cache paired tests.
     intervals
         Show ``[low, high]`` behind the numbers.
     group_rows
@@ -191,6 +140,9 @@ def build_tables(
         Show metrics that are fractions (accuracy, ECE, AUROC ...) times 100.
     sort
         Name of a column (as printed) by which rows are sorted, best first.
+    cache
+        With ``best``: where the predictions lie that the numbers are of. Models are then compared by paired tests on
+        the same images, where there is a test of the metric; the notes say which columns.
 
     Returns
     -------
@@ -225,6 +177,7 @@ def build_tables(
     if not clash.is_empty():
         name = ", ".join(f"{k}={v}" for k, v in clash.row(0, named=True).items() if k != "len" and v not in ("", None))
         raise UserError(f"two numbers for one cell ({name}): narrow the table with `where`, or add a column to `rows`")
+    opened = cache_schema.open_cache(cache) if isinstance(cache, str | Path) else cache
     built = []
     for _, part in results.group_by(pages, maintain_order=True) if pages else [((), results)]:
         page = {c: str(part[c][0]) for c in pages}
@@ -241,6 +194,7 @@ def build_tables(
                 digits=digits,
                 percent=percent,
                 sort=sort,
+                cache=opened,
             )
         )
     return built
@@ -259,6 +213,7 @@ def _one_page(
     digits: int | None,
     percent: bool,
     sort: str,
+    cache: Cache | None,
 ) -> Table:
     part = part.with_columns(pl.col(c).cast(pl.String).fill_null("") for c in (*rows, *key))
     labels = part.sort(ORDER).select(rows).unique(maintain_order=True).rows()
@@ -277,8 +232,13 @@ def _one_page(
     if sort:
         labels = _sorted(labels, heads, number, group_of, sort)
     cells = [[number.get((label, head.key), Cell()) for head in heads] for label in labels]
+    notes = list(notes_on(part, key, rows))
     if best:
-        cells = _mark(cells, heads)
+        found = paired_marks(part, rows, key, labels, heads, cache) if cache is not None else PairedMarks()
+        cells = marked(cells, heads, found.tested)
+        notes += found.notes
+        if share_the_first(cells, set(range(len(heads))) - set(found.tested)):
+            notes.append(AS_GOOD)
     reasons: dict[str, int] = {}
     for row in cells:
         for cell in row:
@@ -295,7 +255,7 @@ def _one_page(
         digits=digits,
         intervals=intervals,
         reasons=reasons,
-        notes=(*notes_on(part, key, rows), *([AS_GOOD] if best and _share_the_first(cells) else [])),
+        notes=tuple(notes),
     )
 
 
@@ -367,31 +327,3 @@ def _sorted(
         return order.index(group_of[label]), False, value if head.direction == "lower" else -value
 
     return sorted(labels, key=place)
-
-
-AS_GOOD = "best: every one that its interval does not distinguish from the best (5 %, Tukey)"
-
-
-def _mark(cells: list[list[Cell]], heads: list[Column]) -> list[list[Cell]]:
-    marked = [list(row) for row in cells]
-    for index, head in enumerate(heads):
-        if head.direction not in ("higher", "lower"):
-            continue
-        higher = head.direction == "higher"
-        column = [row[index] for row in cells]
-        numbers = [[math.nan if v is None else v for v in (c.value, c.low, c.high)] for c in column]
-        if sum(not math.isnan(number[0]) for number in numbers) < 2:
-            continue
-        best = as_good_as_best(*zip(*numbers, strict=True), higher=higher)
-        others = [c.value for c, is_best in zip(column, best, strict=True) if not is_best and c.value is not None]
-        others = [value for value in others if not math.isnan(value)]
-        second = (max(others) if higher else min(others)) if others else None
-        for row, cell, is_best in zip(marked, column, best, strict=True):
-            rank = 1 if is_best else 2 if cell.value is not None and cell.value == second else 0
-            row[index] = replace(cell, rank=rank)
-    return marked
-
-
-def _share_the_first(cells: list[list[Cell]]) -> bool:
-    """Return whether a column has different numbers that are all marked as the best."""
-    return any(len({c.value for c in column if c.rank == 1}) > 1 for column in zip(*cells, strict=True))

@@ -12,6 +12,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 import cache_schema
+from analyze.annotations.clips import has_clips
 from analyze.evaluate.pairing import paired_summaries
 from analyze.intervals import paired_difference
 from analyze.intervals.detection_pairs import NAMES, SortedScores
@@ -20,6 +21,7 @@ from analyze.intervals.winners import as_good_by_test
 from analyze.metrics.registry import direction
 from analyze.predictions.summaries import Summary
 from analyze.reading.sources import sources_of
+from analyze.results import store_digests
 from analyze.results.quantities import Quantity, answers
 from analyze.settings import Settings, study_defaults
 from analyze.suites.calibration import brier_each
@@ -73,6 +75,7 @@ def as_good_on_the_same_images(
             f"{cache.title} holds predictions on {dataset} of {len(sources)} of these models: two are needed"
         )
     paired = paired_summaries(sources, settings or study_defaults(), pair_by_row=pair_by_row, leave_out=True)
+    _refuse_clips(paired.summaries, dataset)
     use = np.logical_and.reduce([s.labelled for s in paired.summaries])
     if len(paired.sources) < 2 or not use.any():
         raise UserError(f"no two models can be paired on {dataset}: {next(iter(paired.left_out.values()), 'no label')}")
@@ -139,6 +142,7 @@ def as_good_at_detection(
         paired = paired_summaries(
             sources, chosen, pair_by_row=pair_by_row, leave_out=True, statistics=frozenset({"gen"})
         )
+        _refuse_clips(paired.summaries, name)
         use = np.logical_and.reduce([summary["valid"] for summary in paired.summaries])
         sides.append(
             {
@@ -165,6 +169,27 @@ def as_good_at_detection(
     return {model: bool(k) for model, k in zip(common, kept, strict=True)}
 
 
+def _refuse_clips(summaries: Sequence[Summary], dataset: str) -> None:
+    if any(has_clips(summary.metadata) for summary in summaries):
+        raise UserError(f"the paired tests take images for independent; frames of one clip of {dataset} are not")
+
+
+def _same_stores(rows: pl.DataFrame, cache: Cache) -> list[str]:
+    """Return the models whose stores in the cache are those that their rows were computed from."""
+    held = {(s.model, s.dataset): store_digests(s.digest) for s in sources_of(cache)}
+    kept = []
+    for model, dataset, id_dataset, stores in rows.select("model", "dataset", "id_dataset", "store").iter_rows():
+        needed = {held.get((model, name), "none") for name in (dataset, id_dataset) if name}
+        if needed <= set((stores or "").split(",")):
+            kept.append(model)
+    if len(kept) < 2:
+        raise UserError(
+            f"{cache.title} holds the stores that the table's numbers are of for {len(kept)} of {len(rows)} models: two"
+            " are needed"
+        )
+    return kept
+
+
 def _column(rows: Summary, metric: str) -> NDArray[np.float64]:
     if metric == "top1":
         column: NDArray[np.float64] = (rows["label_rank"] == 0).astype(np.float64)
@@ -189,7 +214,7 @@ def as_good_in_table(
     models
         What is compared.
     cache
-        Where predictions lie.
+        Where predictions lie. Models whose stores there are not those that the table names are not in the result.
 
     Raises
     ------
@@ -200,7 +225,8 @@ def as_good_in_table(
     if wanted.metric not in NAMES:
         if wanted.variants:
             raise UserError(f"{wanted} names a variant; on the same images the plain {wanted.metric} is compared")
-        return as_good_on_the_same_images(opened, wanted.metric, wanted.dataset, models)
+        rows = answers(table, wanted).filter(pl.col("model").is_in(list(models)))
+        return as_good_on_the_same_images(opened, wanted.metric, wanted.dataset, _same_stores(rows, opened))
     if not wanted.dataset or {key for key, _ in wanted.variants} - {"score", "id_dataset"}:
         raise UserError(f"{wanted}: on the same images plain numbers of one OOD set are compared")
     rows = answers(table, wanted).filter(pl.col("model").is_in(list(models)), pl.col("value").is_not_null())
@@ -211,4 +237,5 @@ def as_good_in_table(
     if len(inside) != 1:
         raise UserError(f"{wanted}: the models are compared with several in-distribution sets")
     scores = dict(rows.select("model", "score").iter_rows())
-    return as_good_at_detection(opened, wanted.metric, wanted.dataset, models, id_dataset=inside[0], scores=scores)
+    kept = _same_stores(rows, opened)
+    return as_good_at_detection(opened, wanted.metric, wanted.dataset, kept, id_dataset=inside[0], scores=scores)

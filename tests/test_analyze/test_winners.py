@@ -182,3 +182,75 @@ def test_detection_is_compared_on_the_same_images(detection_cache) -> None:
     of_ood = Results(plain.with_columns(command=pl.lit("ood")))
     with pytest.raises(UserError, match="analyze compare --detectors"):
         of_ood.best("auroc", on="far", cache=detection_cache)
+
+
+def ranks(table, column: int = 0) -> dict[str, int]:
+    return {label[0]: row[column].rank for label, row in zip(table.rows, table.cells, strict=True)}
+
+
+def test_tables_are_marked_by_tests_where_the_stores_are(cache, detection_cache, toy_store) -> None:
+    results = evaluate(cache_schema.open_cache(cache), only=["top1", "nll", "ece"]).table
+    results = results.filter(pl.col("calibrator") == "", pl.col("subset") == "")
+    (table,) = build_tables(results, best=True, cache=cache)
+    by_metric = {column.metric: place for place, column in enumerate(table.columns)}
+    for metric in ("top1", "nll"):
+        good = as_good_on_the_same_images(cache_schema.open_cache(cache), metric, "val", ["a", "b", "c"])
+        found = ranks(table, by_metric[metric])
+        assert {model: rank == 1 for model, rank in found.items()} == good
+        assert 2 in found.values()
+    notes = "\n".join(table.notes)
+    assert "top1: McNemar's mid-p test on the same images decides" in notes
+    assert "nll: a paired test of means" in notes
+    assert "ece: marked by intervals: there is no paired test" in notes
+    (plain,) = build_tables(results, best=True)
+    assert not any("same images" in note for note in plain.notes)
+    assert [c.value for row in plain.cells for c in row] == [c.value for row in table.cells for c in row]
+    # Not all models are there, or another store than the table's: intervals decide, and a note says why.
+    imported = results.filter(pl.col("model") == "a").with_columns(
+        model=pl.lit("published"), store=pl.lit("published:x")
+    )
+    (mixed,) = build_tables(pl.concat([results, imported]).filter(pl.col("metric") == "top1"), best=True, cache=cache)
+    assert any("marked by intervals: the cache does not hold" in n and "published" in n for n in mixed.notes)
+    (others,) = build_tables(
+        imported.filter(pl.col("metric") == "top1").vstack(
+            results.filter(pl.col("metric") == "top1").with_columns(store=pl.lit("0" * 16))
+        ),
+        best=True,
+        cache=cache,
+    )
+    assert any("for 0 of 4 models: two are needed" in note for note in others.notes)
+    (turned,) = build_tables(results, rows=["metric"], columns=["model"], best=True, cache=cache)
+    assert not any("same images" in note for note in turned.notes)
+    ood = evaluate(cache_schema.open_cache(detection_cache), only=["auroc", "fpr95_id"]).table
+    ood = ood.filter(pl.col("score") == "msp", pl.col("dataset") == "far")
+    (table,) = build_tables(ood, best=True, cache=detection_cache)
+    assert any(note.startswith("auroc: DeLong's test") for note in table.notes)
+    assert any(note.startswith("fpr95_id: a paired test of each image's influence") for note in table.notes)
+    good = Results(ood).best("auroc", on="far", cache=detection_cache)
+    place = [column.metric for column in table.columns].index("auroc")
+    assert {m for m, r in ranks(table, place).items() if r == 1} == set(good.filter("as_good")["model"])
+
+
+def test_frames_of_one_clip_are_not_tested_as_images(toy_store, tmp_path) -> None:
+    clips = {"anchor": [f"val/{i // 6}/0.jpg" for i in range(60)], "is_anchor": [i % 6 == 0 for i in range(60)]}
+    for model in "ab":
+        toy_store(model=model, n=60, metadata=clips, cache=tmp_path / "clips")
+    results = evaluate(cache_schema.open_cache(tmp_path / "clips"), only=["top1"]).table
+    with pytest.raises(UserError, match="frames of one clip"):
+        Results(results).best("top1", cache=tmp_path / "clips")
+    (table,) = build_tables(results, best=True, cache=tmp_path / "clips")
+    assert any("frames of one clip" in note for note in table.notes)
+
+
+def test_the_command_marks_by_tests(cache, tmp_path, capsys) -> None:
+    from analyze.cli import main
+
+    table = tmp_path / "r.parquet"
+    assert main(["metrics", str(cache), "--only", "top1", "-o", str(table)]) == 0
+    assert (
+        main(["table", str(table), "--best", "--cache", str(cache), "--where", "subset=", "--where", "calibrator="])
+        == 0
+    )
+    assert "McNemar's mid-p test" in capsys.readouterr().out
+    assert main(["table", str(table), "--cache", str(cache)]) == 2
+    assert "--cache is for --best" in capsys.readouterr().err
