@@ -127,7 +127,7 @@ RANKED = {"achievable_aurc", "augrc", "aurc", "balanced_augrc", "balanced_aurc",
 """Functions that look at the order of confidences alone: any finite score will do."""
 
 NO_ARRAYS = {
-    "GroupedCoverage.gap", "GroupedCoverage.largest_violation", "ConformalSets.block_scores",
+    "GroupedCoverage.gap", "GroupedCoverage.largest_violation", "ConformalSets.block_scores", "MatrixFit.move",
     "find_metric", "worst_factor", "fit_temperature_store", "fit_vector_scaling_store", "defaults", "get", "names",
     "requirements", "sweep", "ConfidenceMap.apply", "Detector.missing", "Fitted.score_rows", "Reference.from_store",
     "Reference.of_unit_length", "BootstrapWeights.all", "BootstrapWeights.blocks", "Interval.described", "quantiles",

@@ -2,8 +2,7 @@
 
 Temperature, vector, matrix scaling and Dirichlet calibration move the logits; histogram binning, isotonic regression,
 beta calibration, Platt scaling and Venn-Abers map the confidence, top-label binning by predicted class. At 1,000
-classes matrix scaling and Dirichlet calibration have a million parameters: they are functions of arrays, and never
-fitted by default.
+classes matrix scaling and Dirichlet calibration have a million parameters: they are never fitted by default.
 
 Imports kernels and reading; detectors, predictions and suites import it.
 """

@@ -38,15 +38,12 @@ class CalibratorRow:
         ``correct`` (n,), and ``predictions`` (n,).
     evidence
         Formula, source and oracle.
-    in_table
-        Whether ``analyze metrics`` fits it; the others are functions of arrays only.
     """
 
     name: str
     function: Callable[..., Any]
     columns: tuple[str, ...]
     evidence: Evidence
-    in_table: bool = True
 
 
 _ROWS = (
@@ -73,7 +70,6 @@ _ROWS = (
             "a minimiser of scipy on the written-out loss",
             "test_more_calibrators.py::test_the_linear_map_minimises_its_loss",
         ),
-        in_table=False,
     ),
     CalibratorRow(
         "dirichlet", fit_dirichlet, LOGITS,
@@ -82,7 +78,6 @@ _ROWS = (
             "scikit-learn's multinomial logistic regression, without a penalty",
             "test_more_calibrators.py::test_scikit_learns_multinomial_model_is_the_dirichlet_map_without_a_penalty",
         ),
-        in_table=False,
     ),
     CalibratorRow(
         "histogram", fit_histogram, CONFIDENCES,

@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from analyze.metrics import _checks
 from analyze.metrics._arrays import numbers
+from analyze.reading.views import ClassView
 from closerlook_common.errors import UserError
+
+if TYPE_CHECKING:
+    from cache_schema.reading.store import PredictionStore
 
 Floats = NDArray[np.float64]
 
 _BLOCK = 1 << 21  # numbers that are widened to float64 at a time
+_BLOCK_ROWS = 4096
+
+LEAST_ROWS_A_CLASS = 10
+"""Rows for each class, on average, below which `fit_matrix_store` fits none of the C x C weights."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,6 +53,12 @@ class MatrixFit:
     n: int
     passes: int
 
+    @property
+    def digest(self) -> str:
+        """Hexadecimal digest of the parameters: equal for equal ones."""
+        both = np.ascontiguousarray(np.concatenate([self.weight, self.bias[None]]), "<f8")
+        return hashlib.sha256(both.tobytes()).hexdigest()[:16]
+
     def apply(self, logits: ArrayLike) -> Floats:
         """Return weight x + bias, (n, C) float64, the logits of the calibrated probabilities.
 
@@ -55,7 +72,21 @@ class MatrixFit:
             raise UserError(f"logits (n, {self.bias.size}) expected, not {wide.shape}")
         moved = np.empty(wide.shape)
         for rows in _blocks(wide.shape):
-            moved[rows] = _inputs(wide[rows], self.of_log_probabilities) @ self.weight.T + self.bias
+            moved[rows] = self.move(wide[rows])
+        return moved
+
+    def move(self, block: NDArray[np.floating]) -> Floats:
+        """Return weight x + bias of rows that are not checked, (b, C) float64.
+
+        A -inf stays -inf, as a class that cannot win; to the other classes it counts as the row's least finite logit.
+        """
+        inputs = _inputs(block, self.of_log_probabilities)
+        shut = inputs == -np.inf
+        if shut.any():
+            inputs = np.where(shut, np.where(shut, np.inf, inputs).min(axis=1, keepdims=True), inputs)
+        with np.errstate(invalid="ignore"):
+            moved: Floats = inputs @ self.weight.T + self.bias
+        moved[shut] = -np.inf
         return moved
 
 
@@ -119,6 +150,67 @@ def fit_dirichlet(
     calibration", NeurIPS 2019.
     """
     return _fit(logits, labels, True, off_diagonal, bias, tolerance, max_passes)
+
+
+def fit_matrix_store(
+    store: PredictionStore, rows: NDArray[np.bool_], *, dirichlet: bool = False, off_diagonal: float, bias: float
+) -> tuple[MatrixFit, NDArray[np.int64]]:
+    """Fit matrix scaling or Dirichlet calibration to some rows of a store.
+
+    Parameters
+    ----------
+    store
+        With logits and labels.
+    rows
+        (n,) rows to fit on.
+    dirichlet
+        Whether of the log-probabilities (`fit_dirichlet`) or of the logits.
+    off_diagonal, bias
+        Penalties, as there.
+
+    Returns
+    -------
+    tuple
+        The fit of the classes that compete on the dataset, and their columns of the logits.
+
+    Raises
+    ------
+    UserError
+        As there; groups of classes; fewer than `LEAST_ROWS_A_CLASS` rows for each class.
+    """
+    what, title = f"{store.model.id} on {store.dataset.id}", _title(dirichlet)
+    if not store.has_logits or store.n_classes is None:
+        raise UserError(f"{what}: the store holds no logits")
+    view = ClassView.of(store.dataset, store.n_classes)
+    if view.groups is not None:
+        raise UserError(f"{what}: {title} is of the model's classes, the dataset's are groups of them")
+    places = view.own_places(store.labels)
+    use = np.asarray(rows) & np.asarray(store.valid) & (places >= 0)
+    n, least = int(use.sum()), LEAST_ROWS_A_CLASS * view.n_classes
+    if n < least:
+        raise UserError(
+            f"{what}: {n:,} rows are too few for the {view.n_classes:,} x {view.n_classes:,} weights of {title}, which"
+            f" needs {least:,}"
+        )
+    logits, done = np.empty((n, view.n_classes), np.float32), 0
+    for start in range(0, len(store), _BLOCK_ROWS):
+        stop = min(start + _BLOCK_ROWS, len(store))
+        chosen = np.flatnonzero(use[start:stop])
+        if chosen.size:
+            block = view.reduce(store.centred_logits(start, stop)[chosen]).astype(np.float64)
+            block += np.asarray(store.logit_centers(start, stop))[chosen, None]
+            logits[done : done + chosen.size] = block
+            done += chosen.size
+    fit: Callable[..., MatrixFit] = fit_dirichlet if dirichlet else fit_matrix_scaling
+    try:
+        found = fit(logits, places[use], off_diagonal=off_diagonal, bias=bias)
+    except UserError as error:
+        raise UserError(f"{what}: {error}") from error
+    return found, np.asarray(view.columns, np.int64)
+
+
+def _title(dirichlet: bool) -> str:
+    return "Dirichlet calibration" if dirichlet else "matrix scaling"
 
 
 def _fit(
@@ -187,7 +279,7 @@ def _fit(
         options={"maxiter": max_passes, "maxfun": max_passes, "maxcor": 30, "ftol": 0.0, "gtol": limit / 10},
     )
     left = float(np.abs(found.jac).max())
-    what = "Dirichlet calibration" if of_log_probabilities else "matrix scaling"
+    what = _title(of_log_probabilities)
     loss(found.x)
     if right == n:
         # A larger diagonal would have a lower NLL at no penalty, and so on.
@@ -219,8 +311,9 @@ def _finite(logits: ArrayLike) -> NDArray[np.floating]:
 def _inputs(block: NDArray[np.floating], of_log_probabilities: bool) -> Floats:
     wide = block.astype(np.float64)
     if of_log_probabilities:
-        wide -= wide.max(axis=1, keepdims=True)
-        wide -= np.log(np.exp(wide).sum(axis=1, keepdims=True))
+        with np.errstate(invalid="ignore"):
+            wide -= wide.max(axis=1, keepdims=True)
+            wide -= np.log(np.exp(wide).sum(axis=1, keepdims=True))
     return wide
 
 

@@ -147,6 +147,8 @@ class Fit(ABC):
         Of the datasets that it is applied to.
     calibrates
         Whether it is a calibrator, which ``[calibrators] methods`` can name.
+    moves
+        Whether it is a calibrator that can change predictions.
     absent
         Reason of a summary that was made without the fit.
     """
@@ -160,6 +162,7 @@ class Fit(ABC):
     aggregates: ClassVar[tuple[str, ...]] = ()
     roles: ClassVar[tuple[str, ...]] = ("id", "shift", "ood")
     calibrates: ClassVar[bool] = True
+    moves: ClassVar[bool] = False
     absent: ClassVar[str] = "needs the big stores: this summary was made without it"
 
     def is_asked(self, settings: Settings) -> bool:

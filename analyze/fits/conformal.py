@@ -17,10 +17,15 @@ from analyze.settings import Settings
 from cache_schema.format.records import DatasetCard
 from closerlook_common.errors import UserError
 
+_NUMBERS = 1 << 20
+"""Numbers of a block that are sorted at a time."""
+
 if TYPE_CHECKING:
     from cache_schema.reading.store import PredictionStore
 
 METHODS = ("lac", "aps", "raps")
+"""Kinds of sets in the order of the column ``set_sizes``."""
+ALL_METHODS = (*METHODS, "saps")
 
 
 @dataclass(frozen=True)
@@ -37,6 +42,8 @@ class SetQuantiles:
         Of RAPS.
     n
         Images they come from.
+    weight
+        Of SAPS.
     """
 
     alpha: float
@@ -44,6 +51,7 @@ class SetQuantiles:
     penalty: float
     free_ranks: int
     n: int
+    weight: float = 0.02
 
 
 def set_statistics(
@@ -85,6 +93,58 @@ def set_statistics(
     return mass, count, sizes
 
 
+def saps_statistics(
+    block: LogitBlock, use: Rows, weight: float, largest: float = np.nan
+) -> tuple[NDArray[np.float64], NDArray[np.int32]]:
+    """Return the SAPS score of each label, NaN without one, and the sizes of the sets, -1 without a quantile.
+
+    Parameters
+    ----------
+    block, use
+        As of `set_statistics`.
+    weight
+        Of the ranks.
+    largest
+        Quantile: largest score that is let in.
+    """
+    scores, sizes = np.full(len(block), np.nan), np.full(len(block), -1, np.int32)
+    for rows in _slices(np.flatnonzero(use), block.view.n_classes):
+        mass, total = unscaled_softmax(block, rows)
+        top = 1 / total
+        places = block.places[rows]
+        own = np.take_along_axis(mass, np.maximum(places, 0)[:, None], axis=1)
+        ranks = np.count_nonzero(mass >= own, axis=1)
+        scores[rows] = np.where(places >= 0, top + weight * (ranks - 1), np.nan)
+        if not np.isnan(largest):
+            ordered = -np.sort(-mass, axis=1)
+            # Equal probabilities enter together: the last of them speaks for all.
+            last = _last_ranks(ordered)
+            sizes[rows] = np.count_nonzero(top[:, None] + weight * (last - 1) <= largest, axis=1)
+    return scores, sizes
+
+
+def unscaled_softmax(block: LogitBlock, rows: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return exp(logit - largest logit) of the classes that compete, (b, k) float64, and the sums of its rows."""
+    logits = block.view.reduce(block.logits[rows]).astype(np.float64)
+    mass = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return mass, mass.sum(axis=1)
+
+
+def _slices(rows: NDArray[np.int64], n_classes: int) -> list[NDArray[np.int64]]:
+    size = max(1, _NUMBERS // n_classes)
+    return [rows[start : start + size] for start in range(0, len(rows), size)]
+
+
+def _last_ranks(ordered: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Return the rank, from 1, of the last of those that equal each number of falling rows."""
+    k = ordered.shape[1]
+    ends = np.ones(ordered.shape, np.bool_)
+    ends[:, :-1] = ordered[:, :-1] != ordered[:, 1:]
+    ranks = np.where(ends, np.arange(1, k + 1), k)
+    found: NDArray[np.int64] = np.minimum.accumulate(ranks[:, ::-1], axis=1)[:, ::-1]
+    return found
+
+
 def label_scores(
     method: str,
     label_log_probability: NDArray[Any],
@@ -120,6 +180,7 @@ def fit_quantiles(
     methods: Sequence[str] = METHODS,
     penalty: float = 0.01,
     free_ranks: int = 5,
+    weight: float = 0.02,
     block_rows: int = 4096,
     threads: int = 1,
 ) -> SetQuantiles:
@@ -131,7 +192,7 @@ def fit_quantiles(
         With logits and labels.
     rows
         (n,) rows to fit on.
-    alpha, methods, penalty, free_ranks
+    alpha, methods, penalty, free_ranks, weight
         As in ``metrics.fit_conformal``.
 
     Raises
@@ -149,7 +210,7 @@ def fit_quantiles(
     if not use.any():
         raise UserError(f"{store.model.id} on {store.dataset.id}: no labelled row to fit conformal sets on")
     mass, count = np.full(len(store), np.nan, np.float32), np.full(len(store), -1, np.int32)
-    log_probability = np.full(len(store), np.nan)
+    log_probability, saps = np.full(len(store), np.nan), np.full(len(store), np.nan)
     for start in range(0, len(store), block_rows):
         here = slice(start, min(start + block_rows, len(store)))
         if use[here].any():
@@ -157,9 +218,14 @@ def fit_quantiles(
             block = LogitBlock(view, logits, centers, places[here], use[here], threads=threads)
             mass[here], count[here], _ = set_statistics(block, use[here])
             log_probability[here] = _log_probabilities(block)
+            if "saps" in methods:
+                saps[here], _ = saps_statistics(block, use[here], weight)
     own = log_probability[use], mass[use], count[use]
-    scores = {name: label_scores(name, *own, penalty=penalty, free_ranks=free_ranks) for name in methods}
-    return SetQuantiles(alpha, {m: quantile(s, alpha) for m, s in scores.items()}, penalty, free_ranks, int(use.sum()))
+    plain = [name for name in methods if name != "saps"]
+    scores = {name: label_scores(name, *own, penalty=penalty, free_ranks=free_ranks) for name in plain}
+    scores |= {"saps": saps[use]} if "saps" in methods else {}
+    quantiles = {name: quantile(own_scores, alpha) for name, own_scores in scores.items()}
+    return SetQuantiles(alpha, quantiles, penalty, free_ranks, int(use.sum()), weight)
 
 
 def _log_probabilities(block: LogitBlock) -> NDArray[np.float32]:
@@ -173,21 +239,27 @@ def _log_probabilities(block: LogitBlock) -> NDArray[np.float32]:
 
 @dataclass(frozen=True, eq=False)
 class FittedSets(Fitted):
-    """Quantiles of the three kinds of sets."""
+    """Quantiles of the kinds of sets."""
 
     solution: SetQuantiles
     name: ClassVar[str] = "conformal"
 
     def columns(self, block: LogitBlock) -> Columns:
         """Return what the sets of each image are counted from, and their sizes."""
-        mass, count, sizes = set_statistics(block, block.valid, self.solution)
-        return {"label_mass": mass, "label_count": count, "set_sizes": sizes.T}
+        fit = self.solution
+        mass, count, sizes = set_statistics(block, block.valid, fit)
+        found: Columns = {"label_mass": mass, "label_count": count, "set_sizes": sizes.T}
+        if "saps" in fit.quantiles:
+            scores, of_saps = saps_statistics(block, block.valid, fit.weight, fit.quantiles["saps"])
+            found |= {"saps_score": scores, "saps_size": of_saps}
+        return found
 
     def facts(self, card: DatasetCard) -> dict[str, Any]:
         """Return the quantiles, as text because JSON has no infinity, and the options."""
         fit = self.solution
         quantiles = {method: repr(value) for method, value in fit.quantiles.items()}
-        options = {"alpha": fit.alpha, "penalty": fit.penalty, "free_ranks": fit.free_ranks, "n": fit.n}
+        options: dict[str, Any] = {"alpha": fit.alpha, "penalty": fit.penalty, "free_ranks": fit.free_ranks, "n": fit.n}
+        options |= {"weight": fit.weight} if "saps" in quantiles else {}
         return {"conformal": {**options, "quantiles": quantiles}}
 
 
@@ -196,7 +268,7 @@ class ConformalSets(Fit):
 
     name = "conformal"
     sections = ("split", "conformal")
-    gives = ("label_mass", "label_count", "set_sizes")
+    gives = ("label_mass", "label_count", "set_sizes", "saps_")
     fact = "conformal"
     calibrates = False
     absent = "needs the big stores: no sets in this summary"
@@ -215,16 +287,18 @@ class ConformalSets(Fit):
             methods=options["methods"],
             penalty=options["raps_penalty"],
             free_ranks=options["raps_k"],
+            weight=options["saps_weight"],
             threads=threads,
         )
         return FittedSets(found)
 
     def made_otherwise(self, facts: Mapping[str, Any], settings: Settings) -> str:
-        """Compare alpha and the options of RAPS."""
+        """Compare alpha and the options of RAPS and SAPS."""
         made, wanted = facts["conformal"], settings["conformal"]
         same = (made["alpha"], made["penalty"], made["free_ranks"]) == (
             wanted["alpha"],
             wanted["raps_penalty"],
             wanted["raps_k"],
         )
+        same &= "weight" not in made or made["weight"] == wanted["saps_weight"]
         return "" if same else "the summary's sets were fitted under other options: summarize again"

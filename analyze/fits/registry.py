@@ -8,7 +8,9 @@ from collections.abc import Iterable, Mapping
 from analyze.fits.base import Fit
 from analyze.fits.confidence_maps import map_fits
 from analyze.fits.conformal import ConformalSets
+from analyze.fits.conformal_classes import ClassSets, ClusteredSets
 from analyze.fits.kl_matching import KLMatchingFit
+from analyze.fits.matrix import DirichletCalibration, MatrixScaling
 from analyze.fits.plugged import Calibrator, fit_from
 from analyze.fits.temperature import TemperatureScaling
 from analyze.fits.top_label import TopLabelFit
@@ -40,7 +42,18 @@ def register(fit: Fit) -> Fit:
     return fit
 
 
-for _fit in (TemperatureScaling(), ConformalSets(), VectorScaling(), KLMatchingFit(), *map_fits(), TopLabelFit()):
+for _fit in (
+    TemperatureScaling(),
+    ConformalSets(),
+    ClassSets(),
+    ClusteredSets(),
+    VectorScaling(),
+    MatrixScaling(),
+    DirichletCalibration(),
+    KLMatchingFit(),
+    *map_fits(),
+    TopLabelFit(),
+):
     register(_fit)
 
 

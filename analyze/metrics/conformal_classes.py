@@ -88,6 +88,23 @@ def fit_class_conformal(
     Vovk, Conditional validity of inductive conformal predictors, 2012; Sadinle, Lei and Wasserman, 2019.
     """
     rule, scores, classes, n_classes = _scored(probabilities, labels, method, alpha, penalty, free_ranks, weight)
+    return class_sets(rule, scores, classes, n_classes)
+
+
+def class_sets(
+    rule: ConformalSets, scores: NDArray[np.float64], classes: NDArray[np.int64], n_classes: int
+) -> ClassConformalSets:
+    """Return class-conditional sets of the scores of labels.
+
+    Parameters
+    ----------
+    rule
+        How they were scored.
+    scores, classes
+        (n,) scores of the labels, and the labels.
+    n_classes
+        Number of classes.
+    """
     groups = np.arange(n_classes)
     quantiles = _quantiles(scores, classes, groups, rule.alpha)
     return ClassConformalSets(rule=rule, quantiles=quantiles, groups=groups, n=scores.size)
@@ -132,6 +149,20 @@ def fit_clustered_conformal(
     Ding et al., "Class-conditional conformal prediction with many classes", NeurIPS 2023.
     """
     rule, scores, classes, n_classes = _scored(probabilities, labels, method, alpha, penalty, free_ranks, weight)
+    return clustered_sets(rule, scores, classes, n_classes, n_clusters=n_clusters, fraction=fraction, seed=seed)
+
+
+def clustered_sets(
+    rule: ConformalSets,
+    scores: NDArray[np.float64],
+    classes: NDArray[np.int64],
+    n_classes: int,
+    *,
+    n_clusters: int | None = None,
+    fraction: float | None = None,
+    seed: int = 0,
+) -> ClassConformalSets:
+    """Return clustered sets of the scores of labels: arguments of `class_sets`, then of `fit_clustered_conformal`."""
     counts = np.bincount(classes, minlength=n_classes)
     enough = counts >= 1 / rule.alpha - 1
     if not enough.any():

@@ -32,6 +32,25 @@ class ColumnSpec(NamedTuple):
     what: str
 
 
+def _moved(prefix: str, fit: str) -> dict[str, ColumnSpec]:
+    """Return the columns of a calibrator that moves the logits."""
+    return {
+        f"{prefix}_confidence": ColumnSpec("float32", f"confidence after {fit}"),
+        f"{prefix}_label_log_probability": ColumnSpec("float32", f"label log-probability after {fit}"),
+        f"{prefix}_label_rank": ColumnSpec("int16", f"label_rank after {fit}, which can change predictions"),
+        f"{prefix}_sum_squares": ColumnSpec("float32", f"sum of squares after {fit}"),
+    }
+
+
+def _by_class(prefix: str, what: str) -> dict[str, ColumnSpec]:
+    """Return the columns of conformal sets with more than one quantile."""
+    kinds = "LAC, APS, RAPS and SAPS"
+    return {
+        f"{prefix}_inside": ColumnSpec("int8", f"(n, 4) whether {kinds} with a quantile a {what} hold the label"),
+        f"{prefix}_sizes": ColumnSpec("int16", "(n, 4) classes in these sets; -1 where none was fitted"),
+    }
+
+
 COLUMNS: Mapping[str, ColumnSpec] = {
     "label": ColumnSpec("int32", "index in the label space, -1 where there is none"),
     "valid": ColumnSpec("bool", "false where there is no output for the image"),
@@ -51,16 +70,19 @@ COLUMNS: Mapping[str, ColumnSpec] = {
     "label_mass": ColumnSpec("float32", "probability of the classes at least as probable as the label"),
     "label_count": ColumnSpec("int16", "how many classes are at least as probable as the label"),
     "set_sizes": ColumnSpec("int16", "(n, 3) classes in the LAC, APS and RAPS set; -1 where none was fitted"),
+    "saps_score": ColumnSpec("float64", "SAPS score of the label; NaN without one"),
+    "saps_size": ColumnSpec("int16", "classes in the SAPS set; -1 where none was fitted"),
+    **_by_class("class_sets", "class"),
+    **_by_class("clustered_sets", "cluster of classes"),
     "image_key": ColumnSpec("int64", "hash of the file name, to join annotations"),
     "scaled_confidence": ColumnSpec("float32", "confidence at the fitted temperature"),
     "scaled_label_log_probability": ColumnSpec("float32", "label log-probability at the fitted temperature"),
     "scaled_label_rank": ColumnSpec("int16", "label_rank at the fitted temperature, where it can differ"),
     "scaled_sum_squares": ColumnSpec("float32", "sum of squares at the fitted temperature"),
     "scaled_entropy": ColumnSpec("float32", "entropy at the fitted temperature"),
-    "vector_confidence": ColumnSpec("float32", "confidence after vector scaling"),
-    "vector_label_log_probability": ColumnSpec("float32", "label log-probability after vector scaling"),
-    "vector_label_rank": ColumnSpec("int16", "label_rank after vector scaling, which can change predictions"),
-    "vector_sum_squares": ColumnSpec("float32", "sum of squares after vector scaling"),
+    **_moved("vector", "vector scaling"),
+    **_moved("matrix", "matrix scaling"),
+    **_moved("dirichlet", "Dirichlet calibration"),
 }
 """Name -> column, in the order of a summary store; about 90 bytes an image."""
 

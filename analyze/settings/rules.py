@@ -13,7 +13,8 @@ WORDS: Mapping[tuple[str, str], tuple[str, ...]] = {
     ("accuracy", "interval"): ("wilson", "clopper-pearson"),
     ("classes", "map_rule"): ("", "max", "mean", "restrict"),
     ("calibration", "smece_kernel"): ("reflected", "logit"),
-    ("calibrators", "methods"): ("temperature", "vector", "histogram", "isotonic", "beta", "platt", "venn-abers",
+    ("calibrators", "methods"): (
+        "temperature", "vector", "matrix", "dirichlet", "histogram", "isotonic", "beta", "platt", "venn-abers",
         "top-label",
     ),
     ("ood", "scores"): (
@@ -22,7 +23,8 @@ WORDS: Mapping[tuple[str, str], tuple[str, ...]] = {
     ("ood", "further"): ("partial_auroc10", "eer"),
     ("ood", "threshold"): ("first", "nearest"),
     ("ood", "aupr"): ("average_precision", "trapezoid"),
-    ("conformal", "methods"): ("lac", "aps", "raps"),
+    ("conformal", "methods"): ("lac", "aps", "raps", "saps"),
+    ("conformal", "quantiles"): ("all", "class", "clustered"),
     ("factors", "labels"): ("top", "multi"),
 }  # fmt: skip
 """Section and option -> the words it may be, or be a list of."""
@@ -62,6 +64,8 @@ NUMBERS: Mapping[tuple[str, str], tuple[Callable[[Any], bool], str]] = {
     ("calibration", "classwise_bins"): (_count, "0 (none) or more"),
     ("calibrators", "bounds"): (_bounds, "two positive numbers, the lower first"),
     ("calibrators", "histogram_bins"): (lambda v: v >= 1, "1 or more"),
+    ("calibrators", "matrix_off_diagonal"): (_positive, "positive"),
+    ("calibrators", "matrix_bias"): (_positive, "positive"),
     ("ood", "mcm_tau"): (_positive, "positive"),
     ("ood", "energy_temperature"): (_positive, "positive"),
     ("ood", "gen_m"): (lambda v: v >= 1, "1 or more"),
@@ -73,6 +77,7 @@ NUMBERS: Mapping[tuple[str, str], tuple[Callable[[Any], bool], str]] = {
     ("conformal", "alpha"): (_share, "between 0 and 1"),
     ("conformal", "raps_penalty"): (_count, "0 or more"),
     ("conformal", "raps_k"): (_count, "0 or more"),
+    ("conformal", "saps_weight"): (_count, "0 or more"),
     ("factors", "most_values"): (lambda v: v >= 1, "1 or more"),
     ("factors", "quantiles"): (_count, "0 (none) or more"),
     ("bootstrap", "replicates"): (_count, "0 (none) or more"),

@@ -236,15 +236,14 @@ def _calibrated(case: Case, rows: Summary, fit: Fit) -> Iterator[Number]:
         yield from _mapped(case, rows, fit, variant)
         return
     own = PARAMETERS.get(fit.name)
-    moves = rows.has(f"{fit.gives[0]}label_rank") if own is None else own.moves
     if reason := case.summary.reason(fit.name):
-        names = ((own.metric,) if own else ()) + (("top1",) if moves else ())
+        names = ((own.metric,) if own else ()) + (("top1",) if fit.moves else ())
         yield from without((*names, "ece", "nll"), reason, **variant)
         return
     if own is not None and case.is_fit_set:
         yield own.number(case, variant)
     prefix = fit.gives[0]
-    if moves:
+    if fit.moves:
         yield replace(of_rows(case, "top1", rows[f"{prefix}label_rank"] == 0, rows), **variant)
     aggregate = fit.aggregates[0] if fit.aggregates else ""
     yield from _probabilities(case, rows, prefix, aggregate, **variant)
@@ -275,16 +274,15 @@ def _vector_scale(case: Case, variant: Mapping[str, Any]) -> Number:
 
 
 class _Parameter(NamedTuple):
-    """The number that summarizes a calibrator's parameters, and whether the calibrator can change predictions."""
+    """The number that summarizes a calibrator's parameters."""
 
     metric: str
     number: Callable[[Case, Mapping[str, Any]], Number]
-    moves: bool
 
 
 PARAMETERS: Mapping[str, _Parameter] = {
-    "temperature": _Parameter("temperature", _temperature, moves=False),
-    "vector": _Parameter("vector_scale", _vector_scale, moves=True),
+    "temperature": _Parameter("temperature", _temperature),
+    "vector": _Parameter("vector_scale", _vector_scale),
 }
 """Calibrator -> its number in the result table."""
 

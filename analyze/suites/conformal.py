@@ -4,7 +4,7 @@ elsewhere.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 
 from analyze import metrics
 from analyze.annotations.clips import clips_of
+from analyze.fits.conformal import ALL_METHODS, label_scores
 from analyze.fits.conformal import METHODS as ORDER
-from analyze.fits.conformal import label_scores
 from analyze.fits.registry import FITS
 from analyze.intervals import normal_reach
 from analyze.intervals.means import clustered_standard_error
+from analyze.predictions.summaries import Summary
 from analyze.suites.accuracy import of_rows
 from analyze.suites.base import Case, Number, without, without_interval
 
@@ -26,41 +27,65 @@ GROUPED = ("conformal_class_gap", "conformal_worst_class", "conformal_size_viola
 """Metrics that ``[conformal] groups`` asks for."""
 
 
+CALIBRATORS: Mapping[str, str] = {"all": "conformal", "class": "conformal-class", "clustered": "conformal-clustered"}
+"""Word of ``[conformal] quantiles`` -> fit, and the column ``calibrator`` of its rows."""
+OWN_OPTIONS: Mapping[str, tuple[str, ...]] = {"raps": ("raps_penalty", "raps_k"), "saps": ("saps_weight",)}
+
+
 def run(case: Case) -> Iterator[Number]:
-    """Yield coverage and mean size by method; on the ID set of the held-out rows."""
+    """Yield coverage and mean size by kind of quantile and method; on the ID set of the held-out rows."""
     options = case.settings["conformal"]
-    fitted = case.summary.facts.get("conformal")
-    for method in options["methods"]:
-        variant: dict[str, Any] = {
-            "score": method,
-            "calibrator": "conformal",
-            "id_dataset": case.calibrated_on,
-            "options": {"alpha": options["alpha"], **case.settings.changed("split")}
-            | (case.settings.changed("conformal", "raps_penalty", "raps_k") if method == "raps" else {}),
-        }
-        if not fitted or method not in fitted.get("quantiles", {}):
-            reason = case.unfitted or case.summary.reason("conformal") or FITS["conformal"].absent
-            yield from without(METRICS, reason, **variant)
-            continue
-        yield from _one(case, method, fitted, variant)
+    for kind in options["quantiles"]:
+        for method in options["methods"]:
+            own = OWN_OPTIONS.get(method)
+            variant: dict[str, Any] = {
+                "score": method,
+                "calibrator": CALIBRATORS[kind],
+                "id_dataset": case.calibrated_on,
+                "options": {"alpha": options["alpha"], **case.settings.changed("split")}
+                | (case.settings.changed("conformal", *own) if own else {}),
+            }
+            if reason := _why_not(case, kind, method):
+                yield from without(METRICS, reason, **variant)
+            else:
+                yield from _one(case, kind, method, variant)
 
 
-def _one(case: Case, method: str, fitted: dict[str, Any], variant: dict[str, Any]) -> Iterator[Number]:
+def _why_not(case: Case, kind: str, method: str) -> str:
+    """Return why there are no sets; empty where there are some."""
+    name = CALIBRATORS[kind]
+    fitted = case.summary.facts.get(FITS[name].fact)
+    held = fitted and method in (fitted["quantiles"] if kind == "all" else fitted["always_in"])
+    return "" if held else case.unfitted or case.summary.reason(name) or FITS[name].absent
+
+
+def _sets(case: Case, kind: str, method: str, rows: Summary) -> tuple[NDArray[np.bool_], NDArray[Any]]:
+    """Return whether the set of each row holds the label, and its size, (n,) each."""
+    if kind != "all":
+        prefix, column = FITS[CALIBRATORS[kind]].gives[0], ALL_METHODS.index(method)
+        return rows[f"{prefix}inside"][:, column] == 1, rows[f"{prefix}sizes"][:, column]
+    fitted = case.summary.facts["conformal"]
+    largest = float(fitted["quantiles"][method])
+    if method == "saps":
+        return rows["saps_score"] <= largest, rows["saps_size"]
+    scores = label_scores(
+        method,
+        rows["label_log_probability"],
+        rows["label_mass"],
+        rows["label_count"],
+        penalty=fitted["penalty"],
+        free_ranks=fitted["free_ranks"],
+    )
+    return scores <= largest, rows["set_sizes"][:, ORDER.index(method)]
+
+
+def _one(case: Case, kind: str, method: str, variant: dict[str, Any]) -> Iterator[Number]:
     rows = case.summary.rows(case.summary.labelled & case.held_out)
     try:
-        scores = label_scores(
-            method,
-            rows["label_log_probability"],
-            rows["label_mass"],
-            rows["label_count"],
-            penalty=fitted["penalty"],
-            free_ranks=fitted["free_ranks"],
-        )
-        sizes = rows["set_sizes"][:, ORDER.index(method)]
+        covered, sizes = _sets(case, kind, method, rows)
     except ValueError as error:
         yield from without(METRICS, str(error), **variant)
         return
-    covered = scores <= float(fitted["quantiles"][method])
     yield replace(of_rows(case, "conformal_coverage", covered, rows), **variant)
     mean = float(sizes.mean(dtype=np.float64))
     number = Number(metric="conformal_size", value=mean, n=len(rows), **variant)

@@ -62,7 +62,7 @@ SUITES: Mapping[str, Suite] = {
             conformal.METRICS,
             conformal.run,
             optional=conformal.GROUPED,
-            fits=lambda: ("conformal",),
+            fits=lambda: tuple(conformal.CALIBRATORS.values()),
             uses=("id",),
         ),
         Suite(

@@ -133,7 +133,7 @@ def calibrators() -> str:
     rows = []
     for row in CALIBRATORS.values():
         formula, source, checked = evidence_cells(row.evidence)
-        shown = f"`{row.name}`<br>`{row.function.__name__}`" + ("" if row.in_table else "<br>function only")
+        shown = f"`{row.name}`<br>`{row.function.__name__}`"
         rows.append((shown, formula, ", ".join(row.columns), options_of(row.function), source, checked))
     return table(("name", "formula", "fitted to", "options and defaults", "source", CHECKED), rows)
 

@@ -20,7 +20,8 @@ from analyze.suites.base import Wanted, restricted
 from analyze.suites.registry import SUITES
 
 BASE: dict[str, dict[str, Any]] = {
-    "calibrators": {"methods": ["temperature", "vector", "histogram"]},
+    "calibrators": {"methods": ["temperature", "vector", "matrix", "histogram"]},
+    "conformal": {"methods": ["lac", "aps", "raps", "saps"], "quantiles": ["all", "class", "clustered"]},
     "ood": {"scores": ["msp", "energy", "gen", "tempscale", "klm", "mcm"]},
     "bootstrap": {"replicates": 20},
     "factors": {"columns": ["scene", "size"]},
@@ -45,6 +46,8 @@ CHANGED: dict[tuple[str, str], Any] = {
     ("calibrators", "methods"): ["isotonic"],
     ("calibrators", "bounds"): [1.5, 3.0],
     ("calibrators", "histogram_bins"): 4,
+    ("calibrators", "matrix_off_diagonal"): 0.1,
+    ("calibrators", "matrix_bias"): 0.1,
     ("ood", "scores"): ["msp", "margin"],
     ("ood", "mcm_tau"): 2.0,
     ("ood", "energy_temperature"): 3.0,
@@ -62,6 +65,8 @@ CHANGED: dict[tuple[str, str], Any] = {
     ("conformal", "methods"): ["aps"],
     ("conformal", "raps_penalty"): 0.3,
     ("conformal", "raps_k"): 0,
+    ("conformal", "saps_weight"): 0.3,
+    ("conformal", "quantiles"): ["class"],
     ("conformal", "groups"): True,
     ("shape_bias", "shape_column"): "second_shape",
     ("shape_bias", "texture_column"): "second_texture",
