@@ -7,7 +7,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 .PHONY: demo check test lint types contracts fast unit laptop wheel fuzz minimum pictures docs benchmarks tables clean help
 
 help:
-	@echo "make demo        install, then images -> models -> cache -> tables, figures, report (about ten minutes)"
+	@echo "make demo        install, then images -> models -> cache -> tables, figures, report (some minutes)"
 	@echo "make check       lint, types, contracts and the fast tests: before every commit"
 	@echo "make test        lint, types, import contracts, wheel, all tests, and the laptop's tests without torch"
 	@echo "make lint        ruff: rules and format"
@@ -19,7 +19,7 @@ help:
 	@echo "make wheel       build sdist and wheel, look into both, run them in bare environments"
 	@echo "make fuzz        read thousands of stores that were changed by an attacker (SEED=0 COUNT=5000 of each format)"
 	@echo "make minimum     the fast tests on the lowest versions that the base install allows"
-	@echo "make pictures    draw the README's figures again from the demonstration"
+	@echo "make pictures    draw the pictures of README and site again from the demonstration"
 	@echo "make docs        the documentation site, with the gallery and the notebooks from the demonstration"
 	@echo "make benchmarks  the side-by-side timings, into benchmarks/figures.json; then make tables"
 	@echo "make tables      write benchmarks/figures.json into the tables of README.md and benchmarks/README.md"
@@ -97,7 +97,7 @@ fuzz: $(VENV)/test.stamp
 minimum:
 	$(PYTHON) tests/minimum_versions.py
 
-# The README's three pictures; 'make demo' first.
+# The pictures of README.md and of the site's pages; 'make demo' first.
 pictures: $(VENV)/demo.stamp
 	$(BIN)/python docs/draw_pictures.py
 

@@ -5,7 +5,8 @@
     python benchmarks/write_tables.py --take probe/    # first move rows from figures-trial.json to figures.json
 
 ``layouts.md`` holds the tables with placeholders. A page names a layout between ``<!-- figures: NAME -->`` and
-``<!-- end of figures -->``; each table is followed by the command, the date and the machine of its figures.
+``<!-- end of figures -->``; each table is followed by the command, the date and the machine of its figures, unless its
+layout links to the page where they are stated.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ LAYOUT = re.compile(r"<!-- layout: (.+?) -->\n(.*?)(?=<!-- layout:|\Z)", re.DOTA
 BLOCK = re.compile(r"(<!-- figures: (.+?) -->\n).*?(<!-- end of figures -->)", re.DOTALL)
 DIGIT = re.compile(r"(?<![\w-])\d")
 """A number; not the digits of a word such as float32 or kNN-50."""
+STATED_THERE = "(benchmarks/README.md)"
+"""The link of a layout that leaves command, date and machine of its rows to the page of all benchmarks."""
 
 
 def layouts(path: Path = HERE / "layouts.md") -> dict[str, str]:
@@ -101,6 +104,8 @@ def origin(rows: list[Row]) -> str:
 def filled(layout: str, rows: Mapping[str, Row]) -> str:
     """Return a table with its figures, and where they come from."""
     table = Filler().vformat(layout, (), rows)
+    if STATED_THERE in layout:
+        return table
     return f"{table}\n\n{origin([rows[name] for name in names_in(layout)])}"
 
 

@@ -29,7 +29,9 @@ RUNS = (
     ("python", "-m", "cache_schema", "--help"),
     ("python", "-c", "import closerlook; print(closerlook.__version__)"),
 )
-FIELDS = ("Name", "Version", "Summary", "License-Expression", "License-File", "Requires-Python", "Classifier")
+FIELDS = (
+    "Name", "Version", "Summary", "License-Expression", "License-File", "Requires-Python", "Classifier", "Project-URL",
+)  # fmt: skip
 
 
 def main() -> int:

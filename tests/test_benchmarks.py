@@ -43,6 +43,14 @@ def test_every_table_is_what_the_file_gives() -> None:
     assert sorted(shown) == sorted(LAYOUTS)
 
 
+def test_a_table_without_its_runs_shows_rows_that_the_page_of_all_benchmarks_has_with_theirs() -> None:
+    page = (BENCHMARKS / "README.md").read_text("utf-8")
+    stated = {row for _, name, _ in write_tables.BLOCK.findall(page) for row in write_tables.names_in(LAYOUTS[name])}
+    left_out = [layout for layout in LAYOUTS.values() if write_tables.STATED_THERE in layout]
+    assert left_out == [LAYOUTS["readme"]]
+    assert set(write_tables.names_in(LAYOUTS["readme"])) <= stated
+
+
 def test_a_changed_figure_and_a_changed_cell_are_found() -> None:
     rows, page = committed(), (ROOT / "README.md").read_text("utf-8")
     row = rows["detectors/dice/pytorch-ood"]

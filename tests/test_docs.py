@@ -1,4 +1,4 @@
-"""The site: its blocks run on the miniature as printed, its pages build strictly and need no network."""
+"""The site and the README: their blocks run on the miniature as printed; pages build strictly and need no network."""
 
 from __future__ import annotations
 
@@ -17,9 +17,11 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
-PAGES = sorted(DOCS.rglob("*.md"))
+PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
 RUN = ("bash", "python")
 NEEDS = "# needs: "
+ELSEWHERE = r"/data/|s3://|gs://|https://|--engine|--devices|@closer-look|make "
+"""What a command says that cannot run here."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ def blocks(page: Path) -> list[Block]:
 WITH_BLOCKS = [page for page in PAGES if any(block.language in RUN for block in blocks(page))]
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(DOCS)))
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_block_has_a_language(page: Path) -> None:
     for block in blocks(page):
         assert block.language in (*RUN, "text", "toml"), f"{page.name}:{block.line}: {block.language!r}"
@@ -87,7 +89,7 @@ python() {{ {sys.executable} "$@"; }}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("page", WITH_BLOCKS, ids=lambda page: str(page.relative_to(DOCS)))
+@pytest.mark.parametrize("page", WITH_BLOCKS, ids=lambda page: str(page.relative_to(ROOT)))
 def test_the_blocks_of_a_page_run_in_order(page: Path, demonstration: Path) -> None:
     for block in blocks(page):
         if block.language not in RUN or block.needs:
@@ -105,7 +107,9 @@ def test_most_blocks_run_and_the_others_say_what_they_need() -> None:
     assert sum(not block.needs for block in every) > len(every) / 2
     for block in every:
         if not block.needs and block.language == "bash":
-            assert not re.search(r"/data/|s3://|gs://|https://|--engine|--devices|@closer-look", block.text), block
+            assert not re.search(r"/data/|s3://|gs://|https://|--engine|--devices|@closer-look|make ", block.text), (
+                block
+            )
 
 
 def test_a_command_of_a_block_that_is_not_run_is_understood() -> None:
@@ -174,6 +178,18 @@ def test_the_registries_are_all_on_their_pages(site: Path) -> None:
         text = (site / "reference" / f"{page}.html").read_text(encoding="utf-8")
         missing = [name for name in wanted if f"<code>{name.replace('{}', 'N')}</code>" not in text]
         assert not missing
+
+
+@pytest.mark.slow
+def test_every_public_name_is_on_the_page_of_python(site: Path) -> None:
+    import closerlook
+
+    text = (site / "reference" / "python.html").read_text(encoding="utf-8")
+    modules = {"detectors", "metrics", "plugins"}
+    for name in set(closerlook.__all__) - modules - {"__version__", "open_cache"}:
+        assert f"closerlook.{name}" in text, name
+    assert all(f"<code>closerlook.{name}</code>" in text for name in modules)
+    assert 'id="cache_schema.open_cache"' in text
 
 
 @pytest.mark.slow

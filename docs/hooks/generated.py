@@ -5,6 +5,7 @@ MkDocs calls ``on_files`` once a build. Nothing here is written to disk.
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,14 @@ def on_files(files: Files, config: Any) -> Files:
 def on_page_markdown(markdown: str, **_: Any) -> str:
     """Put the tables of the benchmarks and of the calibrators where a page names them: they are typed once."""
     return files_elsewhere.with_tables(markdown.replace(CALIBRATORS_HERE, registries.calibrators()))
+
+
+def on_page_content(html: str, **_: Any) -> str:
+    """Let names of tests break at underscores in narrow columns, and pictures open at their own size."""
+    html = re.sub(
+        r"<code>test_\w+\.py::\w+</code>", lambda found: re.sub(r"(?<=[_:])(?=[^_:])", "<wbr>", found[0]), html
+    )
+    return re.sub(r'(<img [^>]*?src="([^"]+\.png)"[^>]*>)', r'<a class="picture" href="\2">\1</a>', html)
 
 
 def on_post_build(config: Any) -> None:

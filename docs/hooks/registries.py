@@ -75,12 +75,12 @@ def metrics() -> str:
         function = metric.function
         base = function.func if isinstance(function, functools.partial) else function
         name = f"<br>`{base.__qualname__}`" if base else ""
-        shown = f"{metric.title.replace('{}', 'N')}<br>`{metric.name.replace('{}', 'N')}`"
-        ways = f"{ARROWS[metric.direction]}<br>{limits(metric.low, metric.high)}"
+        ways = f"{ARROWS[metric.direction]}, {limits(metric.low, metric.high)}"
+        shown = f"{metric.title.replace('{}', 'N')}<br>`{metric.name.replace('{}', 'N')}`<br>{ways}"
         options = options_of(function) if function else ""
         needs = ", ".join(metric.columns) + name + (f"<br>{options}" if options else "")
         formula, source, checked = evidence_cells(metric.evidence)
-        rows.append((shown, formula, ways, needs, source, checked))
+        rows.append((shown, formula, needs, source, checked))
     return (
         WIDE + "# Metrics\n\n"
         "Every metric of the result table. `N` stands for a number (`coverage_at_risk5`). A metric without columns "
@@ -91,7 +91,7 @@ def metrics() -> str:
         f"one of {', '.join(f'`{name}`' for name in FURTHER)}; `[ood] further` adds the equal error rate and the "
         "partial AUROC, `[conformal] groups` the coverage by class and by size of the set. Soft labels, "
         "diversity of ensembles, sample weights and an ignored label are arguments of the functions.\n\n"
-        + table(("metric", "formula", "direction, range", "computed from, options", "source", CHECKED), rows)
+        + table(("metric, direction, range", "formula", "computed from, options", "source", CHECKED), rows)
     )
 
 

@@ -9,36 +9,13 @@ from typing import Any
 
 import polars as pl
 import pytest
+from page_looks import CONTRAST, MOVING
 
 from analyze.report.pack import pack
 from analyze.report.page import write_report
 
 TABS = ("scatter", "leaderboard", "model", "factors", "provenance")
 Open = Callable[..., Any]
-
-# WCAG 2.1: the ratio of relative luminances of each visible text and what lies behind it.
-CONTRAST = """
-const light = c => c.map(v => v / 255).map(v => v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
-  .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
-const parse = text => { const v = text.match(/[\\d.]+/g).map(Number); return [v.slice(0, 3), v[3] ?? 1]; };
-const over = ([front, alpha], back) => front.map((v, i) => v * alpha + back[i] * (1 - alpha));
-const behind = e => { const layers = [];
-  for (; e && layers.at(-1)?.[1] !== 1; e = e.parentElement) layers.push(parse(getComputedStyle(e).backgroundColor));
-  return layers.reverse().reduce((back, layer) => over(layer, back), [255, 255, 255]); };
-const found = [], walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
-while (walker.nextNode()) {
-  const node = walker.currentNode, e = node.parentElement;
-  if (!node.data.trim() || !e.checkVisibility({ visibilityProperty: true })) continue;
-  if (e.closest("option, .skip, [hidden]")) continue;
-  const style = getComputedStyle(e), back = behind(e);
-  let [front, alpha] = parse(e instanceof SVGElement ? style.fill : style.color);
-  for (let p = e; p; p = p.parentElement) alpha *= getComputedStyle(p).opacity;
-  const pair = [light(over([front, alpha], back)), light(back)];
-  const size = parseFloat(style.fontSize), large = size >= 24 || (size >= 18.66 && style.fontWeight >= 700);
-  found.push([node.data.trim(), (Math.max(...pair) + 0.05) / (Math.min(...pair) + 0.05), large ? 3 : 4.5]);
-}
-return found;
-"""
 
 
 @pytest.fixture
@@ -93,12 +70,8 @@ def test_what_has_the_focus_is_outlined(opened: Open) -> None:
 
 
 def test_nothing_moves_where_reduced_motion_is_asked_for(opened: Open) -> None:
-    moving = (
-        "return [...document.querySelectorAll('*')].filter(e => { const s = getComputedStyle(e);"
-        " return parseFloat(s.transitionDuration) > 0 || s.animationName !== 'none'; }).length"
-    )
-    assert opened().execute_script(moving) > 0
-    assert opened(still=True).execute_script(moving) == 0
+    assert opened().execute_script(MOVING) > 0
+    assert opened(still=True).execute_script(MOVING) == 0
 
 
 def test_paper_is_light_and_the_screen_comes_back(opened: Open) -> None:

@@ -17,7 +17,7 @@ README = Path(__file__).parents[2] / "README.md"
 
 def _commands() -> list[str]:
     text = README.read_text(encoding="utf-8")
-    lines = re.findall(r"^    ((?:extract|analyze|python -m cache_schema) .*)$", text, re.MULTILINE)
+    lines = re.findall(r"^((?:extract|analyze|python -m cache_schema) .*)$", text, re.MULTILINE)
     return [*lines, *re.findall(r"`((?:extract|analyze) [^`]+)`", text)]
 
 
