@@ -6,9 +6,10 @@ import pytest
 
 from analyze.annotations import FACTORS, STUDY_FACTORS
 from analyze.cli import main
-from analyze.fits.conformal import METHODS
+from analyze.fits.conformal import ALL_METHODS
 from analyze.settings import override, read_settings, study_defaults
 from analyze.settings.rules import NUMBERS, WORDS
+from analyze.suites.conformal import CALIBRATORS
 from analyze.suites.scores import SCORES
 from closerlook_common.errors import UserError
 
@@ -19,7 +20,8 @@ def test_the_defaults_pass_their_own_rules_and_every_rule_is_of_an_option():
     for section, name in [*WORDS, *NUMBERS]:
         assert name in defaults[section]
     assert set(WORDS["ood", "scores"]) == set(SCORES)
-    assert set(WORDS["conformal", "methods"]) == set(METHODS)
+    assert set(WORDS["conformal", "methods"]) == set(ALL_METHODS)
+    assert set(WORDS["conformal", "quantiles"]) == set(CALIBRATORS)
 
 
 @pytest.mark.parametrize(
