@@ -56,3 +56,13 @@ def test_what_the_study_costs_is_what_the_plan_estimates() -> None:
     assert of_model == pytest.approx(gigabytes, rel=0.05)
     assert of_all == pytest.approx(models * gigabytes, rel=0.05)
     assert 60 * sum(counts) <= summaries * 1e6 <= 100 * sum(counts)
+
+
+def test_the_site_has_the_accent_the_dark_page_and_the_type_of_the_report() -> None:
+    site = (ROOT / "docs" / "site.css").read_text(encoding="utf-8")
+    report = (ROOT / "analyze" / "report" / "report.css").read_text(encoding="utf-8")
+    assert re.findall(r"--md-typeset-a-color: (#\w+)", site) == re.findall(r"--accent:(#\w+)", report)
+    assert re.findall(r"--md-default-bg-color: (#\w+)", site) == re.findall(r"--bg:(#\w+)", report)[1:]
+    (family,) = re.findall(r"font:15px/1.5 ([^}]+)}", report)
+    (of_site,) = re.findall(r"--md-text-font: ([^;]+);", site)
+    assert of_site.replace(", ", ",") == family
