@@ -7,6 +7,7 @@ import os
 import signal
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -174,9 +175,12 @@ def test_a_cluster_that_loses_a_worker_and_a_node_gives_the_same_cache(
     thread.join()
     assert len(lost) == 2, lost
     assert "4 done, 0 sealed before, 0 skipped, 0 failed" in done.stderr
-    # What the lost worker and the lost node were at was begun again, and nothing else was.
-    tries = [path.name.split(".")[1] for path in begun.iterdir()]
-    assert sorted(tries) == sorted(["m0", "m1", "m2", "m3", *lost])
+    # What the lost worker and the lost node were at was begun again. On a loaded machine Ray itself may give up another
+    # worker, whose job is begun again too; never all are.
+    tries = Counter(path.name.split(".")[1] for path in begun.iterdir())
+    assert set(tries) == {"m0", "m1", "m2", "m3"}
+    assert all(tries[name] >= 2 for name in lost)
+    assert tries.total() < 8
     assert digests(study / "cluster") == digests(study / "whole")
     again = run_extract(*words, "--cache", "cluster", cwd=study)
     assert "0 done, 4 sealed before" in again.stderr
