@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from cache_schema.reading.store import PredictionStore as PredictionStore
     from cache_schema.reading.store import Store as Store
     from cache_schema.writing.kinds.heads import write_head as write_head
+    from cache_schema.writing.kinds.merging import merge_references as merge_references
     from cache_schema.writing.kinds.references import write_reference as write_reference
     from cache_schema.writing.kinds.summaries import write_summary as write_summary
     from cache_schema.writing.kinds.texts import write_texts as write_texts
@@ -64,6 +65,7 @@ else:
             "cache_schema.reading.kinds.heads": ("HeadStore",),
             "cache_schema.writing.kinds.heads": ("write_head",),
             "cache_schema.reading.kinds.references": ("ReferenceArrays", "ReferenceStore"),
+            "cache_schema.writing.kinds.merging": ("merge_references",),
             "cache_schema.writing.kinds.references": ("write_reference",),
             "cache_schema.reading.kinds.summaries": ("SummaryStore",),
             "cache_schema.writing.kinds.summaries": ("write_summary",),
@@ -113,6 +115,7 @@ __all__ = [
     "clean_stale",
     "clear_failure",
     "identity",
+    "merge_references",
     "open_cache",
     "open_store",
     "prediction_identity",

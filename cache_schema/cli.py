@@ -10,6 +10,7 @@ COMMANDS = {
     "show": Command("cache_schema.commands.show", "what a cache or a store holds, as a table"),
     "check": Command("cache_schema.commands.check", "check every rule of SPEC.md and every digest"),
     "convert": Command("cache_schema.commands.convert", "Zarr <-> HDF5, with equal digests"),
+    "merge": Command("cache_schema.commands.merge", "join references of disjoint parts of a training set"),
     "dataset": Command("cache_schema.commands.dataset", "the role of each dataset, and how to change it"),
     "import": Command("cache_schema.commands.import_file", "make a store from your own .npz, CSV or Parquet file"),
     "push": Command("cache_schema.commands.push", "copy a cache's stores to a remote place, verified"),

@@ -68,6 +68,7 @@ def run(
     prompts: str | Sequence[str] | None = None,
     store: str | None = None,
     features_dtype: str | None = None,
+    arrays: str | Sequence[str] | None = None,
     device: str = "auto",
     devices: str | Sequence[str] = "",
     precision: str | None = None,
@@ -105,6 +106,9 @@ def run(
         ``zarr`` (when None) or ``hdf5``.
     features_dtype
         ``float16`` (when None) or ``float32``.
+    arrays
+        What to store besides: ``unit``, of references the sums of features at unit length and the keys of the bank's
+        rows. The study's when None.
     device, devices
         ``auto``, ``cpu``, ``cuda`` or ``cuda:i``; or several, a process each.
     precision
@@ -174,6 +178,7 @@ def run(
         cache=None if cache is None else Path(cache),
         store=store,
         features_dtype=features_dtype,
+        arrays=arrays if arrays is None or isinstance(arrays, str) else ",".join(arrays),
         device=device,
         devices=devices if isinstance(devices, str) else ",".join(devices),
         precision=precision,

@@ -38,6 +38,8 @@ class Needs:
         Whether the validation rows need labels.
     negatives
         Text embeddings of negative labels.
+    unit_sums
+        Of the reference: sums of features at unit length.
     """
 
     logits: bool = False
@@ -46,6 +48,7 @@ class Needs:
     fitted_on: tuple[str, ...] = ()
     labels: bool = False
     negatives: bool = False
+    unit_sums: bool = False
 
 
 @dataclass(frozen=True, eq=False)

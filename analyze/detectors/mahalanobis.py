@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -180,4 +180,44 @@ class RelativeMahalanobis(Detector):
         return Learnt(rule, "reference", _notes(fitted, reference))
 
 
-DETECTORS = (Mahalanobis, RelativeMahalanobis)
+@dataclass(frozen=True)
+class UnitMahalanobis(Detector):
+    """Mahalanobis++ (Mueller and Hein 2025): MDS of features at unit length, in the statistics and in the scored rows.
+
+    Class means and the shared covariance are of unit rows, which a reference that was extracted with ``--arrays unit``
+    (or of a zero-shot model, or given as arrays) holds.
+    """
+
+    name = "mds++"
+    evidence = Evidence(
+        "-min_c (u - mu_c)^T S^-1 (u - mu_c), u = f / |f|, mu_c and S of unit rows", "Mueller and Hein, ICML 2025",
+        "the formula, row by row", "test_detectors_oracles.py::test_equals_the_formula",
+    )  # fmt: skip
+    limits = (-INFINITY, 0.0)
+    needs = Needs(features=True, fitted_on=("reference",), unit_sums=True)
+
+    def _fit(self, inputs: Inputs) -> Learnt:
+        return _on_unit_rows(Mahalanobis(), inputs)
+
+
+@dataclass(frozen=True)
+class RelativeUnitMahalanobis(Detector):
+    """RMDS of features at unit length (Mueller and Hein 2025); statistics as for ``mds++``."""
+
+    name = "rmds++"
+    evidence = Evidence(
+        "(u - mu)^T S_0^-1 (u - mu) - min_c (u - mu_c)^T S^-1 (u - mu_c), u = f / |f|", "Mueller and Hein, ICML 2025",
+        "the formula, row by row", "test_detectors_oracles.py::test_equals_the_formula",
+    )  # fmt: skip
+    needs = Needs(features=True, fitted_on=("reference",), unit_sums=True)
+
+    def _fit(self, inputs: Inputs) -> Learnt:
+        return _on_unit_rows(RelativeMahalanobis(), inputs)
+
+
+def _on_unit_rows(detector: Mahalanobis | RelativeMahalanobis, inputs: Inputs) -> Learnt:
+    learnt = detector._fit(replace(inputs, reference=inputs.the_reference().with_unit_sums()))
+    return replace(learnt, rule=lambda rows: learnt.rule(rows.of_unit_length()))
+
+
+DETECTORS = (Mahalanobis, RelativeMahalanobis, UnitMahalanobis, RelativeUnitMahalanobis)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -45,6 +45,8 @@ class Reference:
         Whether all this is of features that were scaled to unit length.
     source
         Where it came from, for the results.
+    unit_feature_sum, unit_second_moment
+        ``feature_sum`` and ``second_moment`` of features at unit length, None where a store does not hold them.
     """
 
     n: int
@@ -64,6 +66,8 @@ class Reference:
     whole: bool = False
     unit_features: bool = False
     source: str = "arrays"
+    unit_feature_sum: Float64 | None = None
+    unit_second_moment: Float64 | None = None
 
     @staticmethod
     def from_arrays(
@@ -152,6 +156,8 @@ class Reference:
             whole=len(store.bank_labels) == store.n,
             unit_features=bool(options.get("normalize_features", store.model.head_kind == "zero-shot")),
             source=store.dataset.id,
+            unit_feature_sum=store.unit_feature_sum,
+            unit_second_moment=store.unit_second_moment,
         )
 
     @staticmethod
@@ -182,6 +188,30 @@ class Reference:
                 " features to unit length: extract the reference again with normalised features"
             )
         return self._rescaled
+
+    def with_unit_sums(self) -> Reference:
+        """Return a reference whose class sums and second moment are of features at unit length, and nothing else is.
+
+        Raises
+        ------
+        UserError
+            Where only sums of features at their own length are there.
+        """
+        if self.unit_features:
+            return self
+        if self.unit_feature_sum is not None and self.unit_second_moment is not None:
+            return self._with_unit_sums
+        if not self.whole:
+            raise UserError(
+                f"the reference {self.source} holds no sums of features at unit length: extract it with --arrays unit"
+            )
+        return self._rescaled
+
+    @cached_property
+    def _with_unit_sums(self) -> Reference:
+        assert self.unit_feature_sum is not None
+        assert self.unit_second_moment is not None
+        return replace(self, feature_sum=self.unit_feature_sum, second_moment=self.unit_second_moment)
 
     @cached_property
     def _rescaled(self) -> Reference:

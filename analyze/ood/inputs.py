@@ -124,6 +124,12 @@ class ModelInputs:
                 (self.reasons[k] for k in ("head", "negatives", "reference") if k in clause and k in self.reasons), ""
             )
             return f"{clause}{f': {given}' if given else ''}"
+        if needs.unit_sums and self.reference is not None and not self.reference.has("unit_feature_sum"):
+            assert self.loaded_reference is not None
+            try:
+                self.loaded_reference.with_unit_sums()
+            except UserError as error:
+                return str(error)
         if needs.head and self.head is not None:
             reason = Head.of(self.head).reason
             if reason:

@@ -14,6 +14,8 @@ SCORE_TITLES = {
     "vim": "ViM",
     "mds": "Mahalanobis",
     "rmds": "relative Mahalanobis",
+    "mds++": "Mahalanobis++",
+    "rmds++": "relative Mahalanobis++",
     "gen": "GEN",
     "odin": "ODIN",
     "react": "ReAct",

@@ -14,7 +14,7 @@ from functools import lru_cache
 from typing import Any, TypeVar
 
 from cache_schema.format.records import DatasetCard, ModelCard
-from cache_schema.format.schema import DTYPES, KINDS, MAX_DECODED_BYTES, MAX_RATIO, OFFSETS
+from cache_schema.format.schema import DTYPES, KINDS, MAX_DECODED_BYTES, MAX_RATIO, OFFSETS, version_of
 from cache_schema.format.structure import structure_problems
 from closerlook_common.errors import UserError
 
@@ -96,6 +96,14 @@ _DETAILS: Mapping[str, Mapping[str, tuple[Callable[[Any], bool], str]]] = {
 }
 """Kind of store -> key of its details -> what its value must be."""
 
+BANK_DETAILS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
+    "bank_per_class": (lambda value: _is_int(value) and value >= 0, "a number of rows"),
+    "bank_seed": (_is_int, "a whole number"),
+    "unit_features": (_is_flag, "true or false"),
+    "skipped": (lambda value: _is_int(value) and value >= 0, "a number of rows"),
+}
+"""Key of a reference's details that comes with ``bank_keys`` -> what its value must be."""
+
 
 def check_rules(header: Mapping[str, Any]) -> None:
     """Check a header whose kind is known.
@@ -128,6 +136,11 @@ def check_rules(header: Mapping[str, Any]) -> None:
     found = structure_problems(kind, arrays, header["details"], int(seal["n"]))
     if found:
         raise ValueError(found[0])
+    version, needed = header["schema_version"], version_of(kind, arrays)
+    if version < needed:
+        raise ValueError(f"schema_version is {version}, but its arrays are those of version {needed}")
+    if kind == "reference":
+        _check_bank(header["details"], arrays)
     if kind == "predictions":
         if not 0 <= header["details"]["n_valid"] <= seal["n"]:
             raise ValueError("details.n_valid is not between 0 and the number of rows")
@@ -238,6 +251,13 @@ def _check_columns(
         used.add(array)
     if used != there or len(names) != len(listed) or len(used) != len(listed):
         raise ValueError("details: the columns are not the arrays of the store")
+
+
+def _check_bank(details: Mapping[str, Any], arrays: Mapping[str, tuple[tuple[int, ...], str]]) -> None:
+    """Check that the details say how a bank with keys was chosen."""
+    if "bank_keys" in arrays:
+        for key, (rule, what) in BANK_DETAILS.items():
+            _expect(details, key, rule, what, "details.")
 
 
 def _check_classes(card: Mapping[str, Any], arrays: Mapping[str, tuple[tuple[int, ...], str]]) -> None:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
 FORMAT = "closerlook"
-SCHEMA_VERSION = 1
-"""Raised whenever an older reader would fail or misread."""
+SCHEMA_VERSION = 2
+"""The newest version; raised whenever an older reader would fail or misread. A store gives the oldest that has its
+arrays, see :func:`version_of`."""
 
 TEXT = "utf8"
 """The type of a text array: its UTF-8 bytes end to end in ``name``, their bounds in ``name + OFFSETS``."""
@@ -52,6 +53,8 @@ class ArraySpec:
         Whether every store of that kind holds it.
     what
         One line on its meaning.
+    since
+        The version of the schema that brought it.
     """
 
     name: str
@@ -59,6 +62,7 @@ class ArraySpec:
     dtypes: tuple[str, ...]
     required: bool
     what: str
+    since: int = 1
 
     @property
     def is_family(self) -> bool:
@@ -147,6 +151,9 @@ KINDS: Mapping[str, KindSpec] = {
             ArraySpec("bank_logits", ("m", "C"), ("float16",), True, "row-centred logits of the bank"),
             ArraySpec("bank_logit_center", ("m",), ("float32",), True, "their centres"),
             ArraySpec("bank_labels", ("m",), ("int32",), True, "their labels"),
+            ArraySpec("bank_keys", ("m",), ("int64",), False, "hashes that chose them, ascending in a class", 2),
+            ArraySpec("unit_feature_sum", ("C", "D"), ("float64",), False, "sum of unit features of each class", 2),
+            ArraySpec("unit_second_moment", ("D", "D"), ("float64",), False, "sum of their outer products", 2),
         ),
         details=("n", "max_logit_sum", "logsumexp_sum"),
     ),
@@ -237,3 +244,22 @@ def array_spec(kind: str, name: str) -> tuple[ArraySpec, str] | None:
                 return (spec, "offsets") if TEXT in spec.dtypes else None
             return spec, "bytes" if spec.dtypes == (TEXT,) else ""
     return None
+
+
+def version_of(kind: str, arrays: Iterable[str]) -> int:
+    """Return the oldest version of the schema that has all of some arrays.
+
+    Parameters
+    ----------
+    kind
+        Kind of store.
+    arrays
+        Names of arrays on disk; unknown ones do not count.
+
+    Examples
+    --------
+    >>> version_of("reference", ["feature_sum"]), version_of("reference", ["feature_sum", "bank_keys"])
+    (1, 2)
+    """
+    found = (array_spec(kind, name) for name in arrays)
+    return max((spec[0].since for spec in found if spec is not None), default=1)

@@ -11,7 +11,11 @@ from closerlook_common.console.terminal import counted
 Arrays = Mapping[str, tuple[tuple[int, ...], str]]
 """Name -> (shape, dtype name)."""
 
-PAIRS = (("logits", "logit_center"), ("bank_logits", "bank_logit_center"))
+PAIRS = (
+    ("logits", "logit_center"),
+    ("bank_logits", "bank_logit_center"),
+    ("unit_feature_sum", "unit_second_moment"),
+)
 LOGITS_KINDS = ("logits", "log_probabilities")
 
 

@@ -211,6 +211,9 @@ class Cache:
             and (variant is None or store.details["variant"] == variant)
             and (identity is None or store.identity.startswith(identity))
         ]
+        if len(found) > 1 and identity is None:
+            extended = {store.record.get("extends") for store in found}
+            found = [store for store in found if store.identity not in extended]
         if len(found) == 1:
             return found[0]
         which = f" (variant {variant!r})" if variant else ""

@@ -19,7 +19,7 @@ from cache_schema.format.header_rules import check_rules
 from cache_schema.format.identities import to_json_value
 from cache_schema.format.naming import published, store_folder, store_name
 from cache_schema.format.records import DatasetCard, ModelCard
-from cache_schema.format.schema import FORMAT, SCHEMA_VERSION
+from cache_schema.format.schema import FORMAT, version_of
 from cache_schema.format.seal import ArrayDigest, store_digest
 from cache_schema.format.structure import structure_problems
 from cache_schema.format.text_arrays import encode_text
@@ -126,9 +126,10 @@ class StoreBuilder:
         self.record: dict[str, Any] = {"versions": versions(), **(record or {})}
         self.details: dict[str, Any] = {}
         self._expected = ""
+        self._version = 0
         self._header: dict[str, Any] = {
             "format": FORMAT,
-            "schema_version": SCHEMA_VERSION,
+            "schema_version": 1,  # that of the arrays is known when it is sealed
             "kind": kind,
             "identity": identity,
             "model": to_json_value(model.to_record(), "model"),
@@ -153,8 +154,9 @@ class StoreBuilder:
 
         ``publish`` then refuses to seal a store with another digest.
         """
-        for key in ("schema_version", "identity", "model", "dataset"):
+        for key in ("identity", "model", "dataset"):
             self._header[key] = header[key]
+        self._version = int(header["schema_version"])
         self.details, self.record = dict(header["details"]), dict(header["record"])
         self._expected = str(header["seal"]["digest"])
 
@@ -220,6 +222,7 @@ class StoreBuilder:
         if problems:
             raise UserError(f"{self._stage.target.name} cannot be sealed: {'; '.join(problems)}")
         header = {**self._header, "details": details, "record": to_json_value(self.record, "record")}
+        header["schema_version"] = self._version or version_of(self.kind, self._streams)
         entries = {name: self._streams[name].entry() for name in sorted(self._streams)}
         digest = store_digest(header, entries)
         if self._expected not in ("", digest):

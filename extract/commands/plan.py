@@ -55,6 +55,7 @@ def run(args: argparse.Namespace) -> int:
         open_if_there(options.cache),
         rate=args.rate,
         feature_bytes=4 if options.features_dtype == "float32" else 2,
+        arrays=options.arrays,
         progress=_progress,
     )
     console = wide_console(120)

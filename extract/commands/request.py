@@ -33,7 +33,7 @@ class RunRequest:
         Prompt sets, comma-separated.
     study
         A study file, or ``@NAME``.
-    cache, store, features_dtype, device, devices, precision, batch_size, workers, resident, pixel_cache,
+    cache, store, features_dtype, arrays, device, devices, precision, batch_size, workers, resident, pixel_cache,
     pixel_cache_gb, compile, engine, address, shard, dry_run
         As the options of ``extract``.
     """
@@ -49,6 +49,7 @@ class RunRequest:
     cache: Path | None = None
     store: str | None = None
     features_dtype: str | None = None
+    arrays: str | None = None
     device: str = "auto"
     devices: str = ""
     precision: str | None = None

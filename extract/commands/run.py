@@ -9,6 +9,7 @@ import argparse
 from pathlib import Path
 
 from closerlook_common.console.argument_types import real_number, whole_number
+from extract.planning.arrays import ARRAYS
 
 EXAMPLES = """\
 examples:
@@ -47,6 +48,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--cache", type=Path, metavar="DIR", help="where the stores lie (default: the study's, else cache)")
     add("--store", choices=("zarr", "hdf5"), help="format of the stores (default: zarr)")
     add("--features-dtype", choices=("float16", "float32"), help="default: float16")
+    described = "; ".join(f"{name}: {what}" for name, what in ARRAYS.items())
+    add("--arrays", metavar="NAME[,NAME...]", help=f"store more than usual; {described}")
     how = parser.add_argument_group("how to run it")
     how.add_argument("--device", default="auto", metavar="auto|cpu|cuda[:i]", help="default: auto")
     how.add_argument(

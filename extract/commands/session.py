@@ -26,6 +26,7 @@ from extract.commands.dataset_options import build_miniature, dataset_specs, res
 from extract.commands.devices import device_of, devices_of, has_bf16
 from extract.commands.progress import print_failures
 from extract.commands.roles import with_settled_roles
+from extract.planning.arrays import arrays_of
 from extract.planning.options import RunOptions, shard_of
 from extract.planning.plan import DAMAGED, MISSING, REFUSED, SEALED, SKIPPED, Job, Plan, make_plan, with_class_spaces
 from extract.studies.study import Study, read_study
@@ -177,6 +178,7 @@ def _settled(request: RunRequest, study: Study | None) -> RunRequest:
         store=request.store or study.store,
         precision=request.precision or study.precision,
         features_dtype=request.features_dtype or study.features_dtype,
+        arrays=",".join(study.arrays) if request.arrays is None else request.arrays,
         prompts=",".join(study.prompts) if request.prompts is None else request.prompts,
     )
 
@@ -250,6 +252,7 @@ def _options(request: RunRequest) -> RunOptions:
         workers=workers,
         prompts=_prompt_sets("openai-80" if request.prompts is None else request.prompts),
         features_dtype=request.features_dtype or "float16",
+        arrays=arrays_of(request.arrays or ""),
         pixel_cache=request.pixel_cache,
         pixel_cache_bytes=int(request.pixel_cache_gb * (1 << 30)),
         compile=request.compile,

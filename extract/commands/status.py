@@ -58,6 +58,8 @@ def run(args: argparse.Namespace) -> int:
         held = f"stores: {len(summaries):,}, models: {of_models:,}"
         readers = "'analyze' reads them, 'python -m cache_schema show' lists them"
         console.print(line(f"only summaries are here ({held}): {readers}"))
+    for name, count, of in more_arrays(cache):
+        console.print(line(f"arrays {name}: in {count} of {counted(of, 'reference')}"))
     for dataset, models in on_other_images(_with_rows(cache)).items():
         console.print(problem("other images", "yellow", other_images(dataset, models)))
     sealed = sealed_in(cache)
@@ -72,6 +74,15 @@ def run(args: argparse.Namespace) -> int:
 def sealed_in(cache: Cache) -> set[tuple[str, str]]:
     """Return (model, dataset) of everything that is sealed, also what failed once, or in a cache that was joined."""
     return {(store.model.id, store.dataset.id) for store in _with_rows(cache)}
+
+
+def more_arrays(cache: Cache) -> list[tuple[str, int, int]]:
+    """Return the arrays that some stores hold because they were asked for: name, stores with them, stores in all."""
+    references = cache.stores("reference")
+    extended = {store.record.get("extends") for store in references}
+    counted = [store for store in references if store.identity not in extended]
+    found = sum(store.has("bank_keys") for store in counted)
+    return [("unit", found, len(counted))] if found else []
 
 
 def _with_rows(cache: Cache) -> list[Store]:

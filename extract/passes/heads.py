@@ -15,8 +15,9 @@ from extract.models.base import Head, HeadUnavailable, LoadedModel
 from extract.passes.events import Event, Listener, text_progress
 from extract.passes.faults import raise_if_full, reason_of
 from extract.passes.waves import Member
+from extract.planning.mismatches import is_zero_shot
 from extract.planning.options import RunOptions
-from extract.planning.plan import HeadJob, Job, head_identity, is_zero_shot
+from extract.planning.plan import HeadJob, Job, head_identity
 
 HeadKey = tuple[str, str]
 """Digest of a class space, and name of a prompt set; empty where there is none."""

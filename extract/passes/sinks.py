@@ -90,6 +90,7 @@ class ReferenceSink:
                 logits.shape[1], features.shape[1], per_class=per_class, seed=int(self.card.extra.get("bank_seed", 0)),
                 # A zero-shot head acts on unit features, so its detectors need statistics of those.
                 normalize=self._model.head_kind == "zero-shot",
+                unit="unit" in self._options.arrays,
             )  # fmt: skip
         self._accumulator.update(
             features[valid],

@@ -32,13 +32,14 @@ from extract.passes.sealing import Members, Sealing
 from extract.passes.sharing import Sharing, geometry_of
 from extract.passes.sinks import ReferenceSink, StoreSink
 from extract.passes.waves import Member, waves
+from extract.planning.mismatches import is_zero_shot
 from extract.planning.options import RunOptions
 from extract.planning.plan import (
     Job,
     Unit,
     head_identity,
+    identified,
     is_sealed,
-    is_zero_shot,
     job_identity,
     keeps_statistics,
     stores_of,
@@ -110,7 +111,7 @@ class Worker:
         for member in wave:
             digest = member.model.card.weights_digest
             mine = [job for job in unit.jobs if job.model is member.prepared]
-            mine = [replace(job, identity=job.identity or job_identity(job, digest, self.options)) for job in mine]
+            mine = [job if job.identity else identified(job, digest, self.options) for job in mine]
             refused[member.id] = self.heads.zero_shot(
                 member, mine, [h for h in unit.heads if h.model is member.prepared]
             )
@@ -263,13 +264,17 @@ class Worker:
                 member.prepared, member.model.card.weights_digest, space, job.prompts
             )
         compiled_rows = member.model.compiled_rows
+        digest = job.model.card.weights_digest or card.weights_digest
+        identity = job_identity(job, digest, self.options)
         record |= {
-            "identity": job.identity,
+            "identity": identity,
             "preprocessing": job.preprocessing.to_record(),
             "compiled": compiled_rows > 0,
         }
+        if (plain := job_identity(job, digest, self.options, ())) != identity:
+            record["extends"] = plain  # a store without these arrays: this one is read in its place
         sink_type = ReferenceSink if keeps_statistics(job) else StoreSink
-        sink = sink_type(self.options, card, job.dataset, job.identity, record)
+        sink = sink_type(self.options, card, job.dataset, identity, record)
         return Runner(member.model, sink, text_head, compiled_rows=compiled_rows, largest=member.largest, view=view)
 
     # -- records -------------------------------------------------------------------------------------------------

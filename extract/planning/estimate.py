@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 from closerlook_common.console.terminal import counted
 from closerlook_common.errors import CloserlookError
+from extract.planning.mismatches import gives_features_alone, is_zero_shot
 from extract.planning.operations import count_operations, text_operations
-from extract.planning.plan import MISSING, HeadJob, Job, Plan, gives_features_alone, keeps_statistics
+from extract.planning.plan import MISSING, HeadJob, Job, Plan, keeps_statistics
 
 if TYPE_CHECKING:
     from cache_schema.reading.cache import Cache
@@ -65,8 +66,8 @@ class Estimate:
     basis: str
 
 
-def store_bytes(job: Job, feature_bytes: int = 2) -> float:
-    """Return the expected size of a job's store, its captions' embeddings included."""
+def store_bytes(job: Job, feature_bytes: int = 2, arrays: Sequence[str] = ()) -> float:
+    """Return the expected size of a job's store, its captions' embeddings and the arrays asked for included."""
     width = job.model.card.feature_width or TYPICAL_WIDTH
     space = job.dataset.class_space
     classes = 0 if space is None else len(space)
@@ -74,8 +75,12 @@ def store_bytes(job: Job, feature_bytes: int = 2) -> float:
         classes = 0
     if keeps_statistics(job):
         rows = int(job.dataset.card.extra.get("bank_per_class", 50)) * max(classes, 1)
-        return rows * (classes * LOGIT_BYTES + width * feature_bytes) + 8.0 * (
-            2 * classes**2 + 2 * classes * width + width**2
+        scaled = "unit" in arrays and not is_zero_shot(job.model)
+        unit = 8.0 * (classes * width + width**2) * scaled + 8.0 * rows * ("unit" in arrays)
+        return (
+            rows * (classes * LOGIT_BYTES + width * feature_bytes)
+            + 8.0 * (2 * classes**2 + 2 * classes * width + width**2)
+            + unit
         )
     texts = _captions(job) * width * 4
     return texts + len(job.dataset) * (classes * LOGIT_BYTES + width * feature_bytes + ROW_BYTES)
@@ -129,6 +134,7 @@ def estimate(
     *,
     rate: float | None = None,
     feature_bytes: int = 2,
+    arrays: Sequence[str] = (),
     progress: Callable[[Sequence[Prepared]], Iterable[Prepared]] = iter,
 ) -> Estimate:
     """Estimate what is left to do.
@@ -143,6 +149,8 @@ def estimate(
         Images a second and model, for models without a measured rate; None goes by each model's arithmetic.
     feature_bytes
         2 for float16, 4 for float32.
+    arrays
+        Arrays that are stored besides.
     progress
         Wraps the models whose operations are counted.
     """
@@ -169,7 +177,7 @@ def estimate(
     return Estimate(
         sum(len(job.dataset) for job in jobs),
         sum(texts.values()),
-        (sum(store_bytes(job, feature_bytes) for job in jobs) + sum(map(head_bytes, heads))) / 1e9,
+        (sum(store_bytes(job, feature_bytes, arrays) for job in jobs) + sum(map(head_bytes, heads))) / 1e9,
         seconds / 3600,
         _basis(len(models), len(others), rate, uncounted),
     )

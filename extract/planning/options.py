@@ -32,6 +32,8 @@ class RunOptions:
         Prompt sets of zero-shot models; stored logits are of the first, heads are kept of all.
     features_dtype
         ``float16`` or ``float32``.
+    arrays
+        What to store besides, names of ``extract.planning.arrays.ARRAYS``.
     pixel_cache
         Folder of decoded pixels, or None.
     pixel_cache_bytes
@@ -50,6 +52,7 @@ class RunOptions:
     workers: int = 0
     prompts: tuple[PromptSet, ...] = field(default_factory=tuple)
     features_dtype: str = "float16"
+    arrays: tuple[str, ...] = ()
     pixel_cache: Path | None = None
     pixel_cache_bytes: int = 20 << 30
     compile: bool = False

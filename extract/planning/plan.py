@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cache_schema.format import identities, naming
-from closerlook_common.console.terminal import counted
+from cache_schema.format.records import DatasetCard
 from closerlook_common.errors import UserError
 from extract.classes.prompts import PromptSet
-from extract.classes.spaces import BUILT_IN, IMAGENET_1K, ClassSpace, class_space
+from extract.classes.spaces import IMAGENET_1K, ClassSpace, class_space
 from extract.datasets.base import Dataset
 from extract.datasets.spaces import in_class_space
 from extract.libraries import registry
 from extract.models.base import Prepared
 from extract.models.forward_version import FORWARD_VERSION
+from extract.planning.arrays import ARRAYS
 from extract.planning.class_order import with_known_spaces
+from extract.planning.mismatches import empty_classes, gives_features_alone, is_zero_shot, mismatch
 from extract.planning.options import RunOptions
 from extract.planning.sealed import look_at
 from extract.preprocess import Geometry, Preprocessing
@@ -165,8 +167,17 @@ def _architecture(model: Prepared) -> str:
     return name + "".join(f" {key}={options[key]}" for key in keys if key in options)
 
 
-def job_identity(job: Job, weights_digest: str, options: RunOptions) -> str:
-    """Return the identity of a job's store: everything that can change a number in it."""
+def job_identity(job: Job, weights_digest: str, options: RunOptions, arrays: Sequence[str] | None = None) -> str:
+    """Return the identity of a job's store: everything that can change a number in it.
+
+    Parameters
+    ----------
+    job, weights_digest, options
+        What is run, and how.
+    arrays
+        Arrays that are stored besides; those of the options when None.
+    """
+    more = set(options.arrays if arrays is None else arrays)
     card, data = job.model.card, job.dataset.card
     prompts = ""
     if job.prompts is not None and job.dataset.class_space is not None:
@@ -187,10 +198,23 @@ def job_identity(job: Job, weights_digest: str, options: RunOptions) -> str:
         class_map=data.class_map,
         prompt_set_digest=prompts,
         # A bank of another size is another reference.
-        logits_kind=f"reference:{data.extra.get('bank_per_class', 50)}" if reference else "logits",
+        logits_kind=_statistics(data, more) if reference else "logits",
         features_dtype=options.features_dtype,
         forward_version=registry.get(card.library).forward_version(card.name, precision),
     )
+
+
+def _statistics(data: DatasetCard, arrays: Collection[str]) -> str:
+    return f"reference:{data.extra.get('bank_per_class', 50)}{':unit' * ('unit' in arrays)}"
+
+
+def identified(job: Job, weights_digest: str, options: RunOptions) -> Job:
+    """Return a job with the identity of its store: of one with more arrays than asked for, where that is sealed."""
+    asked = replace(job, identity=job_identity(job, weights_digest, options))
+    if is_sealed(asked, options):
+        return asked
+    richer = replace(job, identity=job_identity(job, weights_digest, options, tuple(ARRAYS)))
+    return richer if richer.identity != asked.identity and is_sealed(richer, options) else asked
 
 
 def head_identity(model: Prepared, weights_digest: str, space: ClassSpace, prompts: PromptSet | None) -> str:
@@ -241,78 +265,9 @@ def _effective(model: Prepared, dataset: Dataset) -> Preprocessing:
     return replace(model.preprocessing, geometry=geometry)
 
 
-def is_zero_shot(model: Prepared) -> bool:
-    """Return whether a model's logits come from prompts."""
-    return model.card.head_kind == "zero-shot"
-
-
-def gives_features_alone(model: Prepared) -> bool:
-    """Return whether a model has no classifier and no text tower, so that heads are fitted on what it gives."""
-    return model.card.extra.get("n_classes") == 0
-
-
 def keeps_statistics(job: Job) -> bool:
     """Return whether a job gives the statistics of a training set; a model without logits has its features stored."""
     return job.dataset.card.role == "reference" and not gives_features_alone(job.model)
-
-
-def _mismatch(model: Prepared, dataset: Dataset) -> str:
-    """Return why a model cannot run on a dataset, or an empty string."""
-    if is_zero_shot(model):
-        return ""
-    if dataset.card.role == "pairs":
-        return "it has no text tower, and the dataset is of images with captions"
-    if gives_features_alone(model):
-        return ""
-    space = dataset.class_space
-    if space is None:
-        return ""
-    outputs = int(model.card.extra.get("n_classes") or 0)
-    if model.card.class_space == space.id:
-        is_known = outputs > 0 and not model.card.extra.get("n_classes_guessed")
-        return _other_width(outputs, space, dataset) if is_known and outputs != len(space) else ""
-    theirs = f"the dataset's {len(space)} classes are {space.id}{_few_names(space)}"
-    own = model.card.class_space
-    text = f"it classifies into {own}" if own else f"its line does not say what its {outputs} outputs are"
-    fix = ""
-    if outputs == len(space) and dataset.card.role != "ood":  # whose classes are those of another dataset
-        fix = f"; if these are its classes in this order, put classes={dataset.card.id} into its line"
-    return f"{text}, {theirs}{fix}"
-
-
-def _empty_classes(model: Prepared, dataset: Dataset) -> str:
-    """Return why a classifier's outputs cannot be the dataset's classes where class folders are empty."""
-    space, empty = dataset.class_space, dataset.empty_classes
-    if not empty or space is None or is_zero_shot(model) or model.card.class_space != space.id:
-        return ""
-    outputs = int(model.card.extra.get("n_classes") or 0)
-    if outputs == len(space) and not model.card.extra.get("n_classes_guessed"):
-        return ""  # it was trained without the empty folders
-    text = f"its head has {outputs} outputs, " if outputs != len(space) else ""
-    shown = ", ".join(map(repr, empty[:3])) + (", ..." if len(empty) > 3 else "")
-    return (
-        f"{text}{len(space)} class folders of {dataset.card.id} hold images and {len(empty)} do not ({shown}): put the"
-        f" images there, remove what is not a class, or list all classes in its table: classes = [...]"
-    )
-
-
-def _other_width(outputs: int, space: ClassSpace, dataset: Dataset) -> str:
-    """Say why a head cannot be of a class space that its line names; the space may hold more than the folders do."""
-    text = f"its head has {counted(outputs, 'output')}, the {len(space)} classes of {dataset.card.id} are {space.id}"
-    present = len(set(dataset.labels[dataset.labels >= 0].tolist()))
-    if outputs == present:
-        text += (
-            f'; if it was trained on the {present} that have images, say classes = "folders" in the table of'
-            f" {dataset.card.id} in datasets.toml"
-        )
-    return text
-
-
-def _few_names(space: ClassSpace) -> str:
-    if space.id in BUILT_IN:
-        return ""
-    shown = ", ".join(space.names[:4])
-    return f" ({shown}{', ...' if len(space) > 4 else ''})"
 
 
 def make_plan(models: Sequence[Prepared], datasets: Sequence[Dataset], options: RunOptions) -> Plan:
@@ -338,10 +293,10 @@ def make_plan(models: Sequence[Prepared], datasets: Sequence[Dataset], options: 
         for dataset in datasets:
             prompts = default if is_zero_shot(model) and dataset.class_space is not None else None
             job = Job(model, dataset, _effective(model, dataset), prompts, MISSING)
-            if reason := _empty_classes(model, dataset):
+            if reason := empty_classes(model, dataset):
                 jobs.append(replace(job, state=REFUSED, reason=reason))
                 continue
-            reason = _mismatch(model, dataset)
+            reason = mismatch(model, dataset)
             if reason:
                 jobs.append(replace(job, state=SKIPPED, reason=reason))
                 continue
@@ -349,7 +304,7 @@ def make_plan(models: Sequence[Prepared], datasets: Sequence[Dataset], options: 
                 jobs.append(replace(job, state=REFUSED, reason=reason))
                 continue
             if model.card.weights_digest:
-                job = replace(job, identity=job_identity(job, model.card.weights_digest, options))
+                job = identified(job, model.card.weights_digest, options)
                 if is_sealed(job, options):
                     found = look_at(stores_of(job, options))
                     state = DAMAGED if found.damage else SEALED

@@ -20,7 +20,7 @@ STUDIES = ("closer-look", "holistic", "miniature")
 
 _SECTIONS = ("study", "extract", "analyze")
 _STUDY_KEYS = ("title", "cache", "metrics")
-_EXTRACT_KEYS = ("models", "datasets", "only", "prompts", "store", "precision", "features_dtype")
+_EXTRACT_KEYS = ("models", "datasets", "only", "prompts", "store", "precision", "features_dtype", "arrays")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +45,7 @@ class Study:
         Prompt sets; logits are stored of the first, heads are kept of all. Names, or paths of one's own sets.
     metrics
         Suites or metrics that the analysis computes; empty for all. Not read here beyond that.
-    store, precision, features_dtype
+    store, precision, features_dtype, arrays
         As the options of ``extract``.
     analysis
         The section ``[analyze]``: sections of options, as ``analyze --config`` takes them. Not read here.
@@ -62,6 +62,7 @@ class Study:
     store: str = "zarr"
     precision: str = "auto"
     features_dtype: str = "float16"
+    arrays: tuple[str, ...] = ()
     analysis: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def datasets(self) -> tuple[list[DatasetSpec], tuple[str, ...]]:
@@ -142,6 +143,7 @@ def read_study(source: str | Path) -> Study:
         store=_choice(extraction, "store", ("zarr", "hdf5"), at),
         precision=_choice(extraction, "precision", ("auto", "fp32", "bf16", "fp16"), at),
         features_dtype=_choice(extraction, "features_dtype", ("float16", "float32"), at),
+        arrays=_names(extraction.get("arrays", []), f"{at} arrays", empty=True),
         analysis=_section(given, "analyze", where),
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -85,6 +85,10 @@ def mahalanobis(w: World, f: np.ndarray) -> float:
 def background(w: World, f: np.ndarray) -> float:
     d = f - mean_of(w)
     return float(d @ np.linalg.inv(np.cov(w.features.T, bias=True)) @ d)
+
+
+def on_sphere(w: World) -> World:
+    return replace(w, features=unit(w.features))
 
 
 def residual(w: World, rows: np.ndarray, dim: int, f: np.ndarray) -> Any:
@@ -259,6 +263,8 @@ CASES: list[tuple[str, dict[str, Any], Oracle]] = [
     ("relation", {"power": 3, "threshold": 0.2}, lambda w, f: relation(w, f, 3, 0.2)),
     ("mds", {}, lambda w, f: -mahalanobis(w, f)),
     ("rmds", {}, lambda w, f: background(w, f) - mahalanobis(w, f)),
+    ("mds++", {}, lambda w, f: -mahalanobis(on_sphere(w), unit(f))),
+    ("rmds++", {}, lambda w, f: background(on_sphere(w), unit(f)) - mahalanobis(on_sphere(w), unit(f))),
     ("vim", {"dim": 8}, vim),
     ("residual", {"dim": 8}, lambda w, f: -residual(w, w.val, 8, f)),
     ("pnml", {}, pnml),

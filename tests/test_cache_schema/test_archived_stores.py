@@ -1,8 +1,9 @@
 """Stores of earlier versions are read by this one, number for number.
 
-Each version's archive was made when it was current: one store of every kind in either format, by
+Each version's archive was made when it was current: one store of every kind in either format, with the arrays that the
+version brought, by
 
-    python tests/test_cache_schema/test_archived_stores.py tests/test_cache_schema/archived/schema-1.tar.xz
+    python tests/test_cache_schema/test_archived_stores.py tests/test_cache_schema/archived/schema-2.tar.xz
 """
 
 from __future__ import annotations
@@ -53,17 +54,22 @@ def whole(rows: int, columns: int) -> NDArray[np.float32]:
     return (((7 * i + 5 * j) % 13 - 6) / 4).astype(np.float32)
 
 
-def reference() -> ReferenceAccumulator:
+def version_of(path: Path) -> int:
+    """Return the version of the schema that an archive, or the folder of its stores, is of."""
+    return int(path.name.partition(".")[0].removeprefix("schema-"))
+
+
+def reference(version: int) -> ReferenceAccumulator:
     """Return the statistics of the same rows."""
-    accumulator = ReferenceAccumulator(C, D, per_class=2, seed=3)
+    accumulator = ReferenceAccumulator(C, D, per_class=2, seed=3, unit=version >= 2)
     rows = VALID & (LABELS >= 0)
     ids = [name for name, row in zip(IDS, rows, strict=True) if row]
     accumulator.update(whole(N, D)[rows], whole(N, C)[rows], LABELS[rows], ids=ids)
     return accumulator
 
 
-def write(cache: Path, backend: str) -> None:
-    """Write every kind of store."""
+def write(cache: Path, backend: str, version: int) -> None:
+    """Write every kind of store, with all arrays of a version of the schema."""
     common: dict[str, Any] = {"model": model(backend), "backend": backend}
     cache_schema.write_store(
         cache, **common, dataset=DATASET, logits=whole(N, C), features=whole(N, D), labels=LABELS, image_ids=IDS,
@@ -73,7 +79,7 @@ def write(cache: Path, backend: str) -> None:
         cache, **common, class_space="four", class_names=NAMES, weight=WEIGHT, bias=BIAS, prompt_set="study-5",
         templates=["a photo of a {}."], logit_scale=100.0, normalize_features=True, text_sum=WEIGHT, n_templates=1,
     )  # fmt: skip
-    cache_schema.write_reference(cache, **common, dataset=DATASET, arrays=reference().arrays())
+    cache_schema.write_reference(cache, **common, dataset=DATASET, arrays=reference(version).arrays())
     columns = {"confidence": np.arange(N, dtype=np.float32) / 16, "top5": whole(N, 5), "pose": METADATA["pose"]}
     cache_schema.write_summary(cache, **common, dataset=DATASET, columns=columns)
     cache_schema.write_texts(
@@ -86,7 +92,7 @@ def main(target: Path) -> None:
     """Write the archive."""
     with tempfile.TemporaryDirectory() as folder, tarfile.open(target, "w:xz") as archive:
         for backend in BACKENDS:
-            write(Path(folder), backend)
+            write(Path(folder), backend, version_of(target))
         for path in sorted(Path(folder).rglob("*")):
             info = tarfile.TarInfo(path.relative_to(folder).as_posix())
             if path.is_file():
@@ -98,8 +104,8 @@ def main(target: Path) -> None:
 @pytest.fixture(params=ARCHIVES, ids=lambda path: path.name.partition(".")[0])
 def archived(request: pytest.FixtureRequest, tmp_path: Path) -> Cache:
     with tarfile.open(request.param) as archive:
-        archive.extractall(tmp_path / "archived", filter="data")
-    return cache_schema.open_cache(tmp_path / "archived")
+        archive.extractall(tmp_path / request.param.name.partition(".")[0], filter="data")
+    return cache_schema.open_cache(tmp_path / request.param.name.partition(".")[0])
 
 
 def test_every_version_up_to_this_one_is_archived() -> None:
@@ -139,10 +145,16 @@ def test_head(archived: Cache, backend: str) -> None:
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_reference(archived: Cache, backend: str) -> None:
-    store, now = archived.reference(model(backend).id, DATASET.id), reference().arrays()
+    version = version_of(archived.path)
+    store, now = archived.reference(model(backend).id, DATASET.id), reference(version).arrays()
+    assert store.header["schema_version"] == version
     assert store.n == now.n == int((VALID & (LABELS >= 0)).sum())
     for name in ("class_count", "feature_sum", "second_moment", "softmax_sum", "bank_features", "bank_labels"):
         np.testing.assert_allclose(getattr(store.arrays(), name), getattr(now, name), rtol=1e-12)
+    for name in ("bank_keys", "bank_per_class", "bank_seed", "unit_features", "unit_feature_sum", "unit_second_moment"):
+        assert (getattr(store, name) is None) == (version < 2), name
+        if version >= 2:
+            np.testing.assert_allclose(getattr(store, name), getattr(now, name), rtol=1e-12)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -159,7 +171,7 @@ def test_summary_and_texts(archived: Cache, backend: str) -> None:
 def test_the_same_outputs_are_the_same_stores_today(archived: Cache, tmp_path: Path) -> None:
     """Same names, so the same identities, and the same digests: nothing that is finished is run again."""
     for backend in BACKENDS:
-        write(tmp_path / "now", backend)
+        write(tmp_path / "now", backend, version_of(archived.path))
     digests = [
         {
             path.relative_to(cache).as_posix(): cache_schema.open_store(path).digest

@@ -130,7 +130,7 @@ def test_an_unsealed_store_is_refused_in_one_sentence(write: Write, backend: str
 def test_a_future_version_is_refused_in_one_sentence(
     write: Write, backend: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cache_schema.writing.builder.SCHEMA_VERSION", SCHEMA_VERSION + 1)
+    monkeypatch.setattr("cache_schema.writing.builder.version_of", lambda kind, arrays: SCHEMA_VERSION + 1)
     monkeypatch.setattr("cache_schema.format.seal.SCHEMA_VERSION", SCHEMA_VERSION + 1)
     path = write(backend=backend).path
     monkeypatch.undo()

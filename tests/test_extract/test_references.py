@@ -66,6 +66,41 @@ def test_the_flag_keeps_sums_and_a_balanced_bank(study: Path, run_extract) -> No
     assert len(halves.bank_labels) == 45  # fewer than 50 a class: all of both
 
 
+def test_unit_arrays_extend_a_cache_and_merge_exactly(study: Path, run_extract) -> None:
+    words = (*WORDS, "--cache", "cache", "--reference", "training:per_class=4")
+    run_extract(*words, cwd=study)
+    plain = cache_schema.open_cache(study / "cache").reference("test_resnet", "training")
+    assert plain.header["schema_version"] == 1
+    dry = run_extract(*words, "--arrays", "unit", "--dry-run", cwd=study)
+    assert "1 store to make, 3 sealed" in dry.stderr
+    run_extract(*words, "--arrays", "unit", cwd=study)
+    cache = cache_schema.open_cache(study / "cache")
+    assert len(cache.stores("reference")) == 2
+    found = cache.reference("test_resnet", "training")  # in place of the one that it extends
+    assert found.identity != plain.identity
+    for name, entry in plain.header["seal"]["arrays"].items():
+        assert found.header["seal"]["arrays"][name] == entry
+    f = cache.store("test_resnet", "pets").features().astype(float)
+    u = f / np.linalg.norm(f, axis=1, keepdims=True)
+    np.testing.assert_allclose(found.unit_second_moment, u.T @ u, rtol=1e-2, atol=1e-2)
+    assert "arrays unit: in 1 of 1 reference" in run_extract("status", "cache", cwd=study).stdout
+    plain.path.rename(study / "gone.zarr")  # what was not asked for does no harm
+    done = run_extract(*words, cwd=study)
+    assert "0 done, 4 sealed before" in done.stderr
+
+    halves = [word for name in ("first", "second") for word in ("--reference", f"{name}:per_class=4")]
+    run_extract(*WORDS, "--cache", "cache", *halves, "--arrays", "unit", cwd=study)
+    cache = cache_schema.open_cache(study / "cache")
+    parts = [cache.reference("test_resnet", name) for name in ("first", "second")]
+    merged = cache_schema.merge_references(study / "cache", parts, dataset="both")
+    np.testing.assert_array_equal(merged.bank_keys, found.bank_keys)
+    np.testing.assert_array_equal(merged.bank_labels, found.bank_labels)
+    # the forward pass sees other batches: float32
+    np.testing.assert_allclose(merged.unit_second_moment, found.unit_second_moment, rtol=1e-4, atol=1e-4)
+    failed = run_extract(*words, "--arrays", "units", cwd=study, code=2)
+    assert "--arrays 'units' is not known; did you mean unit" in failed.stderr.strip().splitlines()[-1]
+
+
 def test_the_file_says_the_same_as_the_flag(study: Path, run_extract) -> None:
     run_extract(*WORDS, "--cache", "one", "--reference", "training:per_class=4", cwd=study)
     text = (study / "datasets.toml").read_text()

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cache_schema.format.centred import decode
+from cache_schema.format.centred import LARGEST, decode
 from cache_schema.reading.store import Store
 from closerlook_common.errors import CorruptStoreError, UserError
 
@@ -41,6 +41,18 @@ class ReferenceArrays:
         (m, C) float16 row-centred and (m,) float32, as ``cache_schema.format.centred.encode`` gives them.
     bank_labels
         (m,) int32.
+    bank_keys
+        (m,) int64 or None: the hashes by which the rows were chosen, ascending in each class, so that banks of disjoint
+        parts can be merged exactly.
+    bank_per_class, bank_seed
+        Rows of each class in the bank and the key of the hash; given with ``bank_keys``.
+    unit_features
+        Whether all features were scaled to unit length first; given with ``bank_keys``.
+    skipped
+        Images that were left out; given with ``bank_keys``.
+    unit_feature_sum, unit_second_moment
+        (C, D) and (D, D) float64 or None: as ``feature_sum`` and ``second_moment``, of features at unit length. None
+        where these are that already.
     """
 
     n: int
@@ -58,6 +70,13 @@ class ReferenceArrays:
     bank_logit_center: NDArray[np.float32]
     bank_labels: NDArray[np.int32]
     correct_logit_sum: NDArray[np.float64] | None = None
+    bank_keys: NDArray[np.int64] | None = None
+    bank_per_class: int | None = None
+    bank_seed: int | None = None
+    unit_features: bool | None = None
+    skipped: int | None = None
+    unit_feature_sum: NDArray[np.float64] | None = None
+    unit_second_moment: NDArray[np.float64] | None = None
 
     def decoded_bank_logits(self) -> NDArray[np.float32]:
         """Return the bank's logits, (m, C) float32."""
@@ -66,6 +85,11 @@ class ReferenceArrays:
 
 DETAILS = ("n", "max_logit_sum", "logsumexp_sum")
 """Fields of :class:`ReferenceArrays` that a store keeps as numbers in its attributes, not as arrays."""
+
+BANK_OPTIONS = ("bank_per_class", "bank_seed", "unit_features")
+"""Fields that must be equal for banks to be merged exactly; a store with ``bank_keys`` keeps them as ``DETAILS``."""
+
+OPTIONAL_DETAILS = (*BANK_OPTIONS, "skipped")
 
 
 class ReferenceStore(Store):
@@ -89,6 +113,8 @@ class ReferenceStore(Store):
     def __getattr__(self, name: str) -> Any:
         if name not in {field.name for field in fields(ReferenceArrays)}:
             raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
+        if name in OPTIONAL_DETAILS:
+            return self.details.get(name)
         value = self.read(name) if self.has(name) else None
         if name == "bank_labels" and value is not None and ((value < 0) | (value >= len(self))).any():
             raise CorruptStoreError(f"{self.title}: bank_labels holds classes outside 0 to {len(self) - 1}")
@@ -107,19 +133,34 @@ class ReferenceStore(Store):
 
     @staticmethod
     def merge(parts: Sequence[ReferenceStore | ReferenceArrays]) -> ReferenceArrays:
-        """Merge references of disjoint parts of a training set: add sums, concatenate banks.
+        """Merge references of disjoint parts of a training set: add sums, join banks.
 
         Parameters
         ----------
         parts
-            At least one, of the same model and class space. ``correct_logit_sum`` is None unless all have it.
+            At least one, of the same model and class space. What not all have (``correct_logit_sum``, the sums of unit
+            features) is None.
+
+        Returns
+        -------
+        ReferenceArrays
+            Where all parts have ``bank_keys``, the bank is that of one pass over all images, bit for bit, and sums
+            differ from those of one pass by rounding (float64). Otherwise all rows of the banks are kept.
+
+        Raises
+        ------
+        UserError
+            Shapes or the choices of the banks differ, or the parts share images.
         """
         if not parts:
             raise UserError("nothing to merge")
+        exact = all(part.bank_keys is not None for part in parts)
         merged: dict[str, Any] = {}
         for field in fields(ReferenceArrays):
             values = [getattr(part, field.name) for part in parts]
-            if any(value is None for value in values):
+            if field.name in BANK_OPTIONS:
+                merged[field.name] = _common(field.name, values) if exact else None
+            elif any(value is None for value in values):
                 merged[field.name] = None
             elif field.name.startswith("bank_"):
                 _same_shape(field.name, [value.shape[1:] for value in values])
@@ -127,9 +168,41 @@ class ReferenceStore(Store):
             else:
                 _same_shape(field.name, [np.shape(value) for value in values])
                 merged[field.name] = sum(values[1:], start=values[0])
+        if exact:
+            merged |= _chosen(merged, [part.bank_keys for part in parts], [part.bank_features for part in parts])
         return ReferenceArrays(**merged)
 
 
 def _same_shape(name: str, shapes: list[tuple[int, ...]]) -> None:
     if len(set(shapes)) > 1:
         raise UserError(f"references of different models or class spaces cannot be merged: {name} is {shapes}")
+
+
+def _common(name: str, values: list[Any]) -> Any:
+    if any(value != values[0] for value in values):
+        raise UserError(f"references whose {name} differ cannot be merged: {', '.join(map(str, values))}")
+    return values[0]
+
+
+def _chosen(
+    joined: dict[str, Any], keys: list[NDArray[np.int64] | None], features: list[NDArray[Any]]
+) -> dict[str, NDArray[Any]]:
+    """Return the rows of joined banks that one pass over all images would have kept, in its order."""
+    each = np.concatenate([np.unique(part) for part in keys if part is not None])
+    if len(np.unique(each)) < len(each):
+        raise UserError("references that share images cannot be merged: the same rows are in the banks of several")
+    labels = joined["bank_labels"]
+    order = np.lexsort((joined["bank_keys"], labels))
+    first = np.searchsorted(labels[order], labels[order], side="left")
+    kept = order[np.arange(len(order)) - first < joined["bank_per_class"]]
+    chosen = {name: joined[name][kept] for name in joined if name in _BANK}
+    if chosen["bank_features"].dtype == np.float32:
+        whole = np.repeat([part.dtype == np.float32 for part in features], [len(part) for part in features])
+        if not len(kept) or float(np.abs(chosen["bank_features"]).max()) <= float(LARGEST):
+            chosen["bank_features"] = chosen["bank_features"].astype(np.float16)
+        elif not whole[kept].all():
+            raise UserError("banks of float16 and float32 features cannot be merged exactly: features exceed float16")
+    return chosen
+
+
+_BANK = ("bank_features", "bank_logits", "bank_logit_center", "bank_labels", "bank_keys")

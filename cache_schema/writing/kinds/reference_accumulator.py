@@ -25,6 +25,7 @@ SUMS = (
     "correct_logit_sum",
     "second_moment",
 )
+UNIT_SUMS = ("unit_feature_sum", "unit_second_moment")
 SCALARS = ("n", "skipped", "max_logit_sum", "logsumexp_sum")
 _ROWS = 512
 _NEVER = np.uint64(2**64 - 1)
@@ -45,6 +46,8 @@ class ReferenceAccumulator:
         Key of the hash that chooses the rows of the bank.
     normalize
         Scale each row of features to unit length first (heads of zero-shot models act on such features).
+    unit
+        Give the keys of the bank's rows too, and, without ``normalize``, the sums of features at unit length.
 
     Notes
     -----
@@ -62,14 +65,21 @@ class ReferenceAccumulator:
     """
 
     def __init__(
-        self, n_classes: int, width: int, per_class: int = 50, seed: int = 0, *, normalize: bool = False
+        self,
+        n_classes: int,
+        width: int,
+        per_class: int = 50,
+        seed: int = 0,
+        *,
+        normalize: bool = False,
+        unit: bool = False,
     ) -> None:
         if n_classes < 1 or width < 1 or per_class < 0:
             raise UserError(
                 f"a reference needs n_classes >= 1, width >= 1, per_class >= 0; got {n_classes}, {width}, {per_class}"
             )
         self.n_classes, self.width, self.per_class, self.seed = n_classes, width, per_class, seed
-        self.normalize = bool(normalize)
+        self.normalize, self.unit = bool(normalize), bool(unit)
         c, d = n_classes, width
         self.class_count = np.zeros(c, np.int64)
         self.correct_count = np.zeros(c, np.int64)
@@ -79,6 +89,9 @@ class ReferenceAccumulator:
         self.softmax_sum = np.zeros((c, c))
         self.correct_logit_sum = np.zeros((c, c))
         self.second_moment = np.zeros((d, d))
+        scaled = self.unit and not self.normalize
+        self.unit_feature_sum = np.zeros((c, d)) if scaled else None
+        self.unit_second_moment = np.zeros((d, d)) if scaled else None
         self.n = 0
         self.skipped = 0
         self.max_logit_sum = 0.0
@@ -149,8 +162,7 @@ class ReferenceAccumulator:
         if not len(labels):
             return
         if self.normalize:
-            norms = np.sqrt(np.square(features, dtype=np.float64).sum(axis=1, keepdims=True))
-            features = (features / np.where(norms > 0, norms, 1.0)).astype(np.float32)
+            features = _unit(features.astype(np.float64)).astype(np.float32)
         f, z = features.astype(np.float64), logits.astype(np.float64)
         top = z.max(axis=1)
         predicted = z.argmax(axis=1)
@@ -162,6 +174,10 @@ class ReferenceAccumulator:
         self.max_logit_sum += float(top.sum())
         self.logsumexp_sum += float((top + np.log(total)).sum())
         self.second_moment += f.T @ f
+        if self.unit_feature_sum is not None and self.unit_second_moment is not None:
+            u = _unit(f)
+            self.unit_second_moment += u.T @ u
+            _add_by_class(None, self.unit_feature_sum, labels, u)
         _add_by_class(self.class_count, self.feature_sum, labels, f)
         _add_by_class(self.correct_count, self.correct_feature_sum, labels[right], f[right])
         _add_by_class(None, self.correct_logit_sum, labels[right], z[right])
@@ -218,28 +234,31 @@ class ReferenceAccumulator:
         UserError
             The two have different options.
         """
-        for name in ("n_classes", "width", "per_class", "seed", "normalize"):
+        for name in ("n_classes", "width", "per_class", "seed", "normalize", "unit"):
             if getattr(self, name) != getattr(other, name):
                 raise UserError(
                     f"references of {name} {getattr(self, name)} and {getattr(other, name)} cannot be merged"
                 )
         for name in SUMS + SCALARS:
             setattr(self, name, getattr(self, name) + getattr(other, name))
+        for name in UNIT_SUMS:
+            if getattr(self, name) is not None:
+                setattr(self, name, getattr(self, name) + getattr(other, name))
         self._kept += other._kept
         self._prune()
         return self
 
     def bank(self) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int32]]:
         """Return the bank's features, logits and labels, ordered by class and key."""
-        self._prune()
-        if not self._kept:
-            return (
-                np.zeros((0, self.width), np.float32),
-                np.zeros((0, self.n_classes), np.float32),
-                np.zeros(0, np.int32),
-            )
-        _, labels, features, logits = self._kept[0]
+        _, labels, features, logits = self._bank()
         return features, logits, labels
+
+    def _bank(self) -> tuple[NDArray[np.uint64], NDArray[np.int32], NDArray[np.float32], NDArray[np.float32]]:
+        self._prune()
+        if self._kept:
+            return self._kept[0]
+        features, logits = np.zeros((0, self.width), np.float32), np.zeros((0, self.n_classes), np.float32)
+        return np.zeros(0, np.uint64), np.zeros(0, np.int32), features, logits
 
     def arrays(self) -> ReferenceArrays:
         """Return the content of a reference store, as ``cache_schema.write_reference`` takes it.
@@ -250,12 +269,17 @@ class ReferenceAccumulator:
             Bank features are float16, or float32 where one exceeds float16's range; bank logits are centred on the
             row's maximum, as in a prediction store.
         """
-        features, logits, labels = self.bank()
+        keys, labels, features, logits = self._bank()
         small = not len(features) or float(np.abs(features).max()) <= FLOAT16_MAX
         centred = encode(logits)
-        sums: dict[str, NDArray[Any]] = {name: getattr(self, name) for name in SUMS}
+        more: dict[str, Any] = {name: getattr(self, name) for name in (*SUMS, *UNIT_SUMS)}
+        if self.unit:
+            # Less half of their range, so that the order of signed numbers is that of the hashes.
+            more["bank_keys"] = (keys ^ np.uint64(1 << 63)).view(np.int64)
+            more |= {"bank_per_class": self.per_class, "bank_seed": self.seed}
+            more |= {"unit_features": self.normalize, "skipped": self.skipped}
         return ReferenceArrays(
-            **sums,
+            **more,
             bank_features=features.astype(np.float16) if small else features,
             bank_logits=centred.logits,
             bank_logit_center=centred.centers,
@@ -273,6 +297,12 @@ class ReferenceAccumulator:
             "normalize_features": self.normalize,
             "skipped": self.skipped,
         }
+
+
+def _unit(rows: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Scale rows to unit length; a row of zeros stays zero."""
+    norms = np.sqrt(np.square(rows).sum(axis=1, keepdims=True))
+    return np.asarray(rows / np.where(norms > 0, norms, 1.0))
 
 
 def _add_by_class(

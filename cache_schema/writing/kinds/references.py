@@ -11,7 +11,7 @@ import numpy as np
 
 from cache_schema.format.identities import identity as identity_of
 from cache_schema.format.records import DatasetCard, ModelCard
-from cache_schema.reading.kinds.references import DETAILS, ReferenceArrays, ReferenceStore
+from cache_schema.reading.kinds.references import DETAILS, OPTIONAL_DETAILS, ReferenceArrays, ReferenceStore
 from cache_schema.reading.open_stores import open_published
 from cache_schema.writing.builder import StoreBuilder
 from cache_schema.writing.kinds.writing import dataset_fields, model_fields
@@ -53,9 +53,11 @@ def write_reference(
     )
     with builder:
         builder.details = {name: getattr(reference, name) for name in DETAILS}
+        if reference.bank_keys is not None:
+            builder.details |= {name: getattr(reference, name) for name in OPTIONAL_DETAILS}
         for field in fields(reference):
             value = getattr(reference, field.name)
-            if value is None or field.name in DETAILS:
+            if value is None or field.name in DETAILS or field.name in OPTIONAL_DETAILS:
                 continue
             array = np.asarray(value)
             if field.name != "bank_logits" and not np.isfinite(array).all():
