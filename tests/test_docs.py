@@ -152,6 +152,20 @@ def site(demonstration: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
+def test_the_line_below_each_figure_draws_it(site: Path, demonstration: Path) -> None:
+    import html
+
+    from analyze.figures import FIGURES
+
+    text = html.unescape(re.sub(r"<[^>]+>", "", (site / "gallery.html").read_text(encoding="utf-8")))
+    lines = re.findall(r"^(analyze figures .+)$", text, re.MULTILINE)
+    assert [line.split("--only ")[1].split()[0] for line in lines] == list(FIGURES)
+    drawn = {path.stem for path in (site / "figures").glob("*.png")}
+    run("\n".join(line for name, line in zip(FIGURES, lines, strict=True) if name in drawn), demonstration)
+    assert {path.stem for path in (demonstration / "figures").glob("*.png")} >= set(FIGURES) & drawn
+
+
+@pytest.mark.slow
 def test_the_gallery_shows_every_figure(site: Path) -> None:
     text = (site / "gallery.html").read_text(encoding="utf-8")
     from analyze.figures import FIGURES
