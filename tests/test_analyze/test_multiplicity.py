@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from analyze.results.quantities import Quantity
+from analyze.tables.trends import MOST, strongest
 from analyze.trends.multiplicity import adjusted, benjamini_hochberg, holm
 from analyze.trends.tied import tied
 from closerlook_common.errors import UserError
@@ -102,3 +103,16 @@ def test_all_tests_of_all_tables_count_once() -> None:
 )
 def test_what_is_tied_by_construction(x: str, y: str, is_tied: bool) -> None:
     assert bool(tied(Quantity.parse(x), Quantity.parse(y))) is is_tied
+
+
+def test_quantities_tied_to_x_are_not_among_the_strongest() -> None:
+    rows = [
+        {"x": "top1@val", "y": f"q{i}", "among": "all", "method": method, "tied": why, "value": sign * value}
+        for i, (value, why) in enumerate([(0.99, "the same answers"), *((i / 40, "") for i in range(30))])
+        for method, sign in (("pearson", 1.0), ("spearman", (-1.0) ** i))
+    ]
+    kept, hidden = strongest(pl.DataFrame(rows))
+    assert kept["y"].unique(maintain_order=True).to_list() == [f"q{i}" for i in range(30, 30 - MOST, -1)]
+    assert hidden == 31 - MOST
+    few = pl.DataFrame(rows[:20])
+    assert strongest(few)[0].equals(few)
