@@ -65,7 +65,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
             )  # fmt: skip
         if name != "bare":
             features, labels = rows_of("train", weight, 300)
-            sums = ReferenceAccumulator(CLASSES, WIDTH, per_class=40)
+            sums = ReferenceAccumulator(CLASSES, WIDTH, per_class=40, unit=True)
             sums.update(features, features @ weight.T + bias, labels)
             cache_schema.write_reference(
                 path, model=model, dataset=DatasetCard(id="train", role="reference", class_space="six"),
