@@ -180,10 +180,10 @@ def test_few_families_have_neither_p_value_nor_interval_and_the_reason_is_given(
     assert np.isnan(lines.p_value)
     assert lines.test == f"none: 4 families, {FEWEST_FOR_TEST} are needed"
     assert "no p-value" in repr(lines)
-    alone = np.arange(40) == 0  # a group of one model, of four families or of forty
+    alone = np.arange(40) < 3  # three models of two families, of four or of twenty
     lines = same_line(x, y, alone, x_scale="linear", y_scale="linear", families=np.arange(40) % 4)
     assert lines.test == f"none: 4 families, {FEWEST_FOR_TEST} are needed"
-    lines = same_line(x, y, alone, x_scale="linear", y_scale="linear", families=np.arange(40) % 20)
+    lines = same_line(x, y, alone, x_scale="linear", y_scale="linear", families=np.arange(40) // 2)
     assert lines.test == "none: True has fewer than 3 families"
 
 

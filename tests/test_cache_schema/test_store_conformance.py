@@ -291,7 +291,8 @@ class StoreConformance(ABC):
             cache_schema.ReferenceStore.merge([store, replace(parts, second_moment=np.zeros((5, 5)))])
         with pytest.raises(AttributeError, match="no_such"):
             _ = store.no_such
-        empty = {name: getattr(parts, name)[:0] for name in vars(parts) if name.startswith("bank_")}
+        of_bank = ("bank_features", "bank_logits", "bank_logit_center", "bank_labels")
+        empty = {name: getattr(parts, name)[:0] for name in of_bank}
         bare = cache_schema.write_reference(
             tmp_path / "bare", model=model, dataset=card, arrays=replace(parts, **empty), backend=self.backend
         )
