@@ -130,7 +130,8 @@ NO_ARRAYS = {
     "GroupedCoverage.gap", "GroupedCoverage.largest_violation", "ConformalSets.block_scores", "MatrixFit.move",
     "find_metric", "worst_factor", "fit_temperature_store", "fit_vector_scaling_store", "defaults", "get", "names",
     "requirements", "sweep", "ConfidenceMap.apply", "Detector.missing", "Fitted.score_rows", "Reference.from_store",
-    "Reference.of_unit_length", "BootstrapWeights.all", "BootstrapWeights.blocks", "Interval.described", "quantiles",
+    "Reference.of_unit_length", "Reference.with_unit_sums", "BootstrapWeights.all",
+    "BootstrapWeights.blocks", "Interval.described", "quantiles",
 }  # fmt: skip
 """Functions of names, stores and results."""
 

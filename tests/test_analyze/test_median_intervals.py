@@ -42,7 +42,7 @@ def test_it_covers_as_often_as_it_promises(n: int) -> None:
 
 
 def test_too_few_rows_have_none() -> None:
-    with pytest.raises(UserError, match="no interval: 5 rows are too few"):
+    with pytest.raises(UserError, match="no interval: 5 rows, too few"):
         median_interval(np.arange(5.0))
     assert median_interval(np.arange(6.0)).low == 0
     with pytest.raises(UserError, match="a row is infinite"):
