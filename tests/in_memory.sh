@@ -7,6 +7,7 @@ memory=$(awk '/^MemAvailable/ {print $2}' /proc/meminfo 2>/dev/null || true)
 gib=$((1024 * 1024))
 if [ -w /dev/shm ] && [ "${free:-0}" -ge $((8 * gib)) ] && [ "${memory:-0}" -ge $((12 * gib)) ]; then
   TMPDIR=$(mktemp -d /dev/shm/t-XXXXXX) # short: the path of a socket has 107 bytes at most
+  chmod 1777 "$TMPDIR" # as /tmp: some tests run as another user
   export TMPDIR
   trap 'rm -rf "$TMPDIR"' EXIT
 fi

@@ -60,8 +60,8 @@ def demonstration(miniature_cache: Path, tmp_path_factory: pytest.TempPathFactor
     """A folder as ``make demo`` leaves it, of the tests' models: ``demo/cache`` and ``demo/results.parquet``."""
     folder = tmp_path_factory.mktemp("docs")
     (folder / "demo").mkdir()
-    # Pages write summaries into the cache: into links of its files, not into what other tests read.
-    shutil.copytree(miniature_cache, folder / "demo" / "cache", copy_function=os.link)
+    # Pages write summaries into the cache: into a copy, not into what other tests read.
+    shutil.copytree(miniature_cache, folder / "demo" / "cache")
     run(
         "analyze metrics demo/cache -o demo/results.parquet --quiet\n"
         "analyze prompts demo/cache --only top1,ece,nll,auroc -o demo/results.parquet --quiet",

@@ -203,7 +203,8 @@ class Reference:
             return self._with_unit_sums
         if not self.whole:
             raise UserError(
-                f"the reference {self.source} holds no sums of features at unit length: extract it with --arrays unit"
+                f"the reference {self.source} holds no sums of features at unit length: 'extract --arrays unit'"
+                " stores them"
             )
         return self._rescaled
 

@@ -41,7 +41,9 @@ def _needs(needs: Needs) -> str:
     parts = ["features"] if needs.features else ["logits"] if needs.logits else []
     parts += ["head"] if needs.head else []
     parts += ["negative labels"] if needs.negatives else []
-    wanted = _PLACES | ({"reference": "a reference with unit sums (extract --arrays unit)"} if needs.unit_sums else {})
+    wanted = dict(_PLACES)
+    if needs.unit_sums:
+        wanted["reference"] = "a reference with unit sums ('extract --arrays unit')"
     places = [place for place in needs.fitted_on if not (place == "bank" and "reference" in needs.fitted_on)]
     return ", ".join(parts + [" or ".join(wanted[place] for place in places)] * bool(places))
 

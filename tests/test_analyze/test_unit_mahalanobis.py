@@ -55,7 +55,7 @@ def test_equals_the_formula(name: str, tmp_path: Path) -> None:
     for options in ({"unit": True}, {"normalize": True}):
         fitted = get(name).fit(reference=store(tmp_path, "-".join(options), **options))
         np.testing.assert_allclose(fitted.score(features=QUERY), want, rtol=1e-3, atol=1e-3)
-    with pytest.raises(UserError, match=r"no sums of features at unit length: extract it with --arrays unit"):
+    with pytest.raises(UserError, match=r"no sums of features at unit length: 'extract --arrays unit' stores them"):
         get(name).fit(reference=store(tmp_path, "plain"))
 
 
