@@ -34,10 +34,15 @@ def in_a_small_place(study: Path, room: str, temporary: str) -> subprocess.Compl
 
 
 @pytest.fixture
-def study(study: Path) -> Iterator[Path]:
+def study(study: Path, pets: Path) -> Iterator[Path]:
     """Return the study outside /dev/shm, where the tests' folder may lie: what is mounted over it hides that."""
     with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
-        yield Path(shutil.copytree(study, Path(folder) / "study"))
+        images = shutil.copytree(pets, Path(folder) / "images")
+        copy = Path(shutil.copytree(study, Path(folder) / "study"))
+        datasets = (copy / "datasets.toml").read_text()
+        assert str(pets) in datasets
+        (copy / "datasets.toml").write_text(datasets.replace(str(pets), str(images)))
+        yield copy
 
 
 @pytest.fixture(autouse=True)
