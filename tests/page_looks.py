@@ -1,6 +1,9 @@
-"""Scripts for a browser that ask what a page looks like: contrast of its text, what moves."""
+"""A page in a browser as different readers have it, and scripts that ask what it looks like: contrast, what moves."""
 
 from __future__ import annotations
+
+import time
+from typing import Any
 
 CONTRAST = """
 const light = c => c.map(v => v / 255).map(v => v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
@@ -32,3 +35,34 @@ return [...document.querySelectorAll("*")].filter(e => { const s = getComputedSt
   return s.transitionDuration.split(",").some(t => parseFloat(t) > 0) || s.animationName !== "none"; }).length
 """
 """How many elements have a transition or an animation."""
+
+
+def show(browser: Any, address: str, ready: str, *, width: int, dark: bool, still: bool) -> Any:
+    """Open a page and wait until it is ready.
+
+    Parameters
+    ----------
+    browser
+        A Selenium driver of Chromium.
+    address
+        Of the page.
+    ready
+        JavaScript expression that is true when the page is ready.
+    width, dark, still
+        Of the window in pixels, below 500 a phone's; whether the reader prefers dark pages, and reduced motion.
+    """
+    size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    features = {
+        "prefers-color-scheme": "dark" if dark else "light",
+        "prefers-reduced-motion": "reduce" if still else "no-preference",
+    }
+    named = [{"name": name, "value": value} for name, value in features.items()]
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": named})
+    browser.get("about:blank")
+    browser.get(address)
+    end = time.monotonic() + 60
+    while not browser.execute_script(f"return {ready}"):
+        assert time.monotonic() < end, browser.get_log("browser")
+        time.sleep(0.05)
+    return browser

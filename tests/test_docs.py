@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from site_builder import site_builder
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
@@ -132,11 +133,7 @@ def test_a_command_of_a_block_that_is_not_run_is_understood() -> None:
 def site(demonstration: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The whole site, with the gallery and one notebook drawn from the tests' cache."""
     pytest.importorskip("mkdocs", reason="the extra 'docs' is not installed")
-    sys.path.insert(0, str(DOCS))
-    try:
-        import build
-    finally:
-        sys.path.remove(str(DOCS))
+    build = site_builder()
     folder = tmp_path_factory.mktemp("site")
     gallery, executed = folder / "gallery", folder / "executed"
     build.draw_gallery(demonstration / "demo" / "cache", demonstration / "demo" / "results.parquet", gallery)

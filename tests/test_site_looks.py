@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from page_looks import CONTRAST, MOVING
+from page_looks import CONTRAST, MOVING, show
+from site_builder import site_builder
 
-ROOT = Path(__file__).resolve().parents[1]
-DOCS = ROOT / "docs"
 PAGES = ("index", "getting-started", "how-to/troubleshooting", "reference/detectors", "glossary", "notebooks/03_ood")
 """A page of each kind: cards, code and tables, wide tables, lists, a notebook."""
 Open = Callable[..., Any]
@@ -24,11 +22,7 @@ pytestmark = pytest.mark.slow
 def pages(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The site without figures and outputs."""
     pytest.importorskip("mkdocs", reason="the extra 'docs' is not installed")
-    sys.path.insert(0, str(DOCS))
-    try:
-        import build
-    finally:
-        sys.path.remove(str(DOCS))
+    build = site_builder()
     folder = tmp_path_factory.mktemp("site")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CLOSERLOOK_GALLERY", str(folder / "none"))
@@ -40,20 +34,8 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def opened(browser: Any, pages: Path) -> Open:
     def visit(page: str, *, width: int = 1300, dark: bool = False, still: bool = False) -> Any:
-        size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500}
-        browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-        features = {
-            "prefers-color-scheme": "dark" if dark else "light",
-            "prefers-reduced-motion": "reduce" if still else "no-preference",
-        }
-        named = [{"name": name, "value": value} for name, value in features.items()]
-        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": named})
-        browser.get("about:blank")
-        browser.get((pages / f"{page}.html").as_uri())
-        scheme, end = "slate" if dark else "default", time.monotonic() + 60
-        while browser.execute_script("return document.body.dataset.mdColorScheme") != scheme:
-            assert time.monotonic() < end, browser.get_log("browser")
-            time.sleep(0.05)
+        ready = f"document.body.dataset.mdColorScheme === '{'slate' if dark else 'default'}'"
+        show(browser, (pages / f"{page}.html").as_uri(), ready, width=width, dark=dark, still=still)
         time.sleep(0.4)  # colours pass over into one another
         return browser
 

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from analyze.metrics import _checks
 from analyze.metrics._arrays import numbers
-from analyze.reading.views import ClassView
+from analyze.reading.fitted_rows import fitted_rows
 from closerlook_common.errors import UserError
 
 if TYPE_CHECKING:
@@ -179,13 +179,7 @@ def fit_matrix_store(
         As there; groups of classes; fewer than `LEAST_ROWS_A_CLASS` rows for each class.
     """
     what, title = f"{store.model.id} on {store.dataset.id}", _title(dirichlet)
-    if not store.has_logits or store.n_classes is None:
-        raise UserError(f"{what}: the store holds no logits")
-    view = ClassView.of(store.dataset, store.n_classes)
-    if view.groups is not None:
-        raise UserError(f"{what}: {title} is of the model's classes, the dataset's are groups of them")
-    places = view.own_places(store.labels)
-    use = np.asarray(rows) & np.asarray(store.valid) & (places >= 0)
+    view, places, use = fitted_rows(store, rows, title, of_classes=True)
     n, least = int(use.sum()), LEAST_ROWS_A_CLASS * view.n_classes
     if n < least:
         raise UserError(

@@ -16,6 +16,7 @@ from analyze.kernels.fitting import moments_rows, suspect_rows
 from analyze.kernels.statistics import as_rows, spread_rows
 from analyze.metrics import _checks
 from analyze.metrics._arrays import as_array, numbers
+from analyze.reading.fitted_rows import fitted_rows
 from analyze.reading.read_ahead import read_ahead
 from analyze.reading.views import ClassView
 from closerlook_common.errors import UserError
@@ -155,15 +156,9 @@ def fit_temperature_store(
         depend on T.
     """
     what = f"{store.model.id} on {store.dataset.id}"
-    if not store.has_logits or store.n_classes is None:
-        raise UserError(f"{what}: the store holds no logits")
-    view = view or ClassView.of(store.dataset, store.n_classes)
+    view, places, use = fitted_rows(store, rows, "a temperature", view=view)
     if view.groups is not None and view.rule != "max":
         raise UserError(f"{what}: a temperature is not fitted under the class map rule {view.rule!r}, only 'max'")
-    places = view.own_places(store.labels)
-    use = np.asarray(rows) & np.asarray(store.valid) & (places >= 0)
-    if not use.any():
-        raise UserError(f"{what}: no labelled row to fit a temperature on")
     starts = [start for start in range(0, len(store), block_rows) if use[start : start + block_rows].any()]
     kept: dict[int, tuple[NDArray[Any], NDArray[np.int32]]] = {}
 

@@ -14,7 +14,7 @@ from analyze.kernels.statistics import spread_rows
 from analyze.kernels.vector import vector_tiles
 from analyze.metrics import _checks
 from analyze.metrics._arrays import numbers
-from analyze.reading.views import ClassView
+from analyze.reading.fitted_rows import fitted_rows
 from closerlook_common.errors import UserError
 
 if TYPE_CHECKING:
@@ -146,16 +146,7 @@ def fit_vector_scaling_store(
     rows
         (n,) rows to fit on.
     """
-    what = f"{store.model.id} on {store.dataset.id}"
-    if not store.has_logits or store.n_classes is None:
-        raise UserError(f"{what}: the store holds no logits")
-    view = ClassView.of(store.dataset, store.n_classes)
-    if view.groups is not None:
-        raise UserError(f"{what}: vector scaling is of the model's classes, the dataset's are groups of them")
-    places = view.own_places(store.labels)
-    use = np.asarray(rows) & np.asarray(store.valid) & (places >= 0)
-    if not use.any():
-        raise UserError(f"{what}: no labelled row to fit vector scaling on")
+    view, places, use = fitted_rows(store, rows, "vector scaling", of_classes=True)
     kept: dict[int, Part] = {}
     kept_bytes = 0
 
@@ -181,10 +172,10 @@ def fit_vector_scaling_store(
     try:
         fit = _fit(parts, tolerance, max_passes, threads)
     except UserError as error:
-        raise UserError(f"{what}: {error}") from error
+        raise UserError(f"{store.model.id} on {store.dataset.id}: {error}") from error
     if view.mask is None:
         return fit
-    scale, bias = (np.full(store.n_classes, np.nan) for _ in range(2))
+    scale, bias = (np.full(view.n_columns, np.nan) for _ in range(2))
     scale[view.columns], bias[view.columns] = fit.scale, fit.bias
     return VectorFit(scale, bias, fit.nll_before, fit.nll_after, fit.n, fit.passes, fit.gradient)
 

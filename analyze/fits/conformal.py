@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from analyze.fits.base import Columns, Fit, Fitted, LogitBlock, Rows
 from analyze.kernels.sets import set_rows
 from analyze.kernels.statistics import as_rows, spread_rows
-from analyze.reading.views import ClassView
+from analyze.reading.fitted_rows import fitted_rows
 from analyze.settings import Settings
 from cache_schema.format.records import DatasetCard
 from closerlook_common.errors import UserError
@@ -202,13 +202,7 @@ def fit_quantiles(
     """
     if not 0.0 < alpha < 1.0:
         raise UserError(f"alpha of the conformal sets must be between 0 and 1, not {alpha}")
-    if not store.has_logits or store.n_classes is None:
-        raise UserError(f"{store.model.id} on {store.dataset.id}: the store holds no logits")
-    view = ClassView.of(store.dataset, store.n_classes)
-    places = view.own_places(store.labels)
-    use = np.asarray(rows) & np.asarray(store.valid) & (places >= 0)
-    if not use.any():
-        raise UserError(f"{store.model.id} on {store.dataset.id}: no labelled row to fit conformal sets on")
+    view, places, use = fitted_rows(store, rows, "conformal sets")
     mass, count = np.full(len(store), np.nan, np.float32), np.full(len(store), -1, np.int32)
     log_probability, saps = np.full(len(store), np.nan), np.full(len(store), np.nan)
     for start in range(0, len(store), block_rows):

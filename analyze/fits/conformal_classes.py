@@ -14,10 +14,10 @@ from analyze.fits.base import Columns, Fit, Fitted, LogitBlock, Rows, Target
 from analyze.fits.conformal import ALL_METHODS, unscaled_softmax
 from analyze.metrics.conformal import ConformalSets, score_rule
 from analyze.metrics.conformal_classes import ClassConformalSets, class_sets, clustered_sets
+from analyze.reading.fitted_rows import fitted_rows
 from analyze.reading.views import ClassView
 from analyze.settings import Settings
 from cache_schema.format.records import DatasetCard
-from closerlook_common.errors import UserError
 
 if TYPE_CHECKING:
     from cache_schema.reading.store import PredictionStore
@@ -34,8 +34,8 @@ class FittedClassSets(Fitted):
     rules
         Method -> how classes are scored.
     quantiles
-        Method -> (C,) largest score with which each column of the logits is let in; NaN for those that do not compete
-        on the ID set.
+        Method -> (C,) largest score with which a class is in the set, by column of the logits; NaN for classes that do
+        not compete on the ID set.
     card
         Of the ID set.
     n
@@ -82,7 +82,7 @@ class FittedClassSets(Fitted):
         return {f"{self.prefix}inside": inside, f"{self.prefix}sizes": sizes}
 
     def facts(self, card: DatasetCard) -> dict[str, Any]:
-        """Return the options, and how many classes enter every set for want of images."""
+        """Return the options, and how many classes are in every set because they have too few images."""
         every = {method: int(np.isposinf(values).sum()) for method, values in self.quantiles.items()}
         return {self.name: {"dataset": self.card.id, "n": self.n, "always_in": every, "options": dict(self.settings)}}
 
@@ -96,7 +96,7 @@ class FittedClusteredSets(FittedClassSets):
 
 
 class ClassSets(Fit):
-    """A quantile for each class, so that the promise holds within each."""
+    """A quantile for each class: the coverage holds within each class."""
 
     name = "conformal-class"
     sections = ("split", "conformal")
@@ -171,16 +171,8 @@ def _label_scores(
     UserError
         No logits, groups of classes, or no labelled row.
     """
-    what = f"{store.model.id} on {store.dataset.id}"
-    if not store.has_logits or store.n_classes is None:
-        raise UserError(f"{what}: the store holds no logits")
-    view = ClassView.of(store.dataset, store.n_classes)
-    if view.groups is not None:
-        raise UserError(f"{what}: quantiles are of the model's classes, the dataset's are groups of them")
-    places = view.own_places(store.labels)
-    use = np.flatnonzero(np.asarray(rows) & np.asarray(store.valid) & (places >= 0))
-    if not use.size:
-        raise UserError(f"{what}: no labelled row to fit conformal sets on")
+    view, places, chosen_rows = fitted_rows(store, rows, "a quantile for each class", of_classes=True)
+    use = np.flatnonzero(chosen_rows)
     scores = {method: np.empty(use.size) for method in rules}
     done = 0
     for start in range(0, len(store), _BLOCK_ROWS):

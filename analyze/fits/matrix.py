@@ -65,7 +65,7 @@ class FittedMatrix(MovedLogits):
 
 @dataclass(frozen=True, eq=False)
 class FittedDirichlet(FittedMatrix):
-    """The same of log-probabilities."""
+    """A linear map of the log-probabilities of the classes that compete on the ID set."""
 
     name: ClassVar[str] = "dirichlet"
     aggregate: ClassVar[str] = "classwise_dirichlet"

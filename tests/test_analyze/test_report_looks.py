@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 import pytest
-from page_looks import CONTRAST, MOVING
+from page_looks import CONTRAST, MOVING, show
 
 from analyze.report.pack import pack
 from analyze.report.page import write_report
@@ -23,21 +22,8 @@ def opened(browser: Any, tmp_path: Path, results: pl.DataFrame) -> Iterator[Open
     write_report(pack(results, title="A study", made_from="r.parquet"), tmp_path / "report.html")
 
     def visit(*, width: int = 1300, dark: bool = False, still: bool = False) -> Any:
-        size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500}
-        browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-        features = {
-            "prefers-color-scheme": "dark" if dark else "light",
-            "prefers-reduced-motion": "reduce" if still else "no-preference",
-        }
-        named = [{"name": name, "value": value} for name, value in features.items()]
-        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": named})
-        browser.get("about:blank")
-        browser.get((tmp_path / "report.html").as_uri())
-        end = time.monotonic() + 20
-        while browser.execute_script("return document.documentElement.dataset.ready") != "true":
-            assert time.monotonic() < end, browser.get_log("browser")
-            time.sleep(0.05)
-        return browser
+        ready = "document.documentElement.dataset.ready === 'true'"
+        return show(browser, (tmp_path / "report.html").as_uri(), ready, width=width, dark=dark, still=still)
 
     yield visit
     assert browser.get_log("browser") == []
