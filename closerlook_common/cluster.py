@@ -13,7 +13,7 @@ import socket
 import stat
 import tempfile
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -153,7 +153,7 @@ def run_calls(
     *,
     at_once: int = 0,
     idle: Callable[[], None] = lambda: None,
-) -> Iterator[tuple[int, Any]]:
+) -> Generator[tuple[int, Any]]:
     """Run calls on the connected cluster.
 
     Parameters

@@ -14,11 +14,11 @@ from analyze.metrics.registry import direction
 from analyze.metrics.retrieval import retrieval_recall
 from analyze.results import ResultRow, card_cells, store_digests
 from analyze.settings import Settings, canonical
+from cache_schema.reading.kinds.texts import TextStore
 from closerlook_common.errors import CloserlookError, UserError
 
 if TYPE_CHECKING:
     from cache_schema.reading.cache import Cache
-    from cache_schema.reading.kinds.texts import TextStore
     from cache_schema.reading.store import PredictionStore
 
 
@@ -34,7 +34,8 @@ def retrieval_rows(cache: Cache, ks: Sequence[int], settings: Settings) -> tuple
         where = f"{texts.model.id} on {texts.dataset.id}"
         try:
             images = cache.store(texts.model.id, texts.dataset.id)
-            rows += _rows(images, texts, ks, settings)  # type: ignore[arg-type]
+            assert isinstance(texts, TextStore)
+            rows += _rows(images, texts, ks, settings)
         except CloserlookError as error:
             failures[where] = str(error)
     return rows, failures

@@ -75,7 +75,7 @@ def _run_on_cluster(plan: Plan, cache: Cache, kept: Kept, running: Running, fini
     calls = [(*shared, work.name, kept.keys()) for work in works]
     needs = [cluster.Needs(memory=plan.memory)] * len(calls)
     results = cluster.run_calls(_one_work, calls, needs, at_once=running.jobs or 0)
-    with contextlib.closing(results):  # type: ignore[type-var]
+    with contextlib.closing(results):
         for index, found in results:
             with ledger.counting(works[index]):
                 if isinstance(found, cluster.LostWorkerError):

@@ -90,7 +90,7 @@ def fit_cells(page: Figure, grid: Any) -> bool:
 
 def _fit_matrix(ax: Axes, page: Figure) -> None:
     box = ax.get_window_extent()
-    rows, columns = ax.images[0].get_array().shape  # type: ignore[union-attr]
+    rows, columns = ax.images[0].get_size()
     wide, high = box.width / columns * 72 / page.dpi, box.height / rows * 72 / page.dpi
     across, down = ax.get_xticklabels(), ax.get_yticklabels()
     size = float(down[0].get_fontsize())

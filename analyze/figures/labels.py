@@ -29,7 +29,9 @@ def settle_labels(ax: Axes) -> None:
 
     A name that finds no free place is taken away: the figure's CSV still has it.
     """
-    notes: list[Annotation] = [text for text in ax.texts if text.get_gid() == LABEL]  # type: ignore[misc]
+    from matplotlib.text import Annotation
+
+    notes = [text for text in ax.texts if isinstance(text, Annotation) and text.get_gid() == LABEL]
     if not notes:
         return
     from matplotlib.backends.backend_agg import FigureCanvasAgg

@@ -102,7 +102,7 @@ def _run(units: Sequence[Unit], options: RunOptions, listener: Listener, *, gpu:
     calls = [(plugins, unit, options, events, gpu) for unit in units]
     needs = [needs_of(unit, options, gpu=gpu) for unit in units]
     results = cluster.run_calls(_unit_task, calls, needs, idle=lambda: _drain(events, listener))
-    with contextlib.closing(results):  # type: ignore[type-var]
+    with contextlib.closing(results):
         for index, result in results:
             if isinstance(result, CloserlookError):
                 raise result
