@@ -31,7 +31,7 @@ def run(args: argparse.Namespace) -> int:
     parts = []
     for path in args.parts:
         if not path.exists():
-            raise UserError(f"nothing at {path}")
+            raise UserError(f"no store at {path}; 'python -m cache_schema show CACHE' lists the stores of a cache")
         store = open_store(path)
         if not isinstance(store, ReferenceStore):
             raise UserError(f"{path} is a store of kind {store.kind}, not a reference")

@@ -24,5 +24,6 @@ def arrays_of(names: str | Iterable[str]) -> tuple[str, ...]:
     wanted = {name.strip() for name in given if name.strip()}
     for name in sorted(wanted):
         if name not in ARRAYS:
-            raise UserError(f"`arrays` {name!r} is not known{nearest(name, ARRAYS, list_all=True)}")
+            known = nearest(name, ARRAYS) or f"; known: {', '.join(ARRAYS)}"
+            raise UserError(f"`arrays` {name!r} is not known{known}")
     return tuple(name for name in ARRAYS if name in wanted)
