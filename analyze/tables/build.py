@@ -17,7 +17,7 @@ from analyze.results.selection import NAME_COLUMNS, check_column, varying
 from analyze.results.titles import in_percent, score_title
 from analyze.tables.cells import Cell, Column
 from analyze.tables.marks import AS_GOOD, PairedMarks, marked, paired_marks, share_the_first
-from analyze.tables.notes import notes_on
+from analyze.tables.notes import Note, notes_on
 from analyze.tables.reading_order import ORDER, in_reading_order
 from analyze.tables.variants import MEAN, column_title, headed, variant_words
 from cache_schema.format.records import GROUPS
@@ -237,8 +237,10 @@ def _one_page(
         found = paired_marks(part, rows, key, labels, heads, cache) if cache is not None else PairedMarks()
         cells = marked(cells, heads, found.tested)
         notes += found.notes
-        if share_the_first(cells, set(range(len(heads))) - set(found.tested)):
-            notes.append(AS_GOOD)
+        shared = [place for place in share_the_first(cells) if place not in found.tested]
+        if shared:
+            of = {heads[place].key: heads[place].metric or heads[place].name for place in shared}
+            notes.append(Note.of(AS_GOOD, of))
     reasons: dict[str, int] = {}
     for row in cells:
         for cell in row:

@@ -124,13 +124,13 @@ def _numbers(comparison: Comparison, by_holm: Mapping[tuple[str, str], float], t
 
     title = f"{comparison.dataset}, {counted(comparison.n, 'image')}"
     if len(comparison.models) == 2:
-        title += f"; agreement {comparison.agreement[0, 1]:.3f}, error consistency {comparison.consistency[0, 1]:+.3f}"
+        title += f"\nagreement {comparison.agreement[0, 1]:.3f}, error consistency {comparison.consistency[0, 1]:+.3f}"
         if not math.isnan(comparison.consistency_low[0, 1]):
             ends = comparison.consistency_low[0, 1], comparison.consistency_high[0, 1]
             title += f" [{ends[0]:+.3f}, {ends[1]:+.3f}]"
     for metric, (value, low, high) in comparison.diversity.items():
         shown = "" if math.isnan(low) else f" [{low:.4f}, {high:.4f}]"
-        title += f"; {metric.removeprefix('ensemble_').replace('_', ' ')} {value:.4f}{shown}"
+        title += f"\n{metric.removeprefix('ensemble_').replace('_', ' ')} {value:.4f}{shown}"
     table = plain_table(title)
     table.add_column("model", overflow="fold")
     for metric in comparison.values:

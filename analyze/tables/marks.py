@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -20,7 +20,7 @@ from closerlook_common.errors import CloserlookError
 if TYPE_CHECKING:
     from cache_schema.reading.cache import Cache
 
-AS_GOOD = "best: every one that its interval does not distinguish from the best (5 %, Tukey)"
+AS_GOOD = "every one that its interval does not distinguish from the best is marked (5 %, Tukey)"
 BY_TEST = "{test} on the same images decides which are as good as the best (5 %, Tukey)"
 TESTS = {
     "top1": "McNemar's mid-p test",
@@ -152,6 +152,7 @@ def _ranks(column: Sequence[Cell], higher: bool, tested: Mapping[int, bool] | No
     return [1 if is_best else int(n[0] == second) * 2 for n, is_best in zip(numbers, best, strict=True)]
 
 
-def share_the_first(cells: Sequence[Sequence[Cell]], columns: Iterable[int]) -> bool:
-    """Return whether one of some columns has different numbers that are all marked as the best."""
-    return any(len({row[place].value for row in cells if row[place].rank == 1}) > 1 for place in columns)
+def share_the_first(cells: Sequence[Sequence[Cell]]) -> list[int]:
+    """Return the places of the columns that have different numbers which are all marked as the best."""
+    width = len(cells[0]) if cells else 0
+    return [place for place in range(width) if len({row[place].value for row in cells if row[place].rank == 1}) > 1]
