@@ -120,18 +120,24 @@ def _number(value: float) -> float | None:
 
 def _numbers(comparison: Comparison, by_holm: Mapping[tuple[str, str], float], tests: int) -> Table:
     """Return models by metrics on one dataset; below them their difference and what their mean would score."""
-    from closerlook_common.console.terminal import plain_table
+    from rich.text import Text
 
-    title = f"{comparison.dataset}, {counted(comparison.n, 'image')}"
+    from closerlook_common.console.terminal import as_text, plain_table
+
+    titles = [f"{comparison.dataset}, {counted(comparison.n, 'image')}"]
     if len(comparison.models) == 2:
-        title += f"\nagreement {comparison.agreement[0, 1]:.3f}, error consistency {comparison.consistency[0, 1]:+.3f}"
+        titles.append(
+            f"agreement {comparison.agreement[0, 1]:.3f}, error consistency {comparison.consistency[0, 1]:+.3f}"
+        )
         if not math.isnan(comparison.consistency_low[0, 1]):
             ends = comparison.consistency_low[0, 1], comparison.consistency_high[0, 1]
-            title += f" [{ends[0]:+.3f}, {ends[1]:+.3f}]"
+            titles[-1] += f" [{ends[0]:+.3f}, {ends[1]:+.3f}]"
     for metric, (value, low, high) in comparison.diversity.items():
         shown = "" if math.isnan(low) else f" [{low:.4f}, {high:.4f}]"
-        title += f"\n{metric.removeprefix('ensemble_').replace('_', ' ')} {value:.4f}{shown}"
-    table = plain_table(title)
+        titles.append(f"{metric.removeprefix('ensemble_').replace('_', ' ')} {value:.4f}{shown}")
+    table = plain_table()
+    # A fact a line: at 80 columns one line for all would break within an interval.
+    table.title = Text("\n").join(as_text(title, "bold") for title in titles)
     table.add_column("model", overflow="fold")
     for metric in comparison.values:
         table.add_column(metric, justify="right", no_wrap=True)

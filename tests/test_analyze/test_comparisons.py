@@ -175,7 +175,9 @@ def test_diversity_of_the_ensemble_equals_the_function(cache, dataset):
 
 def test_diversity_by_the_command(cache, capsys):
     assert main(["compare", str(cache), "one", "two", "--diversity", "--bootstrap", "20"]) == 0
-    assert "mutual information" in " ".join(capsys.readouterr().out.split())
+    lines = capsys.readouterr().out.splitlines()
+    assert any(line.startswith("mutual information ") for line in lines)
+    assert all(line.count("[") == line.count("]") for line in lines)  # no interval is broken at 80 columns
     assert main(["compare", str(cache), "one", "two", "--diversity", "--no-ensemble"]) == 2
     assert "--diversity is of the members of the ensemble" in capsys.readouterr().err.replace("\n", " ")
 
