@@ -13,7 +13,8 @@ Numbers go one way through the folders; each imports only what is listed before 
 
 ``results`` is what they hand each other: one table, one row a number.
 
-``api`` has what a script calls: ``evaluate``, ``ood``, ``probe`` and ``trends``. Names are loaded when first used.
+``api`` has what a script calls as ``closerlook.evaluate`` and so on: ``evaluate``, ``ood``, ``probe`` and ``trends``.
+Names are loaded when first used.
 """
 
 from __future__ import annotations

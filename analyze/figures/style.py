@@ -25,12 +25,12 @@ GROUP_COLOURS: Mapping[str, str] = {
     "more-data": "#0A8A70",
     "clip-ft-in1k": "#E2703A",
     "clip-ft-in12k": "#F2B340",
-    "contrastive": "#F0CBE6",
+    "self-supervised": "#F0CBE6",
     UNKNOWN: "#9A9A9A",
 }
 """Group of models -> colour."""
 
-MARKER_EDGES: Mapping[str, str] = {"contrastive": "#A57F9C"}
+MARKER_EDGES: Mapping[str, str] = {"self-supervised": "#A57F9C"}
 """Group of models -> colour around its markers, where white would let a light one fade into the page."""
 
 SOURCE_MARKERS: Mapping[str, Marker] = {
@@ -63,7 +63,7 @@ LINE_STYLES: Mapping[str, Dashes] = {
     "clip-ft-in1k": (0, (3, 1, 1, 1)),
     "clip-ft-in12k": (0, (1, 1)),
     "more-data": (0, (7, 2, 1, 2)),
-    "contrastive": (0, (2, 2)),
+    "self-supervised": (0, (2, 2)),
 }
 """Group of models -> dashes of its fit."""
 

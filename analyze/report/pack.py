@@ -33,7 +33,7 @@ VALUE_BITS, INTERVAL_BITS = 17, 12
 """Bits of mantissa that are kept: relative steps of 4e-6 and 1e-4, far below what an interval leaves open."""
 DIGEST_LENGTH = 12
 
-LIGHT_COLOURS: Mapping[str, str] = {**GROUP_COLOURS, "contrastive": "#D493C2"}
+LIGHT_COLOURS: Mapping[str, str] = {**GROUP_COLOURS, "self-supervised": "#D493C2"}
 """Group of models -> colour on a light page; dots there have no dark edge that a pale one would need."""
 
 DARK_COLOURS: Mapping[str, str] = {
@@ -42,7 +42,7 @@ DARK_COLOURS: Mapping[str, str] = {
     "more-data": "#35C3A2",
     "clip-ft-in1k": "#F08A5D",
     "clip-ft-in12k": "#F5C15C",
-    "contrastive": "#E59BCB",
+    "self-supervised": "#E59BCB",
     "unknown": "#8A8A8A",
 }
 """Group of models -> colour on a dark page."""

@@ -11,7 +11,7 @@ import polars as pl
 
 from analyze.results.csv_text import unguarded, write_csv
 from cache_schema.format.model_names.lineages import card_lineage
-from cache_schema.format.records import ModelCard
+from cache_schema.format.records import FORMER_GROUPS, ModelCard
 from cache_schema.format.strict_json import parse_json
 from cache_schema.importing.decimal_commas import with_decimal_commas
 from cache_schema.importing.tables import check_csv, read_flat_parquet
@@ -229,6 +229,7 @@ def checked_frame(frame: Any, name: str = "the frame") -> pl.DataFrame:
         floats = [column for column, kind in frame.schema.items() if kind.is_float() and column != "value"]
         frame = frame.with_columns(pl.col(floats).fill_nan(None))
         checked = conform(frame).with_columns(pl.col(pl.String).fill_null(""))
+        checked = checked.with_columns(pl.col("group").replace(dict(FORMER_GROUPS)))
     except pl.exceptions.PolarsError as error:
         raise UserError(f"{name} is not a result table: {str(error).splitlines()[0]}") from error
     _check_options(checked["options"], name)

@@ -16,7 +16,7 @@ SOURCES_OF_GROUP = {
     "clip-ft-in1k": ("wit", "laion-2b"),
     "clip-ft-in12k": ("wit", "laion-2b"),
     "supervised-in1k": ("imagenet-1k",),
-    "contrastive": ("imagenet-1k",),
+    "self-supervised": ("imagenet-1k",),
     "more-data": ("imagenet-21k", "ig-1b"),
 }
 SHIFTS = (
@@ -259,7 +259,7 @@ def hostile_table() -> pl.DataFrame:
                 metric=metric,
                 value=float(rng.uniform(0.2, 0.9)),
                 role=role,
-                group="contrastive",
+                group="self-supervised",
                 source=name,
                 factor=name if metric == "factor_accuracy" else "",
                 store=name,

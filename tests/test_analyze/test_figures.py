@@ -64,7 +64,7 @@ def everything(results: pl.DataFrame) -> pl.DataFrame:
 def drawn_curves() -> pl.DataFrame:
     """Return curves of two models."""
     rows: list[dict[str, Any]] = []
-    for model, group in (("a", "contrastive"), ("b", "clip-zero-shot")):
+    for model, group in (("a", "self-supervised"), ("b", "clip-zero-shot")):
         base = {"model": model, "group": group, "source": "wit"}
         for series, b in itertools.product(("before", "after temperature scaling"), range(15)):
             inside = (

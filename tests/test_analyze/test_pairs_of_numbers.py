@@ -157,7 +157,7 @@ def test_points_beyond_the_baselines_range_are_marked() -> None:
         ("resnet50.a1_in1k", "", "supervised-in1k", "imagenet-a", ""),
         ("my-clip", "", "clip-ft-in12k", "imagenet-r", FINE_TUNED),
         ("eva02_large_patch14_448.mim_m38m_ft_in1k", "", "more-data", "imagenet-r", DISTILLED),
-        ("beitv2_base_patch16_224.in1k_ft_in1k", "", "contrastive", "imagenet-r", DISTILLED),
+        ("beitv2_base_patch16_224.in1k_ft_in1k", "", "self-supervised", "imagenet-r", DISTILLED),
         ("vit_base_patch16_224.augreg_in21k_ft_in1k", "", "more-data", "imagenet-r", ""),
         ("EVA02-L-14/merged2b_s4b_b131k", "", "clip-zero-shot", "imagenet-r", ""),
     ],

@@ -58,7 +58,7 @@ def test_timm_rows(timm_file: Path) -> None:
         "resnet50.a1_in1k@288": "supervised-in1k",
         "vit_s.fb_in22k_ft_in1k": "more-data",
         "vit_b.openai_ft_in1k": "clip-ft-in1k",
-        "vit_b.mae": "contrastive",
+        "vit_b.mae": "self-supervised",
         "strange": "unknown",
     }
     assert dict(top1.select("model", "source").rows())["big_vit.clip_laion2b_ft_in12k_in1k"] == "laion-2b"

@@ -159,13 +159,13 @@ def test_statistics_are_scipys(opened: Open, results: pl.DataFrame, scale: str) 
 
 def test_filters_and_groups_reach_every_part(opened: Open, results: pl.DataFrame) -> None:
     driver = opened(results)
-    driver.execute_script("document.querySelector('.chip[data-group=contrastive]').click()")
+    driver.execute_script("document.querySelector('.chip[data-group=self-supervised]').click()")
     assert len(places(driver)) == 30
     assert statistics(driver)["Models"] == 30
     driver.execute_script(
         "const s = document.getElementById('search'); s.value = 'laion'; s.dispatchEvent(new Event('input'))"
     )
-    wanted = [m for m in results["model"].unique() if "laion" in m and not m.startswith("contrastive")]
+    wanted = [m for m in results["model"].unique() if "laion" in m and not m.startswith("self-supervised")]
     assert len(places(driver)) == len(wanted)
     driver.execute_script("document.getElementById('tab-leaderboard').click()")
     assert sorted(texts(driver, "#board tbody .name span:last-child")) == sorted(wanted)

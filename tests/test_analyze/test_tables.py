@@ -38,10 +38,10 @@ def row(model: str, metric: str, value: float | None, **more: object) -> ResultR
 def small() -> pl.DataFrame:
     rows = []
     for model, group, top1, ece in (
-        ("a", "contrastive", 0.7, 0.05),
+        ("a", "self-supervised", 0.7, 0.05),
         ("b", "clip-zero-shot", 0.9, 0.04),
         ("c", "clip-zero-shot", 0.8, 0.06),
-        ("e", "contrastive", 0.9, 0.10),
+        ("e", "self-supervised", 0.9, 0.10),
     ):
         rows += [
             row(model, "top1", top1, low=top1 - 0.01, high=top1 + 0.01, group=group),
@@ -56,7 +56,9 @@ def small() -> pl.DataFrame:
                 id_dataset="val",
             ),
         ]
-    rows.append(row("e", "nll", None, direction="lower", reason="label outside the class space", group="contrastive"))
+    rows.append(
+        row("e", "nll", None, direction="lower", reason="label outside the class space", group="self-supervised")
+    )
     return to_frame(rows)
 
 

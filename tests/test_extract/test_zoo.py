@@ -97,10 +97,10 @@ timm resnet50.a1_in1k supervised-in1k imagenet-1k - cnn
 timm vit_base_patch16_224.augreg_in1k supervised-in1k imagenet-1k - vit
 timm vit_base_patch16_224.augreg_in21k_ft_in1k more-data imagenet-21k - vit
 timm vit_base_patch16_224.sam_in1k supervised-in1k imagenet-1k - vit
-timm vit_base_patch16_224.dino contrastive imagenet-1k - vit
-timm vit_base_patch16_224.mae contrastive imagenet-1k - vit
-timm vit_base_patch14_dinov2.lvd142m contrastive lvd-142m - vit
-timm convnextv2_base.fcmae_ft_in1k contrastive imagenet-1k - cnn
+timm vit_base_patch16_224.dino self-supervised imagenet-1k - vit
+timm vit_base_patch16_224.mae self-supervised imagenet-1k - vit
+timm vit_base_patch14_dinov2.lvd142m self-supervised lvd-142m - vit
+timm convnextv2_base.fcmae_ft_in1k self-supervised imagenet-1k - cnn
 timm convnextv2_base.fcmae_ft_in22k_in1k more-data imagenet-21k - cnn
 timm resnet50.fb_ssl_yfcc100m_ft_in1k more-data yfcc-100m - cnn
 timm tf_efficientnet_l2.ns_jft_in1k more-data jft-300m - cnn
@@ -216,7 +216,7 @@ def test_groups_of_the_lists() -> None:
     assert groups("clip-zero-shot-84") == {"clip-zero-shot": 84}
     assert set(groups("clip-finetuned-32")) == {"clip-ft-in1k", "clip-ft-in12k"}
     assert groups("clip-finetuned-44")["more-data"] == 7
-    assert groups("imagenet-127") == {"supervised-in1k": 75, "contrastive": 8, "more-data": 44}
+    assert groups("imagenet-127") == {"supervised-in1k": 75, "self-supervised": 8, "more-data": 44}
 
 
 def test_sources_of_the_51() -> None:

@@ -14,7 +14,7 @@ from cache_schema.format.model_names.training_sources import SOURCES
 from cache_schema.format.records import UNKNOWN
 
 ZERO_SHOT, FT_1K, FT_12K = "clip-zero-shot", "clip-ft-in1k", "clip-ft-in12k"
-SUPERVISED, CONTRASTIVE, MORE_DATA = "supervised-in1k", "contrastive", "more-data"
+SUPERVISED, SELF_SUPERVISED, MORE_DATA = "supervised-in1k", "self-supervised", "more-data"
 
 # Images with captions, by tag; shared by both libraries (timm writes datacompxl for open_clip's datacomp_xl).
 # The first rule that is found in the tag decides, so longer names come before those they contain.
@@ -130,7 +130,7 @@ def _samples_seen(tag: str, source: str) -> int | None:
 
 
 # Other pre-training in timm's tags: rule, source, and the group without and with fine-tuning on ImageNet-1k.
-# Self-supervised weights that saw ImageNet-1k alone, or were never fine-tuned, are "contrastive"; whatever
+# Self-supervised weights that saw ImageNet-1k alone, or were never fine-tuned, are "self-supervised"; whatever
 # was fine-tuned after more data is "more-data". The first rule that is found in "arch.tag" decides.
 _TIMM_RULES: tuple[tuple[str, str, str, str], ...] = (
     (r"_pe_core_", "perception-encoder", ZERO_SHOT, FT_1K),
@@ -141,7 +141,7 @@ _TIMM_RULES: tuple[tuple[str, str, str, str], ...] = (
     (r"\.apple_mclip", "datacomp-dr-1b", ZERO_SHOT, FT_1K),
     (r"aimv2_.*\.apple_pt", "aimv2", MORE_DATA, MORE_DATA),
     (r"radio", "radio", MORE_DATA, MORE_DATA),
-    (r"sapiens", "sapiens", CONTRASTIVE, MORE_DATA),
+    (r"sapiens", "sapiens", SELF_SUPERVISED, MORE_DATA),
     (r"\.ogvl", "internvl", MORE_DATA, MORE_DATA),
     (r"florence2", "florence-2", MORE_DATA, MORE_DATA),
     (r"\.gemma", "gemma", MORE_DATA, MORE_DATA),
@@ -151,23 +151,23 @@ _TIMM_RULES: tuple[tuple[str, str, str, str], ...] = (
     (r"\.sa1b", "segment-anything-1b", MORE_DATA, MORE_DATA),
     (r"^beit3_", "beit3", MORE_DATA, MORE_DATA),
     (r"\.bamboo", "bamboo", MORE_DATA, MORE_DATA),
-    (r"lvd1689m", "lvd-1689m", CONTRASTIVE, MORE_DATA),
-    (r"lvd142m", "lvd-142m", CONTRASTIVE, MORE_DATA),
-    (r"sat493m", "sat-493m", CONTRASTIVE, MORE_DATA),
+    (r"lvd1689m", "lvd-1689m", SELF_SUPERVISED, MORE_DATA),
+    (r"lvd142m", "lvd-142m", SELF_SUPERVISED, MORE_DATA),
+    (r"sat493m", "sat-493m", SELF_SUPERVISED, MORE_DATA),
     (r"m38m_ft_in22k", "merged-38m", MORE_DATA, MORE_DATA),
-    (r"m38m", "merged-38m", CONTRASTIVE, MORE_DATA),
-    (r"m30m", "merged-30m", CONTRASTIVE, MORE_DATA),
-    (r"\.seer", "instagram-1b", CONTRASTIVE, MORE_DATA),
+    (r"m38m", "merged-38m", SELF_SUPERVISED, MORE_DATA),
+    (r"m30m", "merged-30m", SELF_SUPERVISED, MORE_DATA),
+    (r"\.seer", "instagram-1b", SELF_SUPERVISED, MORE_DATA),
     (r"swsl_ig1b|wsl_ig1b", "instagram-1b", MORE_DATA, MORE_DATA),
     (r"swag", "instagram-3.6b", MORE_DATA, MORE_DATA),
     (r"yfcc100m", "yfcc-100m", MORE_DATA, MORE_DATA),
     (r"_jft_", "jft-300m", MORE_DATA, MORE_DATA),
     (r"miil.*in21k|in21k.*miil", "imagenet-21k-p", MORE_DATA, MORE_DATA),
     (r"in12k", "imagenet-12k", MORE_DATA, MORE_DATA),
-    (r"in22k_ijepa|mim_in22k$", "imagenet-21k", CONTRASTIVE, MORE_DATA),
+    (r"in22k_ijepa|mim_in22k$", "imagenet-21k", SELF_SUPERVISED, MORE_DATA),
     (r"inw?2[12]k", "imagenet-21k", MORE_DATA, MORE_DATA),
     (r"ssld", "imagenet-21k-unlabelled", MORE_DATA, MORE_DATA),
-    (r"^beitv2_.*\.in1k_ft_in1k|\.(fc)?mae|dino|ijepa", "imagenet-1k", CONTRASTIVE, CONTRASTIVE),
+    (r"^beitv2_.*\.in1k_ft_in1k|\.(fc)?mae|dino|ijepa", "imagenet-1k", SELF_SUPERVISED, SELF_SUPERVISED),
     (r"in1k", "imagenet-1k", SUPERVISED, SUPERVISED),
 )
 
