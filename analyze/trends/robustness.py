@@ -20,7 +20,7 @@ from analyze.trends.fits import Line, PiecewiseLine, fit_line, fit_piecewise
 from analyze.trends.marks import AGAINST, BEYOND, CHANCE
 from analyze.trends.medians import median
 from analyze.trends.pairs import DEFAULT, Choices, PairOfNumbers, pair_of
-from analyze.trends.robustness_intervals import DESCRIBED, NO_INTERVAL, Ends, robustness_ends
+from analyze.trends.robustness_intervals import DESCRIBED, NO_INTERVAL, Ends, median_ends, robustness_ends
 from closerlook_common.console.terminal import counted
 from closerlook_common.errors import UserError
 
@@ -126,20 +126,19 @@ class EffectiveRobustness:
         kept = self.table.filter(~pl.col("mark").is_in([CHANCE, AGAINST]))
         for (name,), part in kept.group_by(by, maintain_order=True):
             found = median(part["value"], families_of(part, self.dependence))
-            at = float(np.median(part["x"].to_numpy()))
-            middle, (low, high) = self.line.predict([at])[0], (end[0] for end in self.line.band([at]))
+            low, high = median_ends(found, part["x"].to_numpy(), self.line)
             rows.append(
                 {
                     "dataset": self.y.dataset,
                     "factor": self.y.variant("factor"),
                     by: str(name),
                     "value": found.value,
-                    "low": found.value - float(np.hypot(found.value - found.low, high - middle)),
-                    "high": found.value + float(np.hypot(found.high - found.value, middle - low)),
+                    "low": low,
+                    "high": high,
                     "n": found.n,
                     "families": found.families,
                     "n_effective": found.n_effective,
-                    "interval": found.interval if np.isfinite(low + found.low) else _no_median(found.interval),
+                    "interval": found.interval if np.isfinite(low) else _no_median(found.interval),
                     "axis": self.axis,
                 }
             )

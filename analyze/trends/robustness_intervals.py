@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analyze.trends.fits import Line, PiecewiseLine
+from analyze.trends.medians import Median
 
 Floats = NDArray[np.float64]
 
@@ -51,4 +52,23 @@ def robustness_ends(x: Ends, y: Ends, line: Line | PiecewiseLine) -> tuple[Float
     value = y.value - expected
     low = value - np.sqrt((y.value - y.low) ** 2 + moved_up**2 + (band_high - expected) ** 2)
     high = value + np.sqrt((y.high - y.value) ** 2 + moved_down**2 + (expected - band_low) ** 2)
+    return low, high
+
+
+def median_ends(middle: Median, x: Floats, line: Line | PiecewiseLine) -> tuple[float, float]:
+    """Return the ends of a group's median effective robustness: the models drawn, and the line, vary.
+
+    Parameters
+    ----------
+    middle
+        The median of the group's values, with its interval over families.
+    x
+        (n_models,) standard accuracies of the group; the line's error is taken at their median.
+    line
+        The baseline's fit, with intervals.
+    """
+    at = float(np.median(x))
+    expected, (band_low, band_high) = line.predict([at])[0], (end[0] for end in line.band([at]))
+    low = middle.value - float(np.hypot(middle.value - middle.low, band_high - expected))
+    high = middle.value + float(np.hypot(middle.high - middle.value, expected - band_low))
     return low, high
