@@ -240,13 +240,16 @@ def memory(args: argparse.Namespace, record: Recorder) -> None:
 # ------------------------------------------------------------------------------------------------------ (d) study
 
 
-def synthetic_summary(name: str, role: str, n: int, seed: int) -> dict[str, np.ndarray]:
-    """Columns of a summary of plausible values; noise, so that they compress no better than real ones."""
+def synthetic_summary(name: str, role: str, n: int, seed: int, images: np.random.Generator) -> dict[str, np.ndarray]:
+    """Columns of a summary of plausible values; noise, so that they compress no better than real ones.
+
+    Labels and keys are drawn from ``images``: every model was run on the same.
+    """
     rng = np.random.default_rng(seed)
     f = np.float32
     confidence = rng.beta(3, 1.2, n).astype(f)
     right = rng.random(n) < confidence * 0.95
-    label = np.full(n, -1, np.int32) if role == "ood" else rng.integers(0, 1000, n, dtype=np.int32)
+    label = np.full(n, -1, np.int32) if role == "ood" else images.integers(0, 1000, n, dtype=np.int32)
     top = rng.integers(0, 1000, (n, 5), dtype=np.int16)
     rank = np.where(right, 0, rng.integers(1, 50, n)).astype(np.int16)
     if role == "ood":
@@ -262,7 +265,7 @@ def synthetic_summary(name: str, role: str, n: int, seed: int) -> dict[str, np.n
         "margin": (confidence * rng.random(n)).astype(f), "max_logit": (10 * confidence + noise(1.0)).astype(f),
         "log_sum_exp": (10 * confidence + 1 + noise(1.0)).astype(f),
         "gen": (50 * (1 - confidence) + noise(1.0)).astype(f),
-        "image_key": rng.integers(-(2**62), 2**62, n),
+        "image_key": images.integers(-(2**62), 2**62, n),
     }  # fmt: skip
     scaled = np.clip(confidence**1.2, 0, 1).astype(f)
     columns |= {
@@ -290,11 +293,12 @@ def write_study(root: Path, models: int) -> tuple[int, int]:
     images = size = 0
     for m in range(models):
         for s, (name, (role, n)) in enumerate(STUDY_SETS.items()):
+            card = {"id": name, "role": role, "n_classes": 1000, "distance": "far" if role == "ood" else ""}
             store = write_summary(
                 root,
                 model=ModelCard(id=f"model-{m:03d}", head_kind="linear"),
-                dataset=DatasetCard(id=name, role=role, n_classes=1000, distance="far" if role == "ood" else ""),
-                columns=synthetic_summary(name, role, n, 1000 * m + s),
+                dataset=DatasetCard(**card, digest=f"{s:064x}"),
+                columns=synthetic_summary(name, role, n, 1000 * m + s, np.random.default_rng(s)),
                 record={"facts": facts, "source_digest": f"{m:08x}{s:08x}"},
             )
             images, size = images + n, size + store.n_bytes()

@@ -92,14 +92,17 @@ def top_label_truth(columns: Any) -> dict[str, float]:
         "calibration_gap": ranking.signed_calibration_gap(),
         "coverage_at_risk5": ranking.coverage_at_risk(risk=0.05),
         "risk_at_coverage80": ranking.risk_at_coverage(coverage=0.8),
-        **{name: float(getattr(ranking, name)()) for name in ("aurc", "e_aurc", "augrc", "correctness_auroc")},
+        **{
+            name: float(getattr(ranking, name)())
+            for name in ("aurc", "e_aurc", "augrc", "e_augrc", "correctness_auroc")
+        },
     }
 
 
 def top_label_intervals(columns: Any) -> dict[str, Interval]:
     """Return the intervals of a draw."""
     ranking = Ranking(*columns)
-    areas = ("aurc", "e_aurc", "augrc", "correctness_auroc")
+    areas = ("aurc", "e_aurc", "augrc", "e_augrc", "correctness_auroc")
     return {
         "accuracy": offered(lambda: wilson_interval(int(columns[1].sum()), len(columns[1]))),
         "ece": offered(lambda: ece_interval(ranking)),
@@ -271,7 +274,7 @@ def rejections(draws: int) -> Iterator[tuple[str, int, float]]:
 
 GROUPS = {
     "accuracy": ("accuracy",), "calibration gap": ("calibration_gap",), "ECE": ("ece",), "NLL": ("nll",),
-    "AURC": ("aurc", "e_aurc", "augrc"), "correctness AUROC": ("correctness_auroc",),
+    "AURC": ("aurc", "e_aurc", "augrc", "e_augrc"), "correctness AUROC": ("correctness_auroc",),
     "risk at coverage": ("risk_at_coverage80",), "coverage at risk": ("coverage_at_risk5",), "AUROC": ("auroc",),
     "FPR95": ("fpr95_id", "fpr95_ood"), "D2": ("d2_log_loss",), "median rank": ("median_rank",),
     "paired difference": ("paired difference",), "EER": ("eer",), "partial AUROC": ("partial_auroc10",),

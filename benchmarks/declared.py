@@ -89,6 +89,12 @@ DECLARED: dict[str, Rows] = {
         },
         **{f"interval/{name}": ("share covered: least, most", "") for name in FAMILY_INTERVALS},
     },
+    "coverage_robustness": {
+        f"{kind}/{row}/{name}": unit
+        for kind in ("images of its own", "shared images")
+        for row in ("model", "median")
+        for name, unit in (("cases", ("cases", "")), ("covered", ("share: least, median, most", "")))
+    },
     "extraction": {
         **extraction("cpu", {"a": ">= 4", "b": "<= 1.15", "c": "< 5", "d": "<= 0.40", "e": "flat"}),
         **extraction("cuda", {"f": ">= 0.9", "e": "flat"}),
@@ -96,7 +102,7 @@ DECLARED: dict[str, Rows] = {
     "decoding": {
         **{
             f"{images}/{name}": row
-            for images in ("64 images", "120 images", "4,000 images")
+            for images in ("4,000 images",)
             for name, row in {
                 "before": ("s", ""),
                 "apart": ("s", ""),

@@ -249,7 +249,7 @@ def main() -> int:
     import torch
 
     torch.set_num_threads(1)
-    record = Recorder("decoding", parser, args, sizes={"images": (64, 120)})
+    record = Recorder("decoding", parser, args, sizes={})
     runs, times = [], []
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(args.images, Path(folder))
@@ -275,7 +275,7 @@ def main() -> int:
     for name, figure in medians.items():
         print(f"{name:<30} {figure:6.2f}x   {wanted.get(name, '')}")
     print(f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, {args.images} images")
-    group = f"{args.images:,} images" if args.images in (64, 120) else "4,000 images"
+    group = "4,000 images"
     for found in (medians, {name: statistics.median(one[name] for one in times) for name in times[0]}):
         for name, figure in found.items():
             record.add(f"{group}/{name.replace('/', 'over').replace('ours', 'one decode')}", figure)

@@ -24,7 +24,10 @@ def add_config(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_bootstrap(parser: argparse.ArgumentParser, text: str = "bootstrap intervals from N replicates") -> None:
+def add_bootstrap(
+    parser: argparse.ArgumentParser,
+    text: str = "N resamples for numbers that have no other interval: plugged-in metrics, means over frames of videos",
+) -> None:
     """Add ``--bootstrap``, which changes the settings (``settings_of``)."""
     parser.add_argument("--bootstrap", type=whole_number(0), metavar="N", help=text)
 

@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--columns", metavar="NAMES", help="metadata columns to group by, comma-separated")
     parser.add_argument("--models", metavar="PATTERNS", help="models, comma-separated, * and ? allowed")
     parser.add_argument("--datasets", metavar="PATTERNS", help="datasets (default: the in-distribution sets)")
-    add_bootstrap(parser, "intervals of the ECE too")
+    add_bootstrap(parser)
     add_config(parser)
     add_engine(parser)
     parser.add_argument("-o", "--output", type=output_file, help="result table (Parquet); other rows in it stay")

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from analyze.annotations.clips import has_clips
 from analyze.evaluate.loaded_summaries import loaded
 from analyze.evaluate.originals import fitted_originals
 from analyze.fits.base import Fitted, Reason, Target
@@ -191,7 +190,6 @@ class _Builder:
             else:
                 fits.append(found)
         split = dict(settings["split"]) | ({} if id_set is None else {"dataset": id_set.dataset})
-        clips = self.resampling is not None and has_clips(source.store.metadata)
         return SummaryOptions(
             fits=tuple(fits),
             split=split,
@@ -201,8 +199,6 @@ class _Builder:
             energy_temperature=ood["energy_temperature"],
             gen=(ood["gen_m"], ood["gen_gamma"]) if "gen" in statistics and role in ("id", "ood") else None,
             classwise_bins=settings["calibration"]["classwise_bins"] if "classwise" in statistics else 0,
-            # The classwise error has no weights of whole clips: no interval, rather than one that is too narrow.
-            resampling=self.resampling if settings["bootstrap"]["classwise"] and not clips else None,
             image_keys="image_keys" in statistics,
         )
 

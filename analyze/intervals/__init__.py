@@ -1,5 +1,6 @@
-"""How sure a number is: intervals of proportions, the bootstrap over images, paired differences, and every metric on
-bootstrap replicates at the price of one sort.
+"""How sure a number is: intervals of proportions, means, areas and detection, paired differences, and the bootstrap.
+
+The bootstrap over images is for what has no interval of its own.
 
 Imports metrics, kernels and settings; what makes rows of the result table imports it.
 """

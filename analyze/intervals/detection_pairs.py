@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from analyze.intervals.ranking import Vector, Weights, matching
-from analyze.kernels.detection import detection_totals
 from analyze.kernels.pairs import walk
-from analyze.kernels.sorting import merge, rising_order
-from closerlook_common.errors import UserError
+from analyze.kernels.sorting import rising_order
 
 NAMES = ("auroc", "fpr95_id", "fpr95_ood", "aupr_in", "aupr_out")
 
@@ -44,6 +42,7 @@ def alike(inside: SortedScores, outside: SortedScores) -> tuple[NDArray[Any], ND
     return inside.values.astype(kind, copy=False), outside.values.astype(kind, copy=False)
 
 
+@functools.lru_cache(maxsize=256)
 def needed(n: int, tpr: float) -> int:
     """Return how many of n positives are at least the true-positive rate."""
     return int(np.searchsorted(np.arange(1, n + 1) / n, tpr, side="left")) + 1
@@ -65,32 +64,3 @@ def detection_numbers(inside: SortedScores, outside: SortedScores, *, tpr: float
     low, high = alike(inside, outside)
     walk(low, high, needed(low.size, tpr), needed(high.size, tpr), out)
     return dict(zip(NAMES, out.tolist(), strict=True))
-
-
-def detection_replicates(
-    inside: SortedScores, outside: SortedScores, id_weights: Weights, ood_weights: Weights, *, tpr: float = 0.95
-) -> dict[str, Vector]:
-    """Return the five numbers of each bootstrap replicate, (R,) each.
-
-    The two sets are resampled independently, each with its own weights (n, R) and (m, R) uint8; the FPR names
-    keep 95 whatever ``tpr`` is asked for.
-    """
-    id_weights = matching(inside.rows.size, id_weights)
-    ood_weights = matching(outside.rows.size, ood_weights)
-    if id_weights.shape[1] != ood_weights.shape[1]:
-        raise UserError(f"{id_weights.shape[1]} ID replicates, {ood_weights.shape[1]} OOD replicates")
-    n, m = inside.rows.size, outside.rows.size
-    order, starts = np.empty(n + m, np.int32), np.empty(n + m + 1, np.int32)
-    low, high = alike(inside, outside)
-    groups = merge(low, inside.rows, high, outside.rows, order, starts)
-    out = np.empty((5, id_weights.shape[1]))
-    detection_totals(
-        order,
-        starts[: groups + 1],
-        id_weights,
-        ood_weights,
-        np.float32(needed(n, tpr)),
-        np.float32(needed(m, tpr)),
-        out,
-    )
-    return dict(zip(NAMES, out, strict=True))

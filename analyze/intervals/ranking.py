@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from analyze.kernels.ranking import mean_totals
 from analyze.kernels.sorting import rising_order
 from analyze.metrics import _checks, calibration_tests
 from analyze.metrics.binning import BinSums, middle_edges, width_edges
@@ -23,6 +22,9 @@ from closerlook_common.errors import UserError
 
 Vector = NDArray[np.float64]
 Weights = NDArray[np.uint8]
+
+REPLICATES = 64
+"""Columns of weights that are held in float64 at once."""
 
 
 class Binning(NamedTuple):
@@ -189,6 +191,10 @@ class Ranking:
         before = np.concatenate([[0], errors[:-1]])
         return float((np.diff(answered, prepend=0) * (errors + before)).sum()) / (2 * len(self) ** 2)
 
+    def e_augrc(self) -> float:
+        """Return AUGRC less that of a perfect ranking."""
+        return self.augrc() - float(1 - self._sums[1][-1] / len(self)) ** 2 / 2
+
     def correctness_auroc(self) -> float:
         """Return P(confidence of a right row > that of a wrong one), ties half."""
         answered, errors = self.curve
@@ -219,25 +225,26 @@ class Ranking:
         return float(answered[fits].max(initial=0) / len(self))
 
 
-def matching(n: int, weights: Weights) -> Weights:
-    """Return weights that describe n rows.
+def weighted_means(values: NDArray[Any], weights: Weights) -> Vector:
+    """Return the weighted means of one column (n,) -> (R,), or of several (n, k) -> (k, R), summed in float64.
+
+    Parameters
+    ----------
+    values
+        A number, or several, of each row.
+    weights
+        (n, R) uint8: how often each replicate of a bootstrap draws each row.
 
     Raises
     ------
     UserError
-        Where they are not (n, R) uint8.
+        Where the weights are not those of n rows.
     """
-    if weights.ndim != 2 or weights.shape[0] != n or weights.dtype != np.uint8:
-        raise UserError(f"weights must be (n, R) uint8 for n = {n} rows; got {weights.dtype} {weights.shape}")
-    return np.ascontiguousarray(weights)
-
-
-def weighted_means(values: NDArray[Any], weights: Weights) -> Vector:
-    """Return the weighted means of one column (n,) -> (R,), or of several (n, k) -> (k, R), summed in float64."""
-    weights = matching(len(values), weights)
-    columns = np.ascontiguousarray((values[:, None] if values.ndim == 1 else values).T, np.float64)
-    totals = np.zeros((len(columns), weights.shape[1]))
-    mean_totals(columns, weights, totals)
-    totals /= len(values)
-    means: Vector = totals[0] if values.ndim == 1 else totals
-    return means
+    if weights.ndim != 2 or weights.shape[0] != len(values) or weights.dtype != np.uint8:
+        raise UserError(f"weights must be (n, R) uint8 for n = {len(values)} rows; got {weights.dtype} {weights.shape}")
+    columns = (values[:, None] if values.ndim == 1 else values).T.astype(np.float64)
+    means = np.empty((len(columns), weights.shape[1]))
+    for start in range(0, weights.shape[1], REPLICATES):
+        block = slice(start, start + REPLICATES)
+        means[:, block] = columns @ weights[:, block].astype(np.float64) / len(values)
+    return means[0] if values.ndim == 1 else means

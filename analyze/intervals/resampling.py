@@ -50,10 +50,9 @@ class Resampling:
         """Replicates, seed and level: what an interval depends on, JSON-ready."""
         return [self.replicates, self.seed, self.level]
 
-    def described(self, *, basic: bool = False) -> str:
+    def described(self) -> str:
         """Return kind, level, replicates and seed, as the result table has them."""
-        kind = "basic" if basic else "percentile"
-        return f"bootstrap {kind} {100 * self.level:g} %, {self.replicates} replicates, seed {self.seed}"
+        return f"bootstrap percentile {100 * self.level:g} %, {self.replicates} replicates, seed {self.seed}"
 
     def weights(self, dataset: str, n: int) -> NDArray[np.uint8]:
         """Return the weights of n rows of a dataset, (n, replicates) uint8.
@@ -74,27 +73,7 @@ class Resampling:
                 self._kept.popitem(last=False)
         return made
 
-    def interval(
-        self,
-        value: float,
-        replicates: NDArray[np.float64],
-        *,
-        low: float = -np.inf,
-        high: float = np.inf,
-        basic: bool = False,
-    ) -> tuple[float, float]:
-        """Return the interval of a number, held to its range.
-
-        Parameters
-        ----------
-        value, replicates
-            The number, and on each resample.
-        low, high
-            Range of the metric.
-        basic
-            Reflect about the number: for binned errors, which resampling moves upward.
-        """
-        found = bootstrap_interval(value, replicates, level=self.level, method="basic" if basic else "percentile")
-        # A binned error that is mostly bias can lie outside its own reflected interval: it is then an end
-        # of it.
-        return max(low, min(found.low, value)), min(high, max(found.high, value))
+    def interval(self, value: float, replicates: NDArray[np.float64]) -> tuple[float, float]:
+        """Return the interval of a number from the number on each resample; it holds the number itself."""
+        found = bootstrap_interval(value, replicates, level=self.level)
+        return min(found.low, value), max(found.high, value)

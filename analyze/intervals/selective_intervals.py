@@ -23,11 +23,11 @@ WINDOW = 0.1
 
 
 def area_interval(ranking: Ranking, name: str, *, level: float = 0.95) -> Interval:
-    """Return an interval of ``aurc``, ``e_aurc``, ``augrc`` or ``correctness_auroc``.
+    """Return an interval of ``aurc``, ``e_aurc``, ``augrc``, ``e_augrc`` or ``correctness_auroc``.
 
     The areas are functions of the joint distribution of confidence and error: their variance is that of the rows'
-    influence values (the infinitesimal jackknife), on the log scale, for all but ``e_aurc`` are positive. The AUROC has
-    DeLong's.
+    influence values (the infinitesimal jackknife), on the log scale, but for those less the area of a perfect ranking,
+    which may be 0. The AUROC has DeLong's.
 
     Parameters
     ----------
@@ -60,11 +60,13 @@ def area_interval(ranking: Ranking, name: str, *, level: float = 0.95) -> Interv
     influence = _influence(ranking, name)
     n = influence.size
     influence -= influence.mean()
-    variance = float((influence**2).mean()) / (n - 1)
-    excess = float((influence**4).mean()) / float((influence**2).mean()) ** 2
+    squares = influence * influence
+    spread = float(squares.mean())
+    variance = spread / (n - 1)
+    excess = float((squares * squares).mean()) / spread**2
     reach = float(stdtrit(max(2 * n / max(excess - 1, 1e-9), 1.0), 0.5 + level / 2)) * math.sqrt(variance)
     value = float(getattr(ranking, name)())
-    if name == "e_aurc" or value <= 0:
+    if name in ("e_aurc", "e_augrc") or value <= 0:
         return Interval(value - reach, value + reach, level, "jackknife")
     return Interval(value * math.exp(-reach / value), value * math.exp(reach / value), level, "jackknife-log")
 
@@ -83,15 +85,15 @@ def _influence(ranking: Ranking, name: str) -> NDArray[np.float64]:
     answered = (n - firsts).astype(np.float64)  # rows at or above each distinct confidence
     errors = np.add.accumulate(wrong[::-1])[::-1][firsts]
     below = np.cumsum(groups / n)  # weight of the thresholds at or below a row's own
-    if name == "augrc":
+    rate = float(wrong.mean())
+    if name in ("augrc", "e_augrc"):
         found: NDArray[np.float64] = errors[group_of] / n + wrong * below[group_of]
-        return found
+        return found if name == "augrc" else found - rate * wrong
     by_error = np.cumsum(groups / answered)
     by_row = np.cumsum(groups * errors / answered**2)
     found = (errors / answered)[group_of] + wrong * by_error[group_of] - by_row[group_of]
     if name == "aurc":
         return found
-    rate = float(wrong.mean())
     return found + math.log1p(-rate) * wrong
 
 

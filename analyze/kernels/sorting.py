@@ -83,32 +83,3 @@ def _turn(bits: NDArray[Any]) -> NDArray[Any]:
 
 def _turn_back(bits: NDArray[Any]) -> NDArray[Any]:
     return np.where(bits < 0, bits ^ np.iinfo(bits.dtype).min, ~bits)
-
-
-@compiled(nogil=True, cache=True)
-def merge(inside, id_rows, outside, ood_rows, order, starts):  # type: ignore[no-untyped-def]
-    """Merge two rising columns from the highest value down.
-
-    ``order`` (n + m) gets rows of the first, and n + rows of the second; ``starts`` (n + m + 1) where groups of
-    equal values begin, and the end. Returns the number of groups.
-    """
-    n = inside.size
-    i, j = n - 1, outside.size - 1
-    at, groups = 0, 0
-    while i >= 0 or j >= 0:
-        if j < 0 or (i >= 0 and inside[i] >= outside[j]):  # noqa: SIM108 - compiled
-            value = inside[i]
-        else:
-            value = outside[j]
-        starts[groups] = at
-        groups += 1
-        while i >= 0 and inside[i] == value:
-            order[at] = id_rows[i]
-            at += 1
-            i -= 1
-        while j >= 0 and outside[j] == value:
-            order[at] = n + ood_rows[j]
-            at += 1
-            j -= 1
-    starts[groups] = at
-    return groups

@@ -7,8 +7,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from analyze.intervals.classwise_replicates import ClasswiseReplicates
-from analyze.intervals.resampling import Resampling
 from analyze.kernels.fitting import UNIT, classwise_rows
 from analyze.kernels.statistics import as_rows, spread_rows
 from analyze.reading.views import ClassView
@@ -23,32 +21,17 @@ class ClasswiseTable:
         Size of the table; bins are of equal width, (low, high].
     rows
         (n,) rows of the store that count.
-    resampling, dataset
-        Bootstrap whose weights of the dataset's rows give the error an interval; None for none.
     part
-        A table of the same kind over some of these rows, filled in its own right: they are not computed twice. Not
-        together with a bootstrap, which needs the rows in their order.
+        A table of the same kind over some of these rows, filled in its own right: they are not computed twice.
     """
 
     def __init__(
-        self,
-        n_classes: int,
-        n_bins: int,
-        rows: NDArray[np.bool_],
-        *,
-        resampling: Resampling | None = None,
-        dataset: str = "",
-        part: ClasswiseTable | None = None,
+        self, n_classes: int, n_bins: int, rows: NDArray[np.bool_], *, part: ClasswiseTable | None = None
     ) -> None:
         self.n_bins = n_bins
         self.rows = rows
-        self._part = part if resampling is None else None
-        self._own = rows if self._part is None else rows & ~self._part.rows
-        self._resampling = resampling
-        self._replicates: ClasswiseReplicates | None = None
-        n = int(rows.sum())
-        if resampling is not None and n > 1:
-            self._replicates = ClasswiseReplicates(n_classes, n_bins, resampling.weights(dataset, n))
+        self._part = part
+        self._own = rows if part is None else rows & ~part.rows
         self.totals = np.zeros(n_classes, np.int64)
         self.sums = np.zeros((n_classes, n_bins), np.int64)
         self.hits = np.zeros((n_classes, n_bins), np.int64)
@@ -79,13 +62,6 @@ class ClasswiseTable:
             return -1
 
         spread_rows(work, len(use), threads)
-        if self._replicates is not None:
-            chosen = logits[use]
-            wide = (chosen.view(np.float16) if chosen.dtype == np.uint16 else chosen).astype(np.float64) * beta
-            wide -= wide.max(axis=1, keepdims=True)
-            np.exp(wide, out=wide)
-            wide /= wide.sum(axis=1, keepdims=True)
-            self._replicates.add(wide, places[use])
         for totals, sums, hits in found:
             self.totals += totals
             self.sums += sums
@@ -98,8 +74,7 @@ class ClasswiseTable:
         -------
         dict
             ``classwise_ece``: mean over classes of the binary ECE of that class's probability over all rows
-            (the convention of Kull et al. and SCE); ``n``: rows; ``n_bins``; ``low``, ``high`` and ``bootstrap``
-            (replicates, seed, level), where there is one.
+            (the convention of Kull et al. and SCE); ``n``: rows; ``n_bins``.
         """
         n = int(self.rows.sum())
         # Probabilities of the first bin were only added to the total. Several may round apart: never below
@@ -110,9 +85,4 @@ class ClasswiseTable:
         sums[:, 0] = np.maximum(totals - sums[:, 1:].sum(axis=1), 0)
         gaps = np.abs(sums / UNIT - hits)
         value = float(gaps.sum(axis=1).mean() / n)
-        found: dict[str, Any] = {"classwise_ece": value, "n": float(n), "n_bins": self.n_bins}
-        if self._replicates is not None and self._resampling is not None:
-            drawn = self._replicates.errors()
-            low, high = self._resampling.interval(found["classwise_ece"], drawn, low=0.0, high=1.0, basic=True)
-            found |= {"low": low, "high": high, "bootstrap": self._resampling.options}
-        return found
+        return {"classwise_ece": value, "n": float(n), "n_bins": self.n_bins}

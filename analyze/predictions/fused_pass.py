@@ -22,7 +22,6 @@ from cache_schema.format.row_rules import has_image_names
 from closerlook_common.errors import UserError
 
 if TYPE_CHECKING:
-    from analyze.intervals.resampling import Resampling
     from cache_schema.reading.store import Block, PredictionStore
 
 BLOCK_ROWS = 4096
@@ -50,8 +49,6 @@ class SummaryOptions:
         Bins of the classwise calibration error; 0 leaves it (and its second look at the logits) out.
     classes
         Options of the classes that are not the study's default: kept with the summary.
-    resampling
-        Bootstrap of the classwise error, None for no interval.
     image_keys
         Also hash the file names, to join annotations or other models later.
     """
@@ -64,7 +61,6 @@ class SummaryOptions:
     gen: tuple[int, float] | None = (100, 0.1)
     classwise_bins: int = 15
     classes: Mapping[str, Any] | None = None
-    resampling: Resampling | None = None
     image_keys: bool = False
 
 
@@ -267,8 +263,7 @@ class _Pass:
         tested = labelled if held_out is None else labelled & held_out
 
         def table(rows: NDArray[np.bool_], part: ClasswiseTable | None = None) -> ClasswiseTable:
-            size, dataset = (self.view.n_classes, options.classwise_bins), self.store.dataset.id
-            return ClasswiseTable(*size, rows, resampling=options.resampling, dataset=dataset, part=part)
+            return ClasswiseTable(self.view.n_classes, options.classwise_bins, rows, part=part)
 
         part = None if held_out is None else table(tested)
         tables: dict[str, tuple[Fitted | None, ClasswiseTable]] = {}

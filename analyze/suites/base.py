@@ -336,7 +336,7 @@ def confidences_of(column: NDArray[Any]) -> NDArray[Any]:
     return held
 
 
-def bounded(number: Number, case: Case, replicates: Callable[[Any], NDArray[np.float64]], n: int, **how: Any) -> Number:
+def bounded(number: Number, case: Case, replicates: Callable[[Any], NDArray[np.float64]], n: int) -> Number:
     """Return a number with its bootstrap interval, if a bootstrap is asked for and there is a value.
 
     Parameters
@@ -349,8 +349,6 @@ def bounded(number: Number, case: Case, replicates: Callable[[Any], NDArray[np.f
         Weights (n, R) -> the number on each resample, (R,).
     n
         Rows it rests on.
-    how
-        ``low``, ``high``, ``basic`` of ``Resampling.interval``.
     """
     if number.value is None:
         return number
@@ -358,10 +356,10 @@ def bounded(number: Number, case: Case, replicates: Callable[[Any], NDArray[np.f
     if weights is None:
         return without_interval(number, NEEDS_BOOTSTRAP if n >= 2 else "one row")
     try:
-        low, high = case.resampling.interval(number.value, replicates(weights), **how)
+        low, high = case.resampling.interval(number.value, replicates(weights))
     except CloserlookError as error:
         return without_interval(number, str(error))
-    return replace(number, low=low, high=high, interval=case.resampling.described(basic=bool(how.get("basic"))))
+    return replace(number, low=low, high=high, interval=case.resampling.described())
 
 
 def attempt(metric: str, compute: Callable[[], Number | float], **variant: Any) -> Number:

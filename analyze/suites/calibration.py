@@ -20,11 +20,10 @@ from analyze.intervals import normal_reach
 from analyze.intervals.calibration_intervals import ece_interval
 from analyze.intervals.means import mean_interval
 from analyze.intervals.ranking import Ranking
-from analyze.intervals.replicates import smooth_replicates
 from analyze.metrics.proportions import Interval
 from analyze.predictions.summaries import Summary
 from analyze.suites.accuracy import of_rows
-from analyze.suites.base import Case, Number, attempt, bounded, confidences_of, independent, without, without_interval
+from analyze.suites.base import Case, Number, attempt, confidences_of, independent, without, without_interval
 
 CONFIDENCE_METRICS = (
     "ece",
@@ -127,11 +126,7 @@ def of_confidences(
         options={**given, **case.settings.changed("calibration", "smece_kernel")},
         **variant,
     )
-    if kernel == "reflected" and case.settings["bootstrap"]["smece"]:
-        drawn = lambda weights: smooth_replicates(confidences, correct, weights)  # noqa: E731
-        yield bounded(smooth, case, drawn, confidences.size, low=0.0, high=1.0, basic=True)
-    else:
-        yield without_interval(smooth, NO_ERROR_INTERVAL)
+    yield without_interval(smooth, NO_ERROR_INTERVAL)
 
 
 def _ece(ranked: Callable[[], Ranking], ask: Mapping[str, Any]) -> float:
@@ -206,23 +201,14 @@ def _classwise(case: Case, aggregate: str, **variant: Any) -> Number:
         elif case.summary.facts.get("several_labels"):
             reason = NO_LIKELIHOOD
         return Number(metric="classwise_ece", reason=reason, options=options, **variant)
-    low, high = _interval(case, found)
     return Number(
         metric="classwise_ece",
         value=float(found["classwise_ece"]),
-        low=low,
-        high=high,
-        interval=f"none: {NO_ERROR_INTERVAL}" if low is None else case.resampling.described(basic=True),
+        interval=f"none: {NO_ERROR_INTERVAL}",
         n=int(found["n"]),
         options=options,
         **variant,
     )
-
-
-def _interval(case: Case, found: Mapping[str, Any]) -> tuple[float | None, float | None]:
-    """Return the interval that was made with the error, if it is of the bootstrap that is asked for."""
-    same = case.resampling is not None and found.get("bootstrap") == case.resampling.options
-    return (found["low"], found["high"]) if same else (None, None)
 
 
 def _calibrated(case: Case, rows: Summary, fit: Fit) -> Iterator[Number]:

@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 from analyze import metrics
 from analyze.annotations.clips import has_clips
 from analyze.intervals.means import mean_interval
+from analyze.intervals.selective_intervals import area_interval
 from analyze.metrics.skill import null_loss
 from analyze.predictions.summaries import Summary
 from analyze.suites.base import (
     Case,
     Number,
     attempt,
-    bounded,
     confidences_of,
     independent,
     without,
@@ -70,13 +70,9 @@ def run(case: Case) -> Iterator[Number]:
 def _areas(
     case: Case, confidences: NDArray[Any], right: NDArray[np.bool_], labels: NDArray[np.int64]
 ) -> Iterator[Number]:
-    n = right.size
-
-    def drawn(weights: NDArray[Any]) -> NDArray[np.float64]:
-        return np.array([_excess(confidences, right, column) for column in weights.T])
-
+    n, level = right.size, case.settings["bootstrap"]["confidence_level"]
     excess = attempt("e_augrc", lambda: metrics.e_augrc(confidences, right), n=n)
-    yield bounded(excess, case, drawn, n, low=0.0, high=0.25)
+    yield independent(excess, case, lambda: area_interval(case.ranking(), "e_augrc", level=level))
     best = attempt("achievable_aurc", lambda: metrics.achievable_aurc(confidences, right), n=n)
     yield without_interval(best, f"biased downward, its thresholds are {CHOSEN_HERE}")
     of_classes: tuple[tuple[str, Callable[..., float]], ...] = (
@@ -86,12 +82,6 @@ def _areas(
     for name, function in of_classes:
         area = partial(function, confidences, right, labels, n_classes=int(labels.max()) + 1)
         yield without_interval(attempt(name, area, n=n), "no variance of it is known that holds for few images a class")
-
-
-def _excess(confidences: NDArray[Any], right: NDArray[np.bool_], weights: NDArray[Any]) -> float:
-    """Return E-AUGRC of weighted images."""
-    error = 1 - metrics.top1_accuracy(right, weights=weights)
-    return metrics.augrc(confidences, right, weights=weights) - error**2 / 2
 
 
 def _skill(case: Case, rows: Summary, name: str) -> Number:

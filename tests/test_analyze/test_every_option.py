@@ -79,8 +79,6 @@ CHANGED: dict[tuple[str, str], Any] = {
     ("bootstrap", "replicates"): 30,
     ("bootstrap", "seed"): 1,
     ("bootstrap", "confidence_level"): 0.7,
-    ("bootstrap", "classwise"): False,
-    ("bootstrap", "smece"): True,
 }
 INTERVALS = {
     ("accuracy", "confidence_level"),
@@ -157,6 +155,8 @@ def cache(tmp_path_factory):
         "cue", "shift", 80, shapes[0], {k: [names[v] for v in values] for k, values in words.items()},
         class_map=((0, 1, 2), (3, 4, 5), (6, 7, 8), (9, 10, 11)), class_map_rule="mean", class_names=names,
     )  # fmt: skip
+    frames = np.array([f"val/{i // 6}/000.jpg" for i in range(90)], object)
+    write("frames", "shift", 90, metadata={"anchor": frames, "is_anchor": np.arange(90) % 6 == 0})
     write("far", "ood", 90, distance="far", class_mask=(0, 1, 2, 3, 4, 5))
     return cache_schema.open_cache(root)
 

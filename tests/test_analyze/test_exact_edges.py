@@ -11,7 +11,6 @@ from scipy.stats import binomtest
 
 from analyze import detectors
 from analyze.calibrators import fit_beta, fit_histogram, fit_temperature
-from analyze.intervals.replicates import smooth_replicates
 from analyze.metrics import fit_conformal, negative_log_likelihood, reliability_diagram, top_k_accuracy
 from analyze.suites.accuracy import mean_of_shares
 from closerlook_common.errors import UserError
@@ -81,14 +80,6 @@ def test_a_class_of_probability_zero() -> None:
     assert top_k_accuracy(logits, [2, 1], k=2) == 1
     with pytest.raises(UserError, match="row 1 is -inf for every class"):
         negative_log_likelihood(np.array([[0.0, 1.0], [-np.inf, -np.inf]]), [0, 0])
-
-
-def test_resamples_without_residual() -> None:
-    right = np.arange(20) > 0
-    weights = np.random.default_rng(0).multinomial(20, np.ones(20) / 20, 50).T.astype(np.uint8)
-    found = smooth_replicates(np.ones(20), right, weights)
-    assert found[weights[0] == 0] == pytest.approx(0, abs=1e-9)
-    assert (found[weights[0] > 0] > 0).all()
 
 
 def test_the_interval_of_a_mean_over_classes_of_one_image_has_a_width() -> None:

@@ -14,6 +14,7 @@ from scipy.special import log_softmax, softmax
 import cache_schema
 from analyze import metrics
 from analyze.evaluate import evaluate
+from analyze.intervals import bootstrap as resampled
 from analyze.intervals.detection_pairs import SortedScores
 from analyze.intervals.detection_points import eer_interval
 from analyze.intervals.means import mean_interval
@@ -64,18 +65,22 @@ def test_they_are_computed_where_they_are_named_alone(cache: Any) -> None:
         }
         assert numbers(table, dataset) == pytest.approx(wanted, abs=2e-5)
     has = table["low"].is_not_null()
-    assert set(table.filter(has)["metric"]) <= {"d2_log_loss", "d2_brier"}
+    assert set(table.filter(has)["metric"]) <= {"d2_log_loss", "d2_brier", "e_augrc"}
     assert table.filter(~has)["interval"].str.starts_with("none: ").all()
-    assert set(table.filter(has)["dataset"]) == {"val"}  # 150 rows are too few for an unbounded mean
+    skills = table.filter(has, pl.col("metric") != "e_augrc")
+    assert set(skills["dataset"]) == {"val"}  # 150 rows are too few for an unbounded mean
 
 
-def test_a_bootstrap_gives_the_excess_an_interval(cache: Any) -> None:
-    settings = study_defaults().updated("bootstrap", replicates=60)
-    row = (
-        evaluate(cache, only=["e_augrc"], settings=settings).table.filter(pl.col("dataset") == "val").row(0, named=True)
-    )
+def test_the_excess_has_the_interval_of_a_bootstrap_without_one(cache: Any) -> None:
+    table = evaluate(cache, only=["e_augrc"]).table
+    row = table.filter(pl.col("dataset") == "val").row(0, named=True)
     assert row["low"] < row["value"] < row["high"]
-    assert row["interval"] == "bootstrap percentile 95 %, 60 replicates, seed 0"
+    assert row["interval"] == "jackknife 95 %"
+    store = cache.store("m", "val")
+    p = softmax(store.logits().astype(np.float64), axis=1)
+    confidence, right = p.max(axis=1), p.argmax(axis=1) == store.labels
+    drawn = resampled(metrics.e_augrc, confidence, right, rng=np.random.default_rng(0), replicates=600)
+    assert (row["high"] - row["low"]) / 2 / 1.96 == pytest.approx(drawn.std(), rel=0.15)
 
 
 def test_further_detection_and_groups_of_conformal_sets_by_option(cache: Any) -> None:

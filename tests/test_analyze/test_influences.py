@@ -13,7 +13,7 @@ from scipy.stats import norm
 from analyze import metrics
 from analyze.intervals import BootstrapWeights
 from analyze.intervals.detection_intervals import auroc_variance, detection_interval
-from analyze.intervals.detection_pairs import NAMES, SortedScores, detection_numbers, detection_replicates
+from analyze.intervals.detection_pairs import NAMES, SortedScores, detection_numbers
 from analyze.intervals.influences import auroc_influence, check_comparable, detection_influence, paired_detection
 from analyze.intervals.set_means import SetMeans, part_of
 from closerlook_common.errors import UserError
@@ -101,6 +101,20 @@ def mean_over(metric, inside, *sets, level=0.95):
     return means.interval(metric, "near")
 
 
+def replicates_of(inside, outside, id_weights, ood_weights):
+    """Return every detection number on each resample of both sides, (R,) each."""
+    drawn: dict[str, list[float]] = {name: [] for name in NAMES}
+    for own, other in zip(id_weights.T, ood_weights.T, strict=True):
+        # Sorted scores drawn w times stay sorted; a row's weight belongs to the row.
+        sides = [
+            SortedScores(np.repeat(s.values, w[s.rows]), np.arange(int(w.sum()), dtype=np.int32))
+            for s, w in ((inside, own), (outside, other))
+        ]
+        for name, value in detection_numbers(*sides).items():
+            drawn[name].append(value)
+    return {name: np.array(values) for name, values in drawn.items()}
+
+
 @pytest.mark.parametrize("metric", NAMES)
 def test_errors_are_those_of_a_paired_bootstrap(metric):
     """The error of a difference and of a mean equals that over resamples which both numbers share."""
@@ -110,11 +124,11 @@ def test_errors_are_those_of_a_paired_bootstrap(metric):
     other = sort(rng.normal(0.3, 1.2, 1500))
     other_weights = BootstrapWeights(1500, replicates=1000, seed=3).all()
     first, second = ((sort(inside[k]), sort(outside[k])) for k in (0, 1))
-    drawn = [detection_replicates(*sides, *weights)[metric] for sides in (first, second)]
+    drawn = [replicates_of(*sides, *weights)[metric] for sides in (first, second)]
     found = paired_detection(*(detection_influence(metric, *sides) for sides in (first, second)))
     assert (found.high - found.low) / 2 / 1.96 == pytest.approx((drawn[0] - drawn[1]).std(), rel=0.12)
     interval = mean_over(metric, first[0], first[1], other)
-    replicates = (drawn[0] + detection_replicates(first[0], other, weights[0], other_weights)[metric]) / 2
+    replicates = (drawn[0] + replicates_of(first[0], other, weights[0], other_weights)[metric]) / 2
     error = (interval.high - interval.low) / 2 / 1.96
     assert error == pytest.approx(replicates.std(), rel=0.12)
 

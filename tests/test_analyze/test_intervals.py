@@ -10,18 +10,14 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 from scipy.stats import binomtest
 
-from analyze import metrics
 from analyze.intervals import (
     BootstrapWeights,
-    bootstrap,
     bootstrap_interval,
     clopper_pearson_interval,
     proportion_interval,
     quantiles,
-    replicates,
     wilson_interval,
 )
-from analyze.intervals.detection_pairs import SortedScores, detection_replicates
 from analyze.intervals.ranking import weighted_means
 from closerlook_common.errors import UserError
 
@@ -83,16 +79,6 @@ def test_quantiles_are_those_of_numpy(values: NDArray[np.float64], shares: list[
     np.testing.assert_allclose(quantiles(values, *shares), np.quantile(values, shares), rtol=1e-12, atol=1e-9)
 
 
-def test_plain_bootstrap_agrees_with_the_weighted_one() -> None:
-    rng = np.random.default_rng(1)
-    confidence = rng.random(400)
-    right = rng.random(400) < confidence
-    plain = bootstrap(metrics.smooth_calibration_error, confidence, right, rng=rng, replicates=300)
-    fast = replicates.smooth_replicates(confidence, right, BootstrapWeights(400, replicates=300).all())
-    assert plain.mean() == pytest.approx(fast.mean(), abs=0.005)
-    assert plain.std() == pytest.approx(fast.std(), rel=0.2)
-
-
 # --- replicates
 # ------------------------------------------------------------------------------------------------------
 
@@ -122,32 +108,14 @@ def test_replicates_equal_the_metric_on_drawn_rows(kind: str) -> None:
     confidence, right = _column(kind)
     n = len(right)
     weights = BootstrapWeights(n, replicates=24, seed=11).all()
-    smooth = replicates.smooth_replicates(confidence, right, weights)
     means = weighted_means(np.stack([confidence, right], axis=1), weights)
     for r in range(24):
         rows = np.repeat(np.arange(n), weights[:, r])
         drawn = (confidence[rows], right[rows])
-        assert smooth[r] == pytest.approx(metrics.smooth_calibration_error(*drawn), rel=2e-3, abs=2e-5)
         assert means[:, r] == pytest.approx((drawn[0].mean(), drawn[1].mean()), abs=1e-6)
 
 
-@pytest.mark.parametrize("digits", [0, 1, 9])
-@pytest.mark.parametrize("tpr", [0.95, 0.6])
-def test_detection_replicates_equal_the_metrics_on_drawn_rows(digits: int, tpr: float) -> None:
-    rng = np.random.default_rng(6)
-    inside, outside = np.round(rng.normal(1, 1, 300), digits), np.round(rng.normal(0, 1, 170), digits)
-    weights = BootstrapWeights(300, replicates=20, seed=1).all(), BootstrapWeights(170, replicates=20, seed=2).all()
-    got = detection_replicates(SortedScores.of(inside), SortedScores.of(outside), *weights, tpr=tpr)
-    for r in range(20):
-        drawn = np.repeat(inside, weights[0][:, r]), np.repeat(outside, weights[1][:, r])
-        assert got["auroc"][r] == pytest.approx(metrics.auroc(*drawn), abs=1e-6)
-        assert got["fpr95_id"][r] == pytest.approx(metrics.fpr_at_tpr(*drawn, tpr=tpr), abs=1e-12)
-        assert got["fpr95_ood"][r] == pytest.approx(metrics.fpr_at_tpr(*drawn, tpr=tpr, positive="ood"), abs=1e-12)
-        assert got["aupr_in"][r] == pytest.approx(metrics.aupr(*drawn), abs=1e-6)
-        assert got["aupr_out"][r] == pytest.approx(metrics.aupr(*drawn, positive="ood"), abs=1e-6)
-
-
 def test_weights_of_another_set_are_refused() -> None:
-    confidence, right = _column("random")
+    confidence, _ = _column("random")
     with pytest.raises(UserError, match="n = 500"):
-        replicates.smooth_replicates(confidence, right, BootstrapWeights(499, replicates=2).all())
+        weighted_means(confidence, BootstrapWeights(499, replicates=2).all())

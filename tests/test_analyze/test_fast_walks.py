@@ -1,4 +1,4 @@
-"""Fast walks against the metrics themselves: detection numbers, and bootstrap replicates on the drawn rows."""
+"""Fast walks against the metrics themselves: detection numbers, and the numbers of a ranking."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from analyze import metrics
-from analyze.intervals import BootstrapWeights, detection_pairs
+from analyze.intervals import detection_pairs
 from analyze.intervals.detection_pairs import SortedScores
 from analyze.intervals.ranking import Ranking
 from analyze.kernels.sorting import rising_order
@@ -85,6 +85,7 @@ def test_a_ranking_equals_the_metrics(pairs):
     assert ranking.aurc() == pytest.approx(metrics.aurc(confidence, correct), abs=1e-12)
     assert ranking.e_aurc() == pytest.approx(metrics.e_aurc(confidence, correct), abs=1e-12)
     assert ranking.augrc() == pytest.approx(metrics.augrc(confidence, correct), abs=1e-12)
+    assert ranking.e_augrc() == pytest.approx(metrics.e_augrc(confidence, correct), abs=1e-12)
     for risk, skip in ((0.3, 0), (0.5, 3), (0.0, 0)):
         want = metrics.coverage_at_risk(confidence, correct, risk=risk, skip=skip)
         assert ranking.coverage_at_risk(risk=risk, skip=skip) == want
@@ -100,27 +101,3 @@ def test_a_ranking_equals_the_metrics(pairs):
     else:
         want = metrics.correctness_auroc(confidence, correct)
         assert ranking.correctness_auroc() == pytest.approx(want, abs=1e-12)
-
-
-@pytest.mark.parametrize("n_replicates", [1, 63, 64, 65, 130])
-@pytest.mark.parametrize("levels", [7, 100_000])
-def test_replicates_of_two_rankings_do_not_depend_on_how_many_there_are(n_replicates, levels):
-    rng = np.random.default_rng(levels)
-    n, m = 700, 300
-    confidence = rng.integers(0, levels + 1, n) / levels
-    weights = BootstrapWeights(n, replicates=n_replicates, seed=4).all()
-    other = rng.integers(0, levels + 1, m) / levels * 0.8
-    other_weights = BootstrapWeights(m, replicates=n_replicates, seed=9).all()
-    sides = SortedScores.of(confidence), SortedScores.of(other)
-    pairs = detection_pairs.detection_replicates(*sides, weights, other_weights)
-    for r in range(0, n_replicates, 9):
-        c = confidence[np.repeat(np.arange(n), weights[:, r])]
-        far = other[np.repeat(np.arange(m), other_weights[:, r])]
-        assert pairs["auroc"][r] == pytest.approx(metrics.auroc(c, far), abs=1e-6)
-        assert pairs["fpr95_id"][r] == pytest.approx(metrics.fpr_at_tpr(c, far, positive="id"), abs=1e-7)
-        assert pairs["fpr95_ood"][r] == pytest.approx(metrics.fpr_at_tpr(c, far, positive="ood"), abs=1e-7)
-        assert pairs["aupr_in"][r] == pytest.approx(metrics.aupr(c, far, positive="id"), abs=1e-6)
-        assert pairs["aupr_out"][r] == pytest.approx(metrics.aupr(c, far, positive="ood"), abs=1e-6)
-    # A replicate stands for itself: others beside it change nothing.
-    few = detection_pairs.detection_replicates(*sides, weights[:, :1], other_weights[:, :1])
-    assert few["auroc"][0] == pairs["auroc"][0]
