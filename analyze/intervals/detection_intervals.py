@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from analyze.intervals.detection_pairs import SortedScores, alike, needed
+from analyze.intervals.detection_pairs import SortedScores, needed
 from analyze.kernels.variances import POWERS, auroc_walk, precision_walk
 from analyze.metrics._checks import fraction
 from analyze.metrics.proportions import Interval, wilson_interval
@@ -76,7 +76,7 @@ def auroc_variance(inside: SortedScores, outside: SortedScores) -> tuple[float, 
     inside, outside
         At least two scores each, higher = more in-distribution.
     """
-    low, high = alike(inside, outside)
+    low, high = inside.values, outside.values
     moments = np.empty((2, POWERS))
     auroc_walk(low, high, moments)
     return float(moments[0, 0] / low.size), _variance(moments, (low.size, high.size))[0]
@@ -108,7 +108,7 @@ def auroc_interval(inside: SortedScores, outside: SortedScores, *, level: float 
     characteristic curves, Biometrics 44, 1988. Pepe, The Statistical Evaluation of Medical Tests, 2003, section 5.2
     (logit scale).
     """
-    low, high = alike(inside, outside)
+    low, high = inside.values, outside.values
     check_rows(low, high)
     moments = np.empty((2, POWERS))
     auroc_walk(low, high, moments)
@@ -142,7 +142,7 @@ def aupr_interval(
     Efron, Nonparametric estimates of standard error: the jackknife, the bootstrap and other methods, Biometrika 68,
     1981. Boyd, Eng and Page, Area under the precision-recall curve, ECML 2013 (logit scale).
     """
-    low, high = alike(inside, outside)
+    low, high = inside.values, outside.values
     check_rows(low, high)
     if positive == "ood":
         low, high = -high[::-1], -low[::-1]
@@ -183,7 +183,7 @@ def fpr_interval(
     measures: a general approach, Statistics in Medicine 27, 2008.
     """
     level = fraction("level", level, open_ends=True)
-    low, high = alike(inside, outside)
+    low, high = inside.values, outside.values
     check_rows(low, high)
     if positive == "ood":
         low, high = -high[::-1], -low[::-1]

@@ -20,12 +20,12 @@ class SortedScores(NamedTuple):
     Attributes
     ----------
     values
-        (n,) float32 or float64, rising.
+        (n,) float64, rising.
     rows
         (n,) int32.
     """
 
-    values: NDArray[np.floating[Any]]
+    values: NDArray[np.float64]
     rows: NDArray[np.int32]
 
     @classmethod
@@ -33,13 +33,7 @@ class SortedScores(NamedTuple):
         """Sort finite scores."""
         floats = scores if scores.dtype in (np.float32, np.float64) else scores.astype(np.float64)
         rows, values = rising_order(floats)
-        return cls(values, rows)
-
-
-def alike(inside: SortedScores, outside: SortedScores) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Return both columns of sorted scores in one type."""
-    kind = np.result_type(inside.values, outside.values)
-    return inside.values.astype(kind, copy=False), outside.values.astype(kind, copy=False)
+        return cls(values.astype(np.float64, copy=False), rows)  # one type: the walks are compiled once
 
 
 @functools.lru_cache(maxsize=256)
@@ -61,6 +55,6 @@ def detection_numbers(inside: SortedScores, outside: SortedScores, *, tpr: float
         Recall at which the FPR is taken; the names keep 95.
     """
     out = np.empty(5)
-    low, high = alike(inside, outside)
+    low, high = inside.values, outside.values
     walk(low, high, needed(low.size, tpr), needed(high.size, tpr), out)
     return dict(zip(NAMES, out.tolist(), strict=True))

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from analyze import metrics
 from analyze.intervals.detection_intervals import check_rows
-from analyze.intervals.detection_pairs import SortedScores, alike
+from analyze.intervals.detection_pairs import SortedScores
 from analyze.intervals.influences import Influence, in_rows, summed, variance_of
 from analyze.intervals.set_means import Bounded, Part
 from analyze.metrics._checks import fraction
@@ -87,7 +87,7 @@ def eer_interval(inside: SortedScores, outside: SortedScores, *, level: float = 
     from scipy.special import ndtri
 
     level = fraction("level", level, open_ends=True)
-    low, high = alike(inside, outside)
+    low, high = inside.values, outside.values
     check_rows(low, high)
     value, _, share = _crossing(low, high)
     rows = 1 / (share**2 / low.size + (1 - share) ** 2 / high.size)
@@ -99,7 +99,7 @@ def eer_interval(inside: SortedScores, outside: SortedScores, *, level: float = 
 
 def eer_influence(inside: SortedScores, outside: SortedScores) -> Influence:
     """Return the equal error rate with the influence of each row; see `eer_interval`."""
-    low, high = alike(inside, outside)
+    low, high = inside.values, outside.values
     value, threshold, share = _crossing(low, high)
     rejected = share * (low < threshold).astype(np.float64)
     accepted = (1 - share) * (high >= threshold).astype(np.float64)
@@ -112,7 +112,7 @@ def partial_auroc_influence(inside: SortedScores, outside: SortedScores, *, max_
     An ID row counts by the OOD rows between the threshold and itself, an OOD row above the threshold by the share of ID
     rows above it less that at the threshold, which such a row moves.
     """
-    low, high = alike(inside, outside)
+    low, high = inside.values, outside.values
     n, m = low.size, high.size
     tail = min(max(math.floor(max_fpr * m + 1e-9), 1), m)
     first = m - tail
@@ -158,7 +158,7 @@ def partial_auroc_interval(
     from scipy.special import stdtrit
 
     level = fraction("level", level, open_ends=True)
-    low, high = alike(inside, outside)
+    low, high = inside.values, outside.values
     check_rows(low, high)
     tail = math.floor(max_fpr * high.size + 1e-9)
     if tail < LEAST_IN_TAIL:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analyze.intervals.detection_intervals import check_rows
-from analyze.intervals.detection_pairs import SortedScores, alike, needed
+from analyze.intervals.detection_pairs import SortedScores, needed
 from analyze.intervals.paired import PairedDifference
 from analyze.kernels.influences import placements, precision_parts
 from analyze.metrics._checks import fraction
@@ -54,7 +54,7 @@ def auroc_influence(inside: SortedScores, outside: SortedScores) -> Influence:
     DeLong, DeLong and Clarke-Pearson, Comparing the areas under two or more correlated receiver operating
     characteristic curves, Biometrics 44, 1988.
     """
-    low, high = alike(inside, outside)
+    low, high = inside.values, outside.values
     of_inside, of_outside = np.empty(low.size), np.empty(high.size)
     placements(low, high, of_inside, of_outside)
     return in_rows(float(of_inside.mean()), inside, of_inside, outside, of_outside)
@@ -80,7 +80,7 @@ def fpr_influence(inside: SortedScores, outside: SortedScores, *, positive: str 
     Hsieh and Turnbull, Nonparametric and semiparametric estimation of the receiver operating characteristic curve,
     Annals of Statistics 24, 1996.
     """
-    low, high = alike(inside, outside)
+    low, high = inside.values, outside.values
     if positive == "ood":
         low, high = -high[::-1], -low[::-1]
     n, m = low.size, high.size
@@ -106,7 +106,7 @@ def aupr_influence(inside: SortedScores, outside: SortedScores, *, positive: str
 
     Parameters and source as for ``aupr_interval``.
     """
-    low, high = alike(inside, outside)
+    low, high = inside.values, outside.values
     if positive == "ood":
         low, high = np.ascontiguousarray(-high[::-1]), np.ascontiguousarray(-low[::-1])
     of_positive, of_negative = np.empty(low.size), np.empty(high.size)
@@ -151,7 +151,7 @@ def check_comparable(metric: str, inside: SortedScores, outside: SortedScores, *
     UserError
         As ``auroc_interval`` does; for a rate at a threshold, fewer than `LEAST_BESIDE` rows of a side above or below.
     """
-    low, high = alike(inside, outside)
+    low, high = inside.values, outside.values
     check_rows(low, high)
     if not metric.startswith("fpr95"):
         return

@@ -41,7 +41,8 @@ def set_rows(  # type: ignore[no-untyped-def]
             # 1 - p <= q
             sizes[0, offset + i] = _at_least(buffer, (1.0 - quantiles[0]) * total)[1]
         if not np.isnan(quantiles[1]):
-            sizes[1, offset + i] = _leading(buffer, kept, total, quantiles[1], 0.0, 0)
+            # The same types as below: one specialisation. Without a penalty the rank does not matter.
+            sizes[1, offset + i] = _leading(buffer, kept, total, quantiles[1], 0.0 * penalty, free_ranks)
         if not np.isnan(quantiles[2]):
             sizes[2, offset + i] = _leading(buffer, kept, total, quantiles[2], penalty, free_ranks)
 
@@ -56,6 +57,17 @@ def _at_least(buffer, threshold):  # type: ignore[no-untyped-def]
         mass += e if here else 0.0
         count += 1 if here else 0
     return mass, count
+
+
+@compiled()
+def _put_largest_first(values):  # type: ignore[no-untyped-def]
+    """Sort a few values by insertion: numba's general sort takes seconds to compile."""
+    for i in range(1, values.size):
+        value, j = values[i], i
+        while j > 0 and values[j - 1] < value:
+            values[j] = values[j - 1]
+            j -= 1
+        values[j] = value
 
 
 @compiled()
@@ -88,7 +100,8 @@ def _leading(buffer, kept, total, quantile, penalty, free_ranks):  # type: ignor
     for j in range(n):
         kept[left] = buffer[j]
         left += (buffer[j] >= low) & (buffer[j] < high)
-    leading = np.sort(kept[:left])[::-1]
+    leading = kept[:left]
+    _put_largest_first(leading)
     mass, size, j = mass_high, count_high, 0
     while j < left:
         last = j
