@@ -39,6 +39,7 @@ TABLES = {
     "[size of paired tests]": "equal scores",
     "[size of tests over families]": "families",
     "[coverage over families]": "interval over models",
+    "[coverage of effective robustness]": "effective robustness",
 }
 """Beginning of a line that a page has in place of a table of the benchmarks -> first cell of the table."""
 

@@ -308,6 +308,7 @@ def test_the_page_lists_every_check_and_takes_its_tables_from_the_benchmarks() -
         ("[size of paired tests]", "| two AUROCs (DeLong) |"),
         ("[size of tests over families]", "| 12, of 10 |"),
         ("[coverage over families]", "| median over models "),
+        ("[coverage of effective robustness]", "| of a model, images of its own "),
     ):
         assert mark in page
         assert mark not in built
