@@ -197,6 +197,7 @@ def fpr_interval(
         min(1.0, value + math.hypot(rate.high - value, above - value)),
         level,
         "wilson-mover",
+        at_least=True,
     )
 
 

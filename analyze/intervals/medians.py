@@ -44,4 +44,4 @@ def median_interval(values: NDArray[np.float64], *, level: float = 0.95) -> Inte
         k -= 1
     if k < 0:
         raise UserError(f"no interval: {counted(n, 'row')}, too few for a median")
-    return Interval(float(ordered[k]), float(ordered[n - 1 - k]), level, "order statistics")
+    return Interval(float(ordered[k]), float(ordered[n - 1 - k]), level, "order statistics", at_least=True)

@@ -49,7 +49,7 @@ class SetMean:
         self._values: list[float] = []
         self._inside: NDArray[np.float64] | None = None
         self._outside = np.zeros(2)
-        self._levels: set[float] = set()
+        self._levels: set[tuple[float, bool]] = set()
 
     def add(self, found: Bounded) -> None:
         """Add a set.
@@ -74,7 +74,7 @@ class SetMean:
             self._inside += moved
         self._outside = self._outside + distances**2 * of_outside
         self._values.append(influence.value)
-        self._levels.add(interval.level)
+        self._levels.add((interval.level, interval.at_least))
 
     def merged(self, other: SetMean) -> SetMean:
         """Return the mean over the sets of both, which share their ID rows; errors as of ``add``."""
@@ -113,8 +113,8 @@ class SetMean:
         value, count = float(np.mean(self._values)), len(self._values)
         shared = np.array([variance_of(side)[0] for side in self._inside])
         below, above = (float(reach) / count for reach in np.sqrt(shared + self._outside))
-        (level,) = self._levels
-        return Interval(max(0.0, value - below), min(1.0, value + above), level, "shared-id-mover")
+        ((level, at_least),) = self._levels
+        return Interval(max(0.0, value - below), min(1.0, value + above), level, "shared-id-mover", at_least)
 
 
 class SetMeans:

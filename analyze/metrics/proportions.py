@@ -23,12 +23,15 @@ class Interval:
         Nominal coverage, 0.95 by default.
     method
         How it was made: ``wilson``, ``clopper-pearson``, ``percentile``, ``basic``.
+    at_least
+        Whether it covers more than its level on few rows, where rows are counted and no interval can meet the level.
     """
 
     low: float
     high: float
     level: float
     method: str
+    at_least: bool = False
 
     def described(self) -> str:
         """Return method and level, as the result table has them.
@@ -37,8 +40,10 @@ class Interval:
         --------
         >>> wilson_interval(8, 10).described()
         'wilson 95 %'
+        >>> clopper_pearson_interval(8, 10).described()
+        'clopper-pearson at least 95 %'
         """
-        return f"{self.method} {100 * self.level:g} %"
+        return f"{self.method} {'at least ' * self.at_least}{100 * self.level:g} %"
 
 
 def _proportion(successes: object, n: object, level: object) -> tuple[float, float, float]:
@@ -101,7 +106,7 @@ def clopper_pearson_interval(successes: float, n: float, *, level: float = 0.95)
     tail = (1 - level) / 2
     low = 0.0 if successes == 0 else float(betaincinv(successes, n - successes + 1, tail))
     high = 1.0 if successes == n else float(betaincinv(successes + 1, n - successes, 1 - tail))
-    return Interval(low, high, level, "clopper-pearson")
+    return Interval(low, high, level, "clopper-pearson", at_least=True)
 
 
 def proportion_interval(

@@ -15,6 +15,8 @@ Floats = NDArray[np.float64]
 
 FEWEST_FOR_INTERVAL = 5
 """Families below which nothing has an interval: it would have to be several times as wide to keep its promise."""
+FEWEST_FOR_LEVEL = 10
+"""Families below which intervals cover more than their level (benchmarks/coverage_families.py)."""
 FEWEST_FOR_TEST = 6
 """Families below which nothing has a p-value: with five, flips of signs cannot give one below 0.05."""
 FLIPS = 1999
@@ -46,14 +48,16 @@ def jackknife_covariance(estimate: Floats, without_each: Floats) -> Floats:
     return np.asarray((count - 1) / count * (off.T @ off))
 
 
-def described(families: Families, level: float = 0.95) -> str:
+def described(families: Families, level: float = 0.95, method: str = "jackknife") -> str:
     """Return how an interval over these families was made, or why there is none."""
     if families.count < FEWEST_FOR_INTERVAL:
         what = ("model", "models") if families.by == INDEPENDENT else ("family of models", "families of models")
         return f"none: {counted(families.count, *what)}, an interval needs {FEWEST_FOR_INTERVAL}"
+    wide = families.count < FEWEST_FOR_LEVEL or method == "woodruff"
+    how = f"{method} {'at least ' * wide}{100 * level:g} %"
     if families.by == INDEPENDENT:
-        return f"jackknife {100 * level:g} %: models taken as independent"
-    return f"jackknife {100 * level:g} %: {families.count} families by {families.by}"
+        return f"{how}: models taken as independent"
+    return f"{how}: {families.count} families by {families.by}"
 
 
 @lru_cache(maxsize=32)

@@ -66,7 +66,7 @@ def median(values: ArrayLike, families: ArrayLike | Families | None = None, *, l
         return Median(math.nan, math.nan, math.nan, 0, 0, 0.0, "none: no model")
     middle = float(np.median(v))
     worth = effective_models(groups, v)
-    low, high, how = math.nan, math.nan, described(groups, level).replace("jackknife", "woodruff")
+    low, high, how = math.nan, math.nan, described(groups, level, "woodruff")
     reach = quantile(groups, level=level)
     if math.isfinite(reach):
         share_low = _lower_share(v, middle, groups, reach, level)

@@ -12,7 +12,7 @@ from analyze.trends.medians import Median
 
 Floats = NDArray[np.float64]
 
-DESCRIBED = "mover 95 %: both accuracies and the line"
+DESCRIBED = "mover at least 95 %: both accuracies and the line"
 NO_INTERVAL = "none: an accuracy, or the line, has no interval"
 
 
