@@ -18,7 +18,7 @@ from analyze.evaluate.spread import run_table
 from analyze.intervals.resampling import Resampling, resampling_of
 from analyze.metrics.registry import direction, version
 from analyze.predictions.summaries import SUMMARY_VERSION
-from analyze.prompted import prompted_sources
+from analyze.prompted import ALL_TEMPLATES, TemplateChoice, prompted_sources
 from analyze.reading.class_options import class_options, competing_classes
 from analyze.reading.sources import Source, sources_of
 from analyze.results import ResultRow, card_cells, store_digests
@@ -110,6 +110,8 @@ class MetricPlan:
     prompt_sets
         Compute from embeddings and the heads of these prompt sets (``prompted.prompted_sources``), not from the stored
         logits; empty for these.
+    templates
+        Which templates of these sets count, and how much each: once with each choice.
     """
 
     settings: Settings
@@ -117,6 +119,7 @@ class MetricPlan:
     models: Sequence[str] | None = None
     datasets: Sequence[str] | None = None
     prompt_sets: tuple[str, ...] = ()
+    templates: tuple[TemplateChoice, ...] = (ALL_TEMPLATES,)
     memory: ClassVar[int] = 1 << 30
 
     def works(self, cache: Cache, names: Collection[str] | None = None) -> list[MetricWork]:
@@ -124,8 +127,7 @@ class MetricPlan:
         suites, _ = chosen_suites(self.only)
         resampling = resampling_of(self.settings)
         works = []
-        for prompts in self.prompt_sets or ("",):
-            sources = self._sources(cache, prompts)
+        for prompts, sources in self._sources(cache):
             if not sources:
                 continue
             chosen = set(choose({s.dataset for s in sources}, self.datasets, "dataset"))
@@ -139,13 +141,17 @@ class MetricPlan:
                     works.append(MetricWork(name, own.get(model, []), chosen, suites, self.settings, resampling))
         return works
 
-    def _sources(self, cache: Cache, prompts: str) -> list[Source]:
-        return prompted_sources(cache, prompts)[0] if prompts else sources_of(cache)
+    def _sources(self, cache: Cache) -> Iterator[tuple[str, list[Source]]]:
+        """Yield the stores that are read, under the name of each choice of prompts; empty for the stored logits."""
+        if not self.prompt_sets:
+            yield "", sources_of(cache)
+        for prompts, choice in itertools.product(self.prompt_sets, self.templates if self.prompt_sets else ()):
+            yield ":".join(filter(None, [prompts, str(choice)])), prompted_sources(cache, prompts, choice)[0]
 
     def asked_for(self, table: pl.DataFrame, cache: Cache) -> pl.DataFrame:
         """Return the rows of the datasets and metrics that were asked for."""
         if self.datasets:
-            sets = {s.dataset for prompts in self.prompt_sets or ("",) for s in self._sources(cache, prompts)}
+            sets = {source.dataset for _, sources in self._sources(cache) for source in sources}
             # Means over sets have no dataset of their own.
             table = table.filter(pl.col("dataset").is_in([*choose(sets, self.datasets, "dataset"), ""]))
         _, wanted = chosen_suites(self.only)

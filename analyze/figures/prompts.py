@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
 import polars as pl
@@ -10,6 +9,7 @@ import polars as pl
 from analyze.figures.axes import draw_lines, draw_points, set_scale
 from analyze.figures.frames import conform_frame, need, of_one_id_set
 from analyze.figures.ticks import MeasuredTicks, tick_at
+from analyze.prompted import count_of
 from analyze.results.quantities import id_dataset_of
 from analyze.results.titles import metric_title
 from closerlook_common.errors import UserError
@@ -21,14 +21,6 @@ KEYS = ("model", "group", "source", "templates")
 METRICS = ("top1", "ece", "nll", "auroc")
 
 
-def templates_of(head: str) -> int | None:
-    """Return the number of templates that a prompt set's name ends in (``openai-80`` -> 80), None without
-    one.
-    """
-    found = re.search(r"-(\d+)$", head)
-    return int(found.group(1)) if found else None
-
-
 def prepare_prompts(results: pl.DataFrame) -> pl.DataFrame:
     """Return a panel for each metric: a point for each prompt set of a model, by its number of templates.
 
@@ -37,7 +29,7 @@ def prepare_prompts(results: pl.DataFrame) -> pl.DataFrame:
     """
     ground = id_dataset_of(results)
     sized = results.with_columns(
-        pl.col("head").map_elements(templates_of, return_dtype=pl.Int64, skip_nulls=True).alias("templates")
+        pl.col("head").map_elements(count_of, return_dtype=pl.Int64, skip_nulls=True).alias("templates")
     ).filter(
         pl.col("templates").is_not_null(),
         pl.col("value").is_not_null(),

@@ -139,6 +139,8 @@ def check_rules(header: Mapping[str, Any]) -> None:
     version, needed = header["schema_version"], version_of(kind, arrays)
     if version < needed:
         raise ValueError(f"schema_version is {version}, but its arrays are those of version {needed}")
+    if kind == "head":
+        _check_templates(header["details"], arrays)
     if kind == "reference":
         _check_bank(header["details"], arrays)
     if kind == "predictions":
@@ -251,6 +253,16 @@ def _check_columns(
         used.add(array)
     if used != there or len(names) != len(listed) or len(used) != len(listed):
         raise ValueError("details: the columns are not the arrays of the store")
+
+
+def _check_templates(details: Mapping[str, Any], arrays: Mapping[str, tuple[tuple[int, ...], str]]) -> None:
+    """Check that embeddings of templates are of as many templates as the details say."""
+    if "text_embeddings" not in arrays:
+        return
+    held = arrays["text_embeddings"][0][0]
+    for what, count in (("n_templates", details["n_templates"]), ("templates", len(details["templates"]) or held)):
+        if count != held:
+            raise ValueError(f"details: {what} says {count} templates, text_embeddings has {held}")
 
 
 def _check_bank(details: Mapping[str, Any], arrays: Mapping[str, tuple[tuple[int, ...], str]]) -> None:

@@ -120,6 +120,7 @@ KINDS: Mapping[str, KindSpec] = {
             ArraySpec("bias", ("C",), ("float32",), True, "added last; holds logit_bias already"),
             ArraySpec("text_sum", ("C", "D"), ("float32",), False, "sum over templates of unit text embeddings"),
             ArraySpec("class_name", ("C",), (TEXT,), True, "names by index"),
+            ArraySpec("text_embeddings", ("T", "C", "D"), ("float16", "float32"), False, "unit rows, by template", 2),
         ),
         details=(
             "class_space",

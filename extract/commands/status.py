@@ -24,6 +24,8 @@ MARKS = {
 }
 PIPED_WIDTH = 250
 """Columns of what goes to a file or a pipe."""
+WITH_ARRAYS = {"texts": "text head", "unit": "reference"}
+"""Arrays that are stored when asked for -> the stores that hold them."""
 ROLES = ("id", "shift", "ood", "reference", "pairs")
 
 
@@ -59,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
         readers = "'analyze' reads them, 'python -m cache_schema show' lists them"
         console.print(line(f"only summaries are here ({held}): {readers}"))
     for name, count, of in more_arrays(cache):
-        console.print(line(f"arrays {name}: in {count} of {counted(of, 'reference')}"))
+        console.print(line(f"arrays {name}: in {count} of {counted(of, WITH_ARRAYS[name])}"))
     for dataset, models in on_other_images(_with_rows(cache)).items():
         console.print(problem("other images", "yellow", other_images(dataset, models)))
     sealed = sealed_in(cache)
@@ -78,11 +80,16 @@ def sealed_in(cache: Cache) -> set[tuple[str, str]]:
 
 def more_arrays(cache: Cache) -> list[tuple[str, int, int]]:
     """Return the arrays that some stores hold because they were asked for: name, stores with them, stores in all."""
-    references = cache.stores("reference")
-    extended = {store.record.get("extends") for store in references}
-    counted = [store for store in references if store.identity not in extended]
-    found = sum(store.has("bank_keys") for store in counted)
-    return [("unit", found, len(counted))] if found else []
+    found = []
+    for name, stores, array in (
+        ("texts", [head for head in cache.stores("head") if head.details["prompt_set"]], "text_embeddings"),
+        ("unit", cache.stores("reference"), "bank_keys"),
+    ):
+        extended = {store.record.get("extends") for store in stores}
+        counted = [store for store in stores if store.identity not in extended]
+        if count := sum(store.has(array) for store in counted):
+            found.append((name, count, len(counted)))
+    return found
 
 
 def _with_rows(cache: Cache) -> list[Store]:

@@ -158,6 +158,9 @@ class Head:
     text_sum
         (C, D) float32, per class the sum of its unit text embeddings: adding those of several prompt sets and
         normalising gives the head of their union, exactly.
+    text_embeddings
+        (T, C, D) float16, the unit text embeddings of every template, zeros where a class has fewer texts; None where
+        they were not asked for.
     """
 
     class_space: str
@@ -173,6 +176,7 @@ class Head:
     templates: tuple[str, ...] = ()
     n_templates: int = 0
     text_sum: NDArray[np.float32] | None = None
+    text_embeddings: NDArray[np.float16] | None = None
 
     def logits(self, features: NDArray[np.floating]) -> NDArray[np.float32]:
         """Return the (n, C) float32 logits of (n, D) features."""
@@ -213,6 +217,8 @@ class LoadedModel(ABC):
         Rows of the batches that the model is compiled for; 0 while it is not.
     on_texts
         Called while a text head is made, with templates done and templates in all.
+    keeps_texts
+        Whether text heads hold the embeddings of every template.
     """
 
     card: ModelCard
@@ -223,6 +229,7 @@ class LoadedModel(ABC):
     module: torch.nn.Module
     compiled_rows: int = 0
     on_texts: Callable[[int, int], None] | None = None
+    keeps_texts: bool = False
     _tower: Callable[[torch.Tensor], Any]
     """The costly part of `forward`: normalised images in, what the head needs out."""
 

@@ -93,8 +93,12 @@ class ZeroShotModel(LoadedModel):
         total = np.zeros((len(class_space.names), self.feature_width), dtype=np.float64)
         n_templates = 0
         columns = list(prompts.columns(class_space))
+        each = np.zeros((len(columns), *total.shape), np.float16) if self.keeps_texts else None
         for members, texts in columns:
-            total[list(members)] += self._texts(texts, self.encode_texts)
+            rows = self._texts(texts, self.encode_texts)
+            total[list(members)] += rows
+            if each is not None:
+                each[n_templates, list(members)] = rows
             n_templates += 1
             if self.on_texts is not None:
                 self.on_texts(n_templates, len(columns))
@@ -118,6 +122,7 @@ class ZeroShotModel(LoadedModel):
             templates=prompts.templates,
             n_templates=n_templates,
             text_sum=total.astype(np.float32),
+            text_embeddings=each,
         )
 
 

@@ -99,7 +99,9 @@ class Heads:
             what = f"text head {space.id}, {prompts.name}"
             member.model.on_texts = text_progress(self.listener, member.id, what)
             try:
-                made = member.heads[key] = member.model.head(space, prompts)
+                member.model.keeps_texts = write and "texts" in self.options.arrays
+                made = member.model.head(space, prompts)
+                member.heads[key] = replace(made, text_embeddings=None)  # they are only stored
                 self._report_cut(member, space, prompts)
                 if write:
                     self._write(member, space, prompts, made)
@@ -127,7 +129,13 @@ class Heads:
             self.listener(Event("note", member.id, text=note))
 
     def _write(self, member: Member, space: ClassSpace, prompts: PromptSet | None, head: Head) -> None:
-        identity = head_identity(member.prepared, member.model.card.weights_digest, space, prompts)
+        digest, arrays = member.model.card.weights_digest, self.options.arrays
+        identity = head_identity(member.prepared, digest, space, prompts, arrays)
+        record = self._record(member.model.precision) | (prompts.digests_for(space) if prompts else {})
+        if (plain := head_identity(member.prepared, digest, space, prompts)) != identity:
+            record["extends"] = plain  # a head without these arrays: this one is read in its place
+            if head.text_embeddings is None:
+                raise HeadUnavailable(f"{member.id}: its library gives no embeddings of single templates")
         try:
             cache_schema.write_head(
                 self.options.cache,
@@ -145,9 +153,10 @@ class Heads:
                 residual=head.residual if math.isfinite(head.residual) else None,
                 text_sum=head.text_sum,
                 n_templates=head.n_templates or None,
+                text_embeddings=head.text_embeddings,
                 identity=identity,
                 backend=self.options.backend,
-                record=self._record(member.model.precision) | (prompts.digests_for(space) if prompts else {}),
+                record=record,
             )
         except StoreExistsError:
             return  # another worker was quicker; a head of that identity is that head

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from closerlook_common.errors import UserError, nearest
 
 ARRAYS: Mapping[str, str] = {
+    "texts": "text heads also hold the embeddings of every template (subsets and weightings of templates)",
     "unit": "references also hold sums of features at unit length (Mahalanobis++) and the keys of the bank's rows",
 }
 """Arrays that are stored when asked for: name -> what they are."""

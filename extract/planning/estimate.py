@@ -86,10 +86,13 @@ def store_bytes(job: Job, feature_bytes: int = 2, arrays: Sequence[str] = ()) ->
     return texts + len(job.dataset) * (classes * LOGIT_BYTES + width * feature_bytes + ROW_BYTES)
 
 
-def head_bytes(head: HeadJob) -> float:
-    """Return the expected size of a head: weights, and for a text head the sums that unions need."""
-    width = head.model.card.feature_width or TYPICAL_WIDTH
-    return len(head.class_space) * width * 4.0 * (1 if head.prompts is None else 2)
+def head_bytes(head: HeadJob, arrays: Sequence[str] = ()) -> float:
+    """Return the expected size of a head: weights, and for a text head the sums that unions need and what is asked."""
+    size = len(head.class_space) * (head.model.card.feature_width or TYPICAL_WIDTH)
+    if head.prompts is None:
+        return size * 4.0
+    templates = max(map(len, head.prompts.texts(head.class_space))) if "texts" in arrays else 0
+    return size * (8.0 + 2.0 * templates)
 
 
 def count_texts(jobs: Iterable[Job], heads: Iterable[HeadJob]) -> dict[str, int]:
@@ -174,10 +177,11 @@ def estimate(
         # A text takes its tower as long as the ratio of the two towers' arithmetic says; as an image where unknown.
         image, text = operations[name], text_operations(models[name])
         seconds += count / rates[name] * (text / image if text and image else 1)
+    size = sum(store_bytes(job, feature_bytes, arrays) for job in jobs)
     return Estimate(
         sum(len(job.dataset) for job in jobs),
         sum(texts.values()),
-        (sum(store_bytes(job, feature_bytes, arrays) for job in jobs) + sum(map(head_bytes, heads))) / 1e9,
+        (size + sum(head_bytes(head, arrays) for head in heads)) / 1e9,
         seconds / 3600,
         _basis(len(models), len(others), rate, uncounted),
     )

@@ -217,19 +217,22 @@ def identified(job: Job, weights_digest: str, options: RunOptions) -> Job:
     return richer if richer.identity != asked.identity and is_sealed(richer, options) else asked
 
 
-def head_identity(model: Prepared, weights_digest: str, space: ClassSpace, prompts: PromptSet | None) -> str:
-    """Return the identity of a head store."""
-    return identities.identity(
-        {
-            "kind": "head",
-            "library": model.card.library,
-            "name": _architecture(model),
-            "weights_digest": weights_digest,
-            "class_space": space.digest,
-            "prompts": "" if prompts is None else prompts.digest,
-            "forward_version": FORWARD_VERSION,
-        }
-    )
+def head_identity(
+    model: Prepared, weights_digest: str, space: ClassSpace, prompts: PromptSet | None, arrays: Collection[str] = ()
+) -> str:
+    """Return the identity of a head store, that of one with more arrays where such are asked for."""
+    fields = {
+        "kind": "head",
+        "library": model.card.library,
+        "name": _architecture(model),
+        "weights_digest": weights_digest,
+        "class_space": space.digest,
+        "prompts": "" if prompts is None else prompts.digest,
+        "forward_version": FORWARD_VERSION,
+    }
+    if prompts is not None and "texts" in arrays:
+        fields["arrays"] = "texts"
+    return identities.identity(fields)
 
 
 def with_class_spaces(datasets: Sequence[Dataset]) -> list[Dataset]:
@@ -345,11 +348,23 @@ def _heads(model: Prepared, jobs: Sequence[Job], options: RunOptions) -> list[He
     )
     found = []
     for space, prompts in wanted:
-        digest = model.card.weights_digest
-        identity = head_identity(model, digest, space, prompts) if digest else ""
-        name = naming.head_name(space.id, "" if prompts is None else prompts.name)
-        path = naming.published(options.cache, "head", model.card.id, name, identity) if identity else None
+        identity, path = _head_store(model, space, prompts, options)
         damage = "" if path is None else look_at([path]).damage
         state = MISSING if path is None else DAMAGED if damage else SEALED
         found.append(HeadJob(model, space, prompts, identity, state, damage))
     return found
+
+
+def _head_store(
+    model: Prepared, space: ClassSpace, prompts: PromptSet | None, options: RunOptions
+) -> tuple[str, Path | None]:
+    """Return a head's identity and store: of one with more arrays than asked for, where that is sealed."""
+    digest = model.card.weights_digest
+    if not digest:
+        return "", None
+    name = naming.head_name(space.id, "" if prompts is None else prompts.name)
+    asked, richer = (head_identity(model, digest, space, prompts, more) for more in (options.arrays, tuple(ARRAYS)))
+    for identity in (asked, richer):
+        if path := naming.published(options.cache, "head", model.card.id, name, identity):
+            return identity, path
+    return asked, None

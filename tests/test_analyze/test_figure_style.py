@@ -21,7 +21,6 @@ from matplotlib.figure import Figure
 from analyze.figures.axes import set_scale
 from analyze.figures.labels import overlap
 from analyze.figures.pages import compose, prepare
-from analyze.figures.prompts import templates_of
 from analyze.figures.style import (
     CONFERENCE_WIDTHS,
     GROUP_COLOURS,
@@ -29,6 +28,7 @@ from analyze.figures.style import (
     source_markers,
     width_in_inches,
 )
+from analyze.prompted import count_of
 from cache_schema.format.records import GROUPS
 from closerlook_common.errors import UserError
 
@@ -69,9 +69,15 @@ def test_sources_get_markers_of_their_own() -> None:
     assert len(set(markers.values())) == 6
 
 
-@pytest.mark.parametrize(("head", "count"), [("openai-80", 80), ("photo-1", 1), ("mine", None), ("", None)])
+@pytest.mark.parametrize(
+    ("head", "count"),
+    [
+        ("openai-80", 80), ("photo-1", 1), ("mine", None), ("", None), ("photo-1+openai-7", 8), ("photo-1+mine", None),
+        ("mine:0-4 7", 6), ("mine:37 templates 0a1b2c3d", 37), ("openai-80:zpe", None), ("mine:0-4:zpe:laion", None),
+    ],
+)  # fmt: skip
 def test_templates_are_counted_by_name(head: str, count: int | None) -> None:
-    assert templates_of(head) == count
+    assert count_of(head) == count
 
 
 @pytest.mark.parametrize(("width", "inches"), [("neurips", 5.5), ("cvpr-column", 3.25), ("4.2", 4.2), (7, 7.0)])

@@ -39,6 +39,7 @@ METADATA = {
     "grey": np.arange(N) % 2 == 0,
 }
 WEIGHT = (np.arange(C * D, dtype=np.float32).reshape(C, D) - 5) / 4
+TEXTS = np.eye(C, D, dtype=np.float16)[None]
 BIAS = np.arange(C, dtype=np.float32) / 2
 DATASET = DatasetCard(id="imagenet-x", class_space="four", digest="d" * 64)
 
@@ -78,6 +79,7 @@ def write(cache: Path, backend: str, version: int) -> None:
     cache_schema.write_head(
         cache, **common, class_space="four", class_names=NAMES, weight=WEIGHT, bias=BIAS, prompt_set="study-5",
         templates=["a photo of a {}."], logit_scale=100.0, normalize_features=True, text_sum=WEIGHT, n_templates=1,
+        text_embeddings=TEXTS if version >= 2 else None,
     )  # fmt: skip
     cache_schema.write_reference(cache, **common, dataset=DATASET, arrays=reference(version).arrays())
     columns = {"confidence": np.arange(N, dtype=np.float32) / 16, "top5": whole(N, 5), "pose": METADATA["pose"]}
@@ -140,6 +142,9 @@ def test_head(archived: Cache, backend: str) -> None:
     np.testing.assert_array_equal(head.weight, WEIGHT)
     np.testing.assert_array_equal(head.bias, BIAS)
     assert list(head.class_names) == NAMES
+    assert head.has("text_embeddings") == (version_of(archived.path) >= 2)
+    if head.has("text_embeddings"):
+        np.testing.assert_array_equal(head.text_embeddings([0]), TEXTS)
     assert (head.logit_scale, head.normalize_features, list(head.templates)) == (100.0, True, ["a photo of a {}."])
 
 

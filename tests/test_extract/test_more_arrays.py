@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +13,16 @@ import cache_schema
 from cache_schema.format.identities import prediction_identity
 from cache_schema.format.records import DatasetCard, ModelCard
 from closerlook_common.errors import UserError
+from extract.classes.prompts import prompt_set
 from extract.classes.spaces import ClassSpace
 from extract.datasets.base import Dataset
 from extract.libraries import ModelSpec, registry
 from extract.models.base import Prepared
 from extract.passes.sinks import ReferenceSink
 from extract.planning.arrays import arrays_of
-from extract.planning.estimate import store_bytes
+from extract.planning.estimate import head_bytes, store_bytes
 from extract.planning.options import RunOptions
-from extract.planning.plan import MISSING, SEALED, Job, job_identity, make_plan
+from extract.planning.plan import MISSING, SEALED, HeadJob, Job, head_identity, job_identity, make_plan
 from extract.preprocess import Geometry, Preprocessing
 
 N, C, D = 40, 3, 5
@@ -98,6 +100,32 @@ def test_the_estimate_counts_them(tmp_path: Path) -> None:
     job = planned(tmp_path, ())
     more = store_bytes(job, 2, ("unit",)) - store_bytes(job, 2)
     assert more == pytest.approx(8 * (C * D + D * D) + 8 * 50 * C)
+
+
+def test_text_heads_with_them_are_other_stores_and_do_for_those_without(tmp_path: Path) -> None:
+    space, prompts = ClassSpace("pets", ("cat", "dog", "fox")), prompt_set("photo-1")
+    card = replace(model().card, head_kind="zero-shot", class_space="", extra={})
+    zero_shot = replace(model(), card=card)
+
+    def head(arrays: tuple[str, ...]) -> HeadJob:
+        options = RunOptions(cache=tmp_path, arrays=arrays, prompts=(prompts,))
+        (found,) = make_plan([zero_shot], [dataset("id")], options).heads
+        return found
+
+    plain, richer = head(()).identity, head(("texts",)).identity
+    assert plain == head_identity(zero_shot, "w" * 64, space, prompts) != richer
+    assert head(("unit",)).identity == plain
+    own = head_identity(zero_shot, "w" * 64, space, None)
+    assert head_identity(zero_shot, "w" * 64, space, None, ("texts",)) == own
+    assert head(()).state == head(("texts",)).state == MISSING
+    cache_schema.write_head(
+        tmp_path, model=card, class_space="pets", class_names=space.names, weight=np.eye(3, D), prompt_set="photo-1",
+        templates=prompts.templates, text_embeddings=np.eye(3, D)[None], identity=richer,
+    )  # fmt: skip
+    assert head(()).state == head(("texts",)).state == SEALED
+    assert head(()).identity == richer
+    more = head_bytes(head(()), ("texts",)) - head_bytes(head(()))
+    assert more == 2 * len(prompts.templates) * C * D
 
 
 def test_a_wrong_name_is_answered_with_the_nearest() -> None:

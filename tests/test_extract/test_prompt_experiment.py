@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 
 import cache_schema
 from analyze.cli import main as analyze
-from analyze.prompted import prompt_sets, prompted_sources
+from analyze.prompted import TemplateChoice, prompt_sets, prompted_sources
 from closerlook_common.errors import UserError
 from extract.classes.names import CLASS_NAME_SETS, ClassNames, class_names
 from extract.classes.prompts import prompt_set
@@ -50,9 +50,9 @@ def study(tmp_path: Path, pets: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def run(study: Path, run_extract, cache: str, prompts: str) -> cache_schema.Cache:
+def run(study: Path, run_extract, cache: str, prompts: str, *more: str) -> cache_schema.Cache:
     words = ["--model-list", "models.txt", "--datasets", "datasets.toml", "--features-dtype", "float32", "--workers", 0]
-    run_extract(*words, "--cache", cache, "--prompts", prompts, cwd=study)
+    run_extract(*words, "--cache", cache, "--prompts", prompts, *more, cwd=study)
     return cache_schema.open_cache(study / cache)
 
 
@@ -74,6 +74,31 @@ def test_every_stored_set_equals_running_the_model_under_it(study: Path, run_ext
     eight = run(study, run_extract, "eight", EIGHT).store("clip", "pets").logits()
     (union,), _ = prompted_sources(together, "openai-7+photo-1")
     np.testing.assert_allclose(union.store.logits(), eight, atol=2**-11 * np.ptp(eight) + 1e-4)
+
+
+def test_texts_extend_a_cache_and_any_subset_equals_running_the_model(study: Path, run_extract) -> None:
+    plain = run(study, run_extract, "c", "openai-7,described.json").head("clip", "pets", "openai-7")
+    assert plain.header["schema_version"] == 1
+    cache = run(study, run_extract, "c", "openai-7,described.json", "--arrays", "texts")
+    assert len(cache.stores("head")) == 4
+    head = cache.head("clip", "pets", "openai-7")  # in place of the one that it extends
+    assert head.record["extends"] == plain.identity == cache.store("clip", "pets").record["head_identity"]
+    for name, entry in plain.header["seal"]["arrays"].items():
+        assert head.header["seal"]["arrays"][name] == entry
+    assert cache.head("clip", "pets").prompt_set == "openai-7"  # that of the stored logits
+    np.testing.assert_allclose(head.text_embeddings().sum(0, dtype=float), head.text_sum, atol=7 * 2**-11)
+    described = cache.head("clip", "pets", "described").text_embeddings()
+    lengths = np.linalg.norm(described.astype(float), axis=2)
+    np.testing.assert_allclose(lengths, [[1, 1, 1], [1, 0, 1], [0, 0, 1]], atol=1e-3)
+    assert "arrays texts: in 2 of 2 text heads" in run_extract("status", "c", cwd=study).stdout
+    (study / "three.txt").write_text("\n".join(prompt_set("openai-7").templates[i] for i in (1, 2, 5)))
+    want = run(study, run_extract, "three", "three.txt").store("clip", "pets").logits()
+    (source,), _ = prompted_sources(cache, "openai-7", TemplateChoice(only=("1-2,5",)))
+    span = np.ptp(want)
+    np.testing.assert_allclose(source.store.logits(), want, atol=2**-11 * span + np.exp(2.9) * 2**-11)
+    plain.path.rename(study / "gone.zarr")  # what was not asked for does no harm
+    run(study, run_extract, "c", "openai-7,described.json")
+    assert len(cache_schema.open_cache(study / "c").stores("head")) == 3
 
 
 def test_command_gives_the_numbers_of_each_run(study: Path, run_extract) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
@@ -29,6 +30,44 @@ class HeadStore(Store):
     def text_sum(self) -> NDArray[np.float32] | None:
         """(C, D) float32: sum over templates of unit text embeddings; None if not stored."""
         return self.read("text_sum") if self.has("text_sum") else None
+
+    def text_embeddings(self, numbers: Sequence[int] | None = None) -> NDArray[Any]:
+        """Read the embeddings of templates; the others are not decoded.
+
+        Parameters
+        ----------
+        numbers
+            Which templates, from 0; all when None. Neighbours are read together.
+
+        Returns
+        -------
+        ndarray of shape (len(numbers), C, D)
+            In the order of ``numbers`` and as stored, float16 or float32. Unit rows; zeros where a class has no such
+            text.
+
+        Raises
+        ------
+        UserError
+            The head was stored without them, or has no template of a number.
+        """
+        if not self.has("text_embeddings"):
+            raise UserError(
+                f"head {self.prompt_set!r} of {self.model.id} holds no embeddings of single templates:"
+                " 'extract --arrays texts' stores them"
+            )
+        count = self.shape("text_embeddings")[0]
+        wanted = list(range(count)) if numbers is None else [int(number) for number in numbers]
+        if wrong := [number for number in wanted if not 0 <= number < count]:
+            raise UserError(
+                f"head {self.prompt_set!r} of {self.model.id} has templates 0 to {count - 1}, no {wrong[0]}"
+            )
+        runs: list[list[int]] = []
+        for number in wanted:
+            if runs and runs[-1][1] == number:
+                runs[-1][1] += 1
+            else:
+                runs.append([number, number + 1])
+        return np.concatenate([self.read("text_embeddings", *run) for run in runs or [[0, 0]]])
 
     @cached_property
     def class_names(self) -> tuple[str, ...]:

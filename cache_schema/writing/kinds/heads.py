@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from cache_schema.format.identities import identity as identity_of
 from cache_schema.format.naming import head_name
@@ -18,6 +18,9 @@ from cache_schema.writing.builder import StoreBuilder
 from cache_schema.writing.kinds.writing import finite_floats, model_fields
 from closerlook_common.console.terminal import counted
 from closerlook_common.errors import UserError
+
+UNIT_TOLERANCE = 1e-3
+"""Largest deviation of the norm of a template's embedding from 1."""
 
 
 def write_head(
@@ -37,6 +40,7 @@ def write_head(
     residual: float | None = None,
     text_sum: ArrayLike | None = None,
     n_templates: int | None = None,
+    text_embeddings: ArrayLike | None = None,
     default: bool = False,
     backend: str = "zarr",
     record: Mapping[str, Any] | None = None,
@@ -68,6 +72,8 @@ def write_head(
         Sum over templates of unit text embeddings.
     n_templates
         Number of texts per class in ``text_sum``, if that is not the number of templates.
+    text_embeddings : array of shape (T, C, D), optional
+        Unit text embeddings of every template, float16 or float32; zeros where a class has fewer texts.
     default
         Whether this head is used when none is named.
     identity
@@ -114,6 +120,23 @@ def write_head(
         builder.add_text("class_name", list(class_names))
         if text_sum is not None:
             builder.add("text_sum", finite_floats("text_sum", text_sum, np.float32, 2))
+        if text_embeddings is not None:
+            builder.add("text_embeddings", _unit_rows(model.id, text_embeddings))
         store = open_published(builder.publish(c))
     assert isinstance(store, HeadStore)
     return store
+
+
+def _unit_rows(model: str, values: ArrayLike) -> NDArray[Any]:
+    """Return embeddings of templates as they are stored; UserError where a row has neither norm 1 nor norm 0."""
+    kind = np.float16 if np.asarray(values).dtype == np.float16 else np.float32
+    checked = finite_floats("text_embeddings", values, kind, 3)
+    for template, block in enumerate(checked):
+        norms = np.linalg.norm(block.astype(np.float32), axis=1)
+        wrong = np.flatnonzero((np.abs(norms - 1) > UNIT_TOLERANCE) & (norms > 0))
+        if wrong.size:
+            raise UserError(
+                f"head of {model}: the embedding of class {wrong[0]} in template {template} has norm"
+                f" {norms[wrong[0]]:.4g}; it must be 1, or 0 where a class has no such text"
+            )
+    return checked
