@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from analyze.tables.writers import to_html
 from extract.datasets.recipes import all_recipes
 from extract.planning.estimate import LOGIT_BYTES, ROW_BYTES, TYPICAL_WIDTH
 from extract.zoo.lists import named_list
@@ -58,7 +59,7 @@ def test_what_the_study_costs_is_what_the_plan_estimates() -> None:
     assert 60 * sum(counts) <= summaries * 1e6 <= 100 * sum(counts)
 
 
-def test_the_site_has_the_accent_the_dark_page_and_the_type_of_the_report() -> None:
+def test_site_and_tables_have_the_colours_and_the_type_of_the_report() -> None:
     site = (ROOT / "docs" / "site.css").read_text(encoding="utf-8")
     report = (ROOT / "analyze" / "report" / "report.css").read_text(encoding="utf-8")
     assert re.findall(r"--md-typeset-a-color: (#\w+)", site) == re.findall(r"--accent:(#\w+)", report)
@@ -66,3 +67,7 @@ def test_the_site_has_the_accent_the_dark_page_and_the_type_of_the_report() -> N
     (family,) = re.findall(r"font:15px/1.5 ([^}]+)}", report)
     (of_site,) = re.findall(r"--md-text-font: ([^;]+);", site)
     assert of_site.replace(", ", ",") == family
+    tables = to_html([])
+    assert f"font:15px/1.5 {family}}}" in tables
+    inks, backgrounds = (re.findall(rf"--{name}:(#\w+)", report) for name in ("ink", "bg"))
+    assert re.findall(r"color:(#\w+);background:(#\w+)", tables) == list(zip(inks, backgrounds, strict=True))

@@ -139,13 +139,15 @@ def to_latex(tables: Sequence[Table]) -> str:
 LATIN = 0x17F
 """Letters up to here are those of pdfLaTeX with T1 fonts."""
 
-_STYLE = """body{font:15px/1.5 system-ui,sans-serif;margin:2rem;color:#222;background:#fff}
+# Type and colours are those of the report and of the site.
+_STYLE = """body{font:15px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,"Helvetica Neue",Arial,sans-serif}
+body{margin:2rem;color:#1d2025;background:#fbfbfa}
 table{border-collapse:collapse;margin:0 0 2rem;border-top:2px solid;border-bottom:2px solid}
 table{font-variant-numeric:tabular-nums}
 th,td{padding:.2rem .8rem;text-align:right}th.label,td.label{text-align:left}thead th{border-bottom:1px solid}
 caption{text-align:left;font-weight:600;padding:.4rem 0}
 tr.group th{text-align:left;font-style:italic;font-weight:400}
-.second{text-decoration:underline}@media(prefers-color-scheme:dark){body{color:#ddd;background:#16181c}}"""
+.second{text-decoration:underline}@media(prefers-color-scheme:dark){body{color:#e7e8ea;background:#14161a}}"""
 
 
 def to_html(tables: Sequence[Table]) -> str:
