@@ -84,7 +84,8 @@ SPECIAL: dict[str, tuple[Callable[..., Any], dict[str, tuple[str, Any]]]] = {
         "first": ("scores", CONFIDENCES), "second": ("scores", CONFIDENCES[::-1].copy())}),
     "fit_rows": (lambda labels, usable: calibrators.fit_rows(labels, usable=usable), {
         "labels": ("numbers", LABELS), "usable": ("truth", OTHER)}),
-    "score_all": (partial(detectors.score_all, [detectors.get("msp").fit()]), {"logits": ("rows", LOGITS)}),
+    "score_all": (partial(detectors.score_all, [detectors.get("msp").fit(), detectors.get("l-mcm").fit()]), {
+        "logits": ("rows", LOGITS), "patch_scores": ("rows", CONFIDENCES)}),
     "TemperatureFit.apply": (TemperatureFit(2.0, 1.0, 0.9, 5, 0.1, 3).apply, {"logits": ("any", LOGITS)}),
     "VectorFit.apply": (VectorFit(np.ones(C), np.zeros(C), 1.0, 0.9, 5, 3, 0.0).apply, {"logits": ("rows", LOGITS)}),
     "HistogramBinning.apply": (HistogramBinning(np.arange(3) / 2, np.array([0.2, 0.8])).apply, {

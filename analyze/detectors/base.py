@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from analyze.detectors.head import Head
 from analyze.detectors.reference import Reference
 from analyze.detectors.rows import Float32, LogitRows, Rows, tiles
+from analyze.detectors.validation import Validation
 from analyze.metrics._arrays import numbers
-from analyze.metrics._checks import whole_numbers
 from analyze.metrics.spec import INFINITY, Evidence
 from closerlook_common.errors import UserError
 
@@ -40,6 +40,8 @@ class Needs:
         Text embeddings of negative labels.
     unit_sums
         Of the reference: sums of features at unit length.
+    patches
+        Of the rows to score: the score of each image's best patch.
     """
 
     logits: bool = False
@@ -49,59 +51,7 @@ class Needs:
     labels: bool = False
     negatives: bool = False
     unit_sums: bool = False
-
-
-@dataclass(frozen=True, eq=False)
-class Validation:
-    """In-distribution rows set aside for fitting: features (n, D) and logits (n, C), labels (n,) or None."""
-
-    features: NDArray[Any] | None
-    logits: NDArray[Any] | None
-    labels: NDArray[Any] | None = None
-    source: str = "validation"
-
-    @staticmethod
-    def of(given: Any) -> Validation:
-        """Return validation rows from ``(features, logits[, labels])``, a prediction store, or an object with those."""
-        if isinstance(given, Validation):
-            return given
-        if isinstance(given, np.ndarray):
-            raise UserError("validation is (features, logits), (features, logits, labels) or a store; got one array")
-        if isinstance(given, (tuple, list)):
-            if len(given) not in (2, 3):
-                raise UserError(
-                    f"validation is (features, logits) or (features, logits, labels); got {len(given)} arrays"
-                )
-            features, logits, labels = (*given, None)[:3]
-        else:
-            features, logits, labels = (_array(given, name) for name in ("features", "logits", "labels"))
-        arrays = [
-            None if values is None else numbers(f"validation {name}", values, 2)
-            for name, values in (("features", features), ("logits", logits))
-        ]
-        classes = None if labels is None else whole_numbers("validation labels", labels)
-        lengths = {len(values) for values in (*arrays, classes) if values is not None}
-        if len(lengths) != 1:
-            shapes = ", ".join("none" if v is None else str(v.shape) for v in (*arrays, classes))
-            raise UserError(f"validation rows need features, logits and labels of equal length; got {shapes}")
-        kept = _finite(*arrays)
-        if not len(kept):
-            raise UserError("validation holds no row without NaN or infinity: there is nothing to fit on")
-        if len(kept) == next(iter(lengths)):  # the arrays themselves, not copies of them
-            return Validation(arrays[0], arrays[1], classes)
-        rows = [None if values is None else values[kept] for values in (*arrays, classes)]
-        return Validation(rows[0], rows[1], rows[2])
-
-
-def _array(given: Any, name: str) -> Any:
-    value = getattr(given, name, None)
-    return value() if callable(value) else value
-
-
-def _finite(*arrays: NDArray[Any] | None) -> NDArray[np.intp]:
-    """Return the rows that are finite in all arrays."""
-    good = np.logical_and.reduce([np.isfinite(values).all(axis=1) for values in arrays if values is not None])
-    return np.flatnonzero(good)
+    patches: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,7 +109,13 @@ class Fitted:
     head: Head | None = field(default=None, repr=False)
     _rule: Rule = field(repr=False, kw_only=True)
 
-    def score(self, *, features: NDArray[Any] | None = None, logits: NDArray[Any] | None = None) -> NDArray[np.float32]:
+    def score(
+        self,
+        *,
+        features: NDArray[Any] | None = None,
+        logits: NDArray[Any] | None = None,
+        patch_scores: NDArray[Any] | None = None,
+    ) -> NDArray[np.float32]:
         """Score rows; the result of a row depends on nothing but the row.
 
         Parameters
@@ -168,6 +124,8 @@ class Fitted:
             Penultimate features, as the model gave them.
         logits : ndarray of shape (n, C), optional
             Logits. Where they are needed but not given, they are computed from the features and the head.
+        patch_scores : ndarray of shape (n,), optional
+            Of each image, the largest softmax probability over patches and classes (``patch_score`` of a store).
 
         Returns
         -------
@@ -179,7 +137,7 @@ class Fitted:
         UserError
             Where a needed array is missing or has the wrong width.
         """
-        return score_all([self], features=features, logits=logits)[0]
+        return score_all([self], features=features, logits=logits, patch_scores=patch_scores)[0]
 
     def score_rows(self, rows: Rows) -> NDArray[np.float32]:
         """Score one tile."""
@@ -190,7 +148,7 @@ class Fitted:
         space = rows.of_unit_length() if self.unit and rows.has_features else rows
         scores = np.array(self._rule(space), dtype=np.float32)
         # comparisons swallow NaN (a clipped, pruned or searched row would get a number)
-        if self.needs.features or not rows.has_logits:
+        if self.needs.features or (rows.has_features and not rows.has_logits):
             scores[rows.spoilt_features] = np.nan
         if self.needs.logits:
             scores[rows.spoilt_logits] = np.nan
@@ -202,6 +160,7 @@ def score_all(
     *,
     features: NDArray[Any] | None = None,
     logits: NDArray[Any] | None = None,
+    patch_scores: NDArray[Any] | None = None,
     advance: Callable[[int], None] | None = None,
 ) -> list[NDArray[np.float32]]:
     """Score rows by several detectors in one pass; what they share is computed once.
@@ -210,7 +169,7 @@ def score_all(
     ----------
     detectors
         Fitted detectors.
-    features, logits
+    features, logits, patch_scores
         As for ``Fitted.score``.
     advance
         Called with the number of rows that were finished.
@@ -222,31 +181,43 @@ def score_all(
     """
     features = None if features is None else numbers("features", features, 2)
     logits = None if logits is None else numbers("logits", logits, 2)
-    n = _check(detectors, features, logits)
+    patch_scores = None if patch_scores is None else numbers("patch_scores", patch_scores, 1)
+    n = _check(detectors, features, logits, patch_scores)
     scores = [np.empty(n, np.float32) for _ in detectors]
     with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
-        for part, count, f, z in tiles(features, logits):
-            rows = Rows(f, z)
+        for part, count, f, z in tiles(features, logits, patch_scores):
+            p = None if patch_scores is None else np.ascontiguousarray(patch_scores[part], dtype=np.float32)
+            rows = Rows(f, z, p)
             for detector, out in zip(detectors, scores, strict=True):
-                out[part] = detector.score_rows(rows if z is not None or len(detectors) == 1 else Rows(f, z))[:count]
+                shared = z is not None or len(detectors) == 1
+                out[part] = detector.score_rows(rows if shared else Rows(f, z, p))[:count]
             if advance is not None:
                 advance(count)
     return scores
 
 
-def _check(detectors: Sequence[Fitted], features: NDArray[Any] | None, logits: NDArray[Any] | None) -> int:
-    if features is None and logits is None:
+def _check(
+    detectors: Sequence[Fitted],
+    features: NDArray[Any] | None,
+    logits: NDArray[Any] | None,
+    patch_scores: NDArray[Any] | None,
+) -> int:
+    given = {"features": features, "logits": logits, "patch_scores": patch_scores}
+    there = {name: len(values) for name, values in given.items() if values is not None}
+    if not there:
         raise UserError("nothing to score: give features, logits or both")
-    if features is not None and logits is not None and len(features) != len(logits):
-        raise UserError(f"{len(features)} rows of features but {len(logits)} of logits")
+    if len(set(there.values())) > 1:
+        first, *others = there
+        other = next(name for name in others if there[name] != there[first])
+        raise UserError(f"{there[first]} rows of {first} but {there[other]} of {other}")
     for detector in detectors:
         if detector.needs.features and features is None:
             raise UserError(f"{detector.name} scores features: give score(features=...)")
         if detector.needs.logits and logits is None and detector.head is None:
             raise UserError(f"{detector.name} scores logits: give score(logits=...), or fit it with a head")
-    given = features if features is not None else logits
-    assert given is not None
-    return len(given)
+        if detector.needs.patches and patch_scores is None:
+            raise UserError(f"{detector.name} scores the best patch of each image: give score(patch_scores=...)")
+    return next(iter(there.values()))
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from analyze.detectors import (
     mahalanobis,
     neighbours,
     openmax,
+    patch_scores,
     subspace,
     weight_masking,
 )
@@ -40,6 +41,7 @@ _FAMILIES = (
     likelihood,
     conformance,
     clip_scores,
+    patch_scores,
 )
 _DETECTORS: dict[str, type[Detector]] = {kind.name: kind for family in _FAMILIES for kind in family.DETECTORS}
 

@@ -89,10 +89,12 @@ class Rows:
         Float32, as the model gave them.
     logits : ndarray of shape (n, C) or None
         Float32.
+    patch_scores : ndarray of shape (n,) or None
+        Float32, of the best patch of each image.
     """
 
-    def __init__(self, features: Float32 | None, logits: Float32 | None) -> None:
-        self._features = features
+    def __init__(self, features: Float32 | None, logits: Float32 | None, patch_scores: Float32 | None = None) -> None:
+        self._features, self._patch_scores = features, patch_scores
         self._logits = None if logits is None else LogitRows(logits)
         self._unit: Rows | None = None
         self._kept: dict[int, tuple[Any, Any]] = {}
@@ -103,6 +105,13 @@ class Rows:
         if self._features is None:
             raise UserError("this detector scores features: give score(features=...)")
         return self._features
+
+    @property
+    def patch_scores(self) -> Float32:
+        """(n,) float32."""
+        if self._patch_scores is None:
+            raise UserError("this detector scores the best patch of each image: give score(patch_scores=...)")
+        return self._patch_scores
 
     @property
     def of_logits(self) -> LogitRows:
@@ -138,7 +147,7 @@ class Rows:
         if self._unit is None:
             norm = self.norm[:, None]
             length = np.where(norm > 0, norm, np.float32(1))
-            self._unit = Rows(np.asarray(self.features / length, dtype=np.float32), None)
+            self._unit = Rows(np.asarray(self.features / length, dtype=np.float32), None, self._patch_scores)
         self._unit._logits = self._logits
         return self._unit
 
@@ -304,7 +313,7 @@ def logsumexp(
 
 
 def tiles(
-    features: NDArray[Any] | None, logits: NDArray[Any] | None
+    features: NDArray[Any] | None, logits: NDArray[Any] | None, patch_scores: NDArray[Any] | None = None
 ) -> Iterator[tuple[slice, int, Float32 | None, Float32 | None]]:
     """Cut rows into tiles of up to ``TILE`` rows.
 
@@ -313,8 +322,7 @@ def tiles(
     tuple
         The rows' slice, their number, features and logits as float32.
     """
-    given = features if features is not None else logits
-    assert given is not None
+    given = next(values for values in (features, logits, patch_scores) if values is not None)
     for start in range(0, len(given), TILE):
         part = slice(start, min(start + TILE, len(given)))
         yield part, part.stop - start, _tile(features, part), _tile(logits, part)

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analyze.detectors import DETECTORS, Head, Reference, Validation, get
+from cache_schema.reading.extending import extended
 from closerlook_common.errors import CacheError, UserError, nearest
 
 if TYPE_CHECKING:
@@ -112,6 +113,8 @@ class ModelInputs:
                 return "is for zero-shot models: this one's logits are not cosines"
             if self.head is None:
                 return f"needs the head, whose scale the logits carry: {self.reasons.get('head', 'there is none')}"
+        if needs.patches and (reason := without_patches(self.store, self.head)):
+            return reason
         clause = detector.missing(
             reference=self.reference is not None,
             bank=self.reference is not None and len(self.reference.bank_labels) > 0,
@@ -145,6 +148,29 @@ class ModelInputs:
                 except UserError as error:
                     return str(error)
         return ""
+
+
+def patches_apart(inside: PredictionStore, outside: PredictionStore) -> str:
+    """Return why scores of best patches of two stores cannot be compared; empty where they can."""
+    if not_there := without_patches(outside):
+        return f"{outside.dataset.id}: {not_there}"
+    if inside.recorded("head_identity") != outside.recorded("head_identity"):
+        used = (outside.recorded("prompt_set"), inside.recorded("prompt_set"))
+        return f"the best patches of {outside.dataset.id} are for the prompts {used[0]!r}, not {used[1]!r}"
+    return ""
+
+
+def without_patches(store: PredictionStore, head: HeadStore | None = None) -> str:
+    """Return why a store's best patches cannot be used with a head, empty where they can."""
+    if "patches" not in store.parts:
+        return "needs the best patch of each image: 'extract --arrays patches' stores it"
+    own = store.recorded("head_identity")
+    if head is not None and own and own not in (head.identity, *extended([head])):
+        return (
+            f"needs best patches for the prompts {head.prompt_set!r}: those of the store are for"
+            f" {store.recorded('prompt_set')!r}"
+        )
+    return ""
 
 
 def source_of(place: str, options: OodOptions) -> str | None:

@@ -17,7 +17,7 @@ from analyze.intervals.set_means import Part, SetMeans
 from analyze.metrics.registry import direction
 from analyze.ood.bounds import leave_out_nan, mean_of, part_of_row, sorted_scores, with_interval
 from analyze.ood.effects import Effects, effect_of, images_of
-from analyze.ood.inputs import OodOptions, ood_sets
+from analyze.ood.inputs import OodOptions, ood_sets, patches_apart
 from analyze.ood.scoring import (
     DETECTOR_VERSION,
     Advance,
@@ -157,7 +157,10 @@ def _rows(cache: Cache, model: str, found: Scored, options: OodOptions, keep: Ke
             **card_cells(card),
         )
         own = inside.get(name)
-        reasons = apart if candidate.detector.needs.logits and not candidate.reason else {}
+        needs = candidate.detector.needs
+        reasons = apart if needs.logits and not candidate.reason else {}
+        if needs.patches and not candidate.reason:
+            reasons = {other: apart[other] or patches_apart(inputs.store, cache.store(model, other)) for other in apart}
         yield from _numbers(blank, candidate, own, outside, distances, stores, options, reasons, keep)
         if shifted and candidate.fitted is not None:
             wide = replace(blank, options=canonical({**given, "full_spectrum": list(shifted)}))

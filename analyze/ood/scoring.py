@@ -152,12 +152,20 @@ def score_store(
     chosen = store.valid if chosen is None else chosen
     parts: dict[str, list[NDArray[np.float32]]] = {d.name: [] for d in detectors}
     features = store.has_features and any(d.needs.features for d in detectors)
-    usable = [d for d in detectors if not d.needs.features or store.has_features]
+    patches = "patches" in store.parts and any(d.needs.patches for d in detectors)
+    usable = [
+        d
+        for d in detectors
+        if (not d.needs.features or store.has_features) and (not d.needs.patches or "patches" in store.parts)
+    ]
     for block in store.blocks(READ_ROWS, logits=store.has_logits, features=features):
         mask = chosen[block.start : block.stop]
         f, z = (None if v is None else v[mask] for v in (block.features, block.logits))
         if usable and mask.any():
-            for detector, scores in zip(usable, score_all(usable, features=f, logits=z), strict=True):
+            given: dict[str, Any] = {"features": f, "logits": z}
+            if patches:
+                given["patch_scores"] = store.read("patch_score", block.start, block.stop)[mask]
+            for detector, scores in zip(usable, score_all(usable, **given), strict=True):
                 parts[detector.name].append(scores)
         advance(block.stop - block.start)
     return {name: np.concatenate(found) for name, found in parts.items() if found}

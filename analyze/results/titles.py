@@ -8,6 +8,8 @@ SCORE_TITLES = {
     "study": "MCM or MSP",
     "msp": "MSP",
     "mcm": "MCM",
+    "l-mcm": "L-MCM",
+    "gl-mcm": "GL-MCM",
     "mls": "max logit",
     "energy": "energy",
     "knn": "kNN",

@@ -41,6 +41,7 @@ def _needs(needs: Needs) -> str:
     parts = ["features"] if needs.features else ["logits"] if needs.logits else []
     parts += ["head"] if needs.head else []
     parts += ["negative labels"] if needs.negatives else []
+    parts += ["best patches ('extract --arrays patches')"] if needs.patches else []
     wanted = dict(_PLACES)
     if needs.unit_sums:
         wanted["reference"] = "a reference with unit sums ('extract --arrays unit')"

@@ -14,7 +14,7 @@ from functools import lru_cache
 from typing import Any, TypeVar
 
 from cache_schema.format.records import DatasetCard, ModelCard
-from cache_schema.format.schema import DTYPES, KINDS, MAX_DECODED_BYTES, MAX_RATIO, OFFSETS, version_of
+from cache_schema.format.schema import DTYPES, KINDS, MAX_DECODED_BYTES, MAX_RATIO, OFFSETS, parts_of, version_of
 from cache_schema.format.structure import structure_problems
 from closerlook_common.errors import UserError
 
@@ -104,6 +104,14 @@ BANK_DETAILS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
 }
 """Key of a reference's details that comes with ``bank_keys`` -> what its value must be."""
 
+PART_DETAILS: Mapping[str, Mapping[str, tuple[Callable[[Any], bool], str]]] = {
+    "patches": {
+        "tokens": (_is_text, "a text"),
+        "temperature": (lambda value: _is_number(value) and value > 0, "a number above 0"),
+    },
+}
+"""Part of a prediction store -> key of its details -> what its value must be."""
+
 
 def check_rules(header: Mapping[str, Any]) -> None:
     """Check a header whose kind is known.
@@ -147,6 +155,7 @@ def check_rules(header: Mapping[str, Any]) -> None:
         if not 0 <= header["details"]["n_valid"] <= seal["n"]:
             raise ValueError("details.n_valid is not between 0 and the number of rows")
         _check_columns(header["details"]["metadata"], arrays, "metadata.")
+        _check_parts(header["details"], arrays)
     if kind == "summary":
         _check_columns(header["details"]["columns"], arrays, "column.")
     if dataset is not None:
@@ -270,6 +279,15 @@ def _check_bank(details: Mapping[str, Any], arrays: Mapping[str, tuple[tuple[int
     if "bank_keys" in arrays:
         for key, (rule, what) in BANK_DETAILS.items():
             _expect(details, key, rule, what, "details.")
+
+
+def _check_parts(details: Mapping[str, Any], arrays: Mapping[str, tuple[tuple[int, ...], str]]) -> None:
+    """Check that the details say how each part was made."""
+    for part, there in parts_of("predictions", arrays).items():
+        if there:
+            _expect(details, part, _is_object, "an object", "details.")
+            for key, (rule, what) in PART_DETAILS[part].items():
+                _expect(details[part], key, rule, what, f"details.{part}.")
 
 
 def _check_classes(card: Mapping[str, Any], arrays: Mapping[str, tuple[tuple[int, ...], str]]) -> None:

@@ -55,6 +55,9 @@ class ArraySpec:
         One line on its meaning.
     since
         The version of the schema that brought it.
+    part
+        The name of the arrays that it comes with, all of them or none; their details are the key of that name. Empty
+        for an array that is not of such a part.
     """
 
     name: str
@@ -63,6 +66,7 @@ class ArraySpec:
     required: bool
     what: str
     since: int = 1
+    part: str = ""
 
     @property
     def is_family(self) -> bool:
@@ -104,6 +108,9 @@ KINDS: Mapping[str, KindSpec] = {
             ArraySpec("logits", ("n", "C"), ("float16",), False, "row-centred logits: logit minus logit_center"),
             ArraySpec("logit_center", ("n",), ("float32",), False, "the row's maximum over the kept classes"),
             ArraySpec("features", ("n", "D"), ("float16", "float32"), False, "penultimate features, not normalised"),
+            ArraySpec("patch_features", ("n", "D"), ("float16", "float32"), False, "the best patch", 2, "patches"),
+            ArraySpec("patch_score", ("n",), ("float32",), False, "its largest softmax over the classes", 2, "patches"),
+            ArraySpec("patch_index", ("n",), ("int32",), False, "which patch, -1 in invalid rows", 2, "patches"),
             ArraySpec("labels", ("n",), ("int32",), True, "index in the label space, -1 where there is none"),
             ArraySpec("valid", ("n",), ("bool",), True, "false where there is no output for the image"),
             ArraySpec("image_id", ("n",), (TEXT,), True, "path relative to the dataset's root, or key"),
@@ -245,6 +252,49 @@ def array_spec(kind: str, name: str) -> tuple[ArraySpec, str] | None:
                 return (spec, "offsets") if TEXT in spec.dtypes else None
             return spec, "bytes" if spec.dtypes == (TEXT,) else ""
     return None
+
+
+def parts_of(kind: str, arrays: Iterable[str]) -> dict[str, list[str]]:
+    """Return the parts that a kind of store may hold, each with those of its arrays that are among some names.
+
+    Parameters
+    ----------
+    kind
+        Kind of store.
+    arrays
+        Names of arrays on disk.
+
+    Examples
+    --------
+    >>> parts_of("predictions", ["features", "patch_score"])["patches"]
+    ['patch_score']
+    """
+    there = set(arrays)
+    found: dict[str, list[str]] = {}
+    for spec in KINDS[kind].arrays:
+        if spec.part:
+            found.setdefault(spec.part, []).extend([spec.name] * (spec.name in there))
+    return found
+
+
+def part_names(kind: str) -> dict[str, str]:
+    """Return the parts that a kind of store may hold, each with the first of its arrays.
+
+    Examples
+    --------
+    >>> part_names("predictions")["patches"]
+    'patch_features'
+    """
+    found: dict[str, str] = {}
+    for spec in KINDS[kind].arrays:
+        if spec.part:
+            found.setdefault(spec.part, spec.name)
+    return found
+
+
+def part_arrays(kind: str, part: str) -> tuple[ArraySpec, ...]:
+    """Return the rows of the arrays of a part."""
+    return tuple(spec for spec in KINDS[kind].arrays if spec.part == part)
 
 
 def version_of(kind: str, arrays: Iterable[str]) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from cache_schema.format.schema import KINDS, OFFSETS, TEXT, ArraySpec, array_spec
+from cache_schema.format.schema import KINDS, OFFSETS, TEXT, ArraySpec, array_spec, part_arrays, parts_of
 from closerlook_common.console.terminal import counted
 
 Arrays = Mapping[str, tuple[tuple[int, ...], str]]
@@ -59,6 +59,11 @@ def structure_problems(kind: str, arrays: Arrays, details: Mapping[str, Any], ro
     for one, other in PAIRS:
         if (one in arrays) != (other in arrays):
             problems.append(f"{one} and {other} belong together, one is missing")
+    for part, there in parts_of(kind, arrays).items():
+        members = [row.name for row in part_arrays(kind, part)]
+        if there and len(there) < len(members):
+            missing = next(name for name in members if name not in there)
+            problems.append(f"{', '.join(members)} belong together, {missing} is missing")
     if kind == "predictions":
         if "logits" not in arrays and "features" not in arrays:
             problems.append("a prediction store needs logits, features or both; this one has neither")

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 from cache_schema.format.dataset_facts import DatasetFacts
 from cache_schema.format.failures import Failure, failure_paths, read_failure
 from cache_schema.format.naming import slug
 from cache_schema.format.records import DatasetCard, ModelCard
 from cache_schema.format.schema import KINDS
+from cache_schema.reading.extending import extended, not_extended
 from cache_schema.reading.kinds.heads import HeadStore
 from cache_schema.reading.kinds.references import ReferenceStore
 from cache_schema.reading.kinds.summaries import SummaryStore
@@ -22,8 +23,6 @@ from cache_schema.reading.store import PredictionStore, Store
 from closerlook_common.console.terminal import counted
 from closerlook_common.console.waiting import waiting
 from closerlook_common.errors import CacheError, StoreNotFoundError, UserError, nearest
-
-AnyStore = TypeVar("AnyStore", bound=Store)
 
 
 class DatasetRoles(NamedTuple):
@@ -214,7 +213,7 @@ class Cache:
             and (identity is None or store.identity.startswith(identity))
         ]
         if len(found) > 1 and identity is None:
-            found = _not_extended(found)
+            found = not_extended(found)
         if len(found) == 1:
             return found[0]
         which = f" (variant {variant!r})" if variant else ""
@@ -257,7 +256,7 @@ class Cache:
         of_space = [head for head in of_model if head.class_space == class_space]
         found = [head for head in of_space if prompt_set is None or head.prompt_set == prompt_set]
         if len(found) > 1:
-            found = _preferred(_not_extended(found), self._head_identities(model_id))
+            found = _preferred(not_extended(found), self._head_identities(model_id))
         if len(found) == 1:
             return found[0]
         if found:
@@ -280,16 +279,10 @@ class Cache:
         }
 
 
-def _not_extended(stores: list[AnyStore]) -> list[AnyStore]:
-    """Return the stores that none of the others extends with more arrays."""
-    extended = {store.record.get("extends") for store in stores}
-    return [store for store in stores if store.identity not in extended]
-
-
 def _preferred(heads: list[HeadStore], used: Iterable[str]) -> list[HeadStore]:
     """Return the heads marked as default, else those that stored logits were computed with, else all."""
     default = [head for head in heads if head.details["default"]]
-    return default or [head for head in heads if {head.identity, head.record.get("extends")} & set(used)] or heads
+    return default or [head for head in heads if {head.identity, *extended([head])} & set(used)] or heads
 
 
 def _written(store: Store) -> str:

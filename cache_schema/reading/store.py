@@ -17,7 +17,7 @@ from cache_schema.format.centred import decode
 from cache_schema.format.dataset_facts import DatasetFacts
 from cache_schema.format.records import DatasetCard, ModelCard
 from cache_schema.format.row_rules import label_limit, label_problem
-from cache_schema.format.schema import OFFSETS
+from cache_schema.format.schema import OFFSETS, parts_of
 from cache_schema.format.text_arrays import decode_text
 from closerlook_common.console.terminal import counted
 from closerlook_common.errors import CorruptStoreError, UserError
@@ -241,6 +241,11 @@ class PredictionStore(Store):
     def has_features(self) -> bool:
         """Whether features are stored."""
         return self.has("features")
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """Names of the further arrays that the store holds, as ``extract --arrays`` has them."""
+        return tuple(part for part, arrays in parts_of(self.kind, self.array_names).items() if arrays)
 
     @property
     def n_classes(self) -> int | None:

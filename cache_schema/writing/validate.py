@@ -171,7 +171,21 @@ def _row_rules(store: PredictionStore) -> dict[str, Rule]:
     def counted(start: int, block: NDArray[Any]) -> list[str]:
         return [] if int(valid.sum()) == store.details["n_valid"] else ["does not have n_valid valid rows"]
 
-    return {"logits": logits, "logit_center": finite, "features": finite, "labels": labels, "valid": counted}
+    def whole(start: int, block: NDArray[Any]) -> list[str]:
+        keep = valid[start : start + len(block)].reshape(-1, *[1] * (block.ndim - 1))
+        return [] if ((block >= 0) == keep).all() else ["is not -1 in invalid rows alone"]
+
+    rules: dict[str, Rule] = {
+        "logits": logits,
+        "logit_center": finite,
+        "features": finite,
+        "labels": labels,
+        "valid": counted,
+    }
+    for spec in KINDS["predictions"].arrays:
+        if spec.part:
+            rules[spec.name] = finite if spec.dtypes[0].startswith("float") else whole
+    return rules
 
 
 def store_paths(path: Path | str) -> list[Path]:

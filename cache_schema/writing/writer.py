@@ -18,6 +18,7 @@ from cache_schema.reading.open_stores import open_published
 from cache_schema.reading.store import PredictionStore
 from cache_schema.writing.builder import RowStream, StoreBuilder
 from cache_schema.writing.columns import add_columns
+from cache_schema.writing.part_rows import PartRows
 from closerlook_common.console.terminal import counted
 from closerlook_common.errors import UserError
 
@@ -55,6 +56,8 @@ class StoreWriter:
         ``logits`` or ``log_probabilities``. Recorded, never guessed.
     features_dtype
         ``float16``, or ``float32`` for values beyond float16.
+    parts
+        Further arrays that the store holds (SPEC.md, section 5.1): the name of each part with its details.
     backend
         ``zarr`` or ``hdf5``.
     record
@@ -87,6 +90,7 @@ class StoreWriter:
         metadata: Mapping[str, Any] | None = None,
         logits_kind: str = "logits",
         features_dtype: str = "float16",
+        parts: Mapping[str, Mapping[str, Any]] | None = None,
         backend: str = "zarr",
         record: Mapping[str, Any] | None = None,
         identity: str | None = None,
@@ -125,10 +129,11 @@ class StoreWriter:
             if feature_width is not None:
                 self._features = self._builder.stream("features", (n_images, feature_width), features_dtype)
             columns = add_columns(self._builder, "metadata.", metadata or {}, n_images, METADATA_DTYPES)
+            self._builder.details = {"logits_kind": logits_kind, "metadata": columns}
+            self._parts = PartRows(self._builder, parts or {}, n_images, features_dtype, self._what)
         except BaseException:
             self._builder.abandon()
             raise
-        self._builder.details = {"logits_kind": logits_kind, "metadata": columns}
 
     def _refuse_settings(self, logits_kind: str, features_dtype: str) -> None:
         if self.n_images < 1:
@@ -151,6 +156,7 @@ class StoreWriter:
         logits: NDArray[Any] | None = None,
         features: NDArray[Any] | None = None,
         valid: NDArray[np.bool_] | None = None,
+        parts: Mapping[str, NDArray[Any]] | None = None,
     ) -> None:
         """Add the next rows.
 
@@ -163,6 +169,8 @@ class StoreWriter:
         valid : ndarray of bool of shape (b,), optional
             False for images that could not be read; their rows become NaN. None marks rows with a NaN as invalid
             and all others as valid. If given, a NaN in a valid row is an error.
+        parts
+            Rows of every array of the store's ``parts``, by name.
         """
         rows = {len(block) for block in (logits, features, valid) if block is not None}
         if len(rows) != 1:
@@ -184,6 +192,7 @@ class StoreWriter:
             self._centers[start : start + b] = coded.centers
         if self._features is not None and features is not None:
             self._features.push(self._coded_features(features, keep, start))
+        self._parts.push(parts or {}, keep, self._ids, start)
         self._valid[start : start + b] = keep
         self._rows += b
 
@@ -285,13 +294,15 @@ def write_store(
     record: Mapping[str, Any] | None = None,
     identity: str | None = None,
     overwrite: bool = False,
+    parts: Mapping[str, Mapping[str, Any]] | None = None,
+    arrays: Mapping[str, NDArray[Any]] | None = None,
 ) -> PredictionStore:
     """Write a prediction store from arrays in memory (or memory-mapped arrays, which are read block by block).
 
     Parameters
     ----------
     cache_path, model, dataset, labels, metadata, backend, logits_kind, features_dtype, record, identity,
-    overwrite
+    overwrite, parts
         See :class:`StoreWriter`.
     logits : ndarray of shape (n, C), optional
         As the model returns them, or log-probabilities with ``logits_kind="log_probabilities"``.
@@ -301,6 +312,8 @@ def write_store(
         n names. None gives ``"0"``, ``"1"`` ... and marks them in the record: such rows are not paired across models.
     valid : ndarray of bool of shape (n,), optional
         See :meth:`StoreWriter.append`.
+    arrays
+        Every array of ``parts``, by name, n rows each.
 
     Returns
     -------
@@ -332,9 +345,12 @@ def write_store(
         record={**(record or {}), "image_ids": ROW_NUMBERS} if image_ids is None else record,
         identity=identity,
         overwrite=overwrite,
+        parts=parts,
     )
     with writer:
         for start in range(0, n, _BLOCK):
             rows = slice(start, start + _BLOCK)
-            writer.append(*(None if array is None else array[rows] for array in (logits, features, valid)))
+            further = {name: values[rows] for name, values in (arrays or {}).items()}
+            some, others, keep = (None if array is None else array[rows] for array in (logits, features, valid))
+            writer.append(some, others, keep, further)
     return writer.store

@@ -48,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--cache", type=Path, metavar="DIR", help="where the stores lie (default: the study's, else cache)")
     add("--store", choices=("zarr", "hdf5"), help="format of the stores (default: zarr)")
     add("--features-dtype", choices=("float16", "float32"), help="default: float16")
-    described = "; ".join(f"{name}: {what}" for name, what in ARRAYS.items())
+    described = "; ".join(f"{name}: {further.what}" for name, further in ARRAYS.items())
     add("--arrays", metavar="NAME[,NAME...]", help=f"store more than usual; {described}")
     how = parser.add_argument_group("how to run it")
     how.add_argument("--device", default="auto", metavar="auto|cpu|cuda[:i]", help="default: auto")

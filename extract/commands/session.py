@@ -26,9 +26,10 @@ from extract.commands.dataset_options import build_miniature, dataset_specs, res
 from extract.commands.devices import device_of, devices_of, has_bf16
 from extract.commands.progress import print_failures
 from extract.commands.roles import with_settled_roles
-from extract.planning.arrays import arrays_of
+from extract.planning.arrays import ARRAYS, arrays_of
+from extract.planning.jobs import Job
 from extract.planning.options import RunOptions, shard_of
-from extract.planning.plan import DAMAGED, MISSING, REFUSED, SEALED, SKIPPED, Job, Plan, make_plan, with_class_spaces
+from extract.planning.plan import DAMAGED, MISSING, REFUSED, SEALED, SKIPPED, Plan, make_plan, with_class_spaces
 from extract.studies.study import Study, read_study
 
 if TYPE_CHECKING:
@@ -233,6 +234,13 @@ def _check(request: RunRequest) -> None:
 
 
 def _options(request: RunRequest) -> RunOptions:
+    arrays = arrays_of(request.arrays or "")
+    inner = [name for name in arrays if ARRAYS[name].inner]
+    if request.compile and inner:
+        raise UserError(
+            f"`arrays` {', '.join(inner)} are taken from inner layers, which a compiled model does not show: leave out"
+            " one of `arrays` and `compile`"
+        )
     device, decoders = device_of(request)
     kind = device.partition(":")[0]
     batch_size, workers = BATCH_SIZES.get(kind, 32), decoders
@@ -252,7 +260,7 @@ def _options(request: RunRequest) -> RunOptions:
         workers=workers,
         prompts=_prompt_sets("openai-80" if request.prompts is None else request.prompts),
         features_dtype=request.features_dtype or "float16",
-        arrays=arrays_of(request.arrays or ""),
+        arrays=arrays,
         pixel_cache=request.pixel_cache,
         pixel_cache_bytes=int(request.pixel_cache_gb * (1 << 30)),
         compile=request.compile,

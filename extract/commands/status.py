@@ -24,8 +24,6 @@ MARKS = {
 }
 PIPED_WIDTH = 250
 """Columns of what goes to a file or a pipe."""
-WITH_ARRAYS = {"texts": "text head", "unit": "reference"}
-"""Arrays that are stored when asked for -> the stores that hold them."""
 ROLES = ("id", "shift", "ood", "reference", "pairs")
 
 
@@ -61,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
         readers = "'analyze' reads them, 'python -m cache_schema show' lists them"
         console.print(line(f"only summaries are here ({held}): {readers}"))
     for name, count, of in more_arrays(cache):
-        console.print(line(f"arrays {name}: in {count} of {counted(of, WITH_ARRAYS[name])}"))
+        console.print(line(f"arrays {name}: in {count} of {of}"))
     for dataset, models in on_other_images(_with_rows(cache)).items():
         console.print(problem("other images", "yellow", other_images(dataset, models)))
     sealed = sealed_in(cache)
@@ -78,17 +76,21 @@ def sealed_in(cache: Cache) -> set[tuple[str, str]]:
     return {(store.model.id, store.dataset.id) for store in _with_rows(cache)}
 
 
-def more_arrays(cache: Cache) -> list[tuple[str, int, int]]:
-    """Return the arrays that some stores hold because they were asked for: name, stores with them, stores in all."""
+def more_arrays(cache: Cache) -> list[tuple[str, int, str]]:
+    """Return the arrays that some stores hold because they were asked for: name, stores with them, of how many."""
+    from cache_schema.format.schema import part_names
+    from cache_schema.reading.extending import not_extended
+
+    predictions = not_extended(cache.stores("predictions"))
+    heads = not_extended([head for head in cache.stores("head") if head.details["prompt_set"]])
+    references = not_extended(cache.stores("reference"))
+    kinds = [("texts", "text head", heads, "text_embeddings"), ("unit", "reference", references, "bank_keys")]
+    for part, array in part_names("predictions").items():
+        kinds.append((part, "prediction store", predictions, array))
     found = []
-    for name, stores, array in (
-        ("texts", [head for head in cache.stores("head") if head.details["prompt_set"]], "text_embeddings"),
-        ("unit", cache.stores("reference"), "bank_keys"),
-    ):
-        extended = {store.record.get("extends") for store in stores}
-        counted = [store for store in stores if store.identity not in extended]
-        if count := sum(store.has(array) for store in counted):
-            found.append((name, count, len(counted)))
+    for name, what, stores, array in kinds:
+        if count := sum(store.has(array) for store in stores):
+            found.append((name, count, counted(len(stores), what)))
     return found
 
 

@@ -15,8 +15,9 @@ from closerlook_common.plugins import PluginFile, adopt, loaded_files
 from extract.passes.events import Event, Listener
 from extract.passes.faults import record_lost
 from extract.passes.pixel_room import MOST_BYTES, image_bytes, room_of
+from extract.planning.jobs import is_sealed
 from extract.planning.options import RunOptions
-from extract.planning.plan import Unit, is_sealed
+from extract.planning.plan import Unit
 
 _PASSING = ("loading", "pass", "rows", "rates")
 """Events that only show how a job goes on; the others are also brought home by the job itself."""

@@ -158,6 +158,18 @@ class Library(ABC):
         """
         return FORWARD_VERSION
 
+    def why_without(self, prepared: Prepared, array: str) -> str:
+        """Return why a model cannot give arrays that are stored when asked for, empty where it can.
+
+        Parameters
+        ----------
+        prepared
+            As `prepare` returned it.
+        array
+            A name of ``extract.planning.arrays.ARRAYS`` whose arrays are of prediction stores.
+        """
+        return f"no model of {self.name} gives these"
+
     # -- arithmetic ---------------------------------------------------------------------------------------------------
 
     def architecture(self, spec: ModelSpec) -> str:

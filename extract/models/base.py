@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -125,10 +125,13 @@ class Outputs:
         embedding; None where a model gives logits alone.
     logits
         (B, C) float32, on the device; None for zero-shot models, whose logits come from features and a head.
+    parts
+        (B, ...) float32 by name, on the device: what `LoadedModel.forward_with` was asked for.
     """
 
     features: torch.Tensor | None
     logits: torch.Tensor | None
+    parts: Mapping[str, torch.Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -269,6 +272,24 @@ class LoadedModel(ABC):
         pixels
             (B, H, W, 3) or (B, 3, H, W) uint8, on the model's device.
         """
+
+    def forward_with(self, pixels: torch.Tensor, arrays: Sequence[str]) -> Outputs:
+        """Run the model once, and return what further arrays are made of.
+
+        Parameters
+        ----------
+        pixels
+            As for `forward`.
+        arrays
+            Names of arrays that `Library.why_without` gives no reason against.
+
+        Returns
+        -------
+        Outputs
+            Features and logits as `forward` returns them, and in ``parts``, for ``patches``, the embeddings of all
+            patches (B, P, D), not normalised, in the space of the texts.
+        """
+        raise NotImplementedError(f"{self.card.id} gives no {', '.join(arrays)}")
 
     @abstractmethod
     def head(self, class_space: ClassSpace, prompts: PromptSet | None = None) -> Head:

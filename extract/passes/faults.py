@@ -14,7 +14,7 @@ from extract.passes.events import Event, Listener
 from extract.passes.image_rows import DatasetStoppedError
 
 if TYPE_CHECKING:
-    from extract.planning.plan import Job
+    from extract.planning.jobs import Job
 
 
 class CacheUnwritableError(CacheError):

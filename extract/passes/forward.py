@@ -8,17 +8,15 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from extract.models.base import LoadedModel
-from extract.models.memory import free_cached, is_out_of_memory, without_traceback
-from extract.models.pixels import true_float32
 from extract.passes.batches import PixelBatch, View
 from extract.passes.clock import MEASURED_BATCHES, MEASURED_SECONDS, Clock
+from extract.passes.runners import Runner, forward_halving
 from extract.passes.transfer import Timed, Transfer, to_host
 
 QUEUED_BYTES = 128 << 20
@@ -35,93 +33,20 @@ class NotFiniteError(RuntimeError):
     """A model gave NaN or an infinity for an image that was read well."""
 
 
-class Sink(Protocol):
-    """Takes a model's outputs in row order."""
-
-    def append(
-        self, features: NDArray[np.float32] | None, logits: NDArray[np.float32] | None, valid: NDArray[np.bool_]
-    ) -> None:
-        """Take the next rows; rows that are not valid are NaN."""
-        ...
-
-    def finish(self, record: dict[str, object]) -> None:
-        """Seal and publish."""
-        ...
-
-    def abort(self) -> None:
-        """Leave nothing behind."""
-        ...
-
-
-@dataclass(eq=False)
-class TextHead:
-    """A zero-shot classifier on the device: cosine times scale plus bias."""
-
-    weight: torch.Tensor  # (C, D) float32, unit rows
-    bias: torch.Tensor  # (C,) float32
-    scale: float
-
-    def __call__(self, features: torch.Tensor) -> torch.Tensor:
-        """Return logits (B, C) float32 of unnormalised embeddings (B, D)."""
-        with true_float32(features.device):
-            unit = torch.nn.functional.normalize(features.float(), dim=-1)
-            return self.scale * (unit @ self.weight.T) + self.bias
-
-
-@dataclass(eq=False)
-class Runner:
-    """One model in a pass.
-
-    Attributes
-    ----------
-    model
-        The loaded model.
-    sink
-        Where its outputs go.
-    text_head
-        For zero-shot models with a class space; None leaves the model's own logits, or none.
-    error
-        What ended this model's part of the pass; the others go on.
-    """
-
-    model: LoadedModel
-    sink: Sink
-    text_head: TextHead | None = None
-    view: int = 0
-    """Which of a batch's views are this model's pixels."""
-    error: BaseException | None = None
-    compiled_rows: int = 0
-    """The only number of rows that a compiled model takes without being compiled again; 0 where it is not."""
-    largest: int = 0
-    """Rows that fit the device's memory at once; 0 while nothing has run out."""
-    ending: threading.Lock = field(default_factory=threading.Lock)
-    """Held while the sink is finished."""
-    dropped: bool = False
-
-    def drop(self) -> None:
-        """Leave nothing of the sink behind but what is finished; it is not finished any more."""
-        with self.ending:
-            self.dropped = True
-            self.sink.abort()
-
-    def fail(self, error: Exception) -> None:
-        """Remember what ended this model's part."""
-        if self.error is None:
-            self.error = without_traceback(error)
-
-
 @dataclass(eq=False)
 class _Output:
     runner: Runner
     features: torch.Tensor | None
     logits: torch.Tensor | None
+    parts: dict[str, torch.Tensor]
     valid: NDArray[np.bool_]
     start: int
     timed: Timed | None
 
     @property
     def size(self) -> int:
-        return sum(tensor.nbytes for tensor in (self.features, self.logits) if tensor is not None)
+        tensors = (self.features, self.logits, *self.parts.values())
+        return sum(tensor.nbytes for tensor in tensors if tensor is not None)
 
 
 @dataclass(eq=False)
@@ -229,12 +154,13 @@ def _append(outputs: Sequence[_Output]) -> None:
     valid = _joined([output.valid for output in outputs])
     features = _joined_rows([output.features for output in outputs])
     logits = _joined_rows([output.logits for output in outputs])
-    for what, array in (("features", features), ("logits", logits)):
+    parts = {name: _joined([output.parts[name].numpy() for output in outputs]) for name in outputs[0].parts}
+    for what, array in (("features", features), ("logits", logits), *parts.items()):
         if array is None:
             continue
         # A NaN is its own largest number: one look at the extremes shows whether every row needs one.
         if not (np.isfinite(array.max()) and np.isfinite(array.min())):
-            bad = ~np.isfinite(array).all(axis=1) & valid
+            bad = ~np.isfinite(array.reshape(len(array), -1)).all(axis=1) & valid
             if bad.any():
                 row = outputs[0].start + int(np.flatnonzero(bad)[0])
                 raise NotFiniteError(
@@ -242,7 +168,7 @@ def _append(outputs: Sequence[_Output]) -> None:
                 )
         if not valid.all():
             array[~valid] = np.nan
-    outputs[0].runner.sink.append(features, logits, valid)
+    outputs[0].runner.sink.append(features, logits, valid, parts)
 
 
 def _joined_rows(tensors: list[torch.Tensor | None]) -> NDArray[np.float32] | None:
@@ -252,57 +178,6 @@ def _joined_rows(tensors: list[torch.Tensor | None]) -> NDArray[np.float32] | No
 
 def _joined(parts: list[NDArray[Any]]) -> NDArray[Any]:
     return parts[0] if len(parts) == 1 else np.concatenate(parts)
-
-
-_Pair = tuple[torch.Tensor | None, torch.Tensor | None]
-"""Features and logits."""
-
-
-def _forward(runner: Runner, pixels: torch.Tensor, padded: int = 0) -> _Pair:
-    rows = len(pixels)
-    if rows < padded:
-        pixels = torch.cat([pixels, pixels.new_zeros((padded - rows, *pixels.shape[1:]))])
-    outputs = runner.model.forward(pixels)
-    features = None if outputs.features is None else outputs.features[:rows]
-    logits = None if outputs.logits is None else outputs.logits[:rows]
-    return features, logits if runner.text_head is None or features is None else runner.text_head(features)
-
-
-def forward_halving(runner: Runner, pixels: torch.Tensor) -> _Pair:
-    """Run a model over a batch; where the device runs out of memory, over halves of it, down to single images.
-
-    The rows that fit are remembered, so that memory runs out once a model, not once a batch. A compiled model gets
-    batches of one size, the last one filled up with zeros whose outputs are dropped.
-
-    Returns
-    -------
-    features : Tensor of shape (B, D), float32, or None
-    logits : Tensor of shape (B, C), float32, or None
-
-    Raises
-    ------
-    torch.OutOfMemoryError, RuntimeError
-        Even one image does not fit.
-    """
-    rows = pixels.shape[0]
-    while True:
-        most = runner.largest or runner.compiled_rows or rows
-        step, padded = min(most, rows), most if runner.compiled_rows else 0
-        try:
-            parts = [_forward(runner, pixels[i : i + step], padded) for i in range(0, rows, step)]
-            if len(parts) == 1:
-                return parts[0]
-            features, logits = ([part[i] for part in parts if part[i] is not None] for i in (0, 1))
-            return _whole(features), _whole(logits)
-        except Exception as error:
-            if (padded or step) == 1 or not is_out_of_memory(error):
-                raise
-        free_cached(pixels.device)
-        runner.largest = (padded or step) // 2
-
-
-def _whole(parts: list[Any]) -> torch.Tensor | None:
-    return torch.cat(parts) if parts else None
 
 
 def run_pass(
@@ -377,8 +252,9 @@ def _run_view(runner: Runner, pixels: torch.Tensor, view: View, start: int, writ
     try:
         timed = Timed(pixels.device) if pixels.is_cuda else None
         with torch.inference_mode():
-            features, logits = forward_halving(runner, pixels)
-            there = tuple(None if part is None else to_host(part) for part in (features, logits))
+            found = forward_halving(runner, pixels)
+            features, logits = (None if one is None else to_host(one) for one in (found.features, found.logits))
+            parts = {name: to_host(values) for name, values in found.parts.items()}
         if timed is not None:
             timed.end()
     except Exception as error:  # noqa: BLE001  # one model's failure must not stop the others
@@ -387,4 +263,4 @@ def _run_view(runner: Runner, pixels: torch.Tensor, view: View, start: int, writ
     if timed is None:
         clock.forward += time.perf_counter() - begun
         clock.forwarded += len(view.valid)
-    writer.put(_Output(runner, there[0], there[1], view.valid.copy(), start, timed))
+    writer.put(_Output(runner, features, logits, parts, view.valid.copy(), start, timed))

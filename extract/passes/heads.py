@@ -15,9 +15,9 @@ from extract.models.base import Head, HeadUnavailable, LoadedModel
 from extract.passes.events import Event, Listener, text_progress
 from extract.passes.faults import raise_if_full, reason_of
 from extract.passes.waves import Member
+from extract.planning.jobs import HeadJob, Job, head_identity
 from extract.planning.mismatches import is_zero_shot
 from extract.planning.options import RunOptions
-from extract.planning.plan import HeadJob, Job, head_identity
 
 HeadKey = tuple[str, str]
 """Digest of a class space, and name of a prompt set; empty where there is none."""
@@ -133,7 +133,7 @@ class Heads:
         identity = head_identity(member.prepared, digest, space, prompts, arrays)
         record = self._record(member.model.precision) | (prompts.digests_for(space) if prompts else {})
         if (plain := head_identity(member.prepared, digest, space, prompts)) != identity:
-            record["extends"] = plain  # a head without these arrays: this one is read in its place
+            record["extends"] = [plain]  # a head without these arrays: this one is read in its place
             if head.text_embeddings is None:
                 raise HeadUnavailable(f"{member.id}: its library gives no embeddings of single templates")
         try:

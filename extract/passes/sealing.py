@@ -15,11 +15,11 @@ from extract.datasets.base import Dataset
 from extract.passes.clock import Clock, finished_line
 from extract.passes.events import Event, Listener
 from extract.passes.faults import raise_if_full, unreadable
-from extract.passes.forward import Runner
 from extract.passes.heads import cut_note
+from extract.passes.runners import Runner
 from extract.passes.waves import Member
+from extract.planning.jobs import Job
 from extract.planning.options import RunOptions
-from extract.planning.plan import Job
 
 THREADS = 4
 """Stores that are sealed at a time; most of it is waiting for the disk to say that it has them."""
@@ -124,6 +124,9 @@ class Sealing:
         texts = [text for several in captions for text in several]
         image_index = np.repeat(np.arange(len(dataset)), [len(several) for several in captions])
         cut = member.model.cut_texts(texts)
+        record = self._record("fp32") | {"texts_cut": len(cut)}
+        if job.extends:
+            record["extends"] = list(job.extends)
         if note := cut_note(member.model, f"captions of {dataset.card.id}", texts, cut):
             self._notify(Event("note", member.id, dataset.card.id, text=note))
         try:
@@ -136,7 +139,7 @@ class Sealing:
                 image_index=image_index.astype(np.int32),
                 identity=job.identity,
                 backend=self._options.backend,
-                record=self._record("fp32") | {"texts_cut": len(cut)},
+                record=record,
             )
         except StoreExistsError:
             return

@@ -7,8 +7,9 @@ from collections.abc import Iterable, Sequence
 from extract.datasets.base import Dataset
 from extract.passes.pixel_cache import pixel_bytes
 from extract.passes.pixel_room import image_bytes, most_bytes, together
+from extract.planning.jobs import Job
 from extract.planning.options import RunOptions
-from extract.planning.plan import Job, Unit
+from extract.planning.plan import Unit
 from extract.preprocess import Geometry
 
 

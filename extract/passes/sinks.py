@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -14,19 +15,39 @@ from cache_schema.writing.kinds.reference_accumulator import ReferenceAccumulato
 from extract.datasets.base import Dataset
 from extract.planning.options import RunOptions
 
+NO_PARTS: Mapping[str, NDArray[np.float32]] = MappingProxyType({})
+
 
 class StoreSink:
-    """Streams outputs into a prediction store; opened at the first batch, when the widths are known."""
+    """Streams outputs into a prediction store; opened at the first batch, when the widths are known.
+
+    Parameters
+    ----------
+    options, model, dataset, identity, record
+        Of the run and the store.
+    parts
+        Further arrays that the store holds, each with its details.
+    """
 
     def __init__(
-        self, options: RunOptions, model: ModelCard, dataset: Dataset, identity: str, record: Mapping[str, Any]
+        self,
+        options: RunOptions,
+        model: ModelCard,
+        dataset: Dataset,
+        identity: str,
+        record: Mapping[str, Any],
+        parts: Mapping[str, Mapping[str, Any]],
     ) -> None:
         self._options, self._model, self._dataset = options, model, dataset
-        self._identity, self._record = identity, dict(record)
+        self._identity, self._record, self._parts = identity, dict(record), parts
         self._writer: cache_schema.StoreWriter | None = None
 
     def append(
-        self, features: NDArray[np.float32] | None, logits: NDArray[np.float32] | None, valid: NDArray[np.bool_]
+        self,
+        features: NDArray[np.float32] | None,
+        logits: NDArray[np.float32] | None,
+        valid: NDArray[np.bool_],
+        parts: Mapping[str, NDArray[np.float32]] = NO_PARTS,
     ) -> None:
         """Write the next rows."""
         if self._writer is None:
@@ -44,8 +65,9 @@ class StoreSink:
                 labels=self._dataset.labels,
                 metadata=self._dataset.metadata,
                 record=self._record,
+                parts=self._parts,
             )
-        self._writer.append(logits=logits, features=features, valid=valid)
+        self._writer.append(logits=logits, features=features, valid=valid, parts=parts)
 
     def finish(self, record: Mapping[str, Any]) -> None:
         """Seal and publish, with what is only known at the end in the record."""
@@ -76,9 +98,14 @@ class ReferenceSink:
         return self._dataset.card
 
     def append(
-        self, features: NDArray[np.float32] | None, logits: NDArray[np.float32] | None, valid: NDArray[np.bool_]
+        self,
+        features: NDArray[np.float32] | None,
+        logits: NDArray[np.float32] | None,
+        valid: NDArray[np.bool_],
+        parts: Mapping[str, NDArray[np.float32]] = NO_PARTS,
     ) -> None:
-        """Add the next rows."""
+        """Add the next rows; a reference keeps no further arrays of images."""
+        del parts
         if logits is None:
             raise ValueError(f"a reference needs logits, and {self._model.id} has none on {self.card.id}")
         if features is None:

@@ -16,37 +16,33 @@ from cache_schema.format import failures
 from closerlook_common.errors import CloserlookError
 from extract.libraries import build
 from extract.models.base import Prepared
-from extract.passes import provenance
+from extract.passes import patches, provenance
 from extract.passes.claims import Claims
 from extract.passes.clock import Clock, first_line
 from extract.passes.decode import Decoder
 from extract.passes.events import Event, Listener
 from extract.passes.faults import DeviceLostError, raise_if_full, reason_of
-from extract.passes.forward import Runner, TextHead, run_pass
+from extract.passes.forward import run_pass
 from extract.passes.heads import HeadKey, Heads, head_key
 from extract.passes.image_rows import DatasetChangedError
 from extract.passes.pixel_cache import PixelSource
 from extract.passes.pixel_room import most_bytes
 from extract.passes.prefetch import Prefetcher
+from extract.passes.runners import Runner, Sink, TextHead
 from extract.passes.sealing import Members, Sealing
 from extract.passes.sharing import Sharing, geometry_of
 from extract.passes.sinks import ReferenceSink, StoreSink
 from extract.passes.waves import Member, waves
+from extract.planning.jobs import Job, head_identity, identified, is_sealed, keeps_statistics, stores_of
 from extract.planning.mismatches import is_zero_shot
 from extract.planning.options import RunOptions
-from extract.planning.plan import (
-    Job,
-    Unit,
-    head_identity,
-    identified,
-    is_sealed,
-    job_identity,
-    keeps_statistics,
-    stores_of,
-)
+from extract.planning.plan import Unit
 from extract.planning.sealed import look_at
 
 POLL_SECONDS = 1.0
+
+PART_DETAILS = {patches.PATCHES: patches.DETAILS}
+"""Further arrays -> how they are made, for the details of their store."""
 
 
 class Worker:
@@ -264,18 +260,30 @@ class Worker:
                 member.prepared, member.model.card.weights_digest, space, job.prompts
             )
         compiled_rows = member.model.compiled_rows
-        digest = job.model.card.weights_digest or card.weights_digest
-        identity = job_identity(job, digest, self.options)
         record |= {
-            "identity": identity,
+            "identity": job.identity,
             "preprocessing": job.preprocessing.to_record(),
             "compiled": compiled_rows > 0,
         }
-        if (plain := job_identity(job, digest, self.options, ())) != identity:
-            record["extends"] = plain  # a store without these arrays: this one is read in its place
-        sink_type = ReferenceSink if keeps_statistics(job) else StoreSink
-        sink = sink_type(self.options, card, job.dataset, identity, record)
-        return Runner(member.model, sink, text_head, compiled_rows=compiled_rows, largest=member.largest, view=view)
+        if job.extends:
+            record["extends"] = list(job.extends)
+        sink: Sink
+        arrays: tuple[str, ...] = ()
+        if keeps_statistics(job):
+            sink = ReferenceSink(self.options, card, job.dataset, job.identity, record)
+        else:
+            arrays = job.arrays
+            parts = {name: PART_DETAILS[name] for name in arrays}
+            sink = StoreSink(self.options, card, job.dataset, job.identity, record, parts)
+        return Runner(
+            member.model,
+            sink,
+            text_head,
+            arrays,
+            compiled_rows=compiled_rows,
+            largest=member.largest,
+            view=view,
+        )
 
     # -- records -------------------------------------------------------------------------------------------------
 

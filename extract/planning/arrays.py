@@ -2,13 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from itertools import combinations
 
 from closerlook_common.errors import UserError, nearest
 
-ARRAYS: Mapping[str, str] = {
-    "texts": "text heads also hold the embeddings of every template (subsets and weightings of templates)",
-    "unit": "references also hold sums of features at unit length (Mahalanobis++) and the keys of the bank's rows",
+
+@dataclass(frozen=True)
+class Further:
+    """Arrays that are stored when asked for.
+
+    Attributes
+    ----------
+    what
+        What they are, for help texts.
+    of
+        Kind of the stores that hold them: ``head``, ``reference`` or ``predictions``.
+    tag
+        What the identity of a store with them says; it changes where their numbers would.
+    by_class
+        Whether they depend on the head, so that a store without classes has none.
+    inner
+        Whether they are taken from inner layers of a model.
+    """
+
+    what: str
+    of: str
+    tag: str
+    by_class: bool = False
+    inner: bool = False
+
+
+ARRAYS: Mapping[str, Further] = {
+    "texts": Further(
+        "text heads also hold the embeddings of every template (subsets and weightings of templates)", "head", "texts"
+    ),
+    "unit": Further(
+        "references also hold sums of features at unit length (Mahalanobis++) and the keys of the bank's rows",
+        "reference",
+        "unit",
+    ),
+    "patches": Further(
+        "of CLIP-like models, each image's best patch in the space of the texts and its score (L-MCM, GL-MCM)",
+        "predictions",
+        "patches",
+        by_class=True,
+        inner=True,
+    ),
 }
 """Arrays that are stored when asked for: name -> what they are."""
 
@@ -27,4 +68,47 @@ def arrays_of(names: str | Iterable[str]) -> tuple[str, ...]:
         if name not in ARRAYS:
             known = nearest(name, ARRAYS) or f"; known: {', '.join(ARRAYS)}"
             raise UserError(f"`arrays` {name!r} is not known{known}")
+    return in_order(wanted)
+
+
+def in_order(names: Iterable[str]) -> tuple[str, ...]:
+    """Return names in the order of ``ARRAYS``."""
+    wanted = set(names)
     return tuple(name for name in ARRAYS if name in wanted)
+
+
+def subsets(names: Iterable[str]) -> list[tuple[str, ...]]:
+    """Return every choice among some names, fewer names first, each in the order of ``ARRAYS``.
+
+    Examples
+    --------
+    >>> subsets(["unit"])
+    [(), ('unit',)]
+    """
+    ordered = in_order(names)
+    return [chosen for count in range(len(ordered) + 1) for chosen in combinations(ordered, count)]
+
+
+def settled(
+    asked: Iterable[str], possible: Iterable[str], is_sealed: Callable[[tuple[str, ...]], bool]
+) -> tuple[str, ...]:
+    """Return the arrays of the store that answers a request: one that is sealed, or the one to make.
+
+    A sealed store with more arrays than asked for is taken as it is. A store that has to be made also gets the arrays
+    of those sealed before it, so that one store of a model and dataset has everything.
+
+    Parameters
+    ----------
+    asked
+        Names of arrays.
+    possible
+        Those that a store of this kind may have.
+    is_sealed
+        Whether the store with just these arrays is there.
+    """
+    wanted = set(asked)
+    if is_sealed(in_order(wanted)):
+        return in_order(wanted)
+    held = [chosen for chosen in subsets(possible) if is_sealed(chosen)]
+    more = next((chosen for chosen in held if wanted <= set(chosen)), None)
+    return in_order(wanted.union(*held)) if more is None else more

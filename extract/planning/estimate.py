@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 
 from closerlook_common.console.terminal import counted
 from closerlook_common.errors import CloserlookError
+from extract.planning.jobs import HeadJob, Job, keeps_statistics
 from extract.planning.mismatches import gives_features_alone, is_zero_shot
 from extract.planning.operations import count_operations, text_operations
-from extract.planning.plan import MISSING, HeadJob, Job, Plan, keeps_statistics
+from extract.planning.plan import MISSING, Plan
 
 if TYPE_CHECKING:
     from cache_schema.reading.cache import Cache
@@ -83,7 +84,8 @@ def store_bytes(job: Job, feature_bytes: int = 2, arrays: Sequence[str] = ()) ->
             + unit
         )
     texts = _captions(job) * width * 4
-    return texts + len(job.dataset) * (classes * LOGIT_BYTES + width * feature_bytes + ROW_BYTES)
+    more = width * feature_bytes + 8 if "patches" in arrays else 0
+    return texts + len(job.dataset) * (classes * LOGIT_BYTES + width * feature_bytes + ROW_BYTES + more)
 
 
 def head_bytes(head: HeadJob, arrays: Sequence[str] = ()) -> float:
@@ -153,7 +155,7 @@ def estimate(
     feature_bytes
         2 for float16, 4 for float32.
     arrays
-        Arrays that are stored besides.
+        What heads hold besides.
     progress
         Wraps the models whose operations are counted.
     """
@@ -177,7 +179,7 @@ def estimate(
         # A text takes its tower as long as the ratio of the two towers' arithmetic says; as an image where unknown.
         image, text = operations[name], text_operations(models[name])
         seconds += count / rates[name] * (text / image if text and image else 1)
-    size = sum(store_bytes(job, feature_bytes, arrays) for job in jobs)
+    size = sum(store_bytes(job, feature_bytes, job.arrays) for job in jobs)
     return Estimate(
         sum(len(job.dataset) for job in jobs),
         sum(texts.values()),

@@ -2,72 +2,36 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from cache_schema.format import identities, naming
-from cache_schema.format.records import DatasetCard
+from cache_schema.format import naming
 from closerlook_common.errors import UserError
 from extract.classes.prompts import PromptSet
 from extract.classes.spaces import IMAGENET_1K, ClassSpace, class_space
 from extract.datasets.base import Dataset
 from extract.datasets.spaces import in_class_space
-from extract.libraries import registry
 from extract.models.base import Prepared
-from extract.models.forward_version import FORWARD_VERSION
 from extract.planning.arrays import ARRAYS
 from extract.planning.class_order import with_known_spaces
-from extract.planning.mismatches import empty_classes, gives_features_alone, is_zero_shot, mismatch
+from extract.planning.jobs import (
+    HeadJob,
+    Job,
+    head_identity,
+    identified,
+    is_sealed,
+    possible_arrays,
+    reasons_without,
+    stores_of,
+)
+from extract.planning.mismatches import empty_classes, is_zero_shot, mismatch
 from extract.planning.options import RunOptions
 from extract.planning.sealed import look_at
 from extract.preprocess import Geometry, Preprocessing
 
 MISSING, SEALED, SKIPPED = "missing", "sealed", "skipped"
 DAMAGED, REFUSED = "damaged", "refused"
-
-
-@dataclass(frozen=True, eq=False)
-class Job:
-    """One model on one dataset.
-
-    Attributes
-    ----------
-    model, dataset
-        What to run on what.
-    preprocessing
-        The model's, with the geometry that these images need.
-    prompts
-        The prompt set of the stored logits; None for a model with a classifier of its own, or without class space.
-    state
-        ``missing``, ``sealed`` (done before), ``skipped`` (cannot be), ``refused`` (the images are probably not those
-        that the model was trained for) or ``damaged`` (done before, and of no use now).
-    identity
-        Of the store; empty while the weights' digest is unknown, because the file is not on this machine yet.
-    reason
-        Why it is skipped or of no use; of a sealed one, how many images could not be read.
-    """
-
-    model: Prepared
-    dataset: Dataset
-    preprocessing: Preprocessing
-    prompts: PromptSet | None
-    state: str
-    identity: str = ""
-    reason: str = ""
-
-
-@dataclass(frozen=True, eq=False)
-class HeadJob:
-    """A zero-shot model's head for one class space and one prompt set, or a classifier's own head."""
-
-    model: Prepared
-    class_space: ClassSpace
-    prompts: PromptSet | None
-    identity: str
-    state: str
-    reason: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,91 +114,6 @@ class Plan:
         return Unit(tuple(members), jobs, heads)
 
 
-def _architecture(model: Prepared) -> str:
-    """Return a model's name with whatever else in its line changes the network that the weights go into."""
-    options, library = model.spec.options, registry.get(model.spec.library)
-    name = model.card.name
-    for key in library.forward_files:
-        if file := options.get(key):
-            name += f" {key}={hashlib.sha256(Path(file).read_bytes()).hexdigest()}"
-    if code := registry.code_digest(model.spec.library):
-        name += f" code={code}"
-    if model.files_digest:
-        name += f" files={model.files_digest}"
-    if model.output_order:
-        name += f" outputs={hashlib.sha256(repr(model.output_order).encode()).hexdigest()}"
-    keys = (*library.forward_options, "seed", "ema")
-    return name + "".join(f" {key}={options[key]}" for key in keys if key in options)
-
-
-def job_identity(job: Job, weights_digest: str, options: RunOptions, arrays: Sequence[str] | None = None) -> str:
-    """Return the identity of a job's store: everything that can change a number in it.
-
-    Parameters
-    ----------
-    job, weights_digest, options
-        What is run, and how.
-    arrays
-        Arrays that are stored besides; those of the options when None.
-    """
-    more = set(options.arrays if arrays is None else arrays)
-    card, data = job.model.card, job.dataset.card
-    prompts = ""
-    if job.prompts is not None and job.dataset.class_space is not None:
-        prompts = f"{job.prompts.digest}:{job.dataset.class_space.digest}"
-    reference = keeps_statistics(job)
-    precision = job.model.spec.options.get("precision", options.precision)
-    return identities.prediction_identity(
-        library=card.library,
-        name=_architecture(job.model),
-        tag=card.tag,
-        weights_digest=weights_digest,
-        preprocessing=job.preprocessing.to_record(),
-        precision=precision,
-        dataset_id=data.id,
-        dataset_digest=job.dataset.digest,
-        class_space=data.class_space,
-        class_mask=data.class_mask,
-        class_map=data.class_map,
-        prompt_set_digest=prompts,
-        # A bank of another size is another reference.
-        logits_kind=_statistics(data, more) if reference else "logits",
-        features_dtype=options.features_dtype,
-        forward_version=registry.get(card.library).forward_version(card.name, precision),
-    )
-
-
-def _statistics(data: DatasetCard, arrays: Collection[str]) -> str:
-    return f"reference:{data.extra.get('bank_per_class', 50)}{':unit' * ('unit' in arrays)}"
-
-
-def identified(job: Job, weights_digest: str, options: RunOptions) -> Job:
-    """Return a job with the identity of its store: of one with more arrays than asked for, where that is sealed."""
-    asked = replace(job, identity=job_identity(job, weights_digest, options))
-    if is_sealed(asked, options):
-        return asked
-    richer = replace(job, identity=job_identity(job, weights_digest, options, tuple(ARRAYS)))
-    return richer if richer.identity != asked.identity and is_sealed(richer, options) else asked
-
-
-def head_identity(
-    model: Prepared, weights_digest: str, space: ClassSpace, prompts: PromptSet | None, arrays: Collection[str] = ()
-) -> str:
-    """Return the identity of a head store, that of one with more arrays where such are asked for."""
-    fields = {
-        "kind": "head",
-        "library": model.card.library,
-        "name": _architecture(model),
-        "weights_digest": weights_digest,
-        "class_space": space.digest,
-        "prompts": "" if prompts is None else prompts.digest,
-        "forward_version": FORWARD_VERSION,
-    }
-    if prompts is not None and "texts" in arrays:
-        fields["arrays"] = "texts"
-    return identities.identity(fields)
-
-
 def with_class_spaces(datasets: Sequence[Dataset]) -> list[Dataset]:
     """Give OOD sets without a class space the one of the run's in-distribution sets.
 
@@ -268,11 +147,6 @@ def _effective(model: Prepared, dataset: Dataset) -> Preprocessing:
     return replace(model.preprocessing, geometry=geometry)
 
 
-def keeps_statistics(job: Job) -> bool:
-    """Return whether a job gives the statistics of a training set; a model without logits has its features stored."""
-    return job.dataset.card.role == "reference" and not gives_features_alone(job.model)
-
-
 def make_plan(models: Sequence[Prepared], datasets: Sequence[Dataset], options: RunOptions) -> Plan:
     """Compare what is asked for with what the cache holds. No model is built and no weight file is read.
 
@@ -293,6 +167,7 @@ def make_plan(models: Sequence[Prepared], datasets: Sequence[Dataset], options: 
     models, unordered = with_known_spaces(models, datasets)
     jobs = []
     for model in models:
+        without = reasons_without(model, options)
         for dataset in datasets:
             prompts = default if is_zero_shot(model) and dataset.class_space is not None else None
             job = Job(model, dataset, _effective(model, dataset), prompts, MISSING)
@@ -306,6 +181,11 @@ def make_plan(models: Sequence[Prepared], datasets: Sequence[Dataset], options: 
             if dataset.class_space is not None and (reason := unordered.get(model.card.id, "")):
                 jobs.append(replace(job, state=REFUSED, reason=reason))
                 continue
+            arrays = possible_arrays(job, options.arrays)
+            if reason := next((without[name] for name in arrays if name in without), ""):
+                jobs.append(replace(job, state=REFUSED, reason=reason))
+                continue
+            job = replace(job, arrays=arrays)
             if model.card.weights_digest:
                 job = identified(job, model.card.weights_digest, options)
                 if is_sealed(job, options):
@@ -315,25 +195,6 @@ def make_plan(models: Sequence[Prepared], datasets: Sequence[Dataset], options: 
             jobs.append(job)
     heads = [head for model in models for head in _heads(model, jobs, options)]
     return Plan(tuple(models), tuple(datasets), tuple(jobs), tuple(heads))
-
-
-def is_sealed(job: Job, options: RunOptions) -> bool:
-    """Return whether a job's store is there; its captions' store too, for pairs."""
-    return bool(job.identity) and len(stores_of(job, options)) == len(_kinds(job))
-
-
-def stores_of(job: Job, options: RunOptions) -> list[Path]:
-    """Return those of a job's stores that are there."""
-    where = (job.model.card.id, job.dataset.card.id, job.identity)
-    found = (naming.published(options.cache, kind, *where) for kind in _kinds(job))
-    return [path for path in found if path is not None]
-
-
-def _kinds(job: Job) -> tuple[str, ...]:
-    """Return the kinds of stores that a job makes."""
-    if keeps_statistics(job):
-        return ("reference",)
-    return ("predictions", "texts") if job.dataset.card.role == "pairs" else ("predictions",)
 
 
 def _heads(model: Prepared, jobs: Sequence[Job], options: RunOptions) -> list[HeadJob]:

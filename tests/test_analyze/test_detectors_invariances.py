@@ -44,6 +44,11 @@ class World:
         }
 
 
+def patches_of(z: np.ndarray) -> np.ndarray:
+    """Return scores of best patches that go with rows of logits."""
+    return (1 / np.exp(0.01 * (z - z.max(axis=1, keepdims=True))).sum(axis=1)).astype(np.float32)
+
+
 @pytest.fixture(scope="module")
 def world() -> World:
     return World()
@@ -58,32 +63,37 @@ def fitted(world: World) -> dict[str, Any]:
 @pytest.mark.parametrize("name", names())
 def test_scores_do_not_depend_on_blocks_or_order(world: World, fitted: dict[str, Any], name: str) -> None:
     detector, f, z = fitted[name], world.query, world.logits(world.query)
-    whole = detector.score(features=f, logits=z)
+    p = patches_of(z)
+    whole = detector.score(features=f, logits=z, patch_scores=p)
     assert whole.dtype == np.float32
     assert whole.shape == (len(f),)
     assert np.isfinite(whole).all()
     bounds = [0, 1, 2, 9, 200, 201, TILE, TILE + 17, len(f)]
-    parts = [detector.score(features=f[a:b], logits=z[a:b]) for a, b in itertools.pairwise(bounds)]
+    parts = [detector.score(features=f[a:b], logits=z[a:b], patch_scores=p[a:b]) for a, b in itertools.pairwise(bounds)]
     np.testing.assert_array_equal(np.concatenate(parts), whole)
     order = np.random.default_rng(0).permutation(len(f))
-    np.testing.assert_array_equal(detector.score(features=f[order], logits=z[order]), whole[order])
+    moved = detector.score(features=f[order], logits=z[order], patch_scores=p[order])
+    np.testing.assert_array_equal(moved, whole[order])
     strided = np.asfortranarray(f)
-    np.testing.assert_array_equal(detector.score(features=strided, logits=z[:, ::-1][:, ::-1]), whole)
+    again = detector.score(features=strided, logits=z[:, ::-1][:, ::-1], patch_scores=p[::-1][::-1])
+    np.testing.assert_array_equal(again, whole)
 
 
 def test_together_is_the_same_as_one_by_one(world: World, fitted: dict[str, Any]) -> None:
     f, z = world.query, world.logits(world.query)
-    together = score_all(list(fitted.values()), features=f, logits=z)
+    given_ = {"features": f, "logits": z, "patch_scores": patches_of(z)}
+    together = score_all(list(fitted.values()), **given_)
     for detector, scores in zip(fitted.values(), together, strict=True):
-        np.testing.assert_array_equal(scores, detector.score(features=f, logits=z), err_msg=detector.name)
+        np.testing.assert_array_equal(scores, detector.score(**given_), err_msg=detector.name)
 
 
 @pytest.mark.parametrize("name", names())
 def test_a_bad_row_is_nan_and_spoils_no_other(world: World, fitted: dict[str, Any], name: str) -> None:
     f, z = world.query[:50].copy(), world.logits(world.query[:50])
-    whole = fitted[name].score(features=f, logits=z)
-    f[7], z[7] = np.nan, np.nan
-    spoilt = fitted[name].score(features=f, logits=z)
+    p = patches_of(z)
+    whole = fitted[name].score(features=f, logits=z, patch_scores=p)
+    f[7], z[7], p[7] = np.nan, np.nan, np.nan
+    spoilt = fitted[name].score(features=f, logits=z, patch_scores=p)
     rest = np.arange(50) != 7
     np.testing.assert_array_equal(spoilt[rest], whole[rest])
     assert np.isnan(spoilt[7])
@@ -101,8 +111,9 @@ def test_invariant_to_the_order_of_classes(world: World, fitted: dict[str, Any],
         negatives=NEGATIVES,
     )
     f = world.query[:200]
-    a = fitted[name].score(features=f, logits=world.logits(f))
-    b = moved.score(features=f, logits=world.logits(f)[:, order])
+    z = world.logits(f)
+    a = fitted[name].score(features=f, logits=z, patch_scores=patches_of(z))
+    b = moved.score(features=f, logits=z[:, order], patch_scores=patches_of(z))
     if name == "cfood":  # its reference is the first rows of each class, class by class, and the last round is cut
         assert np.corrcoef(a, b)[0, 1] > 0.7
     else:
@@ -320,6 +331,8 @@ def test_they_tell_in_from_out() -> None:
         "neglabel",
         "vra",
         "mcm",
+        "l-mcm",
+        "gl-mcm",
         "residual",
     }:  # noise of full rank has no residual
         fit = get(name).fit(**given_)
@@ -339,7 +352,7 @@ def test_registry() -> None:
             for value in tried:
                 get(name, **{option: value})
         needs = requirements(name)
-        assert needs.logits or needs.features
+        assert needs.logits or needs.features or needs.patches
 
 
 @pytest.mark.parametrize(
@@ -355,6 +368,13 @@ def test_registry() -> None:
         (lambda: get("mds").fit(reference=(np.zeros((2, 3)), np.zeros((3, 2)), np.zeros(2, int))), "got"),
         (lambda: get("msp").fit().score(features=np.zeros((2, 3))), "msp scores logits"),
         (lambda: get("msp").fit().score(logits=np.zeros(3)), r"logits must have 2 dimension\(s\)"),
+        (
+            lambda: get("l-mcm", tau=0.5),
+            "tau=0.5 cannot be answered: stores have the best patch at tau=1",
+        ),
+        (lambda: get("gl-mcm", weight=0), "weight=0"),
+        (lambda: get("l-mcm").fit().score(logits=np.zeros((2, 3))), r"give score\(patch_scores=...\)"),
+        (lambda: get("msp").fit().score(patch_scores=np.zeros(2)), "msp scores logits"),
         (lambda: get("mcm").fit().score(logits=np.full((1, 3), 30.0)), "not cosines"),
         (lambda: get("knn", k=5).fit(reference=(np.eye(3), np.eye(3), np.arange(3))), "more than the 3 rows"),
         (

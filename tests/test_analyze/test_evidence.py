@@ -73,7 +73,9 @@ def test_scores_lie_in_their_range(name: str, spread: float) -> None:
         validation=(features, logits, labels), negatives=rng.normal(size=(30, 9)).astype(np.float32),
     )  # fmt: skip
     low, high = kind.limits
-    scores = fitted.score(features=features[::-1] * 0.7 - 0.1, logits=logits[::-1] * 0.7)
+    scores = fitted.score(
+        features=features[::-1] * 0.7 - 0.1, logits=logits[::-1] * 0.7, patch_scores=rng.uniform(size=120)
+    )
     room = 1e-4 * max(abs(end) if np.isfinite(end) else 1.0 for end in (*kind.limits, 1.0))
     assert np.isfinite(scores).any()
     assert (scores[np.isfinite(scores)] >= low - room).all()

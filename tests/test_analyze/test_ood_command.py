@@ -137,7 +137,7 @@ def test_every_detector_runs_or_says_why(cache: Path, tmp_path: Path) -> None:
         assert rows.filter(pl.col("value").is_null() & (pl.col("reason") == "")).is_empty()
     ran = table.filter((pl.col("model") == "linear") & pl.col("value").is_not_null())["score"].unique()
     # NNGuide asks for 100 neighbours and has them; only the scores of image-text models are left
-    assert set(DETECTORS) - set(ran) == {"mcm", "neglabel"}
+    assert set(DETECTORS) - set(ran) == {"mcm", "l-mcm", "gl-mcm", "neglabel"}
     bent = dict(table.filter(pl.col("model") == "bent").select("score", "reason").iter_rows())
     assert "affine" in bent["react"]
     assert bent["msp"] == ""

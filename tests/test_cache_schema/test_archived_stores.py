@@ -69,12 +69,21 @@ def reference(version: int) -> ReferenceAccumulator:
     return accumulator
 
 
+def parts() -> dict[str, NDArray[Any]]:
+    """Return the further arrays of the prediction store."""
+    return {"patch_features": whole(N, D) / 2, "patch_score": np.arange(1, N + 1) / 16, "patch_index": np.arange(N)}
+
+
+PARTS = {"patches": {"tokens": "values of the last block", "temperature": 1.0}}
+
+
 def write(cache: Path, backend: str, version: int) -> None:
     """Write every kind of store, with all arrays of a version of the schema."""
+    more: dict[str, Any] = {"parts": PARTS, "arrays": parts()} if version >= 2 else {}
     common: dict[str, Any] = {"model": model(backend), "backend": backend}
     cache_schema.write_store(
         cache, **common, dataset=DATASET, logits=whole(N, C), features=whole(N, D), labels=LABELS, image_ids=IDS,
-        valid=VALID, metadata=METADATA, record={"command": "extract --model-list models.txt"},
+        valid=VALID, metadata=METADATA, record={"command": "extract --model-list models.txt"}, **more,
     )  # fmt: skip
     cache_schema.write_head(
         cache, **common, class_space="four", class_names=NAMES, weight=WEIGHT, bias=BIAS, prompt_set="study-5",
@@ -134,6 +143,18 @@ def test_predictions(archived: Cache, backend: str) -> None:
         assert list(store.metadata[name]) == list(values), name
     assert store.model.to_record() == model(backend).to_record()
     assert store.record["command"] == "extract --model-list models.txt"
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_parts_of_predictions(archived: Cache, backend: str) -> None:
+    store = archived.store(model(backend).id, DATASET.id)
+    assert store.parts == (tuple(PARTS) if version_of(archived.path) >= 2 else ())
+    for name, values in parts().items() if store.parts else ():
+        got = store.read(name)
+        np.testing.assert_array_equal(got[VALID], values[VALID], err_msg=name)
+        assert (got[~VALID] == -1 if got.dtype == np.int32 else np.isnan(got[~VALID])).all()
+    for part in store.parts:
+        assert store.details[part] == PARTS[part]
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

@@ -93,7 +93,7 @@ def test_an_average_is_taken_unless_the_line_says_no(
 
 
 def test_the_choice_is_part_of_the_stores_identity(tmp_path: Path, weights: State) -> None:
-    from extract.planning.plan import _architecture
+    from extract.planning.jobs import _architecture
 
     torch.save({"model": weights, "model_ema": weights}, tmp_path / "w.pth")
     line = f"timm:test_resnet checkpoint={tmp_path / 'w.pth'} id=mine classes=x"

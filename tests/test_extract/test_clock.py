@@ -12,7 +12,8 @@ from extract.models.base import Outputs
 from extract.passes import forward
 from extract.passes.batches import PixelBatch, View
 from extract.passes.clock import Clock, duration, finished_line, first_line
-from extract.passes.forward import Runner, run_pass
+from extract.passes.forward import run_pass
+from extract.passes.runners import Runner
 
 
 def clock(decode: float, forward: float) -> Clock:
@@ -51,7 +52,7 @@ class Mean:
 class Nowhere:
     """A sink that keeps nothing."""
 
-    def append(self, features, logits, valid) -> None:
+    def append(self, features, logits, valid, parts) -> None:
         self.thread = threading.current_thread()
 
 

@@ -12,7 +12,7 @@ import torch
 import cache_schema
 from extract.libraries import load, prepare
 from extract.models.base import CompileError, LoadedModel, Outputs
-from extract.passes.forward import Runner, forward_halving
+from extract.passes.runners import Runner, forward_halving
 from extract.zoo.model_list import parse_line
 
 LINE = "timm:{} allow_random=yes seed=1 num_classes=3 classes=pets input_size=64 crop_pct=1.0 interpolation=bicubic"
@@ -83,14 +83,15 @@ class Counting:
 def test_a_compiled_model_sees_batches_of_one_size() -> None:
     pixels = torch.randint(0, 256, (5, 3, 4, 4), dtype=torch.uint8)
     model = Counting(most=8)
-    features, logits = forward_halving(Runner(model, sink=None, compiled_rows=8), pixels)
+    found = forward_halving(Runner(model, sink=None, compiled_rows=8), pixels)
+    features, logits = found.features, found.logits
     assert model.rows == [8]
     torch.testing.assert_close(features, pixels.float().mean((2, 3)))
     torch.testing.assert_close(logits, pixels.float().sum((2, 3)))
 
     model = Counting(most=2)
     runner = Runner(model, sink=None, compiled_rows=8)
-    features, _ = forward_halving(runner, pixels)
+    features = forward_halving(runner, pixels).features
     assert model.rows == [8, 4, 2, 2, 2]
     assert len(features) == 5
     model.most = 0

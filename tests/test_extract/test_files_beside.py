@@ -19,7 +19,7 @@ from extract.classes.prompts import PromptSet
 from extract.classes.spaces import ClassSpace
 from extract.libraries import load, prepare
 from extract.models.base import Prepared
-from extract.planning.plan import _architecture, head_identity
+from extract.planning.jobs import _architecture, head_identity
 from extract.zoo.model_list import parse_line
 
 TEXT = {"context_length": 12, "vocab_size": 40, "width": 32, "heads": 2, "layers": 1}

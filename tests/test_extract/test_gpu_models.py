@@ -18,7 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from extract.libraries import build, load, prepare
 from extract.libraries.timm import heads
-from extract.passes.forward import Runner, TextHead, forward_halving
+from extract.passes.runners import Runner, TextHead, forward_halving
 from extract.zoo.model_list import parse_line
 
 GPU = torch.device("cuda:0")
@@ -139,7 +139,8 @@ def test_a_forward_pass_stays_on_the_device(line: str, precision: str, pretended
         weight = torch.empty((9, model.feature_width), device=GPU)
         text_head = TextHead(weight, torch.empty(9, device=GPU), 100.0) if clip else None
         with NothingComesBack(), torch.inference_mode():
-            features, logits = forward_halving(Runner(model, None, text_head), pixels)  # type: ignore[arg-type]
+            found = forward_halving(Runner(model, None, text_head), pixels)  # type: ignore[arg-type]
+            features, logits = found.features, found.logits
         assert tf32_allowed() == (True, True)
     assert logits is not None
     for out, width in ((features, model.feature_width), (logits, 9 if clip else 7)):

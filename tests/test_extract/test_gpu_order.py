@@ -17,10 +17,12 @@ from simulated_gpu import DEVICE, Buffer, Machine
 from extract.models import memory
 from extract.models.base import Outputs
 from extract.passes import forward, transfer, worker
+from extract.passes import runners as halving
 from extract.passes.batches import PixelBatch, View
 from extract.passes.clock import Clock
 from extract.passes.faults import DeviceLostError
-from extract.passes.forward import Runner, run_pass
+from extract.passes.forward import run_pass
+from extract.passes.runners import Runner
 from extract.planning.options import RunOptions
 
 SIDES = 2, 3
@@ -61,7 +63,7 @@ class Rows:
         self.features: list[np.ndarray] = []
         self.logits: list[np.ndarray] = []
 
-    def append(self, features: np.ndarray, logits: np.ndarray | None, valid: np.ndarray) -> None:
+    def append(self, features: np.ndarray, logits: np.ndarray | None, valid: np.ndarray, parts: object) -> None:
         assert logits is not None
         self.features.append(features.copy())
         self.logits.append(logits.copy())
@@ -87,7 +89,7 @@ def passed(machine: Machine, sizes: list[int], models: list[Model]) -> list[Runn
                 view.pixels[...] = 255
 
     with pytest.MonkeyPatch.context() as patch:
-        for module in (forward, transfer, memory):
+        for module in (forward, halving, transfer, memory):
             patch.setattr(module, "torch", machine)
         patch.setattr(forward, "WRITTEN_ROWS", 4)
         run_pass(runners, decoded(), DEVICE)

@@ -6,15 +6,17 @@ import signal
 import threading
 import time
 from pathlib import Path
-from types import FrameType, SimpleNamespace
+from types import FrameType
 
 import numpy as np
 import pytest
 import torch
 
+from extract.models.base import Outputs
 from extract.passes import sealing
 from extract.passes.batches import PixelBatch, View
-from extract.passes.forward import Runner, run_pass
+from extract.passes.forward import run_pass
+from extract.passes.runners import Runner
 
 
 def interrupt() -> None:
@@ -45,8 +47,8 @@ class SlowSink:
 
 def test_a_store_is_not_removed_while_it_is_opened() -> None:
     class Model:
-        def forward(self, pixels: torch.Tensor) -> SimpleNamespace:
-            return SimpleNamespace(features=pixels.float().mean((2, 3)), logits=None)
+        def forward(self, pixels: torch.Tensor) -> Outputs:
+            return Outputs(pixels.float().mean((2, 3)), None)
 
     finishing = threading.Event()
 

@@ -21,8 +21,9 @@ from extract.models.base import Prepared
 from extract.passes.sinks import ReferenceSink
 from extract.planning.arrays import arrays_of
 from extract.planning.estimate import head_bytes, store_bytes
+from extract.planning.jobs import HeadJob, Job, head_identity, job_identity
 from extract.planning.options import RunOptions
-from extract.planning.plan import MISSING, SEALED, HeadJob, Job, head_identity, job_identity, make_plan
+from extract.planning.plan import MISSING, SEALED, make_plan
 from extract.preprocess import Geometry, Preprocessing
 
 N, C, D = 40, 3, 5

@@ -82,7 +82,7 @@ def test_texts_extend_a_cache_and_any_subset_equals_running_the_model(study: Pat
     cache = run(study, run_extract, "c", "openai-7,described.json", "--arrays", "texts")
     assert len(cache.stores("head")) == 4
     head = cache.head("clip", "pets", "openai-7")  # in place of the one that it extends
-    assert head.record["extends"] == plain.identity == cache.store("clip", "pets").record["head_identity"]
+    assert head.record["extends"] == [plain.identity] == [cache.store("clip", "pets").record["head_identity"]]
     for name, entry in plain.header["seal"]["arrays"].items():
         assert head.header["seal"]["arrays"][name] == entry
     assert cache.head("clip", "pets").prompt_set == "openai-7"  # that of the stored logits

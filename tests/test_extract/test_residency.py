@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from extract.models.base import Outputs
-from extract.passes.forward import Runner, forward_halving
+from extract.passes.runners import Runner, forward_halving
 
 
 @dataclass
@@ -30,7 +30,8 @@ def test_out_of_memory_halves_the_batch_once_and_remembers() -> None:
     runner = Runner(model, sink=None)
     pixels = torch.randint(0, 256, (10, 3, 4, 4), dtype=torch.uint8)
     for _ in range(2):
-        features, logits = forward_halving(runner, pixels)
+        found = forward_halving(runner, pixels)
+        features, logits = found.features, found.logits
         torch.testing.assert_close(features, pixels.float().mean((2, 3)))
         torch.testing.assert_close(logits, pixels.float().sum((2, 3)))
     assert model.calls == [10, 5, *[2] * 5, *[2] * 5]

@@ -112,6 +112,12 @@ class OpenClipLibrary(NamedLibrary):
             return PROJECTED_IN_FLOAT32
         return COCA_NOT_NORMALIZED if name.lower().startswith("coca") else FORWARD_VERSION
 
+    def why_without(self, prepared: Prepared, array: str) -> str:
+        """Return why a model cannot give an array; see `Library.why_without`."""
+        from extract.libraries.open_clip.inner import why_without
+
+        return why_without(prepared, array)
+
     def architecture(self, spec: ModelSpec) -> str:
         """Return the published architecture of a line; see `Library.architecture`."""
         return "" if "config" in spec.options or is_elsewhere(spec.name) else spec.name.partition("/")[0]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,8 +15,10 @@ from numpy.typing import NDArray
 from closerlook_common.distribution import install_line
 from closerlook_common.errors import UserError
 from extract.libraries.open_clip import configs
+from extract.libraries.open_clip.inner import patch_embeddings
 from extract.libraries.open_clip.projection import float32_projection
 from extract.models.base import HeadUnavailable, Outputs, Prepared, Preprocessing
+from extract.models.inner import inputs_of
 from extract.models.pixels import Normalizer, body_precision, check_precision, to_channels_last, true_float32
 from extract.models.remote_code import RemoteCodeError
 from extract.models.text_cache import TextCache
@@ -69,6 +71,15 @@ class OpenClipModel(ZeroShotModel):
         with body_precision(self.device, self.precision):
             pooled: torch.Tensor = self._tower(self._normalize(pixels))
         return Outputs(self._project(pooled), None)
+
+    @torch.inference_mode()
+    def forward_with(self, pixels: torch.Tensor, arrays: Sequence[str]) -> Outputs:
+        """Return the image embedding and what further arrays are made of; see `LoadedModel.forward_with`."""
+        visual = self.module.visual
+        with body_precision(self.device, self.precision), inputs_of(visual.transformer.resblocks[-1]) as seen:
+            pooled: torch.Tensor = self.module.encode_image(self._normalize(pixels), normalize=False)
+            parts = {"patches": patch_embeddings(visual, seen[0], self._project)} if "patches" in arrays else {}
+        return Outputs(self._project(pooled), None, parts)
 
     @functools.cached_property
     def _tokenizer(self) -> Any:

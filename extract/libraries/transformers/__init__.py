@@ -59,5 +59,11 @@ class TransformersLibrary(Library):
 
         return build(prepared)
 
+    def why_without(self, prepared: Prepared, array: str) -> str:
+        """Return why a model cannot give an array; see `Library.why_without`."""
+        from extract.libraries.transformers.inner import why_without
+
+        return why_without(prepared, array)
+
 
 LIBRARY = TransformersLibrary()

@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 from transformers import AutoTokenizer
 
 from extract.libraries.saved import Source
+from extract.libraries.transformers.inner import patch_embeddings
 from extract.models.base import HeadUnavailable, Outputs, Prepared, Preprocessing
+from extract.models.inner import inputs_of
 from extract.models.pixels import Normalizer, body_precision, check_precision, to_channels_last, true_float32
 from extract.models.remote_code import OPTION, RemoteCodeError, remote_code
 from extract.models.text_cache import TextCache
@@ -123,6 +125,17 @@ class TransformersZeroShot(ZeroShotModel):
         with body_precision(self.device, self.precision):
             pooled = self._tower(self._normalize(pixels))
         return Outputs(pooled.float(), None)
+
+    @torch.inference_mode()
+    def forward_with(self, pixels: torch.Tensor, arrays: Sequence[str]) -> Outputs:
+        """Return the image embedding and what further arrays are made of; see `LoadedModel.forward_with`."""
+        with (
+            body_precision(self.device, self.precision),
+            inputs_of(self.module.vision_model.encoder.layers[-1]) as seen,
+        ):
+            pooled = self._embed(self._normalize(pixels))
+            parts = {"patches": patch_embeddings(self.module, seen[0])} if "patches" in arrays else {}
+        return Outputs(pooled.float(), None, parts)
 
     @functools.cached_property
     def _tokenizer(self) -> Tokens:
