@@ -180,7 +180,8 @@ def test_numeric_folders_in_the_order_of_text_become_indices(tmp_path: Path) -> 
 def test_synonyms_in_the_order_of_imagenet_are_its_classes(tmp_path: Path) -> None:
     from timm.data.imagenet_info import ImageNetInfo
 
-    synonyms = [f"{ImageNetInfo().index_to_description(i)}, {WNIDS[i]}" for i in range(1000)]
+    known = ImageNetInfo()
+    synonyms = [f"{known.index_to_description(i)}, {WNIDS[i]}" for i in range(1000)]
     assert listed(_saved(table([7, 999], synonyms), tmp_path), "imagenet-val").labels.tolist() == [7, 999]
     turned = [*synonyms[1:], synonyms[0]]
     with pytest.raises(UserError, match="its labels count 1,000 classes of its own"):
