@@ -17,6 +17,7 @@ from PIL import Image
 
 from cache_schema.format.records import DatasetCard
 from closerlook_common.errors import UserError
+from extract.classes.choices import Choice
 from extract.classes.spaces import ClassSpace
 from extract.datasets.images import UnreachableImage, UnreadableImage, decode_rgb, fault_of
 
@@ -92,6 +93,8 @@ class Dataset:
         Per-image columns, each (n,): str objects, int64, float64 or bool.
     captions
         One tuple of captions an image, for datasets of pairs; None otherwise.
+    questions
+        What is asked about each image, for datasets of questions with options; None otherwise.
     border_crop
         Pixels cut off each side when an image is opened.
     already_cropped
@@ -115,6 +118,7 @@ class Dataset:
     class_space: ClassSpace | None = None
     metadata: Mapping[str, NDArray[np.generic]] = field(default_factory=dict)
     captions: tuple[tuple[str, ...], ...] | None = None
+    questions: tuple[Choice, ...] | None = None
     border_crop: int = 0
     already_cropped: int | None = None
     source: ImageSource | None = None

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from closerlook_common.errors import UserError
+from extract.classes.choices import choices_space
 from extract.classes.spaces import BUILT_IN, ClassSpace
 from extract.datasets.base import NO_LABEL, Dataset
 from extract.datasets.building import build, folder_column
@@ -37,6 +38,8 @@ def resolve(spec: DatasetSpec) -> Dataset:
     with collected() as remarks:
         if spec.data is not None:
             dataset = _from_python(spec)
+        elif spec.questions is not None:
+            dataset = _from_questions(spec, spec.questions)
         else:
             recipe = recipe_for(spec)
             dataset = apply(recipe, spec) if recipe is not None else _by_spec(spec)
@@ -84,6 +87,28 @@ def _from_python(spec: DatasetSpec) -> Dataset:
     dataset = build(spec, rows, space, metadata=metadata, source=source, root=Path(), extra={"layout": "python"})
     digest = hashlib.sha256(f"{dataset.card.digest} {content}".encode()).hexdigest()
     return replace(dataset, card=replace(dataset.card, digest=digest))
+
+
+def _from_questions(spec: DatasetSpec, table: Path) -> Dataset:
+    from extract.datasets.questions import read_questions  # polars is not for decoding processes to import
+
+    found = read_questions(
+        table,
+        spec.path,
+        path_column=spec.path_column,
+        answer_column=spec.label_column,
+        follow_links=spec.follow_links,
+    )
+    return build(
+        spec,
+        found.rows,
+        choices_space(max(len(one.options) for one in found.asked)),
+        metadata=found.metadata,
+        questions=found.asked,
+        keys=found.keys,
+        problems=found.problems,
+        extra={"layout": "questions"},
+    )
 
 
 def with_reader(spec: DatasetSpec) -> DatasetSpec:

@@ -61,6 +61,9 @@ class DatasetSpec:
         the part of a sample, or the key of its JSON part.
     captions
         The manifest's column of captions.
+    questions
+        Table of questions with options about the images, for models that answer questions: `read_questions` in
+        ``extract/datasets/questions.py`` says what it holds. Looked for as the manifest.
     per_class
         Take at most so many images of each class, chosen by the hash of ``seed`` and path. A dataset with
         ``role = "reference"`` is taken whole; there it is the number of images a class whose features are
@@ -102,6 +105,7 @@ class DatasetSpec:
     path_column: str = ""
     label_column: str = ""
     captions: str = ""
+    questions: Path | None = None
     per_class: int | None = None
     seed: int = 0
     follow_links: bool = False
@@ -126,6 +130,11 @@ class DatasetSpec:
             raise UserError(f"{at}: per_class = {self.per_class} leaves no image")
         if self.captions and self.manifest is None and not self.recipe:
             raise UserError(f"{at}: captions names a column of a manifest; set manifest = as well")
+        if self.questions is not None:
+            unfit = [key for key in _NOT_OF_QUESTIONS if getattr(self, key) not in ("", None)]
+            unfit += [f'role = "{self.role}"'] if self.role in ("ood", "reference", "pairs") else []
+            if unfit:
+                raise UserError(f"{at}: {unfit[0]} does not go with questions, whose options are the classes")
 
 
 _CHOICES: Mapping[str, tuple[str, ...]] = {
@@ -135,6 +144,9 @@ _CHOICES: Mapping[str, tuple[str, ...]] = {
     "reader": READERS,
     "class_map_rule": MAP_RULES,
 }
+_NOT_OF_QUESTIONS = (
+    "recipe", "classes", "class_space", "class_mask", "class_map", "manifest", "captions", "per_class"
+)  # fmt: skip
 _NO_KEYS = ("name", "where", "data")
 _KEYS = tuple(f.name for f in fields(DatasetSpec) if f.name not in _NO_KEYS)
 _TEXT = {
@@ -151,7 +163,7 @@ _TEXT = {
     "reader",
     "split",
 }
-_TEXT |= {"licence", "path", "manifest"}
+_TEXT |= {"licence", "path", "manifest", "questions"}
 _WHOLE = {"per_class", "seed", "border_crop", "already_cropped"}
 _YES_NO = {"follow_links", "allow_count_mismatch"}
 
@@ -193,21 +205,22 @@ def spec_from_table(name: str, table: object, folder: Path, *, where: str = "") 
     if "path" not in values:
         raise UserError(f"{where}: path is missing: the folder that holds the images")
     values["path"] = (folder / Path(values["path"]).expanduser()).absolute()
-    if "manifest" in values:
-        values["manifest"] = _manifest(Path(values["manifest"]).expanduser(), folder, values["path"], where)
+    for key in ("manifest", "questions"):
+        if key in values:
+            values[key] = _beside(key, Path(values[key]).expanduser(), folder, values["path"], where)
     classes = values.get("classes")
     if isinstance(classes, str) and classes.endswith(".txt"):
         values["classes"] = str((folder / Path(classes).expanduser()).absolute())
     return DatasetSpec(name=name, where=where, **values)
 
 
-def _manifest(name: Path, folder: Path, images: Path, where: str) -> Path:
-    """Return the manifest's path: relative to the folder of ``datasets.toml``, else in or beside that of the images."""
+def _beside(key: str, name: Path, folder: Path, images: Path, where: str) -> Path:
+    """Return a table's path: relative to the folder of ``datasets.toml``, else in or beside that of the images."""
     places = list(dict.fromkeys((base / name).absolute() for base in (folder, images, images.parent)))
     there = [place for place in places if place.is_file()]
     if len({place.resolve() for place in there}) > 1:
         both = " and ".join(map(str, there))
-        raise UserError(f"{where}: manifest = {str(name)!r} could be {both}; write its whole path")
+        raise UserError(f"{where}: {key} = {str(name)!r} could be {both}; write its whole path")
     return there[0] if there else places[0]
 
 
@@ -266,7 +279,9 @@ def write_datasets_toml(path: str | Path, specs: Iterable[DatasetSpec], *, heade
 
 
 def _shown(key: str, value: Any, folder: Path) -> Any:
-    is_file = key in ("path", "manifest") or (key == "classes" and isinstance(value, str) and value.endswith(".txt"))
+    is_file = key in ("path", "manifest", "questions") or (
+        key == "classes" and isinstance(value, str) and value.endswith(".txt")
+    )
     if is_file:
         absolute = Path(value).absolute()
         return absolute.relative_to(folder).as_posix() if absolute.is_relative_to(folder) else str(absolute)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from cache_schema.format.records import ModelCard
 from closerlook_common.errors import UserError
+from extract.classes.choices import Choice
 from extract.classes.prompts import PromptSet
 from extract.classes.spaces import ClassSpace
 from extract.models.compiling import CompileError, compile_tower
@@ -73,6 +74,8 @@ class Prepared:
     files_digest
         Of files other than weights that change what the model gives: the configuration of a ``local-dir:`` model,
         tokenizer files beside a configuration. Empty where there are none.
+    answers_questions
+        Whether it takes a question with options about each image: its `LoadedModel.answer` is implemented.
     class_names
         Of a classifier whose library knows them: names, or WordNet ids, by output; empty where the line names the
         classes, or where they are ImageNet's.
@@ -85,6 +88,7 @@ class Prepared:
     output_order: tuple[int, ...] = ()
     files_digest: str = ""
     class_names: tuple[str, ...] = ()
+    answers_questions: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -290,6 +294,20 @@ class LoadedModel(ABC):
             patches (B, P, D), not normalised, in the space of the texts.
         """
         raise NotImplementedError(f"{self.card.id} gives no {', '.join(arrays)}")
+
+    def answer(self, pixels: torch.Tensor, asked: Sequence[Choice], options: int) -> Outputs:
+        """Answer a question about each image.
+
+        Parameters
+        ----------
+        pixels
+            As for `forward`.
+        asked
+            Question and options of each image.
+        options
+            Columns of the logits; those beyond the options of an image are -inf.
+        """
+        raise NotImplementedError(f"{self.card.id} answers no questions; {len(asked)} of {options} options were asked")
 
     @abstractmethod
     def head(self, class_space: ClassSpace, prompts: PromptSet | None = None) -> Head:

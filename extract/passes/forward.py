@@ -160,7 +160,9 @@ def _append(outputs: Sequence[_Output]) -> None:
             continue
         # A NaN is its own largest number: one look at the extremes shows whether every row needs one.
         if not (np.isfinite(array.max()) and np.isfinite(array.min())):
-            bad = ~np.isfinite(array.reshape(len(array), -1)).all(axis=1) & valid
+            asked = outputs[0].runner.asked if what == "logits" else None
+            wrong = ~np.isfinite(array) if asked is None else asked.wrong(array, outputs[0].start)
+            bad = wrong.reshape(len(array), -1).any(axis=1) & valid
             if bad.any():
                 row = outputs[0].start + int(np.flatnonzero(bad)[0])
                 raise NotFiniteError(
@@ -252,7 +254,7 @@ def _run_view(runner: Runner, pixels: torch.Tensor, view: View, start: int, writ
     try:
         timed = Timed(pixels.device) if pixels.is_cuda else None
         with torch.inference_mode():
-            found = forward_halving(runner, pixels)
+            found = forward_halving(runner, pixels, start)
             features, logits = (None if one is None else to_host(one) for one in (found.features, found.logits))
             parts = {name: to_host(values) for name, values in found.parts.items()}
         if timed is not None:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from extract.models.base import LoadedModel, Outputs
 from extract.models.memory import free_cached, is_out_of_memory, without_traceback
 from extract.models.pixels import true_float32
+from extract.passes.asking import Asked
 from extract.passes.patches import PATCHES, best_patches
 
 
@@ -75,6 +76,8 @@ class Runner:
     text_head: TextHead | None = None
     arrays: tuple[str, ...] = ()
     """What is stored besides, names of ``extract.planning.arrays.ARRAYS``."""
+    asked: Asked | None = None
+    """What is asked about each image of the dataset."""
     view: int = 0
     """Which of a batch's views are this model's pixels."""
     error: BaseException | None = None
@@ -98,10 +101,12 @@ class Runner:
             self.error = without_traceback(error)
 
 
-def _forward(runner: Runner, pixels: torch.Tensor, padded: int = 0) -> Outputs:
+def _forward(runner: Runner, pixels: torch.Tensor, padded: int = 0, start: int = 0) -> Outputs:
     rows = len(pixels)
     if rows < padded:
         pixels = torch.cat([pixels, pixels.new_zeros((padded - rows, *pixels.shape[1:]))])
+    if runner.asked is not None:
+        return runner.asked.answers(runner.model, pixels, start)
     found = runner.model.forward_with(pixels, runner.arrays) if runner.arrays else runner.model.forward(pixels)
     features = None if found.features is None else found.features[:rows]
     logits = None if found.logits is None else found.logits[:rows]
@@ -115,11 +120,11 @@ def _forward(runner: Runner, pixels: torch.Tensor, padded: int = 0) -> Outputs:
     return Outputs(features, logits, parts)
 
 
-def forward_halving(runner: Runner, pixels: torch.Tensor) -> Outputs:
+def forward_halving(runner: Runner, pixels: torch.Tensor, start: int = 0) -> Outputs:
     """Run a model over a batch; where the device runs out of memory, over halves of it, down to single images.
 
     The rows that fit are remembered, so that memory runs out once a model, not once a batch. A compiled model gets
-    batches of one size, the last one filled up with zeros whose outputs are dropped.
+    batches of one size, the last one filled up with zeros whose outputs are dropped. ``start``: the batch's first row.
 
     Returns
     -------
@@ -136,7 +141,7 @@ def forward_halving(runner: Runner, pixels: torch.Tensor) -> Outputs:
         most = runner.largest or runner.compiled_rows or rows
         step, padded = min(most, rows), most if runner.compiled_rows else 0
         try:
-            found = [_forward(runner, pixels[i : i + step], padded) for i in range(0, rows, step)]
+            found = [_forward(runner, pixels[i : i + step], padded, start + i) for i in range(0, rows, step)]
             if len(found) == 1:
                 return found[0]
             parts = {name: torch.cat([one.parts[name] for one in found]) for name in found[0].parts}

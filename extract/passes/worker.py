@@ -17,6 +17,7 @@ from closerlook_common.errors import CloserlookError
 from extract.libraries import build
 from extract.models.base import Prepared
 from extract.passes import patches, provenance
+from extract.passes.asking import Asked
 from extract.passes.claims import Claims
 from extract.passes.clock import Clock, first_line
 from extract.passes.decode import Decoder
@@ -280,6 +281,7 @@ class Worker:
             sink,
             text_head,
             arrays,
+            Asked.of(job.dataset),
             compiled_rows=compiled_rows,
             largest=member.largest,
             view=view,

@@ -20,6 +20,8 @@ def gives_features_alone(model: Prepared) -> bool:
 
 def mismatch(model: Prepared, dataset: Dataset) -> str:
     """Return why a model cannot run on a dataset, or an empty string."""
+    if dataset.questions is not None and not model.answers_questions:
+        return "it answers no questions, and the dataset asks one about each image"
     if is_zero_shot(model):
         return ""
     if dataset.card.role == "pairs":

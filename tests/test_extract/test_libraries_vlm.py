@@ -216,7 +216,9 @@ def test_images_are_those_of_the_processor(folders: Path) -> None:
     model = opened(folders, "llava")
     images = pictures()
     theirs = tf.AutoImageProcessor.from_pretrained(folders / "llava", backend="pil")(images=images, return_tensors="pt")
-    inputs, _ = model._scorer._inputs(shaped(model, images).permute(0, 3, 1, 2))
+    inputs, _ = model._scorer._inputs(
+        shaped(model, images).permute(0, 3, 1, 2), [model._scorer._prompt.text] * len(images)
+    )
     assert float((inputs["pixel_values"] - theirs["pixel_values"]).abs().max()) < 1e-6
     record = model.card.preprocessing
     assert (record["resize_mode"], record["crop"], record["crop_rounding"]) == ("shortest", [32, 32], "down")

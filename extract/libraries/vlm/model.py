@@ -9,6 +9,8 @@ import numpy as np
 import torch
 
 from closerlook_common.errors import UserError
+from extract.classes.choices import Choice
+from extract.libraries.vlm.choosing import Chooser
 from extract.libraries.vlm.preparing import PreparedVlm
 from extract.libraries.vlm.prompts import answers_of, prompt_of
 from extract.libraries.vlm.scoring import Scorer
@@ -37,11 +39,17 @@ class VlmModel(ClassifierModel):
     def __init__(self, prepared: PreparedVlm, processor: Any, module: Any, device: str, precision: str) -> None:
         noise = self._place(prepared, module, device, precision)
         question, names = prepared.question, prepared.names
+        divisors = [1] * len(names)
+        scorer: Scorer | Chooser
         try:
-            texts = question.texts(names)
-            prompt = prompt_of(processor, question, names)
-            answers = answers_of(processor, prompt, texts, end=question.end)
-            scorer = Scorer(self.module, processor, prompt, answers, self.device)
+            if prepared.chooses:
+                scorer = Chooser(self.module, processor, question, self.device)
+            else:
+                texts = question.texts(names)
+                prompt = prompt_of(processor, question, names)
+                answers = answers_of(processor, prompt, texts, end=question.end)
+                scorer = Scorer(self.module, processor, prompt, answers, self.device)
+                divisors = _divisors(question.normalize, texts, answers.tokens)
             with torch.inference_mode(), true_float32(self.device):
                 scorer.check(_channels_first(noise))
         except UserError as error:
@@ -53,8 +61,9 @@ class VlmModel(ClassifierModel):
             raise UserError(
                 f"{prepared.card.id}: it cannot be asked about an image of {size} ({type(error).__name__}: {reason})"
             ) from error
-        self._scorer = self._tower = scorer
-        divisors = _divisors(question.normalize, texts, answers.tokens)
+        self._scorer = scorer
+        if isinstance(scorer, Scorer):
+            self._tower = scorer
         self._divisors = torch.tensor(divisors, dtype=torch.float32, device=self.device)
         # No layer acts on features: the log-likelihoods are the truth.
         empty = np.zeros((len(names), 0), dtype=np.float32)
@@ -68,9 +77,19 @@ class VlmModel(ClassifierModel):
     @torch.inference_mode()
     def forward(self, pixels: torch.Tensor) -> Outputs:
         """Return the log-likelihoods of the answers as logits; see `LoadedModel.forward`."""
+        if not isinstance(self._scorer, Scorer):
+            raise UserError(f"{self.card.id} answers in the options of questions, and none was asked")
         with body_precision(self.device, self.precision):
             scores = self._scorer(_channels_first(pixels))
         return self._checked(None, scores / self._divisors)
+
+    @torch.inference_mode()
+    def answer(self, pixels: torch.Tensor, asked: Sequence[Choice], options: int) -> Outputs:
+        """Return the log-likelihoods of the letters of each image's options; see `LoadedModel.answer`."""
+        if not isinstance(self._scorer, Chooser):
+            raise UserError(f"{self.card.id} answers in classes, not in the options of questions")
+        with body_precision(self.device, self.precision):
+            return Outputs(None, self._scorer(_channels_first(pixels), asked, options).float())
 
 
 def _channels_first(pixels: torch.Tensor) -> torch.Tensor:

@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from closerlook_common.errors import UserError
+from extract.classes.choices import is_choices
 from extract.classes.spaces import BUILT_IN, ClassSpace, class_space
 from extract.datasets.spaces import space_for
 from extract.libraries import saved
 from extract.libraries.named import LOCAL
 from extract.libraries.vlm.processors import preprocessing_of_line, processor_of
 from extract.libraries.vlm.prompts import prompt_of
-from extract.libraries.vlm.questions import Question, question_of
+from extract.libraries.vlm.questions import Question, question_for, question_of
 from extract.models.base import Prepared
 from extract.models.cards import model_card
 from extract.models.remote_code import OPTION
@@ -35,11 +36,14 @@ class PreparedVlm(Prepared):
         Of the classes, by output; empty until they are known.
     saved_digest
         Of configuration, tokenizer and processor.
+    chooses
+        Whether it answers in the options of questions, each image's own.
     """
 
     question: Question = field(default_factory=lambda: Question(""))
     names: tuple[str, ...] = ()
     saved_digest: str = ""
+    chooses: bool = False
 
 
 def check_kind(spec: ModelSpec, source: saved.Source) -> None:
@@ -81,8 +85,9 @@ def prepare(spec: ModelSpec) -> PreparedVlm:
         card = replace(card, name=Path(spec.name.removeprefix(LOCAL)).name)
     weights, digest = files[0] if len(files) == 1 else None, saved.files_digest(source)
     prepared = PreparedVlm(
-        spec, card, preprocessing, weights, files_digest=digest, question=question, saved_digest=digest
-    )
+        spec, card, preprocessing, weights, files_digest=digest, question=question, saved_digest=digest,
+        answers_questions=True,
+    )  # fmt: skip
     # A prompt that cannot be made is an error now, not after the weights have been read.
     _prompt(prepared, processor, ("one", "other") if stated is None else stated.names)
     return prepared if stated is None else with_classes(prepared, stated, processor)
@@ -121,8 +126,12 @@ def with_classes(prepared: PreparedVlm, space: ClassSpace, processor: Any = None
     spec = prepared.spec
     if processor is None:
         processor = processor_of(spec, saved.source_of(spec))
-    prompt = _prompt(prepared, processor, space.names)
-    extra = {**prepared.card.extra, "n_classes": len(space), "prompt": prompt}
+    chooses = is_choices(space)
+    if chooses:  # each image has its own options, and perhaps its own question
+        prepared = replace(prepared, question=question_for(prepared.question, ""), chooses=True)
+    prompt = _prompt(prepared, processor, [f"{{{letter}}}" for letter in space.names] if chooses else space.names)
+    asked_of = {"question": asdict(prepared.question), "prompt": prompt}
+    extra = {**prepared.card.extra, "n_classes": len(space), **asked_of}
     asked = json.dumps(
         [prepared.saved_digest, asdict(prepared.question), prompt, space.names], ensure_ascii=False, sort_keys=True
     )

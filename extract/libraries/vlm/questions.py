@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import string
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from closerlook_common.errors import UserError, nearest
 from extract.models.spec import ModelSpec, shown
@@ -108,6 +108,20 @@ def question_of(spec: ModelSpec) -> Question:
         raise UserError(f"{spec.where}: template={shown(template)!r} has no {{question}} for the question")
     text = _text(spec, "question") or QUESTIONS[answers]
     return Question(text, answers, answer, template, _one_of(spec, "normalize", NORMALIZE), bool(spec.flag("end")))
+
+
+def question_for(line: Question, asked: str) -> Question:
+    """Return a question of a table as a model's line has questions put.
+
+    Parameters
+    ----------
+    line
+        What the line says: the template, whether the end counts, and the question where the table has none.
+    asked
+        The table's question; empty for the line's, or for the usual one.
+    """
+    own = QUESTIONS["letters"] if line.text in QUESTIONS.values() else line.text
+    return replace(line, text=asked or own, answers="letters")
 
 
 def _text(spec: ModelSpec, option: str) -> str:

@@ -81,22 +81,26 @@ class Scorer:
 
     # -- what is asked of it -----------------------------------------------------------------------------------------
 
-    def __call__(self, images: torch.Tensor) -> torch.Tensor:
+    def __call__(self, images: torch.Tensor, prompts: Sequence[str] | None = None) -> torch.Tensor:
         """Return (B, C) float32 sums of the log-probabilities of every answer's tokens.
 
         Parameters
         ----------
         images
             (B, 3, H, W) uint8.
+        prompts
+            Of each image, all of as many tokens; the scorer's own prompt for every image when None.
         """
+        texts = [self._prompt.text] * len(images) if prompts is None else list(prompts)
         if not self._rows:
-            self._rows = self._fitting(images[:1])
+            self._rows = self._fitting(images[:1], texts[:1])
         found = []
         start = 0
         while start < len(images):
-            together = images[start : start + max(self._rows // _ROWS_AN_IMAGE, 1)]
+            stop = start + max(self._rows // _ROWS_AN_IMAGE, 1)
+            together = images[start:stop]
             try:
-                found.append(self._scored(together))
+                found.append(self._scored(together, texts[start:stop]))
             except Exception as error:
                 if self._rows == 1 or not is_out_of_memory(error):
                     raise
@@ -125,7 +129,8 @@ class Scorer:
         scores = self(images)
         if not bool(scores.isfinite().all()):
             raise UserError("its log-likelihoods for an image of noise are NaN or infinite")
-        prefix = self._read(images)
+        texts = [self._prompt.text] * len(images)
+        prefix = self._read(images, texts)
         # Rows of one batch can differ in their last bits though their input is the same.
         first = prefix.first.float()
         if torch.allclose(first[0], first[1], rtol=1e-6, atol=1e-6):
@@ -150,7 +155,7 @@ class Scorer:
         tokens
             Of the answer.
         """
-        inputs, length = self._inputs(image)
+        inputs, length = self._inputs(image, [self._prompt.text])
         added = torch.tensor([list(tokens)], device=self._device)
         for key, value in inputs.items():
             if key == "input_ids":
@@ -163,11 +168,11 @@ class Scorer:
 
     # -- how it is done -----------------------------------------------------------------------------------------------
 
-    def _inputs(self, images: torch.Tensor) -> tuple[dict[str, torch.Tensor], int]:
+    def _inputs(self, images: torch.Tensor, texts: Sequence[str]) -> tuple[dict[str, torch.Tensor], int]:
         """Return what the model takes of prompts with images, and how many tokens each has."""
         pixels = images if on_device(self._processor) else images.cpu()
         found = self._processor(
-            text=[self._prompt.text] * len(images),
+            text=list(texts),
             images=[[image] for image in pixels],
             return_tensors="pt",
             add_special_tokens=self._prompt.adds_specials,
@@ -180,15 +185,15 @@ class Scorer:
                 inputs[key] = value[:, :length]
         return inputs, length
 
-    def _read(self, images: torch.Tensor) -> _Prefix:
-        inputs, _ = self._inputs(images)
+    def _read(self, images: torch.Tensor, texts: Sequence[str]) -> _Prefix:
+        inputs, _ = self._inputs(images, texts)
         keep = {"logits_to_keep": 1} if self._keeps else {}
         out = self._module(**inputs, use_cache=True, **keep)
         return _Prefix(_log_probabilities(out.logits[:, -1]), out[self._cache_name])
 
-    def _scored(self, images: torch.Tensor) -> torch.Tensor:
+    def _scored(self, images: torch.Tensor, texts: Sequence[str]) -> torch.Tensor:
         """Return (b, U) log-likelihoods of the different answers."""
-        prefix = self._read(images)
+        prefix = self._read(images, texts)
         scores = prefix.first.new_zeros((len(images), len(self._answers)))
         for members, tokens in self._groups:
             scores[:, members] = prefix.first[:, tokens[:, 0]]
@@ -208,9 +213,9 @@ class Scorer:
         found = _log_probabilities(out.logits).gather(2, rows[:, 1:, None])
         return found.sum((1, 2)).view(images, count)
 
-    def _fitting(self, image: torch.Tensor) -> int:
+    def _fitting(self, image: torch.Tensor, text: Sequence[str]) -> int:
         """Return how many answers have room in a batch: their keys and values, and the log-probabilities."""
-        prefix = self._read(image)
+        prefix = self._read(image, text)
         longest = max(map(len, self._answers))
         words = 2 * longest * prefix.first.shape[1] * prefix.first.element_size()
         # Twice: appending to a cache makes another one.
