@@ -12,6 +12,7 @@ from typing import Any
 
 from closerlook_common.errors import UserError, nearest
 from closerlook_common.input_files import read_json_file, read_text_file
+from extract.classes.constants import constants_of
 from extract.classes.names import ClassNames, class_names
 from extract.classes.spaces import ClassSpace
 
@@ -119,9 +120,7 @@ class PromptSet:
 
 
 def _openai(names: str) -> tuple[str, ...]:
-    import open_clip
-
-    return tuple(template(SLOT) for template in getattr(open_clip, names))
+    return tuple(template(SLOT) for template in getattr(constants_of("open_clip", "zero_shot_metadata"), names))
 
 
 def _photos() -> tuple[str, ...]:

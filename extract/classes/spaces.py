@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from closerlook_common.errors import UserError, nearest
+from extract.classes.constants import constants_of
 from extract.classes.unicode_names import text_name
 
 IMAGENET_1K = "imagenet-1k"
@@ -65,8 +66,7 @@ def class_space(name: str) -> ClassSpace:
     """
     if name != IMAGENET_1K:
         raise UserError(f"no class space {name!r}; built in are {', '.join(BUILT_IN)}{nearest(name, BUILT_IN)}")
-    import open_clip
     from timm.data.imagenet_info import ImageNetInfo
 
     wnids = tuple(ImageNetInfo().label_names())  # type: ignore[no-untyped-call]
-    return ClassSpace(IMAGENET_1K, tuple(open_clip.IMAGENET_CLASSNAMES), wnids)
+    return ClassSpace(IMAGENET_1K, tuple(constants_of("open_clip", "zero_shot_metadata").IMAGENET_CLASSNAMES), wnids)
