@@ -66,6 +66,7 @@ def run(
     study: str | Path | None = None,
     reference: str | Sequence[str] = (),
     prompts: str | Sequence[str] | None = None,
+    words: str | Path | Sequence[str | Path] = (),
     store: str | None = None,
     features_dtype: str | None = None,
     arrays: str | Sequence[str] | None = None,
@@ -102,6 +103,9 @@ def run(
         Names of training sets whose statistics are gathered; ``NAME:per_class=N`` keeps a bank of N images a class.
     prompts
         Prompt sets of zero-shot models; logits are stored of the first, heads of all. ``openai-80`` when None.
+    words
+        Files of words, one a line, that zero-shot models embed besides (``FILE:SET`` names the prompt set, else
+        ``photo-1``): heads of the class spaces ``words-FILE``, such as negative labels.
     store
         ``zarr`` (when None) or ``hdf5``.
     features_dtype
@@ -175,6 +179,7 @@ def run(
         specs=tuple(dataset_specs(datasets)) if datasets is not None else (),
         reference=(reference,) if isinstance(reference, str) else tuple(reference),
         prompts=sets,
+        words=tuple(map(str, [words] if isinstance(words, str | Path) else words)),
         study=None if study is None else os.fspath(study),
         cache=None if cache is None else Path(cache),
         store=store,

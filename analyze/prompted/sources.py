@@ -17,8 +17,10 @@ if TYPE_CHECKING:
 
 
 def prompt_sets(cache: Cache) -> list[str]:
-    """Return the names of all prompt sets that the cache has heads of, sorted."""
-    return sorted({str(head.details["prompt_set"]) for head in cache.stores("head") if head.details["prompt_set"]})
+    """Return the names of the prompt sets of all heads for class spaces that the cache has images of, sorted."""
+    spaces = {store.dataset.class_space for store in cache.stores("predictions")}
+    heads = [head for head in cache.stores("head") if head.details["class_space"] in spaces]
+    return sorted({str(head.details["prompt_set"]) for head in heads} - {""})
 
 
 def prompted_sources(

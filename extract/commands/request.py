@@ -31,6 +31,8 @@ class RunRequest:
         ``NAME`` or ``NAME:per_class=N``.
     prompts
         Prompt sets, comma-separated.
+    words
+        ``FILE`` or ``FILE:SET``; the study's when empty.
     study
         A study file, or ``@NAME``.
     cache, store, features_dtype, arrays, device, devices, precision, batch_size, workers, resident, pixel_cache,
@@ -45,6 +47,7 @@ class RunRequest:
     datasets: Path | None = None
     reference: tuple[str, ...] = ()
     prompts: str | None = None
+    words: tuple[str, ...] = ()
     study: str | None = None
     cache: Path | None = None
     store: str | None = None

@@ -44,6 +44,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="prompt sets of zero-shot models: built-in, a file, or SET@NAMES with other class names; logits are stored"
         " of the first, heads of all (default: openai-80)",
     )  # fmt: skip
+    what.add_argument(
+        "--words", action="append", default=[], metavar="FILE[:SET]",
+        help="also embed a list of words, one a line, with zero-shot models: negative labels for 'analyze ood"
+        " --negatives words-FILE' (default set: photo-1); may be repeated",
+    )  # fmt: skip
     what.add_argument("--study", metavar="TOML|@NAME", help="a study file in place of lists and datasets")
     add("--cache", type=Path, metavar="DIR", help="where the stores lie (default: the study's, else cache)")
     add("--store", choices=("zarr", "hdf5"), help="format of the stores (default: zarr)")

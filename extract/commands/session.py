@@ -22,12 +22,14 @@ from closerlook_common.console.terminal import as_text, counted, plain_table, pr
 from closerlook_common.console.waiting import waiting
 from closerlook_common.errors import CloserlookError, UserError
 from closerlook_common.user_cache import require_own
+from extract.classes.words import word_lists
 from extract.commands.dataset_options import build_miniature, dataset_specs, resolve_datasets, study_datasets
 from extract.commands.devices import device_of, devices_of, has_bf16
 from extract.commands.progress import print_failures
 from extract.commands.roles import with_settled_roles
 from extract.planning.arrays import ARRAYS, arrays_of
 from extract.planning.jobs import Job
+from extract.planning.mismatches import is_zero_shot
 from extract.planning.options import RunOptions, shard_of
 from extract.planning.plan import DAMAGED, MISSING, REFUSED, SEALED, SKIPPED, Plan, make_plan, with_class_spaces
 from extract.studies.study import Study, read_study
@@ -159,6 +161,8 @@ def plan_of(
         raise UserError(f"no dataset is left to run on: {failed[-1][2] if failed else 'none was named'}")
     datasets = with_settled_roles(specs, datasets, options.cache, console, record=record_roles)
     plan = make_plan(models, with_class_spaces(datasets), options)
+    if options.words and not any(map(is_zero_shot, plan.models)):
+        raise UserError("`words` are embedded by zero-shot models, and none of these models is one")
     for space, prompts in {(head.class_space, head.prompts) for head in plan.heads if head.prompts is not None}:
         prompts.texts(space)  # raises now what would fail once a model later
     failed += [(job.model.card.id, job.dataset.card.id, job.reason) for job in plan.jobs if job.state in _FAILED]
@@ -181,6 +185,7 @@ def _settled(request: RunRequest, study: Study | None) -> RunRequest:
         features_dtype=request.features_dtype or study.features_dtype,
         arrays=",".join(study.arrays) if request.arrays is None else request.arrays,
         prompts=",".join(study.prompts) if request.prompts is None else request.prompts,
+        words=request.words or study.words,
     )
 
 
@@ -259,6 +264,7 @@ def _options(request: RunRequest) -> RunOptions:
         batch_size=batch_size,
         workers=workers,
         prompts=_prompt_sets("openai-80" if request.prompts is None else request.prompts),
+        words=word_lists(tuple(request.words)),
         features_dtype=request.features_dtype or "float16",
         arrays=arrays,
         pixel_cache=request.pixel_cache,

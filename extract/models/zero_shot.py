@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from closerlook_common.errors import UserError
 from extract.classes.prompts import DEFAULT_PROMPT_SET, PromptSet, prompt_set
 from extract.classes.spaces import ClassSpace
+from extract.classes.words import is_words
 from extract.models.base import Head, HeadUnavailable, LoadedModel, Outputs, Prepared, Preprocessing
 from extract.models.memory import free_cached, is_out_of_memory
 from extract.models.modules import logits_of
@@ -107,7 +108,7 @@ class ZeroShotModel(LoadedModel):
         if not (norms > 0).all():
             index = int(np.argmin(norms))
             raise HeadUnavailable(f"{self.card.id}: the texts of class {index} ({class_space.names[index]}) cancel out")
-        if tokenizer is not None:
+        if tokenizer is not None and not is_words(class_space):  # of words, some are the same in small letters
             with self._explaining_texts():
                 check_rows(tokenizer, prompts, class_space, total / norms)
         return Head(

@@ -11,6 +11,7 @@ import cache_schema
 from closerlook_common.errors import StoreExistsError
 from extract.classes.prompts import PromptSet
 from extract.classes.spaces import ClassSpace
+from extract.classes.words import is_words
 from extract.models.base import Head, HeadUnavailable, LoadedModel
 from extract.passes.events import Event, Listener, text_progress
 from extract.passes.faults import raise_if_full, reason_of
@@ -20,13 +21,15 @@ from extract.planning.mismatches import is_zero_shot
 from extract.planning.options import RunOptions
 
 HeadKey = tuple[str, str]
-"""Digest of a class space, and name of a prompt set; empty where there is none."""
+"""Digest of a class space (of words, its name), and name of a prompt set; empty where there is none."""
 
 
 def head_key(job: Job | HeadJob) -> HeadKey:
     """Return which text head a job needs, or makes."""
     space = job.dataset.class_space if isinstance(job, Job) else job.class_space
-    return (space.digest, job.prompts.name) if job.prompts is not None and space is not None else ("", "")
+    if job.prompts is None or space is None:
+        return "", ""
+    return space.id if is_words(space) else space.digest, job.prompts.name
 
 
 def cut_note(model: LoadedModel, what: str, texts: Sequence[str], cut: Sequence[int]) -> str:
@@ -99,9 +102,10 @@ class Heads:
             what = f"text head {space.id}, {prompts.name}"
             member.model.on_texts = text_progress(self.listener, member.id, what)
             try:
-                member.model.keeps_texts = write and "texts" in self.options.arrays
+                member.model.keeps_texts = write and "texts" in self.options.arrays and not is_words(space)
                 made = member.model.head(space, prompts)
-                member.heads[key] = replace(made, text_embeddings=None)  # they are only stored
+                if not is_words(space):  # no images are compared with words here
+                    member.heads[key] = replace(made, text_embeddings=None)  # they are only stored
                 self._report_cut(member, space, prompts)
                 if write:
                     self._write(member, space, prompts, made)
@@ -151,7 +155,7 @@ class Heads:
                 normalize_features=head.normalize_features,
                 affine=head.affine,
                 residual=head.residual if math.isfinite(head.residual) else None,
-                text_sum=head.text_sum,
+                text_sum=None if is_words(space) else head.text_sum,
                 n_templates=head.n_templates or None,
                 text_embeddings=head.text_embeddings,
                 identity=identity,

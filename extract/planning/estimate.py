@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from closerlook_common.console.terminal import counted
 from closerlook_common.errors import CloserlookError
+from extract.classes.words import is_words
 from extract.planning.jobs import HeadJob, Job, keeps_statistics
 from extract.planning.mismatches import gives_features_alone, is_zero_shot
 from extract.planning.operations import count_operations, text_operations
@@ -91,7 +92,7 @@ def store_bytes(job: Job, feature_bytes: int = 2, arrays: Sequence[str] = ()) ->
 def head_bytes(head: HeadJob, arrays: Sequence[str] = ()) -> float:
     """Return the expected size of a head: weights, and for a text head the sums that unions need and what is asked."""
     size = len(head.class_space) * (head.model.card.feature_width or TYPICAL_WIDTH)
-    if head.prompts is None:
+    if head.prompts is None or is_words(head.class_space):
         return size * 4.0
     templates = max(map(len, head.prompts.texts(head.class_space))) if "texts" in arrays else 0
     return size * (8.0 + 2.0 * templates)

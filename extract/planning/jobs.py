@@ -11,6 +11,7 @@ from cache_schema.format import identities, naming
 from cache_schema.format.records import DatasetCard
 from extract.classes.prompts import PromptSet
 from extract.classes.spaces import ClassSpace
+from extract.classes.words import is_words
 from extract.datasets.base import Dataset
 from extract.libraries import registry
 from extract.models.base import Prepared
@@ -183,7 +184,9 @@ def head_identity(
         "prompts": "" if prompts is None else prompts.digest,
         "forward_version": FORWARD_VERSION,
     }
-    if prompts is not None and "texts" in arrays:
+    if is_words(space):
+        fields["words"] = space.id
+    elif prompts is not None and "texts" in arrays:
         fields["arrays"] = "texts"
     return identities.identity(fields)
 

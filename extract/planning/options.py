@@ -8,6 +8,7 @@ from pathlib import Path
 from closerlook_common.console.argument_types import parse_whole
 from closerlook_common.errors import UserError
 from extract.classes.prompts import PromptSet
+from extract.classes.spaces import ClassSpace
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +31,8 @@ class RunOptions:
         Decoding processes; 0 decodes in the main process.
     prompts
         Prompt sets of zero-shot models; stored logits are of the first, heads are kept of all.
+    words
+        Lists of words that zero-shot models embed, each with its prompt set.
     features_dtype
         ``float16`` or ``float32``.
     arrays
@@ -51,6 +54,7 @@ class RunOptions:
     batch_size: int = 32
     workers: int = 0
     prompts: tuple[PromptSet, ...] = field(default_factory=tuple)
+    words: tuple[tuple[ClassSpace, PromptSet], ...] = ()
     features_dtype: str = "float16"
     arrays: tuple[str, ...] = ()
     pixel_cache: Path | None = None

@@ -203,7 +203,7 @@ def _heads(model: Prepared, jobs: Sequence[Job], options: RunOptions) -> list[He
     mine = [job for job in jobs if job.model is model and job.state not in (SKIPPED, REFUSED)]
     spaces = {job.dataset.class_space.digest: job.dataset.class_space for job in mine if job.dataset.class_space}
     wanted: list[tuple[ClassSpace, PromptSet | None]] = (
-        [(space, prompts) for space in spaces.values() for prompts in options.prompts]
+        [*((space, prompts) for space in spaces.values() for prompts in options.prompts), *options.words]
         if is_zero_shot(model)
         else [(space, None) for space in spaces.values() if space.id == model.card.class_space]
     )

@@ -13,6 +13,7 @@ from typing import Any
 from closerlook_common.errors import UserError, nearest
 from closerlook_common.input_files import parse_toml, read_text_file
 from extract.classes.prompts import split_names
+from extract.classes.words import split_words
 from extract.datasets.specs import DatasetSpec, read_datasets_toml
 
 STUDIES = ("closer-look", "holistic", "miniature")
@@ -20,7 +21,7 @@ STUDIES = ("closer-look", "holistic", "miniature")
 
 _SECTIONS = ("study", "extract", "analyze")
 _STUDY_KEYS = ("title", "cache", "metrics")
-_EXTRACT_KEYS = ("models", "datasets", "only", "prompts", "store", "precision", "features_dtype", "arrays")
+_EXTRACT_KEYS = ("models", "datasets", "only", "prompts", "store", "precision", "features_dtype", "arrays", "words")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +46,8 @@ class Study:
         Prompt sets; logits are stored of the first, heads are kept of all. Names, or paths of one's own sets.
     metrics
         Suites or metrics that the analysis computes; empty for all. Not read here beyond that.
+    words
+        Lists of words to embed, ``FILE`` or ``FILE:SET``.
     store, precision, features_dtype, arrays
         As the options of ``extract``.
     analysis
@@ -63,6 +66,7 @@ class Study:
     precision: str = "auto"
     features_dtype: str = "float16"
     arrays: tuple[str, ...] = ()
+    words: tuple[str, ...] = ()
     analysis: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def datasets(self) -> tuple[list[DatasetSpec], tuple[str, ...]]:
@@ -144,6 +148,9 @@ def read_study(source: str | Path) -> Study:
         precision=_choice(extraction, "precision", ("auto", "fp32", "bf16", "fp16"), at),
         features_dtype=_choice(extraction, "features_dtype", ("float16", "float32"), at),
         arrays=_names(extraction.get("arrays", []), f"{at} arrays", empty=True),
+        words=tuple(
+            _word_paths(text, folder, at) for text in _names(extraction.get("words", []), f"{at} words", empty=True)
+        ),
         analysis=_section(given, "analyze", where),
     )
 
@@ -194,6 +201,12 @@ def _prompt_paths(prompts: str, folder: Path, where: str) -> str:
     """Return a prompt set with the paths in it made absolute: its own, and that of its class names."""
     parts = [part for part in split_names(prompts) if part]
     return "@".join(str(_path(p, folder, where)) if p.endswith((".txt", ".json")) else p for p in parts)
+
+
+def _word_paths(words: str, folder: Path, where: str) -> str:
+    """Return a list of words with the paths in it made absolute: the file's, and that of its prompt set."""
+    file, prompts = split_words(words)
+    return f"{_path(file, folder, where)}:{_prompt_paths(prompts, folder, where)}"
 
 
 def _names(value: object, where: str, *, empty: bool = False) -> tuple[str, ...]:
