@@ -67,6 +67,9 @@ class Listing:
     def stores(self, asked: Sequence[str], names: Sequence[str], *, whole: bool) -> list[Store]:
         """Return stores by name, without those that cannot be used or were removed meanwhile.
 
+        Garbage is not looked for meanwhile: many objects are made, all of which are kept, and looking through them
+        takes as long as making them.
+
         Parameters
         ----------
         asked
@@ -76,12 +79,15 @@ class Listing:
         whole
             Whether ``names`` are all stores of the cache.
         """
+        with _no_garbage():
+            return self._stores(asked, names, whole=whole)
+
+    def _stores(self, asked: Sequence[str], names: Sequence[str], *, whole: bool) -> list[Store]:
         if self._catalogue is not None and self._catalogue.kept.is_wrong:
             self._catalogue = None
             self._known.clear()
         self._place.prepare(asked)
-        with _no_garbage():
-            begun, signatures = time.time_ns(), self._place.signatures(asked)
+        begun, signatures = time.time_ns(), self._place.signatures(asked)
         there = set(names)
         known = self._known
         if whole and (gone := known.keys() - there):
@@ -94,8 +100,7 @@ class Listing:
         ]
         keep = len(unknown) >= WORTH and self._kept is not None
         if keep:
-            with _no_garbage():
-                self._from_catalogue(unknown)
+            self._from_catalogue(unknown)
         stores, refused = [], dict[str, Refused]()
         rows: list[Row] = []
         for path, now in zip(asked, signatures, strict=True):
@@ -130,11 +135,11 @@ class Listing:
         if self._kept is None or columns is None:
             return
         self._catalogue = catalogue = Catalogue(self._place, self._kept, columns)
-        row_of_path, listed, known = columns.row_of, columns.signatures, self._known
+        row_of_path, listed, kinds, known = columns.row_of, columns.signatures, columns.kinds, self._known
         for path, now in unknown:
             row = row_of_path.get(path)
             if row is not None and listed[row] == now:
-                known[path] = _Found(now, listed_store(ListedReader(catalogue, row, path), columns.kind(row)))
+                known[path] = _Found(now, listed_store(ListedReader(catalogue, row, path), kinds[row]))
 
     def _keep(self, rows: Sequence[Row], there: Collection[str], *, whole: bool) -> None:
         """Write the catalogue again if it lacks many stores."""
@@ -177,7 +182,7 @@ class Listing:
 
 @contextlib.contextmanager
 def _no_garbage() -> Iterator[None]:
-    """Do not look for garbage while many objects are made, all of which are kept: it takes as long as making them."""
+    """Do not look for garbage."""
     enabled = gc.isenabled()
     gc.disable()
     try:

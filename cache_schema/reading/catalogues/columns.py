@@ -108,6 +108,8 @@ class Columns:
         Path of a store below its cache -> its row.
     signatures
         Of the files that the headers are in, by row.
+    kinds
+        Of the stores, by row.
 
     Raises
     ------
@@ -133,6 +135,7 @@ class Columns:
         if len(self.row_of) != rows:
             raise ValueError("it holds a path twice")
         self.signatures: list[Signature] = list(zip(*self._numbers[:, :4].T.tolist(), strict=True))
+        self.kinds = [KIND_NAMES[kind] for kind in self._numbers[:, _KIND].tolist()]
 
     def _check_numbers(self, documents: int) -> None:
         kinds, shared = self._numbers[:, _KIND], self._numbers[:, _FIRST_SHARED:]
@@ -184,10 +187,6 @@ class Columns:
             self._texts[name] = str(self._parts[name], "utf-8").split(END)
         return self._texts[name]
 
-    def kind(self, row: int) -> str:
-        """Return the kind of a row's store."""
-        return KIND_NAMES[int(self._numbers[row, _KIND])]
-
     def rows(self, row: int) -> int:
         """Return the number of rows of a row's store."""
         return int(self._numbers[row, _ROWS])
@@ -227,7 +226,7 @@ class Columns:
         """Return a row as it was encoded."""
         return Row(
             self.signatures[row],
-            self.kind(row),
+            self.kinds[row],
             self.rows(row),
             self.identity(row),
             self.digest(row),

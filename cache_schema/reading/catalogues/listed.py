@@ -134,7 +134,7 @@ class ListedReader(StoreReader):
         reader = self._catalogue.place.reader(self._name)
         header = reader.header()
         reader.check()
-        if header["kind"] == self._catalogue.columns.kind(self._row) and is_brief_of(self.brief(), header):
+        if header["kind"] == self._catalogue.columns.kinds[self._row] and is_brief_of(self.brief(), header):
             return reader
         if self._catalogue.place.signatures([self._name]) != [self._catalogue.columns.signatures[self._row]]:
             raise CorruptStoreError(f"{self.title} was replaced while it was read; run the same command again")
