@@ -64,8 +64,9 @@ def probe(
         Strengths of the penalty to try, 1 / C in scikit-learn's words; None for CLIP's search from 1e-6 to 1e6, one
         value for that one.
     features
-        What a linear probe is fitted on: ``plain``, as the encoder gives them, which is CLIP's protocol, or ``unit``,
-        scaled to unit length.
+        What a probe is fitted on: ``plain``, features as the encoder gives them; ``unit``, for a linear probe scaled to
+        unit length; or tokens that ``extract --arrays tokens`` stored: ``class``, the class token before the
+        projection, as CLIP's probes, or ``class+mean``, that and the mean of the patches, as DINOv2's.
     k, temperature
         Of the neighbours.
     models

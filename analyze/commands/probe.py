@@ -32,8 +32,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         " 1e-6 to 1e6)",
     )  # fmt: skip
     parser.add_argument(
-        "--features", choices=("plain", "unit"), default="plain",
-        help="what a linear probe is fitted on: features as they are, or scaled to unit length (default: plain)",
+        "--features", choices=("plain", "unit", "class", "class+mean"), default="plain",
+        help="what a probe is fitted on: features as they are, or (linear) at unit length; the class token before the"
+        " projection, or that and the mean of the patches ('extract --arrays tokens') (default: plain)",
     )  # fmt: skip
     parser.add_argument("--k", type=whole_number(1), default=20, help="neighbours of knn (default: 20)")
     parser.add_argument(

@@ -12,6 +12,7 @@ import numpy as np
 import cache_schema
 from analyze.probes.banks import unit_rows
 from analyze.probes.fitting import FittedProbe
+from analyze.probes.inputs import reader_of
 from analyze.probes.options import Variant
 from analyze.probes.references import ProbeReference
 from cache_schema.format.identities import identity
@@ -127,7 +128,9 @@ def write_predictions(target: Target, probe: FittedProbe, store: PredictionStore
 
     The predictions of a linear probe on the whole reference keep the features that its weights act on.
     """
-    keep, dtype = target.variant.whole, store.read("features", 0, 1).dtype
+    read = reader_of(store, target.variant.options.features)
+    keep, one = target.variant.whole, read(0, 1)
+    dtype = one.dtype
     kept_names = {key: store.record[key] for key in ("image_ids",) if key in store.record}
     try:
         writer = cache_schema.StoreWriter(
@@ -136,7 +139,7 @@ def write_predictions(target: Target, probe: FittedProbe, store: PredictionStore
             dataset=store.sealed_dataset,
             n_images=len(store),
             n_classes=probe.bank.n_classes,
-            feature_width=store.feature_width if keep else None,
+            feature_width=one.shape[1] if keep else None,
             image_ids=store.image_ids,
             labels=store.labels,
             metadata=store.metadata,
@@ -147,9 +150,9 @@ def write_predictions(target: Target, probe: FittedProbe, store: PredictionStore
             identity=target.predictions_identity(store),
         )
         with writer:
-            for block in store.blocks(ROWS, logits=False, features=True):
-                assert block.features is not None
-                given = np.where(block.valid[:, None], block.features, np.float32(0))
+            for block in store.blocks(ROWS, logits=False):
+                rows = read(block.start, block.stop).astype(np.float32)
+                given = np.where(block.valid[:, None], rows, np.float32(0))
                 if target.variant.unit:
                     # Scored as they will be read, so that features and head give the logits back.
                     given = unit_rows(given.astype(np.float64)).astype(dtype)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from analyze.probes.inputs import TOKENS
 from analyze.probes.neighbours import NEIGHBOURS, TEMPERATURE
 from closerlook_common.errors import UserError, nearest
 
@@ -15,7 +16,7 @@ METHODS = {
 }
 """Name -> what it is."""
 
-FEATURES = ("plain", "unit")
+FEATURES = ("plain", "unit", *TOKENS)
 
 VERSION = 1
 """Raised whenever the same features would give another probe; part of every store's identity."""
@@ -42,7 +43,9 @@ class ProbeOptions:
     l2_path
         Strengths to try; None for CLIP's search, one for that one.
     features
-        What a linear probe is fitted on: features as they are (``plain``) or scaled to unit length (``unit``).
+        What a probe is fitted on: features as they are (``plain``), for a linear probe scaled to unit length
+        (``unit``), or tokens before the projection: ``class``, or ``class+mean``, class token and mean of the patches
+        side by side.
     k, temperature
         Of the neighbours.
     """
@@ -63,7 +66,8 @@ class ProbeOptions:
             if method not in METHODS:
                 raise UserError(f"no probe {method!r}{nearest(method, METHODS)}; there are {', '.join(METHODS)}")
         if self.features not in FEATURES:
-            raise UserError(f"features {self.features!r} are neither plain nor unit{nearest(self.features, FEATURES)}")
+            near = nearest(self.features, FEATURES)
+            raise UserError(f"features {self.features!r} are none of {', '.join(FEATURES)}{near}")
         if not self.methods:
             raise UserError(f"no method is named; there are {', '.join(METHODS)}")
         if not 0 < self.held_out < 1:
@@ -127,6 +131,7 @@ class Variant:
         Features, one given strength, k and temperature are part of it where they are not the defaults.
         """
         options, parts = self.options, [self.method]
+        parts += [options.features] if options.features in TOKENS else []
         if self.is_linear:
             parts += ["unit"] if options.features == "unit" else []
             if options.l2_path is not None and len(set(options.l2_path)) == 1:
@@ -149,6 +154,7 @@ class Variant:
                 found |= {"held_out": options.held_out, "held_out_seed": options.seed}
         else:
             found |= {"k": options.k, "temperature": options.temperature}
+            found |= {"features": options.features} if options.features in TOKENS else {}
         if self.shots is not None:
             # Draws leave the held-out rows alone, so these decide them too.
             found |= {"shots": self.shots, "seed": self.seed}

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analyze.probes.banks import Bank
+from analyze.probes.inputs import TOKENS, plainest, reader_of, why_not
 from closerlook_common.errors import UserError, nearest
 
 if TYPE_CHECKING:
@@ -42,27 +43,33 @@ class ProbeReference:
     unit_already: bool = False
 
 
-def newest(stores: list[Any]) -> Any:
-    """Return the store that was written last."""
-    return max(stores, key=lambda store: str(store.written))
-
-
-def find_reference(cache: Cache, model: str, dataset: str) -> ProbeReference:
+def find_reference(cache: Cache, model: str, dataset: str, features: str = "plain") -> ProbeReference:
     """Return a model's labelled features of a dataset: of a stored training set if there is one, else of a bank.
+
+    Parameters
+    ----------
+    cache, model, dataset
+        Whose rows.
+    features
+        What is read of them, a choice of ``ProbeOptions.features``.
 
     Raises
     ------
     UserError
         There are none; the message says why.
     """
-    stored = [s for s in _of(cache, "predictions", model, dataset) if s.has("features")]
+    predictions = _of(cache, "predictions", model, dataset)
+    stored = [store for store in predictions if not why_not(store, features)]
     if stored:
-        return _whole(newest(stored))
+        return _whole(plainest(stored), features)
     banks = _of(cache, "reference", model, dataset)
-    if banks:
-        return _bank(newest(banks))
-    if _of(cache, "predictions", model, dataset):
-        raise UserError(f"its store of {dataset} holds no features, which a probe is fitted on")
+    if banks and features not in TOKENS:
+        return _bank(plainest(banks))
+    for store in (*predictions, *banks):
+        reason = why_not(store, features)
+        if features not in TOKENS:
+            raise UserError(f"its store of {dataset} holds no features, which a probe is fitted on")
+        raise UserError(f"its reference {dataset}: {reason}")
     stores = [s for kind in ("predictions", "reference") for s in cache.stores(kind)]
     known = {s.dataset_id for s in stores} - {dataset}
     raise UserError(f"it has no store of the reference {dataset!r}{nearest(dataset, known)}")
@@ -72,14 +79,14 @@ def _of(cache: Cache, kind: str, model: str, dataset: str) -> list[Any]:
     return [store for store in cache.stores(kind) if store.model_id == model and store.dataset_id == dataset]
 
 
-def _whole(store: Any) -> ProbeReference:
+def _whole(store: Any, features: str) -> ProbeReference:
     card = store.dataset
     if card.class_map is not None:
         raise UserError(f"the labels of {card.id} are of super-classes, which no column of a probe stands for")
     labels = store.labels.astype(np.int64)
     rows = np.flatnonzero(store.valid & (labels >= 0))
     classes = card.n_classes or len(card.class_names) or (int(labels.max()) + 1 if len(rows) else 0)
-    return _checked(store, Bank(store.features, rows, labels[rows], classes))
+    return _checked(store, Bank(reader_of(store, features), rows, labels[rows], classes))
 
 
 def _bank(store: Any) -> ProbeReference:

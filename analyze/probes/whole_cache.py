@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 from analyze.evaluate.whole_cache import choose
 from analyze.probes.derived import Target, write_head_and_reference, write_predictions
 from analyze.probes.fitting import fit_probe
+from analyze.probes.inputs import TOKENS, plainest, why_not
 from analyze.probes.options import ProbeOptions
-from analyze.probes.references import ProbeReference, find_reference, newest
+from analyze.probes.references import ProbeReference, find_reference
 from analyze.reading.sources import USED
 from cache_schema.copying.roles import copy_roles
 from closerlook_common.errors import CloserlookError, UserError
@@ -118,10 +119,12 @@ def _probe_model(
     card = own[0].model
     if "probe" in card.extra:
         raise UserError("it is a probe already")
-    if not any(store.has("features") for store in own):
-        raise UserError("its stores hold no features, which a probe is fitted on")
-    reference = find_reference(cache, card.id, options.reference)
-    stores = _datasets(own, sets, reference, done)
+    if all(why_not(store, options.features) for store in own):
+        what = "tokens" if options.features in TOKENS else "features"
+        how = ": 'extract --arrays tokens' stores those of vision transformers" if options.features in TOKENS else ""
+        raise UserError(f"its stores hold no {what}, which a probe is fitted on{how}")
+    reference = find_reference(cache, card.id, options.reference, options.features)
+    stores = _datasets(own, sets, reference, options.features, done)
     if not stores:
         raise UserError("it has no other dataset with features, of the reference's classes, to predict")
     for variant in options.variants():
@@ -144,7 +147,7 @@ def _probe_model(
 
 
 def _datasets(
-    own: Sequence[Any], sets: set[str], reference: ProbeReference, done: ProbedCache
+    own: Sequence[Any], sets: set[str], reference: ProbeReference, features: str, done: ProbedCache
 ) -> list[PredictionStore]:
     """Return the newest store of each dataset that a probe can predict; the others are left out with a reason."""
     found: list[PredictionStore] = []
@@ -154,16 +157,16 @@ def _datasets(
         if name == reference.card.id or card.role not in USED:
             continue
         what = f"{stores[0].model.id} on {name}"
-        with_features = [s for s in stores if s.has("features")]
+        with_features = [s for s in stores if not why_not(s, features)]
         if not with_features:
-            done.left_out[what] = "the store holds no features"
+            done.left_out[what] = why_not(stores[0], features)
         elif card.role != "ood" and card.class_space != reference.card.class_space:
             done.left_out[what] = (
                 f"its classes are {card.class_space or 'not named'}, those of {reference.card.id} are"
                 f" {reference.card.class_space or 'not named'}"
             )
         else:
-            found.append(newest(with_features))
+            found.append(plainest(with_features))
     return found
 
 

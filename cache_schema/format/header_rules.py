@@ -109,6 +109,7 @@ PART_DETAILS: Mapping[str, Mapping[str, tuple[Callable[[Any], bool], str]]] = {
         "tokens": (_is_text, "a text"),
         "temperature": (lambda value: _is_number(value) and value > 0, "a number above 0"),
     },
+    "tokens": {"layer": (_is_text, "a text")},
 }
 """Part of a prediction store -> key of its details -> what its value must be."""
 

@@ -111,6 +111,8 @@ KINDS: Mapping[str, KindSpec] = {
             ArraySpec("patch_features", ("n", "D"), ("float16", "float32"), False, "the best patch", 2, "patches"),
             ArraySpec("patch_score", ("n",), ("float32",), False, "its largest softmax over the classes", 2, "patches"),
             ArraySpec("patch_index", ("n",), ("int32",), False, "which patch, -1 in invalid rows", 2, "patches"),
+            ArraySpec("token_class", ("n", "W"), ("float16", "float32"), False, "class token", 2, "tokens"),
+            ArraySpec("token_mean", ("n", "W"), ("float16", "float32"), False, "mean of the patches", 2, "tokens"),
             ArraySpec("labels", ("n",), ("int32",), True, "index in the label space, -1 where there is none"),
             ArraySpec("valid", ("n",), ("bool",), True, "false where there is no output for the image"),
             ArraySpec("image_id", ("n",), (TEXT,), True, "path relative to the dataset's root, or key"),

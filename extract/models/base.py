@@ -290,10 +290,15 @@ class LoadedModel(ABC):
         Returns
         -------
         Outputs
-            Features and logits as `forward` returns them, and in ``parts``, for ``patches``, the embeddings of all
-            patches (B, P, D), not normalised, in the space of the texts.
+            Features and logits as `forward` returns them, and in ``parts``: for ``patches`` the embeddings of all
+            patches (B, P, D), not normalised, in the space of the texts; for other names the arrays as they are stored.
         """
         raise NotImplementedError(f"{self.card.id} gives no {', '.join(arrays)}")
+
+    def part_details(self, array: str) -> Mapping[str, Any]:
+        """Return what a store's details say of an array that `forward_with` gives, as far as the model decides it."""
+        del array
+        return {}
 
     def answer(self, pixels: torch.Tensor, asked: Sequence[Choice], options: int) -> Outputs:
         """Answer a question about each image.

@@ -1,4 +1,4 @@
-"""What goes into an inner layer of a model while the model runs as always."""
+"""What goes into and comes out of an inner layer of a model while the model runs as always."""
 
 from __future__ import annotations
 
@@ -33,6 +33,40 @@ def inputs_of(layer: torch.nn.Module) -> Iterator[list[torch.Tensor]]:
         yield seen
     finally:
         handle.remove()
+
+
+@contextmanager
+def outputs_of(layer: torch.nn.Module) -> Iterator[list[torch.Tensor]]:
+    """Collect the output of each call of a layer; nothing else of the model is changed."""
+    seen: list[torch.Tensor] = []
+
+    def note(_layer: torch.nn.Module, _args: tuple[Any, ...], output: torch.Tensor) -> None:
+        seen.append(output)
+
+    handle = layer.register_forward_hook(note)
+    try:
+        yield seen
+    finally:
+        handle.remove()
+
+
+def class_and_mean(tokens: torch.Tensor, prefix: int) -> dict[str, torch.Tensor]:
+    """Return the class token and the mean of the patches.
+
+    Parameters
+    ----------
+    tokens : Tensor of shape (B, T, W)
+        The class token comes first.
+    prefix
+        Tokens before the patches: class, distillation and register tokens.
+
+    Returns
+    -------
+    dict
+        ``token_class`` and ``token_mean``, (B, W) float32.
+    """
+    tokens = tokens.float()
+    return {"token_class": tokens[:, 0].contiguous(), "token_mean": tokens[:, prefix:].mean(dim=1)}
 
 
 def own_mask(tokens: int, device: torch.device) -> torch.Tensor:

@@ -274,7 +274,7 @@ class Worker:
             sink = ReferenceSink(self.options, card, job.dataset, job.identity, record)
         else:
             arrays = job.arrays
-            parts = {name: PART_DETAILS[name] for name in arrays}
+            parts = {name: {**PART_DETAILS.get(name, {}), **member.model.part_details(name)} for name in arrays}
             sink = StoreSink(self.options, card, job.dataset, job.identity, record, parts)
         return Runner(
             member.model,

@@ -50,6 +50,12 @@ ARRAYS: Mapping[str, Further] = {
         by_class=True,
         inner=True,
     ),
+    "tokens": Further(
+        "of vision transformers, class token and mean of the patches before the projection (probes)",
+        "predictions",
+        "tokens",
+        inner=True,
+    ),
 }
 """Arrays that are stored when asked for: name -> what they are."""
 

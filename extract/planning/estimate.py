@@ -36,6 +36,9 @@ be counted; half of the table's models are between 2,000 and 6,000."""
 TYPICAL_WIDTH = 1024
 """Median feature width of timm's ImageNet classifiers, for models whose width is not known before they are built."""
 
+TOKEN_WIDTH = 768
+"""Of a ViT-B, for towers whose width is not known before they are built."""
+
 LOGIT_BYTES = 2 / 1.35
 """Of a centred float16 logit after compression."""
 
@@ -85,7 +88,7 @@ def store_bytes(job: Job, feature_bytes: int = 2, arrays: Sequence[str] = ()) ->
             + unit
         )
     texts = _captions(job) * width * 4
-    more = width * feature_bytes + 8 if "patches" in arrays else 0
+    more = (width * feature_bytes + 8) * ("patches" in arrays) + 2 * TOKEN_WIDTH * feature_bytes * ("tokens" in arrays)
     return texts + len(job.dataset) * (classes * LOGIT_BYTES + width * feature_bytes + ROW_BYTES + more)
 
 

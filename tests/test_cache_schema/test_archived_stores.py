@@ -71,10 +71,13 @@ def reference(version: int) -> ReferenceAccumulator:
 
 def parts() -> dict[str, NDArray[Any]]:
     """Return the further arrays of the prediction store."""
-    return {"patch_features": whole(N, D) / 2, "patch_score": np.arange(1, N + 1) / 16, "patch_index": np.arange(N)}
+    return {
+        "patch_features": whole(N, D) / 2, "patch_score": np.arange(1, N + 1) / 16, "patch_index": np.arange(N),
+        "token_class": whole(N, 7), "token_mean": whole(N, 7) / 4,
+    }  # fmt: skip
 
 
-PARTS = {"patches": {"tokens": "values of the last block", "temperature": 1.0}}
+PARTS = {"patches": {"tokens": "values of the last block", "temperature": 1.0}, "tokens": {"layer": "ln_post"}}
 
 
 def write(cache: Path, backend: str, version: int) -> None:

@@ -15,14 +15,17 @@ from extract.models.pixels import true_float32
 
 def why_without(prepared: Prepared, array: str) -> str:
     """Return why a model cannot give an array, see `Library.why_without`."""
-    if array != "patches":
+    if array not in ("patches", "tokens"):
         return "no model of open_clip gives these"
     tower = configs.source_of(prepared.spec).model["vision_cfg"]
     if name := tower.get("timm_model_name"):
-        return f"its image tower is timm's {name}, whose patches have no place in the space of the texts"
+        patches = ", whose patches have no place in the space of the texts" if array == "patches" else ""
+        return f"its image tower is timm's {name}{patches}"
     if isinstance(tower.get("layers", 12), (list, tuple)):
         return "its image tower is a ResNet, which has no patches"
-    if tower.get("attentional_pool") or tower.get("pool_type", "tok") != "tok":
+    if tower.get("attentional_pool"):
+        return "its image tower pools by attention, without a class token"
+    if array == "patches" and tower.get("pool_type", "tok") != "tok":
         return "its image tower pools all patches, so that a single one has no place in the space of the texts"
     return ""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -18,7 +18,7 @@ from extract.libraries.open_clip import configs
 from extract.libraries.open_clip.inner import patch_embeddings
 from extract.libraries.open_clip.projection import float32_projection
 from extract.models.base import HeadUnavailable, Outputs, Prepared, Preprocessing
-from extract.models.inner import inputs_of
+from extract.models.inner import class_and_mean, inputs_of, outputs_of
 from extract.models.pixels import Normalizer, body_precision, check_precision, to_channels_last, true_float32
 from extract.models.remote_code import RemoteCodeError
 from extract.models.text_cache import TextCache
@@ -75,11 +75,22 @@ class OpenClipModel(ZeroShotModel):
     @torch.inference_mode()
     def forward_with(self, pixels: torch.Tensor, arrays: Sequence[str]) -> Outputs:
         """Return the image embedding and what further arrays are made of; see `LoadedModel.forward_with`."""
-        visual = self.module.visual
-        with body_precision(self.device, self.precision), inputs_of(visual.transformer.resblocks[-1]) as seen:
+        visual, parts = self.module.visual, dict[str, torch.Tensor]()
+        with (
+            body_precision(self.device, self.precision),
+            inputs_of(visual.transformer.resblocks[-1]) as into_last,
+            outputs_of(visual.transformer) as after_last,
+        ):
             pooled: torch.Tensor = self.module.encode_image(self._normalize(pixels), normalize=False)
-            parts = {"patches": patch_embeddings(visual, seen[0], self._project)} if "patches" in arrays else {}
+            if "patches" in arrays:
+                parts["patches"] = patch_embeddings(visual, into_last[0], self._project)
+            if "tokens" in arrays:
+                parts |= class_and_mean(visual.ln_post(after_last[0]), 1)
         return Outputs(self._project(pooled), None, parts)
+
+    def part_details(self, array: str) -> Mapping[str, Any]:
+        """Return how an array is made; see `LoadedModel.part_details`."""
+        return {"layer": "ln_post"} if array == "tokens" else {}
 
     @functools.cached_property
     def _tokenizer(self) -> Any:

@@ -95,6 +95,12 @@ class TimmLibrary(NamedLibrary):
 
         return build(prepared)
 
+    def why_without(self, prepared: Prepared, array: str) -> str:
+        """Return why a model cannot give an array; see `Library.why_without`."""
+        from extract.libraries.timm.inner import why_without
+
+        return why_without(prepared, array)
+
     def architecture(self, spec: ModelSpec) -> str:
         """Return the published architecture of a line; see `Library.architecture`."""
         return "" if is_elsewhere(spec.name) else spec.name.partition(".")[0]

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 
+from closerlook_common.errors import UserError
 from extract.libraries.timm import heads
+from extract.libraries.timm.inner import why_module_has_no_tokens
 from extract.models.base import Outputs, Prepared
 from extract.models.classifier import ClassifierModel
+from extract.models.inner import class_and_mean
 from extract.models.pixels import body_precision, true_float32
 
 
@@ -49,8 +54,23 @@ class TimmModel(ClassifierModel):
     @torch.inference_mode()
     def forward(self, pixels: torch.Tensor) -> Outputs:
         """Return features and logits; see `LoadedModel.forward`."""
-        body = self._body(pixels, self.precision)
+        return self._outputs(self._body(pixels, self.precision))
+
+    def _outputs(self, body: Any) -> Outputs:
         with true_float32(self.device):
             if self._affine is None:
                 return Outputs(self._pooled(body), None)
             return self._checked(*heads.features_and_logits(self.module, body, self._affine.tapped))
+
+    @torch.inference_mode()
+    def forward_with(self, pixels: torch.Tensor, arrays: Sequence[str]) -> Outputs:
+        """Return features, logits and what further arrays are made of; see `LoadedModel.forward_with`."""
+        if reason := why_module_has_no_tokens(self.card.id, self.module):
+            raise UserError(f"`arrays` {', '.join(arrays)}: {reason}")
+        body = self._body(pixels, self.precision)
+        return replace(self._outputs(body), parts=class_and_mean(body, int(self.module.num_prefix_tokens)))
+
+    def part_details(self, array: str) -> Mapping[str, Any]:
+        """Return how an array is made; see `LoadedModel.part_details`."""
+        del array
+        return {"layer": "forward_features"}
