@@ -25,9 +25,12 @@ PROMPTS = {
     "idefics3": f"<|im_start|>User:<image>{QUESTION}<end_of_utterance>\nAssistant:",
     "qwen2_vl": f"<|im_start|>user\n<|vision_start|><|image_pad|><|vision_end|>{QUESTION}<|im_end|>\n"
     "<|im_start|>assistant\n",
+    "internvl": f"<|im_start|>user\n<IMG_CONTEXT>\n{QUESTION}<|im_end|>\n<|im_start|>assistant\n",
 }
-BETWEEN = {"llava": " ", "idefics3": " ", "qwen2_vl": ""}
+PROMPTS["smolvlm"] = PROMPTS["idefics3"]
+BETWEEN = {"llava": " ", "idefics3": " ", "smolvlm": " ", "qwen2_vl": "", "internvl": ""}
 ENDS = {"llava": "</s>", "idefics3": "<end_of_utterance>", "qwen2_vl": "<|im_end|>"}
+ENDS |= {"smolvlm": ENDS["idefics3"], "internvl": ENDS["qwen2_vl"]}
 
 
 @pytest.fixture(scope="module")

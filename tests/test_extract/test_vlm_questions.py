@@ -26,8 +26,10 @@ PROMPTS = {
     "llava": "USER: <image>\n{} ASSISTANT:",
     "idefics3": "<|im_start|>User:<image>{}<end_of_utterance>\nAssistant:",
     "qwen2_vl": "<|im_start|>user\n<|vision_start|><|image_pad|><|vision_end|>{}<|im_end|>\n<|im_start|>assistant\n",
+    "internvl": "<|im_start|>user\n<IMG_CONTEXT>\n{}<|im_end|>\n<|im_start|>assistant\n",
 }
-BETWEEN = {"llava": " ", "idefics3": " ", "qwen2_vl": ""}
+PROMPTS["smolvlm"] = PROMPTS["idefics3"]
+BETWEEN = {"llava": " ", "idefics3": " ", "smolvlm": " ", "qwen2_vl": "", "internvl": ""}
 ASKED = [
     Choice("Which animal is this?", ("cat", "great white shark")),
     Choice("Which animal is this?", ("dog", "fox")),

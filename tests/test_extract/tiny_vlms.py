@@ -19,7 +19,7 @@ TEXTS = [
 ]
 SPECIALS = ["<pad>", "<s>", "</s>", "<image>", "<end_of_utterance>", "<fake_token_around_image>", "<global-img>",
             "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>",
-            "<|video_pad|>"]  # fmt: skip
+            "<|video_pad|>", "<img>", "</img>", "<IMG_CONTEXT>", "<video>"]  # fmt: skip
 TEXT = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
         "num_key_value_heads": 2, "max_position_embeddings": 512}  # fmt: skip
 
@@ -71,17 +71,23 @@ SMOL_TEMPLATE = (
 )
 
 
-def idefics3(folder: Path) -> None:
+def idefics3(folder: Path, kind: str = "Idefics3") -> None:
     words = tokenizer()
     words.add_special_tokens({"additional_special_tokens": SPECIALS[3:7]})
     vision = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
               "image_size": 32, "patch_size": 8}  # fmt: skip
     text = tf.LlamaConfig(vocab_size=len(words), pad_token_id=0, **TEXT)
-    config = tf.Idefics3Config(vision_config=vision, text_config=text, scale_factor=2, pad_token_id=0,
+    configuration, model = getattr(tf, f"{kind}Config"), getattr(tf, f"{kind}ForConditionalGeneration")
+    config = configuration(vision_config=vision, text_config=text, scale_factor=2, pad_token_id=0,
                                image_token_id=words.convert_tokens_to_ids("<image>"))  # fmt: skip
-    wide(tf.Idefics3ForConditionalGeneration(config)).save_pretrained(folder)
+    wide(model(config)).save_pretrained(folder)
     images = tf.Idefics3ImageProcessor(size={"longest_edge": 64}, max_image_size={"longest_edge": 32})
     tf.Idefics3Processor(images, words, image_seq_len=4, chat_template=SMOL_TEMPLATE).save_pretrained(folder)
+
+
+def smolvlm(folder: Path) -> None:
+    """Save the model with the processor of Idefics3, which it came with first: its own needs the package num2words."""
+    idefics3(folder, "SmolVLM")
 
 
 QWEN_TEMPLATE = (
@@ -108,6 +114,32 @@ def qwen2_vl(folder: Path) -> None:
     tf.Qwen2VLProcessor(images, words, videos, chat_template=QWEN_TEMPLATE).save_pretrained(folder)
 
 
+INTERN_TEMPLATE = (
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{% for c in m['content'] %}{% if c['type'] == 'image' %}"
+    "<IMG_CONTEXT>\n{% else %}{{ c['text'] }}{% endif %}{% endfor %}<|im_end|>\n"
+    "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+def internvl(folder: Path) -> None:
+    words = tokenizer(
+        extra_special_tokens={"start_image_token": "<img>", "end_image_token": "</img>",
+                              "context_image_token": "<IMG_CONTEXT>", "video_token": "<video>"},
+    )  # fmt: skip
+    vision = tf.InternVLVisionConfig(hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2,
+                                     image_size=[32, 32], patch_size=[8, 8])  # fmt: skip
+    text = tf.Qwen2Config(vocab_size=len(words), **TEXT)
+    config = tf.InternVLConfig(vision_config=vision, text_config=text, image_seq_length=4, downsample_ratio=0.5,
+                               image_token_id=words.convert_tokens_to_ids("<IMG_CONTEXT>"))  # fmt: skip
+    wide(tf.InternVLForConditionalGeneration(config)).save_pretrained(folder)
+    images = tf.GotOcr2ImageProcessor(size={"height": 32, "width": 32}, crop_to_patches=True, min_patches=1,
+                                      max_patches=4)  # fmt: skip
+    videos = tf.InternVLVideoProcessor(size={"height": 32, "width": 32})
+    tf.InternVLProcessor(images, words, videos, image_seq_length=4, chat_template=INTERN_TEMPLATE).save_pretrained(
+        folder
+    )
+
+
 def wide(module: Any) -> Any:
     """Spread the random weights, so that answers differ by more than rounding."""
     with torch.no_grad():
@@ -117,13 +149,15 @@ def wide(module: Any) -> Any:
     return module
 
 
-MODELS = {"llava": llava, "idefics3": idefics3, "qwen2_vl": qwen2_vl}
+MODELS = {"llava": llava, "idefics3": idefics3, "qwen2_vl": qwen2_vl, "internvl": internvl, "smolvlm": smolvlm}
 
 NAMES = ("cat", "great white shark", "golden retriever", "dog", "snow fox", "fox", "a longhorn beetle 47")
 LINES = {
     "llava": "",
     "idefics3": " input_size=64 resize_mode=squash",
+    "smolvlm": " input_size=64 resize_mode=squash",
     "qwen2_vl": " input_size=32 resize_mode=longest",
+    "internvl": " input_size=64 resize_mode=squash",
 }
 
 
