@@ -168,7 +168,8 @@ def ood(
     prompts
         Prompt set of zero-shot heads; the default one when None.
     negatives
-        Class space of NegLabel's negative labels.
+        Class space of NegLabel's negative labels; with ``SPACE:SHARE`` the share of them that is furthest from the
+        classes.
     models
         Ids or patterns; all when None.
     settings

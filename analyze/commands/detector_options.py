@@ -33,7 +33,11 @@ def add_detector_options(parser: argparse._ActionsContainer) -> None:
     )
     parser.add_argument("--defaults", default="openood", choices=("openood", "paper"), help="set of hyper-parameters")
     parser.add_argument("--prompts", metavar="SET", help="prompt set of zero-shot heads (default: the default one)")
-    parser.add_argument("--negatives", default="", metavar="SPACE", help="class space of NegLabel's negative labels")
+    parser.add_argument(
+        "--negatives", default="", metavar="SPACE[:SHARE]",
+        help="class space of NegLabel's negative labels; with a share, those furthest from the classes (the authors'"
+        " code: 0.15)",
+    )  # fmt: skip
 
 
 def words(text: str | None) -> tuple[str, ...]:

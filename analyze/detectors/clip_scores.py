@@ -85,7 +85,8 @@ def _top_share(values: NDArray[Any]) -> NDArray[Any]:
 class NegativeLabels(Detector):
     """NegLabel (Jiang et al. 2024): share of the class names in the softmax over these and names of other things.
 
-    The negatives are split into groups by a seeded permutation; the score is the mean over groups, range (0, 1).
+    All negatives that are given count; `far_words` chooses those that the authors would of a list of words. They are
+    split into groups by a seeded permutation; the score is the mean over groups, range (0, 1).
 
     Attributes
     ----------
@@ -137,6 +138,47 @@ class NegativeLabels(Detector):
             (f"{counted(groups, 'group')}: there are only {len(negatives)} negatives",) if groups < self.groups else ()
         )
         return Learnt(rule, "", notes)
+
+
+MINED_QUANTILE = 0.95
+"""Of a word's cosines with the classes, what words are ordered by; the authors' configuration for ImageNet."""
+
+_WORDS_AT_ONCE = 4096
+
+
+def far_words(words: NDArray[Any], classes: NDArray[Any], share: float) -> NDArray[np.int64]:
+    """Return which words are furthest from the classes: NegLabel's choice of negative labels (NegMining).
+
+    Words are ordered by the 0.95 quantile of their cosines with all classes, smallest first, as in the authors' code
+    (XueJiang16/NegLabel, ``multi_modal.py``), which orders nouns and adjectives apart.
+
+    Parameters
+    ----------
+    words, classes
+        (M, D) and (C, D) text embeddings.
+    share
+        Of the words that are kept, rounded down; at least one is.
+
+    Returns
+    -------
+    ndarray of shape (max(1, int(M * share)),)
+        Rows of ``words``, ascending.
+
+    Raises
+    ------
+    UserError
+        Words and classes have different widths.
+    """
+    if words.shape[1:] != classes.shape[1:]:
+        raise UserError(f"words of width {words.shape[1]}, classes of width {classes.shape[1]}")
+    known = unit_of(np.asarray(classes, np.float32)).T
+    near = np.empty(len(words))
+    for start in range(0, len(words), _WORDS_AT_ONCE):
+        block = slice(start, start + _WORDS_AT_ONCE)
+        cosines = unit_of(np.asarray(words[block], np.float32)) @ known
+        near[block] = np.quantile(cosines, MINED_QUANTILE, axis=1)
+    kept = np.argsort(near, kind="stable")[: max(1, int(len(words) * share))]
+    return np.sort(kept).astype(np.int64)
 
 
 DETECTORS = (MaximumConceptMatching, NegativeLabels)

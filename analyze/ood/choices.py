@@ -87,9 +87,11 @@ def options_of(
         Names; all when None.
     validation
         ``NAME`` or ``NAME:SHARE``; empty for none.
+    negatives
+        ``SPACE`` or ``SPACE:SHARE``, of whose words the share furthest from the classes is taken; empty for none.
     explicit
         See `checked`; whether detectors were named when None.
-    id, reference, near, far, full_spectrum, sweep, defaults, prompts, negatives, models
+    id, reference, near, far, full_spectrum, sweep, defaults, prompts, models
         As ``OodOptions`` has them; ``id`` None takes the only in-distribution set.
     """
     of_ood = settings["ood"]
@@ -104,6 +106,7 @@ def options_of(
             held = (name, float(share)) if colon else (share, 1.0)
         except ValueError:
             raise UserError(f"`validation` {validation}: the share after the colon must be a number") from None
+    space, mined = _mined(negatives)
     names = tuple(DETECTORS) if detectors is None else tuple(detectors)
     for detector in names:
         get(detector, defaults=defaults)
@@ -118,13 +121,28 @@ def options_of(
         sweep=sweep,
         defaults=defaults,
         prompt_set=prompts,
-        negatives=negatives,
+        negatives=space,
+        mined=mined,
         models=tuple(models) if models else None,
         threshold=of_ood["threshold"],
         aupr=of_ood["aupr"],
         confidence_level=settings["bootstrap"]["confidence_level"],
     )
     return checked(cache, options, explicit=detectors is not None if explicit is None else explicit)
+
+
+def _mined(negatives: str) -> tuple[str, float]:
+    """Return the class space and the share of ``SPACE`` or ``SPACE:SHARE``."""
+    space, colon, text = negatives.rpartition(":")
+    try:
+        share = float(text)
+    except ValueError:
+        return negatives, 1.0
+    if not colon:
+        return negatives, 1.0
+    if not 0 < share <= 1:
+        raise UserError(f"`negatives` {negatives}: the share {text} must lie in (0, 1]")
+    return space, share
 
 
 def checked(cache: Cache, options: OodOptions, *, explicit: bool) -> OodOptions:

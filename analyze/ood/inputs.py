@@ -50,6 +50,8 @@ class OodOptions:
         Of zero-shot heads; None for the default one.
     negatives
         Class space of the head whose weights are embeddings of negative labels.
+    mined
+        Share of these that are taken: those furthest from the classes.
     models
         Patterns; all when None.
     threshold, aupr
@@ -69,6 +71,7 @@ class OodOptions:
     defaults: str = "openood"
     prompt_set: str | None = None
     negatives: str = ""
+    mined: float = 1.0
     models: tuple[str, ...] | None = None
     threshold: str = "first"
     aupr: str = "average_precision"

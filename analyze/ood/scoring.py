@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from analyze import metrics
 from analyze.detectors import Detector, Fitted, Validation, get, score_all, sweep
+from analyze.detectors.clip_scores import far_words
 from analyze.evaluate import choose
 from analyze.ood.inputs import (
     READ_ROWS,
@@ -183,11 +184,21 @@ def _fit(cache: Cache, name: str, inputs: ModelInputs, validation: Validation | 
         "negatives": inputs.negatives,
     }
     try:
+        if options.mined < 1 and detector.needs.negatives:
+            given["negatives"] = _mined(inputs, options.mined)
         if options.sweep and sweep(name):
             return _swept(cache, detector, inputs, validation, options, given)
         return Candidate(detector, detector.fit(**given))
     except UserError as error:
         return Candidate(detector, None, str(error))
+
+
+def _mined(inputs: ModelInputs, share: float) -> NDArray[np.float32]:
+    """Return the negatives that are furthest from the classes."""
+    if inputs.head is None or inputs.negatives is None:
+        raise UserError("negatives are chosen by how far they are from the classes of the head, and there is none")
+    words = inputs.negatives.weight
+    return words[far_words(words, inputs.head.weight, share)]
 
 
 def why_not(inputs: ModelInputs, name: str, options: OodOptions) -> str:
@@ -247,6 +258,8 @@ def options_of(candidate: Candidate, options: OodOptions) -> dict[str, Any]:
     given |= {name: getattr(options, name) for name in ("threshold", "aupr") if getattr(options, name) != usual[name]}
     if options.confidence_level != study_defaults()["bootstrap"]["confidence_level"]:
         given["confidence_level"] = options.confidence_level
+    if options.mined < 1 and candidate.detector.needs.negatives:
+        given["mined"] = options.mined
     if options.sweep and sweep(candidate.detector.name):
         given["sweep"] = options.sweep
     return given

@@ -218,6 +218,8 @@ def test_list_says_what_can_run(cache: Path, capsys: Any, monkeypatch: pytest.Mo
             "give --reference (a training set) or --validation (NAME:SHARE)",
         ),
         (["--detectors", "neglabel"], "give --negatives (a class space)"),
+        (["--negatives", "six:2"], "--negatives six:2: the share 2 must lie in (0, 1]"),
+        (["--negatives", "sevn:0.5"], "no head of class space 'sevn' in this cache; there are six"),
         (["--negatives", "sevn"], "no head of class space 'sevn' in this cache; there are six"),
         (["--prompts", "photo"], "no head with prompt set 'photo'"),
         (["--near", "near-odd"], "did you mean near-ood"),
