@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from cache_schema.format.records import UNKNOWN, DatasetCard
 from closerlook_common.console.terminal import counted
 from closerlook_common.errors import UserError
-from extract.classes.choices import Choice
 from extract.classes.spaces import BUILT_IN, ClassSpace
 from extract.classes.unicode_names import composed, refuse_same_names, text_name
 from extract.datasets.base import NO_LABEL, ChosenRows, Dataset, ImageSource, manifest_digest
@@ -38,7 +37,6 @@ def build(
     *,
     metadata: Mapping[str, NDArray[np.generic]] | None = None,
     captions: tuple[tuple[str, ...], ...] | None = None,
-    questions: tuple[Choice, ...] | None = None,
     source: ImageSource | None = None,
     keys: tuple[str, ...] | None = None,
     root: Path | None = None,
@@ -55,7 +53,7 @@ def build(
         Paths in row order, labels (n,), sizes (n,).
     space
         Class space of the logits; the labels' too unless the spec has a class map.
-    metadata, captions, questions, source, keys, problems
+    metadata, captions, source, keys, problems
         As on `Dataset`.
     root
         Folder the paths are relative to, if it is not the spec's.
@@ -107,7 +105,6 @@ def build(
         facts |= {what: spec.per_class, "bank_seed" if role == "reference" else "seed": spec.seed}
     if space is not None:
         facts["class_space_digest"] = space.digest
-    texts = captions if questions is None else tuple((one.question, *one.options) for one in questions)
     card = DatasetCard(
         id=spec.name,
         role=role,
@@ -121,7 +118,7 @@ def build(
         class_map_rule=spec.class_map_rule or "max",
         shift_of=spec.shift_of,
         distance=spec.distance,
-        digest=manifest_digest(keys or rows.paths, rows.labels, rows.sizes, captions=texts, border_crop=border),
+        digest=manifest_digest(keys or rows.paths, rows.labels, rows.sizes, captions=captions, border_crop=border),
         n_images=len(rows.paths),
         licence=spec.licence or UNKNOWN,
         extra=facts,
@@ -142,7 +139,6 @@ def build(
         class_space=space,
         metadata=metadata,
         captions=captions,
-        questions=questions,
         border_crop=border,
         already_cropped=spec.already_cropped,
         source=source,

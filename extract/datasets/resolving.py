@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -90,6 +91,7 @@ def _from_python(spec: DatasetSpec) -> Dataset:
 
 
 def _from_questions(spec: DatasetSpec, table: Path) -> Dataset:
+    """Read a table of questions; what is asked is part of the dataset's digest."""
     from extract.datasets.questions import read_questions  # polars is not for decoding processes to import
 
     found = read_questions(
@@ -99,16 +101,18 @@ def _from_questions(spec: DatasetSpec, table: Path) -> Dataset:
         answer_column=spec.label_column,
         follow_links=spec.follow_links,
     )
-    return build(
+    dataset = build(
         spec,
         found.rows,
         choices_space(max(len(one.options) for one in found.asked)),
         metadata=found.metadata,
-        questions=found.asked,
         keys=found.keys,
         problems=found.problems,
         extra={"layout": "questions"},
     )
+    asked = json.dumps([[one.question, *one.options] for one in found.asked], ensure_ascii=False)
+    digest = hashlib.sha256(f"{dataset.card.digest} {asked}".encode()).hexdigest()
+    return replace(dataset, questions=found.asked, card=replace(dataset.card, digest=digest))
 
 
 def with_reader(spec: DatasetSpec) -> DatasetSpec:
