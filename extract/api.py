@@ -114,7 +114,7 @@ def run(
         What to store besides: ``texts``, of text heads the embeddings of every template; ``unit``, of references the
         sums of features at unit length and the keys of the bank's rows; ``patches``, of CLIP-like models the best
         patch of each image; ``tokens``, of vision transformers class token and mean of the patches before the
-        projection. The study's when None.
+        projection; ``blocks``, the class tokens after four blocks. The study's when None.
     device, devices
         ``auto``, ``cpu``, ``cuda`` or ``cuda:i``; or several, a process each.
     precision

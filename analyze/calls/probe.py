@@ -66,7 +66,8 @@ def probe(
     features
         What a probe is fitted on: ``plain``, features as the encoder gives them; ``unit``, for a linear probe scaled to
         unit length; or tokens that ``extract --arrays tokens`` stored: ``class``, the class token before the
-        projection, as CLIP's probes, or ``class+mean``, that and the mean of the patches, as DINOv2's.
+        projection, as CLIP's probes, or ``class+mean``, that and the mean of the patches, as DINOv2's; or that
+        ``extract --arrays blocks`` stored: ``block1`` to ``block4``, the class token after one of four blocks.
     k, temperature
         Of the neighbours.
     models

@@ -32,9 +32,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         " 1e-6 to 1e6)",
     )  # fmt: skip
     parser.add_argument(
-        "--features", choices=("plain", "unit", "class", "class+mean"), default="plain",
+        "--features", default="plain",
+        choices=("plain", "unit", "class", "class+mean", "block1", "block2", "block3", "block4"),
         help="what a probe is fitted on: features as they are, or (linear) at unit length; the class token before the"
-        " projection, or that and the mean of the patches ('extract --arrays tokens') (default: plain)",
+        " projection, or that and the mean of the patches ('extract --arrays tokens'); the class token after one of"
+        " four blocks ('extract --arrays blocks') (default: plain)",
     )  # fmt: skip
     parser.add_argument("--k", type=whole_number(1), default=20, help="neighbours of knn (default: 20)")
     parser.add_argument(

@@ -13,9 +13,13 @@ from cache_schema.reading.extending import extended
 if TYPE_CHECKING:
     from analyze.probes.banks import Read
 
+BLOCKS = ("block1", "block2", "block3", "block4")
+"""Class tokens of the four blocks that stores may hold, the first of them to the last of the model."""
+
 TOKENS: Mapping[str, tuple[str, ...]] = {
     "class": ("token_class",),
     "class+mean": ("token_class", "token_mean"),
+    **dict.fromkeys(BLOCKS, ("block_class",)),
 }
 """Choice of ``--features`` -> the arrays that stand side by side."""
 
@@ -23,6 +27,11 @@ TOKENS: Mapping[str, tuple[str, ...]] = {
 def arrays_of(features: str) -> tuple[str, ...]:
     """Return the arrays of a store that a choice of features reads."""
     return TOKENS.get(features, ("features",))
+
+
+def part_of(features: str) -> str:
+    """Return what a choice of features is called by ``extract --arrays``."""
+    return "blocks" if features in BLOCKS else "tokens"
 
 
 def why_not(store: Any, features: str) -> str:
@@ -33,7 +42,7 @@ def why_not(store: Any, features: str) -> str:
         return "the store holds no features"
     if store.kind != "predictions":
         return "the bank of a reference holds no tokens: store the training set with another role, as predictions"
-    return "the store holds no tokens: 'extract --arrays tokens' stores those of vision transformers"
+    return f"the store holds no tokens: 'extract --arrays {part_of(features)}' stores those of vision transformers"
 
 
 def reader_of(store: Any, features: str) -> Read:
@@ -41,6 +50,9 @@ def reader_of(store: Any, features: str) -> Read:
     names = arrays_of(features)
 
     def read(start: int, stop: int) -> NDArray[np.floating]:
+        if features in BLOCKS:
+            block: NDArray[np.floating] = store.read("block_class", start, stop)[:, BLOCKS.index(features)]
+            return block
         parts = [store.read(name, start, stop) for name in names]
         rows: NDArray[np.floating] = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
         return rows

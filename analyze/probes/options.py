@@ -45,7 +45,7 @@ class ProbeOptions:
     features
         What a probe is fitted on: features as they are (``plain``), for a linear probe scaled to unit length
         (``unit``), or tokens before the projection: ``class``, or ``class+mean``, class token and mean of the patches
-        side by side.
+        side by side, or ``block1`` to ``block4``, the class token after one of four blocks.
     k, temperature
         Of the neighbours.
     """

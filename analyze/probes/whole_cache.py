@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from analyze.evaluate.whole_cache import choose
 from analyze.probes.derived import Target, write_head_and_reference, write_predictions
 from analyze.probes.fitting import fit_probe
-from analyze.probes.inputs import TOKENS, plainest, why_not
+from analyze.probes.inputs import TOKENS, part_of, plainest, why_not
 from analyze.probes.options import ProbeOptions
 from analyze.probes.references import ProbeReference, find_reference
 from analyze.reading.sources import USED
@@ -120,9 +120,10 @@ def _probe_model(
     if "probe" in card.extra:
         raise UserError("it is a probe already")
     if all(why_not(store, options.features) for store in own):
-        what = "tokens" if options.features in TOKENS else "features"
-        how = ": 'extract --arrays tokens' stores those of vision transformers" if options.features in TOKENS else ""
-        raise UserError(f"its stores hold no {what}, which a probe is fitted on{how}")
+        if options.features not in TOKENS:
+            raise UserError("its stores hold no features, which a probe is fitted on")
+        how = f"'extract --arrays {part_of(options.features)}' stores those of vision transformers"
+        raise UserError(f"its stores hold no tokens, which a probe is fitted on: {how}")
     reference = find_reference(cache, card.id, options.reference, options.features)
     stores = _datasets(own, sets, reference, options.features, done)
     if not stores:

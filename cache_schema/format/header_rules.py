@@ -110,6 +110,7 @@ PART_DETAILS: Mapping[str, Mapping[str, tuple[Callable[[Any], bool], str]]] = {
         "temperature": (lambda value: _is_number(value) and value > 0, "a number above 0"),
     },
     "tokens": {"layer": (_is_text, "a text")},
+    "blocks": {"numbers": (_ints, "a list of whole numbers"), "of": (_is_int, "a whole number")},
 }
 """Part of a prediction store -> key of its details -> what its value must be."""
 

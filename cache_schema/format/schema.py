@@ -113,6 +113,7 @@ KINDS: Mapping[str, KindSpec] = {
             ArraySpec("patch_index", ("n",), ("int32",), False, "which patch, -1 in invalid rows", 2, "patches"),
             ArraySpec("token_class", ("n", "W"), ("float16", "float32"), False, "class token", 2, "tokens"),
             ArraySpec("token_mean", ("n", "W"), ("float16", "float32"), False, "mean of the patches", 2, "tokens"),
+            ArraySpec("block_class", ("n", "B", "W"), ("float16", "float32"), False, "of four blocks", 2, "blocks"),
             ArraySpec("labels", ("n",), ("int32",), True, "index in the label space, -1 where there is none"),
             ArraySpec("valid", ("n",), ("bool",), True, "false where there is no output for the image"),
             ArraySpec("image_id", ("n",), (TEXT,), True, "path relative to the dataset's root, or key"),

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -67,6 +67,34 @@ def class_and_mean(tokens: torch.Tensor, prefix: int) -> dict[str, torch.Tensor]
     """
     tokens = tokens.float()
     return {"token_class": tokens[:, 0].contiguous(), "token_mean": tokens[:, prefix:].mean(dim=1)}
+
+
+def four_blocks(depth: int) -> tuple[int, ...]:
+    """Return the numbers of four evenly spaced blocks, the last one among them; none where there are fewer.
+
+    Examples
+    --------
+    >>> four_blocks(12), four_blocks(3)
+    ((2, 5, 8, 11), ())
+    """
+    return tuple(depth * quarter // 4 - 1 for quarter in range(1, 5)) if depth >= 4 else ()
+
+
+@contextmanager
+def class_tokens_of(
+    blocks: Sequence[torch.nn.Module], *, batch_first: bool = True
+) -> Iterator[Callable[[], torch.Tensor]]:
+    """Watch some blocks that give all tokens, (B, T, W) or else (T, B, W), the class token first.
+
+    Yields
+    ------
+    callable
+        Gives the class tokens after these blocks, (B, len(blocks), W) float32, once the model has run.
+    """
+    with ExitStack() as stack:
+        seen = [stack.enter_context(outputs_of(block)) for block in blocks]
+        tokens = (slice(None), 0) if batch_first else (0,)
+        yield lambda: torch.stack([outputs[0][tokens].float() for outputs in seen], dim=1)
 
 
 def own_mask(tokens: int, device: torch.device) -> torch.Tensor:

@@ -56,6 +56,12 @@ ARRAYS: Mapping[str, Further] = {
         "tokens",
         inner=True,
     ),
+    "blocks": Further(
+        "of vision transformers, class tokens after four evenly spaced blocks (probes of layers)",
+        "predictions",
+        "blocks:4",
+        inner=True,
+    ),
 }
 """Arrays that are stored when asked for: name -> what they are."""
 

@@ -88,7 +88,9 @@ def store_bytes(job: Job, feature_bytes: int = 2, arrays: Sequence[str] = ()) ->
             + unit
         )
     texts = _captions(job) * width * 4
-    more = (width * feature_bytes + 8) * ("patches" in arrays) + 2 * TOKEN_WIDTH * feature_bytes * ("tokens" in arrays)
+    more = (width * feature_bytes + 8) * ("patches" in arrays) + TOKEN_WIDTH * feature_bytes * (
+        2 * ("tokens" in arrays) + 4 * ("blocks" in arrays)
+    )
     return texts + len(job.dataset) * (classes * LOGIT_BYTES + width * feature_bytes + ROW_BYTES + more)
 
 

@@ -18,6 +18,7 @@ from closerlook_common.errors import UserError
 
 C, D, W = 3, 4, 5
 CARD = ModelCard(id="clip", library="open_clip", name="ViT", feature_width=D, extra={"n_classes": 0})
+PARTS = {"tokens": {"layer": "ln_post"}, "blocks": {"numbers": [2, 5, 8, 11], "of": 12}}
 RNG = np.random.default_rng(0)
 CENTRES = RNG.normal(size=(C, 2 * W))
 
@@ -31,11 +32,12 @@ def write(folder: Path, name: str, *, tokens: bool = True, **more: Any) -> cache
     rng = np.random.default_rng(len(name))
     labels = np.arange(90) % C
     both = (CENTRES[labels] + rng.normal(size=(90, 2 * W))).astype(np.float16).astype(np.float32)
-    arrays = {"token_class": both[:, :W], "token_mean": both[:, W:]}
+    blocks = np.stack([both[:, :W] * scale for scale in (0.25, 0.5, 1, 2)], axis=1)
+    arrays = {"token_class": both[:, :W], "token_mean": both[:, W:], "block_class": blocks}
     valid = np.ones(90, bool)
     valid[4] = False
     if tokens:
-        more = {"parts": {"tokens": {"layer": "ln_post"}}, "arrays": arrays, **more}
+        more = {"parts": PARTS, "arrays": arrays, **more}
     return cache_schema.write_store(
         folder, model=CARD, dataset=dataset(name), features=both[:, :D], labels=labels, valid=valid,
         image_ids=[f"{name}/{i}" for i in range(90)], **more,
@@ -74,6 +76,15 @@ def test_neighbours_are_those_of_the_tokens(tmp_path: Path) -> None:
     assert (store.logits()[store.valid].argmax(axis=1) == nearest).mean() > 0.97  # float16 may swap equal ones
 
 
+def test_a_probe_of_a_block_reads_that_block(tmp_path: Path) -> None:
+    write(tmp_path, "train")
+    test = write(tmp_path, "test")
+    for number, features in enumerate(("block1", "block4")):
+        closerlook.probe(tmp_path, reference="train", methods="linear", l2_path=[1.0], features=features)
+        store = cache_schema.open_cache(tmp_path).store(f"clip[linear:{features}:l2=1]", "test")
+        np.testing.assert_array_equal(store.features()[store.valid], rows(test, "token_class") * (0.25, 2)[number])
+
+
 def test_a_probe_stays_the_same_store_when_more_arrays_are_made(tmp_path: Path) -> None:
     plain = [write(tmp_path, name, tokens=False, identity=c * 64) for name, c in (("train", "a"), ("test", "b"))]
     closerlook.probe(tmp_path, reference="train", methods="linear", l2_path=[1.0])
@@ -91,8 +102,10 @@ def test_refusals_name_what_makes_them(tmp_path: Path, capsys: pytest.CaptureFix
     write(tmp_path, "test", tokens=False)
     assert main(["probe", str(tmp_path), "--reference", "train", "--features", "class+mean"]) == 2
     assert "'extract --arrays tokens' stores those of vision transformers" in capsys.readouterr().err
+    assert main(["probe", str(tmp_path), "--reference", "train", "--features", "block2"]) == 2
+    assert "'extract --arrays blocks' stores those of vision transformers" in capsys.readouterr().err
     assert main(["probe", str(tmp_path), "--reference", "train", "--features", "tokens"]) == 2
-    with pytest.raises(UserError, match=r"'clas' are none of plain, unit, class, class\+mean; did you mean class"):
+    with pytest.raises(UserError, match=r"'clas' are none of plain, unit, class, class\+mean, .*; did you mean class"):
         closerlook.probe(tmp_path, reference="train", features="clas")
     other = tmp_path / "other"
     write(other, "test")

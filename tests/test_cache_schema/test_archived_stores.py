@@ -73,11 +73,15 @@ def parts() -> dict[str, NDArray[Any]]:
     """Return the further arrays of the prediction store."""
     return {
         "patch_features": whole(N, D) / 2, "patch_score": np.arange(1, N + 1) / 16, "patch_index": np.arange(N),
-        "token_class": whole(N, 7), "token_mean": whole(N, 7) / 4,
+        "token_class": whole(N, 7), "token_mean": whole(N, 7) / 4, "block_class": whole(N, 28).reshape(N, 4, 7),
     }  # fmt: skip
 
 
-PARTS = {"patches": {"tokens": "values of the last block", "temperature": 1.0}, "tokens": {"layer": "ln_post"}}
+PARTS = {
+    "patches": {"tokens": "values of the last block", "temperature": 1.0},
+    "tokens": {"layer": "ln_post"},
+    "blocks": {"numbers": [2, 5, 8, 11], "of": 12},
+}
 
 
 def write(cache: Path, backend: str, version: int) -> None:

@@ -1,4 +1,4 @@
-"""Class token and mean of the patches: those of timm's and open_clip's own passes, in stores and in probes."""
+"""Class tokens, also of four blocks, and means of patches: those of timm's and open_clip's own passes, in stores."""
 
 from __future__ import annotations
 
@@ -10,11 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny_clips import OTHER_TOWERS, RUN, TOWERS, clip, opened, pixels, write_study
+from hypothesis import given as drawn
+from hypothesis import strategies as st
+from tiny_clips import OTHER_TOWERS, RUN, TOWERS, VISION, clip, opened, pixels, write_study
 
 import cache_schema
 import closerlook
 from cache_schema.writing.validate import problems
+from extract.models.inner import four_blocks
 
 LINE = "timm:{} allow_random=yes seed=1 num_classes=3 classes=pets input_size=64 crop_pct=1.0 {}"
 TIMM = {
@@ -62,6 +65,60 @@ def test_tokens_of_timm(name: str) -> None:
     assert (found.logits is None) == (plain.logits is None)
     if plain.logits is not None:
         assert torch.equal(found.logits, plain.logits)
+
+
+@pytest.mark.parametrize("name", [name for name in TIMM if name != "test_vit"])
+def test_blocks_of_timm(name: str) -> None:
+    model = opened(LINE.format(name, "").replace("input_size=64", f"input_size={TIMM[name]}"))
+    given = pixels(model)
+    with torch.inference_mode():
+        found = model.module.forward_intermediates(
+            model._normalize(given), indices=[2, 5, 8, 11], return_prefix_tokens=True, output_fmt="NLC",
+            intermediates_only=True,
+        )  # fmt: skip
+    wanted = torch.stack([prefix[:, 0] for _, prefix in found], dim=1)
+    both = model.forward_with(given, ("tokens", "blocks"))
+    assert set(both.parts) == {"token_class", "token_mean", "block_class"}
+    assert torch.equal(both.parts["block_class"], wanted)
+    assert torch.equal(both.features, model.forward(given).features)
+    assert model.part_details("blocks") == {"numbers": (2, 5, 8, 11), "of": 12}
+
+
+@pytest.mark.parametrize("layers", [4, 6])
+def test_blocks_of_open_clip(layers: int, tmp_path: Path) -> None:
+    model = opened(clip(tmp_path, {**VISION, "layers": layers}))
+    given = pixels(model)
+    numbers = {4: [0, 1, 2, 3], 6: [0, 2, 3, 5]}[layers]
+    with torch.inference_mode():
+        found = model.module.visual.forward_intermediates(
+            model._normalize(given), indices=numbers, output_extra_tokens=True
+        )
+    wanted = torch.cat(found["image_intermediates_prefix"], dim=1)
+    got = model.forward_with(given, ("patches", "tokens", "blocks"))
+    assert torch.equal(got.parts["block_class"], wanted)
+    assert torch.equal(got.features, model.forward(given).features)
+    assert model.part_details("blocks") == {"numbers": tuple(numbers), "of": layers}
+
+
+@drawn(depth=st.integers(4, 200))
+def test_blocks_are_evenly_spaced(depth: int) -> None:
+    found = four_blocks(depth)
+    assert found[-1] == depth - 1
+    assert len(set(found)) == 4
+    gaps = np.diff([-1, *found])
+    assert gaps.max() - gaps.min() <= 1
+
+
+def test_blocks_are_stored_and_few_of_them_refused(clips: Path, run_extract: Callable[..., Any]) -> None:
+    lines = [clip(clips, {**VISION, "layers": 5}, "id=deep"), clip(clips, VISION, "id=flat")]
+    (clips / "models.txt").write_text("\n".join(lines))
+    failed = run_extract(*RUN, "--arrays", "blocks", cwd=clips, code=1)  # and an image that cannot be read
+    assert "--arrays blocks: its image tower has only 3 blocks" in failed.stderr
+    store = cache_schema.open_cache(clips / "cache").store("deep", "pets")
+    assert store.shape("block_class") == (12, 4, 64)
+    assert store.details["blocks"] == {"numbers": [0, 1, 2, 4], "of": 5}
+    assert np.isnan(store.read("block_class")[~store.valid]).all()
+    assert not problems(store.path)
 
 
 def test_a_store_of_tokens_and_the_models_without(study: Path, run_extract: Callable[..., Any]) -> None:

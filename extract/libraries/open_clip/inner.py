@@ -9,13 +9,13 @@ import torch
 
 from extract.libraries.open_clip import configs
 from extract.models.base import Prepared
-from extract.models.inner import own_mask
+from extract.models.inner import four_blocks, own_mask
 from extract.models.pixels import true_float32
 
 
 def why_without(prepared: Prepared, array: str) -> str:
     """Return why a model cannot give an array, see `Library.why_without`."""
-    if array not in ("patches", "tokens"):
+    if array not in ("patches", "tokens", "blocks"):
         return "no model of open_clip gives these"
     tower = configs.source_of(prepared.spec).model["vision_cfg"]
     if name := tower.get("timm_model_name"):
@@ -23,7 +23,10 @@ def why_without(prepared: Prepared, array: str) -> str:
         return f"its image tower is timm's {name}{patches}"
     if isinstance(tower.get("layers", 12), (list, tuple)):
         return "its image tower is a ResNet, which has no patches"
-    if tower.get("attentional_pool"):
+    depth = int(tower.get("layers", 12))
+    if array == "blocks" and not four_blocks(depth):
+        return f"its image tower has only {depth} blocks"
+    if array != "blocks" and tower.get("attentional_pool"):
         return "its image tower pools by attention, without a class token"
     if array == "patches" and tower.get("pool_type", "tok") != "tok":
         return "its image tower pools all patches, so that a single one has no place in the space of the texts"

@@ -18,7 +18,7 @@ from extract.libraries.open_clip import configs
 from extract.libraries.open_clip.inner import patch_embeddings
 from extract.libraries.open_clip.projection import float32_projection
 from extract.models.base import HeadUnavailable, Outputs, Prepared, Preprocessing
-from extract.models.inner import class_and_mean, inputs_of, outputs_of
+from extract.models.inner import class_and_mean, class_tokens_of, four_blocks, inputs_of, outputs_of
 from extract.models.pixels import Normalizer, body_precision, check_precision, to_channels_last, true_float32
 from extract.models.remote_code import RemoteCodeError
 from extract.models.text_cache import TextCache
@@ -76,20 +76,28 @@ class OpenClipModel(ZeroShotModel):
     def forward_with(self, pixels: torch.Tensor, arrays: Sequence[str]) -> Outputs:
         """Return the image embedding and what further arrays are made of; see `LoadedModel.forward_with`."""
         visual, parts = self.module.visual, dict[str, torch.Tensor]()
+        blocks = visual.transformer.resblocks
+        chosen = [blocks[i] for i in four_blocks(len(blocks))] if "blocks" in arrays else []
         with (
             body_precision(self.device, self.precision),
-            inputs_of(visual.transformer.resblocks[-1]) as into_last,
+            inputs_of(blocks[-1]) as into_last,
             outputs_of(visual.transformer) as after_last,
+            class_tokens_of(chosen, batch_first=visual.transformer.batch_first) as class_tokens,
         ):
             pooled: torch.Tensor = self.module.encode_image(self._normalize(pixels), normalize=False)
             if "patches" in arrays:
                 parts["patches"] = patch_embeddings(visual, into_last[0], self._project)
             if "tokens" in arrays:
                 parts |= class_and_mean(visual.ln_post(after_last[0]), 1)
+            if "blocks" in arrays:
+                parts["block_class"] = class_tokens()
         return Outputs(self._project(pooled), None, parts)
 
     def part_details(self, array: str) -> Mapping[str, Any]:
         """Return how an array is made; see `LoadedModel.part_details`."""
+        if array == "blocks":
+            depth = len(self.module.visual.transformer.resblocks)
+            return {"numbers": four_blocks(depth), "of": depth}
         return {"layer": "ln_post"} if array == "tokens" else {}
 
     @functools.cached_property

@@ -13,7 +13,7 @@ from extract.libraries.timm import heads
 from extract.libraries.timm.inner import why_module_has_no_tokens
 from extract.models.base import Outputs, Prepared
 from extract.models.classifier import ClassifierModel
-from extract.models.inner import class_and_mean
+from extract.models.inner import class_and_mean, class_tokens_of, four_blocks
 from extract.models.pixels import body_precision, true_float32
 
 
@@ -67,10 +67,19 @@ class TimmModel(ClassifierModel):
         """Return features, logits and what further arrays are made of; see `LoadedModel.forward_with`."""
         if reason := why_module_has_no_tokens(self.card.id, self.module):
             raise UserError(f"`arrays` {', '.join(arrays)}: {reason}")
-        body = self._body(pixels, self.precision)
-        return replace(self._outputs(body), parts=class_and_mean(body, int(self.module.num_prefix_tokens)))
+        parts: dict[str, torch.Tensor] = {}
+        chosen = [self.module.blocks[i] for i in four_blocks(len(self.module.blocks))] if "blocks" in arrays else []
+        with class_tokens_of(chosen) as class_tokens:
+            body = self._body(pixels, self.precision)
+            if "blocks" in arrays:
+                parts["block_class"] = class_tokens()
+        if "tokens" in arrays:
+            parts |= class_and_mean(body, int(self.module.num_prefix_tokens))
+        return replace(self._outputs(body), parts=parts)
 
     def part_details(self, array: str) -> Mapping[str, Any]:
         """Return how an array is made; see `LoadedModel.part_details`."""
-        del array
+        if array == "blocks":
+            depth = len(self.module.blocks)
+            return {"numbers": four_blocks(depth), "of": depth}
         return {"layer": "forward_features"}
