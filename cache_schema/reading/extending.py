@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import TypeVar
 
@@ -20,6 +21,14 @@ def extended(stores: Iterable[Store]) -> set[str]:
 
 
 def not_extended(stores: Sequence[S]) -> list[S]:
-    """Return the stores without those in whose place another of them can be read."""
-    gone = extended(stores)
+    """Return the stores without those in whose place another of them can be read.
+
+    Only headers of stores of one kind, model and dataset are read, since no other store extends them.
+    """
+    several = Counter(map(_pair, stores))
+    gone = extended(store for store in stores if several[_pair(store)] > 1)
     return [store for store in stores if store.identity not in gone]
+
+
+def _pair(store: Store) -> tuple[str, str, str]:
+    return store.kind, store.model_id, store.dataset_id
