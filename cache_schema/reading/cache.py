@@ -220,7 +220,8 @@ class Cache:
         what = f"{kind} store of model {model_id!r} on {dataset_id!r}{which}"
         if found:
             names = ", ".join(store.path.name for store in found)
-            raise UserError(f"{len(found)} {what}: {names}; name one by its identity, or delete the others")
+            joined = _one_for_all(found)
+            raise UserError(f"{len(found)} {what}: {names}; name one by its identity, or delete the others{joined}")
         if not of_model:
             hint = nearest(model_id, {store.model_id for store in self.stores(kind)})
         else:
@@ -277,6 +278,14 @@ class Cache:
             for store in self.stores("predictions")
             if store.model_id == model_id and store.recorded("head_identity")
         }
+
+
+def _one_for_all(stores: Sequence[Store]) -> str:
+    """Return what makes one store of several that hold different further arrays of the same outputs, as a clause."""
+    parts = sorted({part for store in stores if isinstance(store, PredictionStore) for part in store.parts})
+    if not parts or not set.intersection(*(extended([store]) for store in stores)):
+        return ""
+    return f"; 'extract --arrays {','.join(parts)}' makes one that is read in place of all"
 
 
 def _preferred(heads: list[HeadStore], used: Iterable[str]) -> list[HeadStore]:

@@ -122,3 +122,17 @@ def test_only_stores_of_one_model_and_dataset_are_opened_to_find_the_extended(
     assert not_extended([plain, alone, more, most]) == [alone, most]
     assert alone.identity not in opened
     assert cache_schema.open_cache(tmp_path).store("m", "d").identity == most.identity
+
+
+def test_stores_with_different_parts_say_what_makes_one_of_them(tmp_path: Path) -> None:
+    plain = write(tmp_path, (), identity="a" * 64)
+    one = write(tmp_path, ["patches"], identity="b" * 64, record={"extends": [plain.identity]})
+    two = write(tmp_path, ["tokens"], identity="c" * 64, record={"extends": [plain.identity]})
+    with pytest.raises(UserError, match=r"2 predictions store .* 'extract --arrays patches,tokens' makes one"):
+        cache_schema.open_cache(tmp_path).store("m", "d")
+    names = [plain.identity, one.identity, two.identity]
+    both = write(tmp_path, ["patches", "tokens"], identity="d" * 64, record={"extends": names})
+    assert cache_schema.open_cache(tmp_path).store("m", "d").identity == both.identity
+    write(tmp_path, identity="f" * 64)  # of another precision, say
+    with pytest.raises(UserError, match=r"delete the others$"):
+        cache_schema.open_cache(tmp_path).store("m", "d")
