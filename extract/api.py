@@ -114,7 +114,8 @@ def run(
         What to store besides: ``texts``, of text heads the embeddings of every template; ``unit``, of references the
         sums of features at unit length and the keys of the bank's rows; ``patches``, of CLIP-like models the best
         patch of each image; ``tokens``, of vision transformers class token and mean of the patches before the
-        projection; ``blocks``, the class tokens after four blocks. The study's when None.
+        projection; ``blocks``, the class tokens after four blocks; ``views``, of 64 random crops of each image the
+        features of the six whose softmax has the lowest entropy. The study's when None.
     device, devices
         ``auto``, ``cpu``, ``cuda`` or ``cuda:i``; or several, a process each.
     precision

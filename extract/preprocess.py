@@ -99,6 +99,11 @@ class Geometry:
             image = image.resize((size[1], size[0]), INTERPOLATIONS[self.interpolation])
         return np.asarray(_centre_crop(image, self.crop, self.fill, down=self.crop_rounding == "down"))
 
+    def for_image(self, image_id: str) -> Geometry:
+        """Return what is done to one image, for subclasses whose pixels depend on its name."""
+        del image_id
+        return self
+
     def window(self, height: int, width: int) -> tuple[tuple[int, int], tuple[int, int]] | None:
         """Return to which (height, width) such an image is resized, and where (top, left) the crop begins there.
 

@@ -111,6 +111,12 @@ PART_DETAILS: Mapping[str, Mapping[str, tuple[Callable[[Any], bool], str]]] = {
     },
     "tokens": {"layer": (_is_text, "a text")},
     "blocks": {"numbers": (_ints, "a list of whole numbers"), "of": (_is_int, "a whole number")},
+    "views": {
+        "of": (lambda value: _is_int(value) and value > 0, "a number of views"),
+        "seed": (_is_int, "a whole number"),
+        **dict.fromkeys(("scale", "ratio"), (_list_of(_is_number), "a list of numbers")),
+        "flip": (lambda value: _is_number(value) and 0 <= value <= 1, "a probability"),
+    },
 }
 """Part of a prediction store -> key of its details -> what its value must be."""
 

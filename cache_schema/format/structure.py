@@ -71,7 +71,7 @@ def structure_problems(kind: str, arrays: Arrays, details: Mapping[str, Any], ro
             problems.append(f"details: logits_kind {details.get('logits_kind')!r} is none of {', '.join(LOGITS_KINDS)}")
     if axes.get(spec.rows, (1, ""))[0] == 0:
         problems.append("the store has no rows")
-    empty = [axis for axis in "BCDW" if axis in axes and not axes[axis][0]]
+    empty = [axis for axis in "BCDVW" if axis in axes and not axes[axis][0]]
     problems += [f"{axes[axis][1]}: axis {axis} has no elements" for axis in empty]
     if rows is not None and axes.get(spec.rows, (rows, ""))[0] != rows:
         length, where = axes[spec.rows]

@@ -27,7 +27,7 @@ from extract.commands.dataset_options import build_miniature, dataset_specs, res
 from extract.commands.devices import device_of, devices_of, has_bf16
 from extract.commands.progress import print_failures
 from extract.commands.roles import with_settled_roles
-from extract.planning.arrays import ARRAYS, arrays_of
+from extract.planning.arrays import arrays_of, why_not_compiled
 from extract.planning.jobs import Job
 from extract.planning.mismatches import is_zero_shot
 from extract.planning.options import RunOptions, shard_of
@@ -240,12 +240,8 @@ def _check(request: RunRequest) -> None:
 
 def _options(request: RunRequest) -> RunOptions:
     arrays = arrays_of(request.arrays or "")
-    inner = [name for name in arrays if ARRAYS[name].inner]
-    if request.compile and inner:
-        raise UserError(
-            f"`arrays` {', '.join(inner)} are taken from inner layers, which a compiled model does not show: leave out"
-            " one of `arrays` and `compile`"
-        )
+    if request.compile and (reason := why_not_compiled(arrays)):
+        raise UserError(f"{reason}: leave out one of `arrays` and `compile`")
     device, decoders = device_of(request)
     kind = device.partition(":")[0]
     batch_size, workers = BATCH_SIZES.get(kind, 32), decoders

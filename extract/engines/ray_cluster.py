@@ -12,12 +12,14 @@ from typing import Any
 from closerlook_common import cluster
 from closerlook_common.errors import CloserlookError, UserError
 from closerlook_common.plugins import PluginFile, adopt, loaded_files
+from extract.models.views import Views
 from extract.passes.events import Event, Listener
 from extract.passes.faults import record_lost
-from extract.passes.pixel_room import MOST_BYTES, image_bytes, room_of
+from extract.passes.pixel_room import MOST_BYTES, image_bytes, room_of, rows_of_views
 from extract.planning.jobs import is_sealed
 from extract.planning.options import RunOptions
 from extract.planning.plan import Unit
+from extract.preprocess import Geometry
 
 _PASSING = ("loading", "pass", "rows", "rates")
 """Events that only show how a job goes on; the others are also brought home by the job itself."""
@@ -89,11 +91,17 @@ def needs_of(unit: Unit, options: RunOptions, *, gpu: bool) -> cluster.Needs:
         reverse=True,
     )
     resident = 1 if gpu else options.resident or len(weights)
-    room = room_of(rows, options.workers)
-    least = max((room * image_bytes([geometry]) for geometry in unit.geometries), default=0)
-    pixels = max(min(room * image_bytes(unit.geometries), MOST_BYTES), least)
+    sizes = [_room(geometry, rows, options) * image_bytes([geometry]) for geometry in unit.geometries]
+    pixels = max(min(sum(sizes), MOST_BYTES), max(sizes, default=0))
     memory = BASE_MEMORY + options.workers * DECODER_MEMORY + pixels + sum(weights[: resident + 1])
     return cluster.Needs(cpus=1 + options.workers, gpus=int(gpu), memory=memory)
+
+
+def _room(geometry: Geometry, rows: int, options: RunOptions) -> int:
+    """Return how many images of a geometry have room in memory."""
+    if isinstance(geometry, Views):
+        rows = rows_of_views(rows, geometry, options.workers, MOST_BYTES)
+    return room_of(rows, options.workers)
 
 
 def _run(units: Sequence[Unit], options: RunOptions, listener: Listener, *, gpu: bool) -> None:

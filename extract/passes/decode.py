@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 
 from extract.datasets.base import Dataset
+from extract.models.views import Views
 from extract.passes.batches import PixelBatch, View
 from extract.passes.image_rows import decode_rows
 from extract.passes.pieces import Limits, Pieces
@@ -22,6 +23,9 @@ STUCK_SECONDS = 120.0
 """A piece that is waited for longer is taken for hung; its images are then tried one by one."""
 
 STUCK_IMAGE_SECONDS = 20.0
+
+PATIENCE_WITH_VIEWS = 8
+"""By which both are multiplied where an image is resized many times over."""
 
 
 class Decoder:
@@ -80,7 +84,9 @@ class Decoder:
             yield from _here(dataset, geometries, batch_size)
             return
         self.start(geometries, batch_size)
-        yield from Pieces(self.pool, self._limits, dataset, geometries, batch_size).run()
+        views = any(isinstance(geometry, Views) for geometry in geometries)
+        limits = self._limits.times(PATIENCE_WITH_VIEWS) if views else self._limits
+        yield from Pieces(self.pool, limits, dataset, geometries, batch_size).run()
 
 
 def _here(dataset: Dataset, geometries: Sequence[Geometry], batch_size: int) -> Iterator[PixelBatch]:

@@ -18,6 +18,7 @@ from extract.passes.batches import PixelBatch, View
 from extract.passes.clock import MEASURED_BATCHES, MEASURED_SECONDS, Clock
 from extract.passes.runners import Runner, forward_halving
 from extract.passes.transfer import Timed, Transfer, to_host
+from extract.passes.views import forward_views
 
 QUEUED_BYTES = 128 << 20
 """Outputs that may wait for the writer, over all models of a pass: enough to outlast a slow moment of the disk."""
@@ -254,7 +255,8 @@ def _run_view(runner: Runner, pixels: torch.Tensor, view: View, start: int, writ
     try:
         timed = Timed(pixels.device) if pixels.is_cuda else None
         with torch.inference_mode():
-            found = forward_halving(runner, pixels, start)
+            forward = forward_views if runner.views else forward_halving
+            found = forward(runner, pixels, start)
             features, logits = (None if one is None else to_host(one) for one in (found.features, found.logits))
             parts = {name: to_host(values) for name, values in found.parts.items()}
         if timed is not None:

@@ -96,7 +96,8 @@ def decode_rows(
                 out[row - start] = 0
                 rows.refuse(row, str(error))
             continue
-        reasons = shape_all(_shaper(image), geometries, [out[row - start] for out in outs])
+        mine = [geometry.for_image(dataset.image_ids[row]) for geometry in geometries]
+        reasons = shape_all(_shaper(image), mine, [out[row - start] for out in outs])
         for rows, reason in zip(found, reasons, strict=True):
             rows.refuse(row, reason) if reason else rows.take()
     return found

@@ -36,6 +36,10 @@ class Limits:
     stuck_seconds: float
     stuck_image_seconds: float
 
+    def times(self, factor: float) -> Limits:
+        """Return limits that are so many times as long."""
+        return Limits(self.stuck_seconds * factor, self.stuck_image_seconds * factor)
+
 
 @dataclass(eq=False)
 class _FilledView:

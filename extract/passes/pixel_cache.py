@@ -23,6 +23,7 @@ from cache_schema.format.naming import slug
 from closerlook_common.owner_lock import try_lock
 from closerlook_common.user_cache import write_whole
 from extract.datasets.base import Dataset
+from extract.models.views import Views
 from extract.passes.batches import PixelBatch, View
 from extract.passes.decode import Decoder
 from extract.passes.events import Event, Listener
@@ -226,7 +227,9 @@ def _clean(folder: Path) -> None:
 
 
 def pixel_bytes(dataset: Dataset, geometry: Geometry) -> int:
-    """Return the size of a dataset's pixel file."""
+    """Return the size of a dataset's pixel file; 0 for views, which are not kept: too many for each image."""
+    if isinstance(geometry, Views):
+        return 0
     height, width = geometry.output_size
     return len(dataset) * height * width * 3
 

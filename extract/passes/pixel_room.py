@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from extract.models.view_recipe import VIEWS
 from extract.passes.shared_memory import folders
 
 if TYPE_CHECKING:
@@ -41,6 +42,16 @@ def room_of(batch_size: int, workers: int) -> int:
 def image_bytes(geometries: Sequence[Geometry]) -> int:
     """Return what an image takes at all of these geometries together."""
     return sum(3 * height * width for height, width in (geometry.output_size for geometry in geometries))
+
+
+def rows_of_views(batch_size: int, geometry: Geometry, workers: int, most: int) -> int:
+    """Return how many images a batch holds whose pixels are all views of each: as many views as a batch has images,
+    fewer where ``most`` bytes have no room for them, one at least.
+    """
+    rows = max(batch_size // VIEWS, 1)
+    while rows > 1 and (room_of(rows, workers) if workers else rows) * image_bytes([geometry]) > most:
+        rows -= 1
+    return rows
 
 
 def most_bytes() -> int:

@@ -76,6 +76,8 @@ class Runner:
     text_head: TextHead | None = None
     arrays: tuple[str, ...] = ()
     """What is stored besides, names of ``extract.planning.arrays.ARRAYS``."""
+    views: bool = False
+    """Whether the pixels are all views of each image, whose surest ones are stored besides."""
     asked: Asked | None = None
     """What is asked about each image of the dataset."""
     view: int = 0

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from extract.datasets.base import Dataset
+from extract.models.views import Views
 from extract.passes.pixel_cache import pixel_bytes
-from extract.passes.pixel_room import image_bytes, most_bytes, together
-from extract.planning.jobs import Job
+from extract.passes.pixel_room import image_bytes, most_bytes, room_of, rows_of_views, together
+from extract.planning.jobs import geometry_of
 from extract.planning.options import RunOptions
 from extract.planning.plan import Unit
 from extract.preprocess import Geometry
@@ -39,12 +40,26 @@ class Sharing:
         size = sum(pixel_bytes(job.dataset, geometry_of(job)) for job in needed.values())
         self._owed: dict[str, list[Geometry]] = {}
         if options.pixel_cache is not None and size <= options.pixel_cache_bytes:
-            for job in needed.values():
+            for job in (job for job in needed.values() if not isinstance(geometry_of(job), Views)):
                 self._owed.setdefault(job.dataset.digest, []).append(geometry_of(job))
 
     def largest(self) -> tuple[Sequence[Geometry], int]:
         """Return the geometries that take most memory side by side, and the rows of their batches."""
-        return max(self._together(self._geometries, self._rows), key=image_bytes, default=[]), self._batch(self._rows)
+        groups = [(group, self._rows_of(group, self._rows)) for group in self._together(self._geometries, self._rows)]
+
+        def size(group: tuple[Sequence[Geometry], int]) -> int:
+            return room_of(group[1], self._options.workers) * image_bytes(group[0])
+
+        return max(groups, key=size, default=([], self._batch(self._rows)))
+
+    def rows(self, dataset: Dataset, geometries: Sequence[Geometry]) -> int:
+        """Return the rows of the batches of a pass."""
+        return self._rows_of(geometries, len(dataset))
+
+    def _rows_of(self, geometries: Sequence[Geometry], n_images: int) -> int:
+        views = next((geometry for geometry in geometries if isinstance(geometry, Views)), None)
+        batch = self._batch(n_images)
+        return batch if views is None else rows_of_views(batch, views, self._options.workers, self._most)
 
     def passes(self, dataset: Dataset, geometries: Iterable[Geometry]) -> list[list[Geometry]]:
         """Return which geometries are made of a dataset's images side by side, those of one pass after another."""
@@ -52,6 +67,8 @@ class Sharing:
 
     def ahead(self, dataset: Dataset, geometries: Sequence[Geometry]) -> list[Geometry]:
         """Return which other geometries are made and kept in a pass that is run for these; later passes need them."""
+        if any(isinstance(geometry, Views) for geometry in geometries):
+            return []
         owed = self._owed.get(dataset.digest, [])
         owed[:] = [geometry for geometry in owed if geometry not in geometries]
         found = self._together([*geometries, *owed], len(dataset))[0][len(geometries) :]
@@ -59,12 +76,10 @@ class Sharing:
         return found
 
     def _together(self, geometries: Sequence[Geometry], n_images: int) -> list[list[Geometry]]:
-        return together(geometries, self._batch(n_images), self._options.workers, self._most)
+        """Divide geometries into passes; views have one of their own, whose batches hold few images."""
+        plain = [geometry for geometry in geometries if not isinstance(geometry, Views)]
+        groups = together(plain, self._batch(n_images), self._options.workers, self._most)
+        return groups + [[geometry] for geometry in geometries if isinstance(geometry, Views)]
 
     def _batch(self, n_images: int) -> int:
         return min(self._options.batch_size, max(n_images, 1))
-
-
-def geometry_of(job: Job) -> Geometry:
-    """Return what a job does to its dataset's images."""
-    return job.preprocessing.geometry

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib import import_module
 from typing import Any
@@ -13,8 +13,9 @@ import torch
 
 from cache_schema.backends import BACKENDS
 from cache_schema.format import failures
-from closerlook_common.errors import CloserlookError
+from closerlook_common.errors import CloserlookError, UserError
 from extract.libraries import build
+from extract.models import view_recipe
 from extract.models.base import Prepared
 from extract.passes import patches, provenance
 from extract.passes.asking import Asked
@@ -31,18 +32,19 @@ from extract.passes.pixel_room import most_bytes
 from extract.passes.prefetch import Prefetcher
 from extract.passes.runners import Runner, Sink, TextHead
 from extract.passes.sealing import Members, Sealing
-from extract.passes.sharing import Sharing, geometry_of
+from extract.passes.sharing import Sharing
 from extract.passes.sinks import ReferenceSink, StoreSink
 from extract.passes.waves import Member, waves
-from extract.planning.jobs import Job, head_identity, identified, is_sealed, keeps_statistics, stores_of
-from extract.planning.mismatches import is_zero_shot
+from extract.planning.arrays import ARRAYS
+from extract.planning.jobs import Job, geometry_of, head_identity, identified, is_sealed, keeps_statistics, stores_of
+from extract.planning.mismatches import is_zero_shot, why_not_affine
 from extract.planning.options import RunOptions
 from extract.planning.plan import Unit
 from extract.planning.sealed import look_at
 
 POLL_SECONDS = 1.0
 
-PART_DETAILS = {patches.PATCHES: patches.DETAILS}
+PART_DETAILS = {patches.PATCHES: patches.DETAILS, view_recipe.ARRAY: view_recipe.DETAILS}
 """Further arrays -> how they are made, for the details of their store."""
 
 
@@ -113,7 +115,8 @@ class Worker:
                 member, mine, [h for h in unit.heads if h.model is member.prepared]
             )
             for job in mine:
-                if (error := refused[member.id].get(head_key(job))) is not None:
+                error = refused[member.id].get(head_key(job)) or _why_no_views(member, job)
+                if error is not None:
                     self._fail(member.id, job.dataset.card.id, error)
                 else:
                     jobs.setdefault(job.dataset.card.id, []).append((member, job))
@@ -201,7 +204,7 @@ class Worker:
         try:
             clock, problems = run_pass(
                 runners,
-                self.pixels.batches(dataset, geometries, self.options.batch_size, ahead),
+                self.pixels.batches(dataset, geometries, self.sharing.rows(dataset, geometries), ahead),
                 self.device,
                 on_batch=passed,
                 on_rates=rates,
@@ -274,13 +277,14 @@ class Worker:
             sink = ReferenceSink(self.options, card, job.dataset, job.identity, record)
         else:
             arrays = job.arrays
-            parts = {name: {**PART_DETAILS.get(name, {}), **member.model.part_details(name)} for name in arrays}
+            parts = {name: {**PART_DETAILS.get(name, {}), **_own_details(member, name)} for name in arrays}
             sink = StoreSink(self.options, card, job.dataset, job.identity, record, parts)
         return Runner(
             member.model,
             sink,
             text_head,
-            arrays,
+            tuple(name for name in arrays if ARRAYS[name].inner),
+            view_recipe.ARRAY in arrays,
             Asked.of(job.dataset),
             compiled_rows=compiled_rows,
             largest=member.largest,
@@ -315,3 +319,14 @@ class Worker:
             self._fail(prepared.card.id, job.dataset.card.id, error)
         if not jobs:
             self._fail(prepared.card.id, "", error)
+
+
+def _own_details(member: Member, array: str) -> Mapping[str, Any]:
+    """Return what a store's details say of an array, as far as the model decides it."""
+    return member.model.part_details(array) if ARRAYS[array].inner else {}
+
+
+def _why_no_views(member: Member, job: Job) -> Exception | None:
+    """Return why views cannot be chosen, which of some models shows only when they are loaded."""
+    reason = why_not_affine(member.model.card.head_kind) if view_recipe.ARRAY in job.arrays else ""
+    return UserError(f"`arrays` {view_recipe.ARRAY}: {reason}; leave it out for this model") if reason else None

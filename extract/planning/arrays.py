@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
 from closerlook_common.errors import UserError, nearest
+from extract.models import view_recipe
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,13 @@ ARRAYS: Mapping[str, Further] = {
         "blocks:4",
         inner=True,
     ),
+    view_recipe.ARRAY: Further(
+        f"of {view_recipe.VIEWS} random crops of each image, features of the {view_recipe.CHOSEN} of lowest entropy"
+        " (test-time methods); takes as long as so many images",
+        "predictions",
+        view_recipe.TAG,
+        by_class=True,
+    ),
 }
 """Arrays that are stored when asked for: name -> what they are."""
 
@@ -81,6 +89,18 @@ def arrays_of(names: str | Iterable[str]) -> tuple[str, ...]:
             known = nearest(name, ARRAYS) or f"; known: {', '.join(ARRAYS)}"
             raise UserError(f"`arrays` {name!r} is not known{known}")
     return in_order(wanted)
+
+
+def why_not_compiled(names: Sequence[str]) -> str:
+    """Return why compiled models cannot give some arrays, as the beginning of a message; empty where they can."""
+    if inner := [name for name in names if ARRAYS[name].inner]:
+        return f"`arrays` {', '.join(inner)} are taken from inner layers, which a compiled model does not show"
+    if view_recipe.ARRAY in names:
+        return (
+            f"`arrays` {view_recipe.ARRAY}: the {view_recipe.VIEWS} views of an image are run together, and a compiled"
+            " model takes batches of another size"
+        )
+    return ""
 
 
 def in_order(names: Iterable[str]) -> tuple[str, ...]:

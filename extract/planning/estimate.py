@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from statistics import median
 from typing import TYPE_CHECKING
 
+from cache_schema.format.schema import parts_of
 from closerlook_common.console.terminal import counted
 from closerlook_common.errors import CloserlookError
 from extract.classes.words import is_words
+from extract.models import view_recipe
 from extract.planning.jobs import HeadJob, Job, keeps_statistics
 from extract.planning.mismatches import gives_features_alone, is_zero_shot
 from extract.planning.operations import count_operations, text_operations
@@ -91,6 +93,7 @@ def store_bytes(job: Job, feature_bytes: int = 2, arrays: Sequence[str] = ()) ->
     more = (width * feature_bytes + 8) * ("patches" in arrays) + TOKEN_WIDTH * feature_bytes * (
         2 * ("tokens" in arrays) + 4 * ("blocks" in arrays)
     )
+    more += view_recipe.CHOSEN * (width * feature_bytes + 6) * (view_recipe.ARRAY in arrays)
     return texts + len(job.dataset) * (classes * LOGIT_BYTES + width * feature_bytes + ROW_BYTES + more)
 
 
@@ -126,6 +129,11 @@ def _captions(job: Job) -> int:
     return 0 if job.dataset.captions is None else sum(map(len, job.dataset.captions))
 
 
+def _forwards(arrays: Sequence[str]) -> int:
+    """Return how many forward passes an image takes for a store with some arrays."""
+    return 1 + view_recipe.VIEWS * (view_recipe.ARRAY in arrays)
+
+
 def measured_rates(cache: Cache | None) -> dict[str, float]:
     """Return model -> images a second, as its stores in the cache recorded them: the median over datasets."""
     found: dict[str, list[float]] = {}
@@ -134,7 +142,8 @@ def measured_rates(cache: Cache | None) -> dict[str, float]:
             rate = store.record.get("images_per_second")
             # A pass serves several models at once; each had its share of it.
             if rate:
-                shared = float(rate) * int(store.record.get("models_in_pass", 1))
+                held = [part for part, arrays in parts_of(store.kind, store.array_names).items() if arrays]
+                shared = float(rate) * int(store.record.get("models_in_pass", 1)) * _forwards(held)
                 found.setdefault(store.model.id, []).append(shared)
     return {model: median(rates) for model, rates in found.items()}
 
@@ -180,7 +189,7 @@ def estimate(
         guess = OPERATIONS_PER_SECOND / arithmetic if arithmetic else TYPICAL_RATE
         rates[model.card.id] = rate or min(guess, FASTEST_RATE)
     uncounted = sum(operations.get(model.card.id) is None for model in others)
-    seconds = sum(len(job.dataset) / rates[job.model.card.id] for job in jobs)
+    seconds = sum(len(job.dataset) * _forwards(job.arrays) / rates[job.model.card.id] for job in jobs)
     for name, count in texts.items():
         # A text takes its tower as long as the ratio of the two towers' arithmetic says; as an image where unknown.
         image, text = operations[name], text_operations(models[name])

@@ -14,12 +14,14 @@ from extract.classes.spaces import ClassSpace
 from extract.classes.words import is_words
 from extract.datasets.base import Dataset
 from extract.libraries import registry
+from extract.models import view_recipe
 from extract.models.base import Prepared
 from extract.models.forward_version import FORWARD_VERSION
+from extract.models.views import Views
 from extract.planning.arrays import ARRAYS, in_order, settled, subsets
-from extract.planning.mismatches import gives_features_alone
+from extract.planning.mismatches import gives_features_alone, why_no_views
 from extract.planning.options import RunOptions
-from extract.preprocess import Preprocessing
+from extract.preprocess import Geometry, Preprocessing
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,6 +70,12 @@ class HeadJob:
     identity: str
     state: str
     reason: str = ""
+
+
+def geometry_of(job: Job) -> Geometry:
+    """Return what a job does to its dataset's images."""
+    geometry = job.preprocessing.geometry
+    return Views.of(geometry) if view_recipe.ARRAY in job.arrays else geometry
 
 
 def _architecture(model: Prepared) -> str:
@@ -167,7 +175,7 @@ def reasons_without(model: Prepared, options: RunOptions) -> dict[str, str]:
     """Return those of the arrays asked for that a model cannot give, with the reason."""
     library = registry.get(model.spec.library)
     names = [name for name in options.arrays if ARRAYS[name].of == "predictions"]
-    found = {name: library.why_without(model, name) for name in names}
+    found = {name: library.why_without(model, name) if ARRAYS[name].inner else why_no_views(model) for name in names}
     return {name: f"`arrays` {name}: {reason}; leave it out for this model" for name, reason in found.items() if reason}
 
 

@@ -18,6 +18,22 @@ def gives_features_alone(model: Prepared) -> bool:
     return model.card.extra.get("n_classes") == 0
 
 
+def why_no_views(model: Prepared) -> str:
+    """Return why views of a model cannot be chosen: features and a head that gives its logits are needed."""
+    if model.card.extra.get("logits_only"):
+        return "it gives logits alone, and views are kept as features"
+    if gives_features_alone(model):
+        return "it has no head, by which the surest views are chosen"
+    return why_not_affine(model.card.head_kind) if model.card.head_kind == "non-affine" else ""
+
+
+def why_not_affine(kind: str) -> str:
+    """Return why views cannot be kept with a head of some kind, as a loaded model's card names it; empty if so."""
+    if kind in ("linear", "zero-shot"):
+        return ""
+    return "its head is not affine, so that features of views do not give their logits"
+
+
 def mismatch(model: Prepared, dataset: Dataset) -> str:
     """Return why a model cannot run on a dataset, or an empty string."""
     if dataset.questions is not None and not model.answers_questions:

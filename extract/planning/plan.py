@@ -18,6 +18,7 @@ from extract.planning.class_order import with_known_spaces
 from extract.planning.jobs import (
     HeadJob,
     Job,
+    geometry_of,
     head_identity,
     identified,
     is_sealed,
@@ -45,7 +46,7 @@ class Unit:
     @property
     def geometries(self) -> tuple[Geometry, ...]:
         """What is done to images, each once."""
-        return tuple(dict.fromkeys(job.preprocessing.geometry for job in self.jobs))
+        return tuple(dict.fromkeys(map(geometry_of, self.jobs)))
 
 
 @dataclass(frozen=True, eq=False)

@@ -74,6 +74,8 @@ def parts() -> dict[str, NDArray[Any]]:
     return {
         "patch_features": whole(N, D) / 2, "patch_score": np.arange(1, N + 1) / 16, "patch_index": np.arange(N),
         "token_class": whole(N, 7), "token_mean": whole(N, 7) / 4, "block_class": whole(N, 28).reshape(N, 4, 7),
+        "view_features": whole(N, 2 * D).reshape(N, 2, D), "view_entropies": np.arange(2.0 * N).reshape(N, 2) / 8,
+        "view_indices": np.arange(2 * N).reshape(N, 2),
     }  # fmt: skip
 
 
@@ -81,6 +83,7 @@ PARTS = {
     "patches": {"tokens": "values of the last block", "temperature": 1.0},
     "tokens": {"layer": "ln_post"},
     "blocks": {"numbers": [2, 5, 8, 11], "of": 12},
+    "views": {"of": 64, "seed": 0, "scale": [0.08, 1.0], "ratio": [0.75, 1.25], "flip": 0.5},
 }
 
 
@@ -159,7 +162,7 @@ def test_parts_of_predictions(archived: Cache, backend: str) -> None:
     for name, values in parts().items() if store.parts else ():
         got = store.read(name)
         np.testing.assert_array_equal(got[VALID], values[VALID], err_msg=name)
-        assert (got[~VALID] == -1 if got.dtype == np.int32 else np.isnan(got[~VALID])).all()
+        assert (got[~VALID] == -1 if got.dtype.kind == "i" else np.isnan(got[~VALID])).all()
     for part in store.parts:
         assert store.details[part] == PARTS[part]
 

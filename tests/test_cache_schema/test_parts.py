@@ -25,8 +25,10 @@ DETAILS: dict[str, dict[str, Any]] = {
     "patches": {"tokens": "values of the last block", "temperature": 1.0},
     "tokens": {"layer": "ln_post"},
     "blocks": {"numbers": [1, 3], "of": 4},
+    "views": {"of": 64, "seed": 0, "scale": [0.08, 1.0], "ratio": [0.75, 1.25], "flip": 0.5},
 }
-WIDTHS = {"D": D, "W": W, "B": 2}
+WIDTHS = {"D": D, "W": W, "B": 2, "V": 3}
+DTYPES = {spec.name: spec.dtypes for spec in KINDS["predictions"].arrays}
 LOGITS = np.random.default_rng(0).normal(size=(N, C)).astype(np.float32)
 
 
@@ -36,7 +38,7 @@ def arrays_of(parts: Any, seed: int = 0, n: int = N) -> dict[str, np.ndarray]:
     for part in parts:
         for spec in part_arrays("predictions", part):
             shape = (n, *(WIDTHS[axis] for axis in spec.dims[1:]))
-            whole = spec.dtypes[0] == "int32"
+            whole = spec.dtypes[0].startswith("int")
             found[spec.name] = rng.integers(0, 9, shape) if whole else rng.normal(size=shape).astype(np.float32)
     return found
 
@@ -69,9 +71,9 @@ def test_what_was_written_is_read(parts: set[str], valid: list[bool], backend: s
         assert problems(store.path) == []
         for name, values in arrays.items():
             got = store.read(name)
-            assert got.dtype == {"i": "int32", "f": "float32" if name == "patch_score" else dtype}[values.dtype.kind]
+            assert got.dtype == (dtype if dtype in DTYPES[name] else DTYPES[name][0])
             np.testing.assert_array_equal(got[keep], values.astype(got.dtype)[keep])
-            assert (got[~keep] == -1 if got.dtype == np.int32 else np.isnan(got[~keep])).all()
+            assert (got[~keep] == -1 if got.dtype.kind == "i" else np.isnan(got[~keep])).all()
             np.testing.assert_array_equal(store.read(name, cut), got[cut:])
         plain = write(Path(folder) / "plain", (), valid=keep, backend=backend, features_dtype=dtype)
         for name, entry in plain.header["seal"]["arrays"].items():

@@ -214,9 +214,11 @@ def test_a_lost_device_is_stated_from_a_failed_pass(tmp_path, monkeypatch, raise
     monkeypatch.setattr(worker.Worker, "_runner", lambda *_: runner)
     mine = worker.Worker(RunOptions(cache=tmp_path), parts.append)
     mine.device, mine.pixels = DEVICE, SimpleNamespace(batches=lambda *_: iter(()))
-    mine.sharing = SimpleNamespace(ahead=lambda *_: [])
+    mine.sharing = SimpleNamespace(ahead=lambda *_: [], rows=lambda *_: 1)
     job = SimpleNamespace(
-        dataset=SimpleNamespace(card=SimpleNamespace(id="set")), preprocessing=SimpleNamespace(geometry=None)
+        dataset=SimpleNamespace(card=SimpleNamespace(id="set")),
+        preprocessing=SimpleNamespace(geometry=None),
+        arrays=(),
     )
     members = [(SimpleNamespace(id="model"), job)]
     with pytest.raises(DeviceLostError, match="illegal memory access") if lost else contextlib.nullcontext():

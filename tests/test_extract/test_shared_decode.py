@@ -195,7 +195,8 @@ def test_units_hold_each_owing_model_once_and_no_more_than_asked_for(models, sha
         model = SimpleNamespace(card=SimpleNamespace(id=str(number)), preprocessing=preprocessing)
         made.append(model)
         state = MISSING if owes else SEALED
-        jobs.append(SimpleNamespace(model=model, dataset=range(number), preprocessing=preprocessing, state=state))
+        job = {"model": model, "dataset": range(number), "preprocessing": preprocessing, "state": state, "arrays": ()}
+        jobs.append(SimpleNamespace(**job))
 
     def units(done: bool) -> list[list[str]]:
         states = [SimpleNamespace(**vars(job) | ({} if done else {"state": MISSING})) for job in jobs]
