@@ -17,7 +17,6 @@ from pathlib import Path
 
 import nbformat
 from nbclient import NotebookClient
-from traitlets.config import Config
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -35,13 +34,11 @@ def execute_notebooks(cache: Path, folder: Path, names: str = "*") -> None:
     folder.mkdir(parents=True)
     os.environ["CLOSERLOOK_CACHE"] = str(cache.resolve())
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-    by_files = Config()
-    by_files.KernelManager.transport = "ipc"  # the kernel listens on no port
     for path in sorted((ROOT / "notebooks").glob(f"{names}.ipynb")):
         print(f"executing {path.name}", flush=True)
         notebook = nbformat.read(path, as_version=4)
         where = {"metadata": {"path": str(path.parent)}}
-        NotebookClient(notebook, timeout=600, kernel_name="python3", resources=where, config=by_files).execute()
+        NotebookClient(notebook, timeout=600, kernel_name="python3", resources=where).execute()
         nbformat.write(notebook, folder / path.name)
 
 
