@@ -78,15 +78,15 @@ def run(args: argparse.Namespace) -> int:
         TemplateChoice(tuple(args.templates), tuple(args.without), name, args.pretraining if name == "zpe" else "")
         for name in weights
     )
-    some, told = False, set()
+    some, reported = False, set()
     for name, choice in itertools.product(names, choices):
         sources, missing = prompted_sources(cache, name, choice)
         some = some or bool(sources)
         for model, dataset, reason in missing:
             left_out = f"{model} on {dataset} under {name}: {reason}"
-            if left_out not in told:
+            if left_out not in reported:
                 console.print(problem("left out", "yellow", left_out), soft_wrap=True)
-            told.add(left_out)
+            reported.add(left_out)
     if not some:
         raise UserError(f"{args.cache} holds no embeddings that these prompt sets have heads for")
     plan = MetricPlan(settings, words(args.only), words(args.models), words(args.datasets), names, choices)

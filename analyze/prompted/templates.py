@@ -100,18 +100,24 @@ ALL_TEMPLATES = TemplateChoice()
 
 def _matching(word: str, templates: Sequence[str], name: str) -> set[int]:
     if _NUMBERS.fullmatch(word):
-        found: set[int] = set()
-        for part in word.split(","):
-            first, _, last = part.partition("-")
-            found |= set(range(int(first), int(last or first) + 1))
-        if not found or max(found) >= len(templates):
-            raise UserError(f"no template {word} in {name}: its templates are 0 to {len(templates) - 1}")
-        return found
+        parts = [_range_of(part, len(templates)) for part in word.split(",")]
+        if not all(parts):
+            raise UserError(f"no templates {word[:40]} in {name}: its templates are 0 to {len(templates) - 1}")
+        return set(itertools.chain.from_iterable(parts))
     found = {number for number, text in enumerate(templates) if fnmatchcase(text.lower(), word.lower())}
     if not found:
         close = nearest(word.strip("*"), templates) or f"; the first is {templates[0]!r}"
         raise UserError(f"no template of {name} is like {word!r}{close}")
     return found
+
+
+def _range_of(text: str, count: int) -> range:
+    """Return the numbers that ``3`` or ``0-4`` names; none where they are not all below a count."""
+    first, _, last = text.partition("-")
+    if max(len(first.lstrip("0")), len(last.lstrip("0"))) > len(str(count)):  # before digits without end are read
+        return range(0)
+    found = range(int(first), int(last or first) + 1)
+    return found if found and found[-1] < count else range(0)
 
 
 def ranges(numbers: Sequence[int]) -> str:

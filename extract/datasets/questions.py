@@ -181,12 +181,19 @@ def _check_options(given: Sequence[str], where: str) -> None:
 
 
 def _place(answer: str, given: Sequence[str], where: str) -> int:
-    """Return which option an answer is: by its text, else by its letter."""
-    if answer in given:
-        return given.index(answer)
+    """Return which option an answer is, by its text or its letter."""
     letters = LETTERS[: len(given)]
+    places = {given.index(answer)} if answer in given else set()
     if len(answer) == 1 and answer.upper() in letters:
-        return letters.index(answer.upper())
+        places.add(letters.index(answer.upper()))
+    if len(places) == 1:
+        return places.pop()
+    if places:
+        at, other = sorted(places)
+        raise UserError(
+            f"{where}: the answer {answer!r} may be option {letters[at]} or option {letters[other]}: put options whose"
+            " texts are letters in the order of these letters"
+        )
     options = ", ".join(f"{letter} {text!r}" for letter, text in zip(letters, given, strict=True))
     raise UserError(f"{where}: the answer {answer!r} is none of its options: {options}{nearest(answer, given)}")
 

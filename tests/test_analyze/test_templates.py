@@ -250,7 +250,10 @@ def test_a_number_is_computed_again_when_the_choice_changes(world: World) -> Non
     ("words", "says"),
     [
         (["--templates", "*foto of*"], "no template of seven is like '*foto of*'"),
-        (["--templates", "5-7"], "no template 5-7 in seven: its templates are 0 to 6"),
+        (["--templates", "5-7"], "no templates 5-7 in seven: its templates are 0 to 6"),
+        (["--templates", "0,6-5"], "no templates 0,6-5 in seven"),
+        (["--templates", "0-99999999999999"], "no templates 0-99999999999999 in seven"),
+        (["--templates", "9" * 5000], "no templates 9999999999999999999999999999999999999999 in seven"),
         (["--without", "*"], "no template of seven is left"),
         (["--weights", "zpf"], "--weights 'zpf' is not known; did you mean zpe?"),
         (["--pretraining", "laion"], "--pretraining is for --weights zpe"),

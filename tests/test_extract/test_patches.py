@@ -264,9 +264,10 @@ def content(cache: Path) -> dict[str, bytes]:
     return found
 
 
-def test_a_run_that_was_killed_gives_the_same_bytes(clips: Path, run_extract: Callable[..., Any]) -> None:
+@pytest.mark.parametrize("arrays", ["patches", "views"])
+def test_a_run_that_was_killed_gives_the_same_bytes(clips: Path, run_extract: Callable[..., Any], arrays: str) -> None:
     (clips / "images" / "cat" / "broken.jpg").unlink()
-    words = [*map(str, RUN), "--arrays", "patches"]
+    words = [*map(str, RUN), "--arrays", arrays]
     run_extract(*words, "--cache", "whole", cwd=clips)
     wanted = content(clips / "whole")
     killed = subprocess.run(

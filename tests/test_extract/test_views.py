@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,7 +16,6 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy.special import softmax
 from scipy.stats import entropy
-from test_patches import DYING, content
 from tiny_clips import LOOK, RUN, VISION, clip, opened, write_study
 
 import cache_schema
@@ -117,21 +112,6 @@ def test_neither_batches_nor_processes_nor_formats_change_a_byte(clips: Path, ru
     for name in ("many", "file"):
         for array, values in found["one"].items():
             np.testing.assert_array_equal(found[name][array], values, err_msg=f"{name} {array}")
-
-
-def test_a_run_that_was_killed_gives_the_same_bytes(clips: Path, run_extract: Callable[..., Any]) -> None:
-    (clips / "images" / "cat" / "broken.jpg").unlink()
-    words = [*map(str, RUN), "--arrays", "views"]
-    run_extract(*words, "--cache", "whole", cwd=clips)
-    wanted = content(clips / "whole")
-    killed = subprocess.run(
-        [sys.executable, "-c", DYING, "2", *words, "--cache", "killed"],  # after the head and one store
-        cwd=clips, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=False, capture_output=True,
-    )  # fmt: skip
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
-    assert 0 < len(content(clips / "killed")) < len(wanted)
-    assert "1 sealed before" in run_extract(*words, "--cache", "killed", cwd=clips).stderr
-    assert content(clips / "killed") == wanted
 
 
 def test_a_store_with_views_is_read_in_place_of_the_one_without(clips: Path, run_extract: Callable[..., Any]) -> None:

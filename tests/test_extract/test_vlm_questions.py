@@ -178,21 +178,12 @@ def study(root: Path, folders: Path) -> None:
     )
 
 
+RUN = ("--model-list", "models.txt", "--datasets", "datasets.toml", "--workers", 0, "--device", "cpu", "--cache", "c")
+
+
 def test_a_run_makes_an_ordinary_store(folders: Path, tmp_path: Path, run_extract: Any) -> None:
     study(tmp_path, folders)
-    words = [
-        "--model-list",
-        "models.txt",
-        "--datasets",
-        "datasets.toml",
-        "--workers",
-        0,
-        "--device",
-        "cpu",
-        "--cache",
-        "c",
-    ]
-    done = run_extract(*words, cwd=tmp_path)
+    done = run_extract(*RUN, cwd=tmp_path)
     assert "it answers no questions, and the dataset asks one about each image" in done.stderr + done.stdout
     (store,) = cache_schema.open_cache(tmp_path / "c").stores("predictions")
     assert store.dataset.class_space == "choices-3"
@@ -211,29 +202,17 @@ def test_a_run_makes_an_ordinary_store(folders: Path, tmp_path: Path, run_extrac
     expected = model.answer(shaped(model, images), asked, 3).logits.numpy()
     np.testing.assert_allclose(store.logits(), expected, atol=0.05)
     assert np.isneginf(store.logits()[1:, 2]).all()
-    assert "0 done, 1 sealed before" in run_extract(*words, cwd=tmp_path).stderr
+    assert "0 done, 1 sealed before" in run_extract(*RUN, cwd=tmp_path).stderr
     # Another question is another dataset, so another store.
     text = (tmp_path / "q.jsonl").read_text()
     (tmp_path / "q.jsonl").write_text(text.replace("Where?", "Where is it?"))
-    run_extract(*words, cwd=tmp_path)
+    run_extract(*RUN, cwd=tmp_path)
     assert len(cache_schema.open_cache(tmp_path / "c").stores("predictions")) == 2
 
 
 def test_accuracy_and_calibration_are_those_of_the_options(folders: Path, tmp_path: Path, run_extract: Any) -> None:
     study(tmp_path, folders)
-    words = [
-        "--model-list",
-        "models.txt",
-        "--datasets",
-        "datasets.toml",
-        "--workers",
-        0,
-        "--device",
-        "cpu",
-        "--cache",
-        "c",
-    ]
-    run_extract(*words, cwd=tmp_path)
+    run_extract(*RUN, cwd=tmp_path)
     out = tmp_path / "r.parquet"
     assert analyze(["metrics", str(tmp_path / "c"), "-o", str(out), "--only", "top1,nll,brier"]) == 0
     (store,) = cache_schema.open_cache(tmp_path / "c").stores("predictions")
