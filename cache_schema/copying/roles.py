@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cache_schema.format.dataset_facts import FOLDER, Recorded, add_record, drop_replaced, record_names, recorded_in
 from cache_schema.reading.places.base import Place
-from cache_schema.reading.places.remote import RemotePlace
+
+if TYPE_CHECKING:
+    from cache_schema.reading.places.remote import RemotePlace
 
 
 def push_roles(cache_path: Path, place: RemotePlace) -> list[str]:

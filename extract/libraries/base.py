@@ -168,7 +168,7 @@ class Library(ABC):
         array
             A name of ``extract.planning.arrays.ARRAYS`` whose arrays are of prediction stores.
         """
-        return f"no model of {self.name} gives these"
+        return f"models of {self.name} do not give them"
 
     # -- arithmetic ---------------------------------------------------------------------------------------------------
 

@@ -176,7 +176,7 @@ def reasons_without(model: Prepared, options: RunOptions) -> dict[str, str]:
     library = registry.get(model.spec.library)
     names = [name for name in options.arrays if ARRAYS[name].of == "predictions"]
     found = {name: library.why_without(model, name) if ARRAYS[name].inner else why_no_views(model) for name in names}
-    return {name: f"`arrays` {name}: {reason}; leave it out for this model" for name, reason in found.items() if reason}
+    return {name: f"`arrays` {name}: {reason}; run this model without them" for name, reason in found.items() if reason}
 
 
 def head_identity(

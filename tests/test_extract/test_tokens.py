@@ -131,7 +131,7 @@ def test_a_store_of_tokens_and_the_models_without(study: Path, run_extract: Call
     words = ("--model-list", "models.txt", "--batch-size", 8, "--workers", 0)
     failed = run_extract(*words, "--arrays", "tokens", cwd=study, code=1)
     refused = [line for line in failed.stderr.splitlines() if line.startswith("failed")]
-    assert any("cnn" in line and "is no vision transformer" in line for line in refused)
+    assert any("cnn" in line and "is not a vision transformer" in line for line in refused)
     assert any("gap" in line and "has no class token" in line for line in refused)
     assert "--arrays tokens" in refused[0]
     cache = cache_schema.open_cache(study / "cache")

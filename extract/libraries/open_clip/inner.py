@@ -16,7 +16,7 @@ from extract.models.pixels import true_float32
 def why_without(prepared: Prepared, array: str) -> str:
     """Return why a model cannot give an array, see `Library.why_without`."""
     if array not in ("patches", "tokens", "blocks"):
-        return "no model of open_clip gives these"
+        return "models of open_clip do not give them"
     tower = configs.source_of(prepared.spec).model["vision_cfg"]
     if name := tower.get("timm_model_name"):
         patches = ", whose patches have no place in the space of the texts" if array == "patches" else ""

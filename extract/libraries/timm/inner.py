@@ -23,7 +23,7 @@ TRANSFORMERS = (VisionTransformer, Eva, Beit)
 def why_without(prepared: Prepared, array: str) -> str:
     """Return why a model cannot give an array, see `Library.why_without`."""
     if array not in ("tokens", "blocks"):
-        return "no model of timm gives these"
+        return "models of timm do not give them"
     source = source_of(prepared.spec)
     reason, depth = _tokens_of(source.architecture, json.dumps(source.arguments, sort_keys=True, default=str))
     if not reason and array == "blocks" and not four_blocks(depth):
@@ -46,5 +46,5 @@ def _tokens_of(architecture: str, arguments: str) -> tuple[str, int]:
 def why_module_has_no_tokens(architecture: str, module: torch.nn.Module) -> str:
     """Return why a module has no class token, empty where it has one."""
     if not isinstance(module, TRANSFORMERS):
-        return f"{architecture} is no vision transformer whose tokens timm gives"
+        return f"{architecture} is not a vision transformer whose tokens timm gives"
     return f"{architecture} has no class token" if getattr(module, "cls_token", None) is None else ""

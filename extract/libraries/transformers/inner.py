@@ -16,7 +16,7 @@ WITH_PATCHES = ("altclip", "chinese_clip", "clip", "metaclip_2")
 def why_without(prepared: Prepared, array: str) -> str:
     """Return why a model cannot give an array, see `Library.why_without`."""
     if array != "patches":
-        return "no model of transformers gives these"
+        return "models of transformers do not give them"
     if prepared.card.head_kind != "zero-shot":
         return "it has no text tower, so that there is no space of texts that patches could be in"
     if prepared.card.extra.get("model_type") not in WITH_PATCHES:
