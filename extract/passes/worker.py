@@ -329,4 +329,4 @@ def _own_details(member: Member, array: str) -> Mapping[str, Any]:
 def _why_no_views(member: Member, job: Job) -> Exception | None:
     """Return why views cannot be chosen, which of some models shows only when they are loaded."""
     reason = why_not_affine(member.model.card.head_kind) if view_recipe.ARRAY in job.arrays else ""
-    return UserError(f"`arrays` {view_recipe.ARRAY}: {reason}; leave it out for this model") if reason else None
+    return UserError(f"`arrays` {view_recipe.ARRAY}: {reason}; run this model without them") if reason else None
