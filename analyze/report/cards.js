@@ -21,7 +21,7 @@ function drawCard() {
   const sets = accuracy ? [...accuracy.at].map(([dataset, index]) => [dataset, index * n + model]).filter(([, at]) => Number.isFinite(DATA.cells.value[at])) : [];
   const card = make("article", { class: "card" },
     make("header", {}, make("h2", {}, models.id[model])),
-    make("div", {}, make("h3", {}, "Model"), list(facts), make("h3", {}, `Reliability on ${datasetTitle(DATA.ground)}`), reliability(model)),
+    make("div", {}, ...(facts.length ? [make("h3", {}, "Model"), list(facts)] : []), make("h3", {}, `Reliability on ${datasetTitle(DATA.ground)}`), reliability(model)),
     make("div", {}, make("h3", {}, `Numbers on ${datasetTitle(DATA.ground)}`), list(rows, "numbers")),
     make("div", {}, make("h3", {}, "Visual factors"), factorBars(model)),
     make("div", { class: "wide" }, make("h3", {}, "Accuracy on every set"), ...sets.map(([dataset, at]) => bar(datasetTitle(dataset), DATA.cells.value[at], DATA.cells.low[at], DATA.cells.high[at], null, colourOf(model, "group")))));

@@ -31,6 +31,8 @@ function number(value, quantity) {
   if (!Number.isFinite(value)) return "–";
   if (quantity && quantity.fraction) return `${signed(100 * value, 1)} %`;
   const size = Math.abs(value);
+  // A p-value is never 0; beyond this the sums that it is made of are rounded.
+  if (quantity && quantity.metric?.endsWith("_p") && value < 1e-16) return "< 1e-16";
   if (size !== 0 && (size < 0.001 || size >= 1e5)) return value.toExponential(2);
   return Number.isInteger(value) && size < 1e5 ? signed(value, 0) : signed(value, size >= 100 ? 1 : 3);
 }

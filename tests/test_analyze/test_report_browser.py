@@ -325,6 +325,19 @@ def tab_and_axes(driver: Any) -> tuple[str, list[str]]:
     return tab, texts(driver, "#plot .axis-title") if tab == "scatter" else []
 
 
+def test_a_card_of_a_model_of_which_nothing_is_known_has_no_empty_part(opened: Open) -> None:
+    row = {"model": "my-model-0", "dataset": "val", "role": "id", "direction": "none"}
+    p_values = [ResultRow(**row, metric="ece_p", value=0.0), ResultRow(**row, metric="ks_p", value=2e-9)]
+    driver = opened(pl.concat([few_models(1, sets={"val": "id"}), to_frame(p_values)]))
+    headings = driver.execute_script(
+        "return [...document.querySelectorAll('#card h3')].map(e => [e.textContent, e.nextElementSibling?.textContent])"
+    )
+    assert all(below for _, below in headings), headings
+    shown = dict(zip(texts(driver, "#card .numbers dt"), texts(driver, "#card .numbers dd"), strict=True))
+    assert shown["p of ECE under calibration"] == "< 1e-16"
+    assert shown["p of the KS test of calibration"] == "2.00e-9"
+
+
 @pytest.mark.parametrize(
     ("n", "sets", "tab", "axes"),
     [
