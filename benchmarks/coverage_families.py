@@ -142,7 +142,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--draws", type=int, default=1000)
     args = parser.parse_args()
-    record = Recorder("coverage_families", parser, args, sizes={"draws": (400,)}, seeded=True)
+    record = Recorder("coverage_families", parser, args, sizes={"draws": (500,)}, seeded=True)
     for case, of_case in table("share of p < 0.05 where nothing goes with anything", rejections, args.draws).items():
         for row, test in TESTS.items():
             tested = [shares[test] for shares in of_case if test in shares]
