@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numba import float32, int32, types
 from numba.extending import overload
+from numpy.typing import NDArray
 
 from analyze.kernels.fastmath import FAST, exp32, half_to_float, log32
 from analyze.kernels.keeping import compiled
@@ -271,15 +272,10 @@ def _gen_below_steep(buffer, kept, n, last, log_total, scale, gamma):  # type: i
     return total
 
 
-@compiled()
-def binomial_series(gamma):  # type: ignore[no-untyped-def]
+def binomial_series(gamma: float) -> NDArray[np.float32]:
     """Return the coefficients of p, p^2 ... p^8 in (1 - p)^gamma; for gamma <= 1 and p <= 1/6 good to 2e-8."""
-    series = np.empty(8, np.float32)
-    term = 1.0
-    for k in range(1, 9):
-        term *= -(gamma - (k - 1)) / k
-        series[k - 1] = term
-    return series
+    steps = np.arange(8)
+    return np.cumprod(-(gamma - steps) / (steps + 1)).astype(np.float32)
 
 
 @compiled(forceinline=True)

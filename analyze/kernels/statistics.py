@@ -53,6 +53,7 @@ def _rows(  # type: ignore[no-untyped-def]
     betas,
     gen_largest,
     gen_gamma,
+    gen_series,
     fixed,
     scaled,
     top,
@@ -65,7 +66,6 @@ def _rows(  # type: ignore[no-untyped-def]
     width = (n + STEP - 1) // STEP * STEP
     buffer = np.empty(width, np.float32)
     kept = np.empty(width, np.float32)
-    series = binomial_series(gen_gamma)
     lanes = np.empty(LANES, np.float32)
     values = np.empty(TOP, np.float32)
     places = np.empty(TOP, np.int32)
@@ -111,7 +111,7 @@ def _rows(  # type: ignore[no-untyped-def]
             scaled[k, MARGIN, o] = (1.0 - math.exp(beta * second_z)) / total if n > 1 else 1.0
             if k == 0 and gen_largest > 0:
                 fixed[GEN, o] = gen_score(
-                    buffer, kept, n, values, places, rest, gen_gamma, series, gen_largest, mean, spread
+                    buffer, kept, n, values, places, rest, gen_gamma, gen_series, gen_largest, mean, spread
                 )
     return -1
 
@@ -227,10 +227,11 @@ def image_statistics(
     center = np.zeros(m, np.float32) if centers is None else np.ascontiguousarray(centers, np.float32)
     use = np.ones(m, np.bool_) if valid is None else np.ascontiguousarray(valid, np.bool_)
     largest, gamma = (0, 0.1) if gen is None else gen
+    series = binomial_series(float(gamma))
     target = (out.fixed, out.scaled, out.top, out.rank, offset)
 
     def work(start: int, stop: int) -> int:
-        return int(_rows(rows, center, places, use, betas, largest, float(gamma), *target, start, stop))
+        return int(_rows(rows, center, places, use, betas, largest, float(gamma), series, *target, start, stop))
 
     bad = spread_rows(work, m, threads)
     if bad >= 0:
