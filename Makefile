@@ -1,4 +1,4 @@
-# make demo: the main job on the built-in miniature study. make test: everything that must hold.
+# make demo: the main job on the miniature study of examples/miniature. make test: everything that must hold.
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
@@ -38,7 +38,8 @@ $(VENV)/test.stamp: $(BIN)/python pyproject.toml
 	@touch $@ $(VENV)/demo.stamp
 
 demo: $(VENV)/demo.stamp
-	$(BIN)/extract --model-list models.txt --prompts openai-80,study-30,study-5,photo-1 --cache demo/cache
+	$(BIN)/python -m examples.miniature
+	$(BIN)/extract --model-list models.txt --datasets miniature/datasets.toml --prompts openai-80,study-30,study-5,photo-1 --cache demo/cache
 	$(BIN)/analyze metrics demo/cache -o demo/results.parquet
 	$(BIN)/analyze prompts demo/cache --only top1,ece,nll,auroc -o demo/results.parquet
 	$(BIN)/analyze ood demo/cache --id mini-val --reference mini-train --detectors all -o demo/results.parquet

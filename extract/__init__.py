@@ -9,8 +9,6 @@ A run is put together in one direction; each imports only what is listed before 
     passes                              images once through many models, into stores
     engines                             who runs the pieces of work
     commands, api                       the ways in: a command line, a script
-
-``miniature`` is the built-in world, for demonstration and tests; it imports nothing else of ``extract``.
 """
 
 from __future__ import annotations

@@ -14,7 +14,6 @@ COMMANDS = {
     "models": Command("extract.commands.models", "the models that can be named, with group, source and licence"),
     "datasets": Command("extract.commands.datasets", "find and check the datasets on disk"),
     "help": Command("extract.commands.help", "explain a file that extract reads, such as model lists"),
-    "miniature": Command("extract.commands.miniature", "build the built-in miniature study"),
 }
 
 

@@ -65,7 +65,8 @@ def _files(wheel: Path, sdist: Path) -> list[str]:
         found += [f"in the {what}, but not tracked: {name}" for name in sorted(have - tracked)]
     found += [f"in the wheel beside the packages: {name}" for name in others if not name.endswith(".dist-info")]
     wanted = {"LICENSE", "README.md", "CHANGELOG.md", "CITATION.cff", "pyproject.toml", "Makefile", "tests/conftest.py"}
-    wanted |= {"examples/own_metric.py", "docs/index.md", "CONTRIBUTING.md", "SECURITY.md"}
+    wanted |= {"examples/own_metric.py", "examples/miniature/study.toml", "docs/index.md"}
+    wanted |= {"CONTRIBUTING.md", "SECURITY.md"}
     found += [f"not in the sdist: {name}" for name in sorted(wanted - names)]
     return found if tracked else ["no file is tracked"]
 

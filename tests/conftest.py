@@ -87,7 +87,7 @@ def one_at_a_time(path: Path) -> Iterator[None]:
 @pytest.fixture(scope="session")
 def miniature() -> Path:
     """The folder of the miniature study; the same that ``make demo`` builds and uses."""
-    from extract.miniature.build import build
+    from examples.miniature.build import build
 
     with one_at_a_time(ROOT / ".pytest_cache" / "miniature.lock"):
         build(ROOT / "miniature")

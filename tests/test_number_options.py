@@ -77,8 +77,8 @@ def test_bounds() -> None:
         ("analyze.cli", ["retrieval", "cache", "--k", "1,²"]),
         ("analyze.cli", ["figures", "r.parquet", "--width", "nan"]),
         ("cache_schema.cli", ["import", "x.npz", "--cache", "c", "--model", "m", "--per-class", "0"]),
-        ("extract.cli", ["plan", "@miniature", "--rate", "inf"]),
-        ("extract.cli", ["plan", "@miniature", "--rate", "0"]),
+        ("extract.cli", ["plan", "@closer-look", "--rate", "inf"]),
+        ("extract.cli", ["plan", "@closer-look", "--rate", "0"]),
         ("extract.cli", ["--pixel-cache-gb", "nan"]),
         ("extract.cli", ["--resident", "-1"]),
         ("extract.cli", ["--model-list", "@closer-look", "--shard", "²/³"]),
@@ -98,7 +98,7 @@ def test_a_command_refuses_no_number_in_one_line(
     if program == "extract.cli":
         pytest.importorskip("torch")
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "datasets.toml").write_text("")  # else the miniature study is built, which takes minutes
+    (tmp_path / "datasets.toml").write_text("")
     main = importlib.import_module(program).main
     try:
         code = main(words)

@@ -24,8 +24,8 @@ def page() -> str:
     drawn = {path.stem: path for path in pictures()}
     parts = [
         "# Gallery\n",
-        "Every figure, drawn from the built-in miniature study, whose numbers mean nothing beyond itself. Each saved "
-        "figure has its numbers next to it as CSV.\n",
+        "Every figure, drawn from the miniature study of `make demo`, whose numbers mean nothing beyond itself. Each "
+        "saved figure has its numbers next to it as CSV.\n",
     ]
     for name, figure in FIGURES.items():
         parts += [f"## {name}\n", f"{figure.title[:1].upper()}{figure.title[1:]}.\n"]

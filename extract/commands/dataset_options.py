@@ -22,7 +22,6 @@ from extract.datasets.spaces import FOLDERS
 from extract.studies.study import Study
 
 DEFAULT_DATASETS = Path("datasets.toml")
-MINIATURE = Path("miniature")
 
 
 def study_datasets(study: Study, request: RunRequest, console: Console) -> list[DatasetSpec]:
@@ -33,30 +32,24 @@ def study_datasets(study: Study, request: RunRequest, console: Console) -> list[
     return _with_references(specs, request.reference)
 
 
-def dataset_specs(request: RunRequest, console: Console, *, build: bool = True) -> list[DatasetSpec]:
-    """Return the datasets that the command line names; without any, ``datasets.toml`` here or the miniature study.
+def dataset_specs(request: RunRequest, console: Console) -> list[DatasetSpec]:
+    """Return the datasets that the command line names; without any, those of ``datasets.toml`` here.
 
     Raises
     ------
     UserError
-        Two have one name, or an option cannot be read.
+        None is named, two have one name, or an option cannot be read.
     """
     specs = [*request.specs, *(_spec_of(text) for text in request.dataset)]
     toml = request.datasets
     if toml is None and not specs:
-        if DEFAULT_DATASETS.is_file():
-            toml = DEFAULT_DATASETS
-            console.print(line(f"no dataset is named: taking {toml}"), soft_wrap=True)
-        elif not build:
+        if not DEFAULT_DATASETS.is_file():
             raise UserError(
-                "no dataset is named and there is no datasets.toml here: --dataset NAME=PATH or --datasets FILE names"
-                " some"
+                "no dataset is named: give --dataset NAME=PATH or --datasets FILE, or write a datasets.toml here"
+                " ('extract help datasets' describes it)"
             )
-        else:
-            toml = MINIATURE / "datasets.toml"
-            taken = f"the built-in miniature study ({MINIATURE}/), whose numbers mean nothing beyond itself"
-            console.print(line(f"no dataset is named and no datasets.toml is here: taking {taken}"), soft_wrap=True)
-            build_miniature(console)
+        toml = DEFAULT_DATASETS
+        console.print(line(f"no dataset is named: taking {toml}"), soft_wrap=True)
     if toml is not None:
         specs += read_datasets_toml(toml)
     names = [spec.name for spec in specs]
@@ -107,13 +100,6 @@ def _python_spec(name: str, text: str) -> DatasetSpec:
     if not (classes in BUILT_IN or classes.endswith(".txt")):
         place, classes = text, ""
     return DatasetSpec(name=name, path=Path(), classes=classes, where=where, data=reference(place, where))
-
-
-def build_miniature(console: Console) -> None:
-    """Build the built-in study, unless it is there."""
-    from extract.miniature.progress import build_shown
-
-    build_shown(MINIATURE, console)
 
 
 def _with_references(specs: list[DatasetSpec], references: Sequence[str]) -> list[DatasetSpec]:

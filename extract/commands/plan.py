@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     parser.add_argument(
         "study_file", metavar="STUDY", nargs="?",
-        help="a study file, or @closer-look, @holistic, @miniature; without it, what --model-list, --dataset and"
+        help="a study file, or @closer-look, @holistic; without it, what --model-list, --dataset and"
         " --datasets name",
     )  # fmt: skip
     parser.add_argument(
@@ -47,9 +47,7 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(f"extract plan takes one study, not both {args.study_file} and --study {args.study}")
     request = replace(RunRequest.of(args), study=args.study_file or args.study)
     errors = Console(stderr=True)
-    if request.study == "@miniature" and _print_unbuilt():
-        return 0
-    plan, options, failed = plan_of(request, errors, build=False)
+    plan, options, failed = plan_of(request, errors)
     cost = estimate(
         plan,
         open_if_there(options.cache),
@@ -83,39 +81,6 @@ def run(args: argparse.Namespace) -> int:
         console.print(line(text), soft_wrap=True)
     print_failures(failed, errors)
     return int(bool(failed))
-
-
-def _print_unbuilt() -> bool:
-    """Print what the miniature study will hold, if it is not built yet; return whether that is so."""
-    import tomllib
-
-    from extract.commands.dataset_options import MINIATURE
-    from extract.commands.listing import Column, Row, print_rows, wide_console
-    from extract.miniature.build import unfinished
-    from extract.miniature.recipes import FULL
-    from extract.miniature.writing import datasets_toml
-
-    left = unfinished(MINIATURE)
-    if not left:
-        return False
-    console = wide_console(120)
-    rows = []
-    for name, table in tomllib.loads(datasets_toml()).items():
-        images = FULL.counts[table["path"].removeprefix("datasets/")]
-        rows.append(Row([name, table.get("role", "id"), f"{images:,}"]))
-    print_rows(console, [Column("dataset"), Column("role"), Column("images", right=True)], rows)
-    models = sum(len(recipe.models()) for recipe in FULL.recipes)
-    draw = sum(task.total for task in left if task.recipe is None)
-    train = sum(task.total for task in left if task.recipe is not None)
-    lines = [
-        f"@miniature: {counted(models, 'model')} x {counted(len(rows), 'dataset')};"
-        f" it is not built yet in {MINIATURE}/",
-        f"to build first: {draw:,} images to draw, {train:,} images to train on, a few minutes on two cores;"
-        " 'extract --study @miniature' does that and runs it, 'extract miniature' builds it alone",
-    ]
-    for text in lines:
-        console.print(line(text), soft_wrap=True)
-    return True
 
 
 def _time(hours: float) -> str:

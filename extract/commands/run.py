@@ -32,9 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a folder of images, perhaps with its classes (imagenet-1k, folders, a .txt file), "
         "or python:FILE.py:function, which is run; may be repeated",
     )
-    what.add_argument(
-        "--datasets", type=Path, metavar="TOML", help="datasets (default: datasets.toml here, else the miniature)"
-    )
+    what.add_argument("--datasets", type=Path, metavar="TOML", help="datasets (default: datasets.toml here)")
     what.add_argument(
         "--reference", action="append", default=[], metavar="NAME[:per_class=N]",
         help="gather the statistics of this training set, with a bank of N images a class (default 50)",

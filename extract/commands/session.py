@@ -23,7 +23,7 @@ from closerlook_common.console.waiting import waiting
 from closerlook_common.errors import CloserlookError, UserError
 from closerlook_common.user_cache import require_own
 from extract.classes.words import word_lists
-from extract.commands.dataset_options import build_miniature, dataset_specs, resolve_datasets, study_datasets
+from extract.commands.dataset_options import dataset_specs, resolve_datasets, study_datasets
 from extract.commands.devices import device_of, devices_of, has_bf16
 from extract.commands.progress import print_failures
 from extract.commands.roles import with_settled_roles
@@ -138,23 +138,18 @@ def _ending_in_order() -> Iterator[None]:
 
 
 def plan_of(
-    request: RunRequest, console: Console, *, record_roles: bool = False, build: bool = True
+    request: RunRequest, console: Console, *, record_roles: bool = False
 ) -> tuple[Plan, RunOptions, list[tuple[str, str, str]]]:
     """Return the plan, its options, and (model, dataset, reason) of what cannot be used.
 
-    With ``record_roles`` the cache takes over the roles that the datasets were given. Without ``build`` the miniature
-    study is not made where it is missing.
+    With ``record_roles`` the cache takes over the roles that the datasets were given.
     """
     failed: list[tuple[str, str, str]] = []
     study = read_study(request.study) if request.study else None
     request = _settled(request, study)
     options = _options(request)  # before anything that takes long
-    if study is not None and study.where == "@miniature" and build:
-        build_miniature(console)
     wanted = _model_specs(request)
-    specs = (
-        study_datasets(study, request, console) if study is not None else dataset_specs(request, console, build=build)
-    )
+    specs = study_datasets(study, request, console) if study is not None else dataset_specs(request, console)
     models = _prepare(wanted, failed)
     datasets = resolve_datasets(specs, failed, console)
     if not datasets:

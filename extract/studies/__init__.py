@@ -1,4 +1,4 @@
-"""Study files: the paper's study, its extension and the built-in miniature, and how such a file is read.
+"""Study files: the paper's study and its extension, and how such a file is read.
 
 Imports datasets and classes; only commands import it.
 """

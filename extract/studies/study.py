@@ -16,7 +16,7 @@ from extract.classes.prompts import split_names
 from extract.classes.words import split_words
 from extract.datasets.specs import DatasetSpec, read_datasets_toml
 
-STUDIES = ("closer-look", "holistic", "miniature")
+STUDIES = ("closer-look", "holistic")
 """Studies that come with the package; named ``@NAME``."""
 
 _SECTIONS = ("study", "extract", "analyze")

@@ -155,7 +155,7 @@ def test_a_mirror_that_cannot_be_made(
         ["cache_schema", "import", "x.npz", "--cache", "c", "--model", "m"],
         ["cache_schema", "pull", "file:///nowhere", "c"],
         ["analyze", "table", "r.parquet"],
-        ["analyze", "metrics", "--study", "@miniature"],
+        ["analyze", "metrics", "--study", "@closer-look"],
     ],
 )
 def test_a_working_folder_that_was_deleted(words: list[str], tmp_path: Path) -> None:

@@ -66,7 +66,7 @@ def test_what_fails_is_a_warning_and_the_rest_runs(pets: Path, tmp_path: Path) -
         ({"models": VIT, "datasets": {"p": "PETS"}, "address": "x"}, "`address` names a Ray cluster"),
         ({"models": VIT, "datasets": {"p": "PETS"}, "batch_size": 0}, "`batch_size` takes"),
         ({"models": VIT, "datasets": {"p": {"path": "PETS", "rol": "id"}}}, "did you mean role"),
-        ({"study": "@miniature", "models": VIT}, "`study` names the models and datasets"),
+        ({"study": "@holistic", "models": VIT}, "`study` names the models and datasets"),
     ],
 )
 def test_errors_name_arguments(options: dict, words: str, pets: Path, tmp_path: Path) -> None:

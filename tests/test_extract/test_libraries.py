@@ -74,7 +74,7 @@ def test_no_file_outside_a_library_names_it() -> None:
     found = {}
     for name, file in package_files():
         inside = re.match(r"extract/libraries/(\w+)/", name)
-        if inside or name.startswith("extract/miniature/"):  # the miniature trains models of its own with both
+        if inside:
             continue
         if uses := list(named_libraries(file)):
             found[name] = uses

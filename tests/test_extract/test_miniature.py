@@ -18,21 +18,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from examples.miniature.backgrounds import USUAL_BACKGROUNDS
+from examples.miniature.build import Step, build
+from examples.miniature.captions import captions, web_captions
+from examples.miniature.datasets import PICTURES, pixels_of
+from examples.miniature.factors import FACTORS, OTHER_FACTORS, STUDY_FACTORS, apply, typical_scene
+from examples.miniature.lists import models_txt
+from examples.miniature.materials import ODD_MATERIALS
+from examples.miniature.other_shapes import LARGER_CLASSES, UNSEEN
+from examples.miniature.recipes import FULL, quick_size
+from examples.miniature.scenes import USUAL_COLOURS, Scene, Thing, render
+from examples.miniature.shapes import CLASSES
+from examples.miniature.stamps import stored_stamp
+from examples.miniature.writing import write_dataset
 from extract.datasets.resolving import resolve
 from extract.datasets.specs import read_datasets_toml
-from extract.miniature.backgrounds import USUAL_BACKGROUNDS
-from extract.miniature.build import Step, build
-from extract.miniature.captions import captions, web_captions
-from extract.miniature.datasets import PICTURES, pixels_of
-from extract.miniature.factors import FACTORS, OTHER_FACTORS, STUDY_FACTORS, apply, typical_scene
-from extract.miniature.lists import models_txt
-from extract.miniature.materials import ODD_MATERIALS
-from extract.miniature.other_shapes import LARGER_CLASSES, UNSEEN
-from extract.miniature.recipes import FULL, quick_size
-from extract.miniature.scenes import USUAL_COLOURS, Scene, Thing, render
-from extract.miniature.shapes import CLASSES
-from extract.miniature.stamps import stored_stamp
-from extract.miniature.writing import write_dataset
 from extract.zoo.model_list import read_model_list
 
 REPOSITORY = Path(__file__).parents[2]
@@ -40,7 +40,7 @@ REPOSITORY = Path(__file__).parents[2]
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from extract.miniature.build import build
+from examples.miniature.build import build
 
 def die(step):
     if step.task == "model/byobnet" and step.done > 0:
@@ -126,7 +126,7 @@ def test_a_torn_or_foreign_weight_file_counts_as_missing(built: Built, tmp_path:
 
 
 def test_training_twice_gives_the_same_bytes(built: Built) -> None:
-    from extract.miniature.zoo import train
+    from examples.miniature.zoo import train
 
     recipe = next(r for r in quick_size().recipes if r.id == "byobnet")
     file = built.out / "weights" / "byobnet.safetensors"
@@ -366,7 +366,7 @@ def test_a_build_is_seen_with_and_without_a_terminal(
 
     from rich.console import Console
 
-    from extract.miniature import progress
+    from examples.miniature import progress
 
     def pretend(out: Path, *, quick: bool, jobs: int | None, progress: Callable[[Step], None]) -> None:
         progress(Step("data/val", 24, 24, 0.0))  # kept from before

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from pathlib import Path
 
 import polars as pl
@@ -10,7 +9,8 @@ import pytest
 
 import cache_schema
 from analyze.cli import main as analyze
-from extract.miniature.recipes import quick_size
+from examples.miniature.build import build
+from examples.miniature.recipes import quick_size
 from extract.studies.study import read_study
 
 STUDY = """
@@ -86,13 +86,12 @@ def test_the_study_says_which_metrics(study: Path, run_extract, capsys: pytest.C
 
 @pytest.fixture(scope="module")
 def miniature_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder in which the miniature, of its quick size, was built and run by the study's name alone."""
+    """The folder of the miniature, of its quick size, built and run by its study file alone."""
     from extract.cli import main
 
     folder = tmp_path_factory.mktemp("miniature-study")
-    with pytest.MonkeyPatch.context() as patch, contextlib.chdir(folder):
-        patch.setattr("extract.miniature.build.FULL", quick_size())
-        assert main(["--study", "@miniature", "--workers", "0"]) == 0
+    build(folder, quick=True, jobs=1)
+    assert main(["--study", str(folder / "study.toml"), "--workers", "0"]) == 0
     return folder
 
 
@@ -100,10 +99,9 @@ def miniature_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_miniature_runs_by_the_same_code(
     miniature_run: Path, run_extract, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Plan, extraction, metrics, prompts and retrieval of the study that ships, by its name, on the quick build."""
-    monkeypatch.setattr("extract.miniature.build.FULL", quick_size())
+    """Plan, extraction, metrics, prompts and retrieval of the study that is built, on the quick build."""
     monkeypatch.chdir(miniature_run)
-    study = read_study("@miniature")
+    study = read_study("study.toml")
     specs, missing = study.datasets()
     names = [spec.name for spec in specs]
     assert not missing
@@ -116,13 +114,13 @@ def test_the_miniature_runs_by_the_same_code(
     assert {(h.model.id, h.prompt_set) for h in cache.stores("head") if h.prompt_set} == {
         (model, prompts) for model in clips for prompts in ("openai-80", "photo-1")
     }
-    plan = run_extract("plan", "@miniature", cwd=miniature_run).stdout
+    plan = run_extract("plan", "study.toml", cwd=miniature_run).stdout
     assert "38 stores done, 0 missing; heads 5 done, 0 missing" in plan
     assert "nothing" not in plan
-    again = run_extract("--study", "@miniature", cwd=miniature_run).stderr
+    again = run_extract("--study", "study.toml", cwd=miniature_run).stderr
     assert "0 done, 38 sealed before, 1 skipped, 0 failed" in again
 
-    assert analyze(["metrics", "--study", "@miniature"]) == 0
+    assert analyze(["metrics", "--study", "study.toml"]) == 0
     table = pl.read_parquet("results.parquet")
     assert set(table["model"]) == {*clips, "byobnet"}
     assert {"top1", "ece", "nll", "auroc", "fpr95_id", "temperature"} <= set(table["metric"])
@@ -147,10 +145,9 @@ def test_a_plan_needs_no_study_file_and_builds_nothing(study: Path, run_extract)
     empty = study / "empty"
     empty.mkdir()
     assert "no dataset is named" in run_extract(*words[:2], study / "models.txt", cwd=empty, code=2).stderr
-    printed = run_extract("plan", "@miniature", cwd=empty).stdout
-    assert "models x 13 datasets; it is not built yet in miniature/" in printed
+    assert "no dataset is named" in run_extract("--model-list", study / "models.txt", cwd=empty, code=2).stderr
     assert list(empty.iterdir()) == []
-    both = run_extract("plan", "@miniature", "--study", "study.toml", cwd=study, code=2)
+    both = run_extract("plan", "@closer-look", "--study", "study.toml", cwd=study, code=2)
     assert "takes one study, not both" in both.stderr
 
 
@@ -219,7 +216,7 @@ def test_bad_input(study: Path, run_extract, words: list[str], says: str) -> Non
 
 
 def test_analysis_of_an_unknown_study_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert analyze(["metrics", "--study", "@miniatur"]) == 2
-    assert "did you mean @miniature?" in capsys.readouterr().err
+    assert analyze(["metrics", "--study", "@closer-lok"]) == 2
+    assert "did you mean @closer-look?" in capsys.readouterr().err
     assert analyze(["metrics"]) == 2
     assert "name the cache" in capsys.readouterr().err

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from extract.miniature.backgrounds import PLACE_PHRASES
-from extract.miniature.factors import pick
-from extract.miniature.scenes import Scene, Thing
-from extract.miniature.shapes import CLASSES, KIND_NAMES
+from examples.miniature.backgrounds import PLACE_PHRASES
+from examples.miniature.factors import pick
+from examples.miniature.scenes import Scene, Thing
+from examples.miniature.shapes import CLASSES, KIND_NAMES
 
 _MEDIA: dict[str, tuple[str, ...]] = {
     "photo": ("a photo", "a picture", "a photo"),

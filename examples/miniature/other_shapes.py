@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from extract.miniature.outlines import (
+from examples.miniature.outlines import (
     ACCENT,
     BODY,
     DARK,
@@ -15,7 +15,7 @@ from extract.miniature.outlines import (
     ring,
     stroke,
 )
-from extract.miniature.shapes import CLASSES, SHAPES, Shape
+from examples.miniature.shapes import CLASSES, SHAPES, Shape
 
 
 def _flower(kind: int) -> list[Part]:

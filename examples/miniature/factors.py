@@ -14,11 +14,11 @@ from typing import TypeVar
 
 import numpy as np
 
-from extract.miniature.backgrounds import BACKGROUNDS, USUAL_BACKGROUNDS
-from extract.miniature.materials import ODD_MATERIALS, PATTERNS
-from extract.miniature.other_shapes import LARGER_CLASSES
-from extract.miniature.scenes import COLOURS, STYLES, USUAL_COLOURS, Scene, Thing
-from extract.miniature.shapes import CLASSES
+from examples.miniature.backgrounds import BACKGROUNDS, USUAL_BACKGROUNDS
+from examples.miniature.materials import ODD_MATERIALS, PATTERNS
+from examples.miniature.other_shapes import LARGER_CLASSES
+from examples.miniature.scenes import COLOURS, STYLES, USUAL_COLOURS, Scene, Thing
+from examples.miniature.shapes import CLASSES
 
 T = TypeVar("T")
 Factor = Callable[[Scene, Thing, np.random.Generator, float], Scene]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
-from extract.miniature.recipes import ZOO_VERSION, Recipe
+from examples.miniature.recipes import ZOO_VERSION, Recipe
 
 
 def weights_stamp(recipe: Recipe, datasets: Mapping[str, str], start: str = "") -> str:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from cache_schema.format.records import GROUPS
-from extract.miniature.recipes import FULL, Recipe, Size
-from extract.miniature.shapes import CLASS_SPACE, CLASSES
+from examples.miniature.recipes import FULL, Recipe, Size
+from examples.miniature.shapes import CLASS_SPACE, CLASSES
 
 _HEADER = """\
-# The models of the miniature study ('extract miniature' builds it). One model a line:
+# The models of the miniature study ('python -m examples.miniature' builds it). One model a line:
 #
 #     LIBRARY:NAME key=value ...
 #

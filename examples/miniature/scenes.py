@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 
-from extract.miniature.backgrounds import background
-from extract.miniature.materials import MATERIALS, PATTERNS, value_noise
-from extract.miniature.other_shapes import ALL_SHAPES
-from extract.miniature.outlines import ACCENT, BODY, DARK, LIGHT, NOTHING, SECOND, Part, box, ellipse, stroke
+from examples.miniature.backgrounds import background
+from examples.miniature.materials import MATERIALS, PATTERNS, value_noise
+from examples.miniature.other_shapes import ALL_SHAPES
+from examples.miniature.outlines import ACCENT, BODY, DARK, LIGHT, NOTHING, SECOND, Part, box, ellipse, stroke
 
 SIDE = 64
 """Height and width of every picture in pixels."""

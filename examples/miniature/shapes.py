@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from extract.miniature.outlines import (
+from examples.miniature.outlines import (
     ACCENT,
     BODY,
     DARK,

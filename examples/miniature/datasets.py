@@ -29,9 +29,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
-from extract.miniature.backgrounds import BACKGROUNDS
-from extract.miniature.captions import captions, web_captions
-from extract.miniature.factors import (
+from examples.miniature.backgrounds import BACKGROUNDS
+from examples.miniature.captions import captions, web_captions
+from examples.miniature.factors import (
     FACTORS,
     STUDY_FACTORS,
     apply,
@@ -40,10 +40,10 @@ from extract.miniature.factors import (
     typical_scene,
     varied_scene,
 )
-from extract.miniature.materials import CLASS_MATERIALS, ODD_MATERIALS
-from extract.miniature.other_shapes import LARGER_CLASSES, UNSEEN
-from extract.miniature.scenes import COLOURS, SIDE, STYLES, USUAL_COLOURS, Scene, render
-from extract.miniature.shapes import CLASSES
+from examples.miniature.materials import CLASS_MATERIALS, ODD_MATERIALS
+from examples.miniature.other_shapes import LARGER_CLASSES, UNSEEN
+from examples.miniature.scenes import COLOURS, SIDE, STYLES, USUAL_COLOURS, Scene, render
+from examples.miniature.shapes import CLASSES
 
 WORLD_VERSION = 4
 """Raised by hand whenever pixels, labels or captions change, so that an older build is made again."""

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from closerlook_common.console.messages import line
-from extract.miniature.build import Step, build
+from examples.miniature.build import Step, build
 
 LINE_EVERY = 20.0
 """Seconds between lines where there is no terminal."""
@@ -25,7 +25,7 @@ def build_shown(out: Path, console: Console, *, quick: bool = False, jobs: int |
     console
         Where to write.
     quick, jobs
-        As `extract.miniature.build.build` takes them.
+        As `examples.miniature.build.build` takes them.
     """
     begun = time.monotonic()
     show = _Bars(console) if console.is_terminal else _Lines(console, out)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from extract.miniature.datasets import (
+from examples.miniature.datasets import (
     HARD_CLASSES,
     KINDS_MAP,
     PICTURES,
@@ -21,7 +21,7 @@ from extract.miniature.datasets import (
     annotations_jsonl,
     pixels_of,
 )
-from extract.miniature.shapes import CLASS_SPACE, CLASSES
+from examples.miniature.shapes import CLASS_SPACE, CLASSES
 
 STAMP = ".stamp"
 """File in a finished dataset's folder: what it was made from. Image readers skip hidden files."""

@@ -16,10 +16,10 @@ from multiprocessing import connection
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
-from extract.miniature.lists import models_txt
-from extract.miniature.recipes import FULL, Recipe, Size, quick_size
-from extract.miniature.stamps import is_trained, weights_stamp
-from extract.miniature.writing import dataset_stamp, datasets_toml, is_finished, write_dataset
+from examples.miniature.lists import models_txt
+from examples.miniature.recipes import FULL, Recipe, Size, quick_size
+from examples.miniature.stamps import is_trained, weights_stamp
+from examples.miniature.writing import dataset_stamp, datasets_toml, is_finished, write_dataset
 
 try:
     import fcntl
@@ -63,12 +63,12 @@ def build(
     and stamped with a digest of what it depends on. So a build that was stopped, in whatever way, goes on
     with what is missing, and a changed recipe is made again with all that depends on it. Pictures and weights
     do not depend on ``jobs``: each task has its own seed and runs on one thread (what holds across machines
-    is stated in `extract.miniature.training`).
+    is stated in `examples.miniature.training`).
 
     Parameters
     ----------
     out
-        The folder; made if need be. It gets ``datasets/``, ``weights/``, ``models.txt``, ``datasets.toml``.
+        Made if need be. It gets ``datasets/``, ``weights/``, ``models.txt``, ``datasets.toml``, ``study.toml``.
     quick
         A fortieth of the pictures, two short runs: for tests of the code, useless as models.
     jobs
@@ -95,12 +95,8 @@ def build(
         else:
             _run_in_processes(waiting, out, jobs, progress)
         _write(out / "datasets.toml", datasets_toml())
+        _write(out / "study.toml", Path(__file__).with_name("study.toml").read_text(encoding="utf-8"))
         _write(out / "models.txt", models_txt(size))
-
-
-def unfinished(out: Path) -> tuple[Task, ...]:
-    """Return the tasks that `build` would do in a folder; nothing is made, and the folder need not exist."""
-    return tuple(task for task in _tasks(FULL) if not _finished(out, task))
 
 
 def _processors() -> int:
@@ -150,7 +146,7 @@ def _work(task: Task, out: Path, report: Callable[[int], None]) -> None:
         name = task.id.removeprefix("data/")
         write_dataset(out / "datasets" / name, name, task.total, report)
     else:
-        from extract.miniature.zoo import train
+        from examples.miniature.zoo import train
 
         train(task.recipe, out, task.stamp, report)
 

@@ -17,10 +17,10 @@ from safetensors.torch import save_file
 from timm.layers.pos_embed import resample_abs_pos_embed
 from torch import nn
 
-from extract.miniature.other_shapes import LARGER_CLASSES
-from extract.miniature.recipes import Recipe
-from extract.miniature.shapes import CLASSES
-from extract.miniature.training import (
+from examples.miniature.other_shapes import LARGER_CLASSES
+from examples.miniature.recipes import Recipe
+from examples.miniature.shapes import CLASSES
+from examples.miniature.training import (
     Augmentation,
     Images,
     linear_probe,

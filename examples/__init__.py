@@ -1,0 +1,1 @@
+"""One file for each way to extend, and ``miniature``, a whole study that is built from nothing."""
