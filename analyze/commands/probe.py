@@ -15,6 +15,8 @@ from closerlook_common.console.terminal import counted
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
+    from analyze.probes.options import FEATURES
+
     parser.add_argument("cache", help="folder of the cache")
     fitted_on = "training set, or its reference store's bank, to fit on"
     parser.add_argument("--reference", required=True, metavar="DATASET", help=fitted_on)
@@ -32,8 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         " 1e-6 to 1e6)",
     )  # fmt: skip
     parser.add_argument(
-        "--features", default="plain",
-        choices=("plain", "unit", "class", "class+mean", "block1", "block2", "block3", "block4"),
+        "--features", default="plain", choices=FEATURES,
         help="what a probe is fitted on: features as they are, or (linear) at unit length; the class token before the"
         " projection, or that and the mean of the patches ('extract --arrays tokens'); the class token after one of"
         " four blocks ('extract --arrays blocks') (default: plain)",

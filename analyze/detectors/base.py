@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from analyze.detectors.head import Head
 from analyze.detectors.reference import Reference
-from analyze.detectors.rows import Float32, LogitRows, Rows, tiles
+from analyze.detectors.rows import Float32, Rows, tiles, with_logits_of
 from analyze.detectors.validation import Validation
 from analyze.metrics._arrays import numbers
 from analyze.metrics.spec import INFINITY, Evidence
@@ -142,11 +142,10 @@ class Fitted:
     def score_rows(self, rows: Rows) -> NDArray[np.float32]:
         """Score one tile."""
         if self.needs.logits and not rows.has_logits and self.head is not None and rows.has_features:
-            head = self.head
-            space = rows.of_unit_length() if head.normalize else rows
-            rows.with_logits(rows.once(head, lambda: LogitRows(space.product(head.columns) + head.bias)))
+            rows = with_logits_of(rows, self.head)
         space = rows.of_unit_length() if self.unit and rows.has_features else rows
-        scores = np.array(self._rule(space), dtype=np.float32)
+        with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
+            scores = np.array(self._rule(space), dtype=np.float32)
         # comparisons swallow NaN (a clipped, pruned or searched row would get a number)
         if self.needs.features or (rows.has_features and not rows.has_logits):
             scores[rows.spoilt_features] = np.nan
@@ -182,18 +181,32 @@ def score_all(
     features = None if features is None else numbers("features", features, 2)
     logits = None if logits is None else numbers("logits", logits, 2)
     patch_scores = None if patch_scores is None else numbers("patch_scores", patch_scores, 1)
-    n = _check(detectors, features, logits, patch_scores)
-    scores = [np.empty(n, np.float32) for _ in detectors]
-    with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
-        for part, count, f, z in tiles(features, logits, patch_scores):
-            p = None if patch_scores is None else np.ascontiguousarray(patch_scores[part], dtype=np.float32)
-            rows = Rows(f, z, p)
-            for detector, out in zip(detectors, scores, strict=True):
-                shared = z is not None or len(detectors) == 1
-                out[part] = detector.score_rows(rows if shared else Rows(f, z, p))[:count]
-            if advance is not None:
-                advance(count)
+    given = next((len(values) for values in (features, logits, patch_scores) if values is not None), 0)
+    scores = [np.empty(given, np.float32) for _ in detectors]
+    for part, rows in row_tiles(detectors, features, logits, patch_scores):
+        for detector, out in zip(detectors, scores, strict=True):
+            out[part] = detector.score_rows(rows)
+        if advance is not None:
+            advance(part.stop - part.start)
     return scores
+
+
+def row_tiles(
+    detectors: Sequence[Fitted],
+    features: NDArray[Any] | None,
+    logits: NDArray[Any] | None,
+    patch_scores: NDArray[Any] | None = None,
+) -> Iterator[tuple[slice, Rows]]:
+    """Yield the tiles of some rows and where they lie; what several detectors need of a tile is computed once.
+
+    Raises
+    ------
+    UserError
+        Where a detector needs an array that is not given, or arrays are of different lengths.
+    """
+    _check(detectors, features, logits, patch_scores)
+    for part, f, z in tiles(features, logits, patch_scores):
+        yield part, Rows(f, z, None if patch_scores is None else np.array(patch_scores[part], dtype=np.float32))
 
 
 def _check(
@@ -201,7 +214,7 @@ def _check(
     features: NDArray[Any] | None,
     logits: NDArray[Any] | None,
     patch_scores: NDArray[Any] | None,
-) -> int:
+) -> None:
     given = {"features": features, "logits": logits, "patch_scores": patch_scores}
     there = {name: len(values) for name, values in given.items() if values is not None}
     if not there:
@@ -217,7 +230,6 @@ def _check(
             raise UserError(f"{detector.name} scores logits: give score(logits=...), or fit it with a head")
         if detector.needs.patches and patch_scores is None:
             raise UserError(f"{detector.name} scores the best patch of each image: give score(patch_scores=...)")
-    return next(iter(there.values()))
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, TypeVar, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from analyze.detectors.head import Head
 from analyze.detectors.products import Right, multiply
 from closerlook_common.errors import UserError
 
@@ -269,6 +270,14 @@ class Rows:
         return self.of_logits.probabilities
 
 
+def with_logits_of(rows: Rows, head: Head) -> Rows:
+    """Return a copy of some rows with the logits that a head gives for their features."""
+    space = rows.of_unit_length() if head.normalize else rows
+    copied = Rows(rows.features, None, rows._patch_scores)
+    copied.with_logits(LogitRows(space.product(head.columns) + head.bias))
+    return copied
+
+
 def row_sum(values: NDArray[Any]) -> NDArray[Any]:
     """Sum each row (pairwise, in the array's own type; no row looks at its neighbours)."""
     return np.asarray(np.ascontiguousarray(values).sum(axis=1))
@@ -314,18 +323,18 @@ def logsumexp(
 
 def tiles(
     features: NDArray[Any] | None, logits: NDArray[Any] | None, patch_scores: NDArray[Any] | None = None
-) -> Iterator[tuple[slice, int, Float32 | None, Float32 | None]]:
+) -> Iterator[tuple[slice, Float32 | None, Float32 | None]]:
     """Cut rows into tiles of up to ``TILE`` rows.
 
     Yields
     ------
     tuple
-        The rows' slice, their number, features and logits as float32.
+        The rows' slice, features and logits as float32.
     """
     given = next(values for values in (features, logits, patch_scores) if values is not None)
     for start in range(0, len(given), TILE):
         part = slice(start, min(start + TILE, len(given)))
-        yield part, part.stop - start, _tile(features, part), _tile(logits, part)
+        yield part, _tile(features, part), _tile(logits, part)
 
 
 def _tile(values: NDArray[Any] | None, part: slice) -> Float32 | None:
@@ -337,6 +346,6 @@ def _tile(values: NDArray[Any] | None, part: slice) -> Float32 | None:
 def unit_of(values: NDArray[Any]) -> Float32:
     """Scale rows to unit length as ``Rows.of_unit_length`` does."""
     result = np.empty(values.shape, np.float32)
-    for part, count, tile, _ in tiles(values, None):
-        result[part] = Rows(tile, None).of_unit_length().features[:count]
+    for part, tile, _ in tiles(values, None):
+        result[part] = Rows(tile, None).of_unit_length().features
     return result

@@ -101,7 +101,7 @@ class Fitted(ABC):
         Name of the classwise calibration error of the fit's probabilities; empty where it gives none.
     """
 
-    name: ClassVar[str]
+    name: str
     temperature: float | None = None
     aggregate: ClassVar[str] = ""
 
@@ -131,7 +131,8 @@ class Fit(ABC):
         In the settings, in the columns ``calibrator`` or ``score``, and in reasons.
     needs
         ``logits``: ``fit`` takes a prediction store, and ``columns`` a ``LogitBlock``. ``confidences``: both take
-        per-image statistics of the ID set, which summaries hold too (``confidence_maps``).
+        per-image statistics of the ID set, which summaries hold too (``confidence_maps``). ``detector``: ``fit`` takes
+        a ``ModelInputs``, and ``columns`` a tile of rows (``detectors``).
     sections
         Sections of the settings that it reads; reading another one is an error. They are part of the key of every
         number that depends on the fit.
@@ -153,11 +154,11 @@ class Fit(ABC):
         Reason of a summary that was made without the fit.
     """
 
-    name: ClassVar[str]
-    needs: ClassVar[Literal["logits", "confidences"]] = "logits"
-    sections: ClassVar[tuple[str, ...]] = ("split", "calibrators")
+    name: str
+    needs: Literal["logits", "confidences", "detector"] = "logits"
+    sections: tuple[str, ...] = ("split", "calibrators")
     version: ClassVar[int] = 1
-    gives: ClassVar[tuple[str, ...]] = ()
+    gives: tuple[str, ...] = ()
     fact: ClassVar[str] = ""
     aggregates: ClassVar[tuple[str, ...]] = ()
     roles: ClassVar[tuple[str, ...]] = ("id", "shift", "ood")

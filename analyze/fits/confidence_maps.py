@@ -21,7 +21,7 @@ Fitter = Callable[[NDArray[np.float64], NDArray[np.bool_], Mapping[str, Any]], C
 class FittedMap(Fitted):
     """A fitted map from confidence to probability of being right."""
 
-    name: str  # type: ignore[misc]
+    name: str
     mapping: ConfidenceMap
 
     def columns(self, block: Mapping[str, NDArray[Any]]) -> Columns:
@@ -46,7 +46,7 @@ class ConfidenceMapFit(Fit):
     absent = "the rows it would be fitted on are not at hand"
 
     def __init__(self, name: str, fitter: Fitter, option_names: tuple[str, ...] = ()) -> None:
-        self.name = name  # type: ignore[misc]
+        self.name = name
         self._fitter, self._option_names = fitter, option_names
 
     def fit(self, source: Any, rows: Rows, settings: Settings, threads: int = 1) -> FittedMap:

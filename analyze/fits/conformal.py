@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -236,7 +236,7 @@ class FittedSets(Fitted):
     """Quantiles of the kinds of sets."""
 
     solution: SetQuantiles
-    name: ClassVar[str] = "conformal"
+    name = "conformal"
 
     def columns(self, block: LogitBlock) -> Columns:
         """Return what the sets of each image are counted from, and their sizes."""

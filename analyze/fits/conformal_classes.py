@@ -49,7 +49,7 @@ class FittedClassSets(Fitted):
     card: DatasetCard
     n: int
     settings: Mapping[str, Any]
-    name: ClassVar[str] = "conformal-class"
+    name = "conformal-class"
     prefix: ClassVar[str] = "class_sets_"
 
     def why_not(self, target: Target) -> str:
@@ -91,7 +91,7 @@ class FittedClassSets(Fitted):
 class FittedClusteredSets(FittedClassSets):
     """Quantiles of clusters of classes."""
 
-    name: ClassVar[str] = "conformal-clustered"
+    name = "conformal-clustered"
     prefix: ClassVar[str] = "clustered_sets_"
 
 

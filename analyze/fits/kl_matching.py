@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,7 +36,7 @@ class FittedKLMatching(Fitted):
     detector: FittedDetector
     dataset: str = ""
     n_columns: int | None = None
-    name: ClassVar[str] = "klm"
+    name = "klm"
 
     def why_not(self, target: Target) -> str:
         """Compare the widths of the logits."""

@@ -40,7 +40,7 @@ class FittedMatrix(MovedLogits):
     card: DatasetCard
     n_columns: int
     penalties: Mapping[str, float] = field(default_factory=dict)
-    name: ClassVar[str] = "matrix"
+    name = "matrix"
     aggregate: ClassVar[str] = "classwise_matrix"
     prefix: ClassVar[str] = "matrix_"
     title: ClassVar[str] = "matrix scaling"
@@ -67,7 +67,7 @@ class FittedMatrix(MovedLogits):
 class FittedDirichlet(FittedMatrix):
     """A linear map of the log-probabilities of the classes that compete on the ID set."""
 
-    name: ClassVar[str] = "dirichlet"
+    name = "dirichlet"
     aggregate: ClassVar[str] = "classwise_dirichlet"
     prefix: ClassVar[str] = "dirichlet_"
     title: ClassVar[str] = "Dirichlet calibration"

@@ -24,7 +24,7 @@ class FittedTemperature(Fitted):
     temperature: float
     solution: TemperatureFit | None = None
     bounds: tuple[float, float] | None = None
-    name: ClassVar[str] = "temperature"
+    name = "temperature"
     aggregate: ClassVar[str] = "classwise_scaled"
 
     def columns(self, block: LogitBlock) -> Columns:

@@ -31,7 +31,7 @@ class FittedVector(MovedLogits):
 
     solution: VectorFit
     card: DatasetCard
-    name: ClassVar[str] = "vector"
+    name = "vector"
     aggregate: ClassVar[str] = "classwise_vector"
     prefix: ClassVar[str] = PREFIX
     title: ClassVar[str] = "vector scaling"

@@ -13,8 +13,8 @@ from analyze.intervals.detection_intervals import detection_interval
 from analyze.intervals.detection_pairs import SortedScores
 from analyze.intervals.set_means import Part, SetMeans, part_of
 from analyze.metrics.proportions import Interval
-from analyze.ood.inputs import OodOptions
 from analyze.results import ResultRow
+from analyze.settings import Settings
 from closerlook_common.console.terminal import counted
 from closerlook_common.errors import UserError
 
@@ -33,31 +33,33 @@ def sorted_scores(scores: NDArray[np.float32] | None) -> SortedScores | None:
 
 
 def with_interval(
-    row: ResultRow, inside: SortedScores | None, outside: SortedScores | None, options: OodOptions
+    row: ResultRow, inside: SortedScores | None, outside: SortedScores | None, taken: Settings
 ) -> ResultRow:
     """Return a row with its interval, or the reason why there is none."""
     if row.value is None or inside is None or outside is None:
         return row
-    if not is_usual(row.metric, options):
+    if not is_usual(row.metric, taken):
         return replace(row, interval=OTHER_CONVENTION)
-    return _bounded(row, lambda: detection_interval(row.metric, inside, outside, level=options.confidence_level))
+    return _bounded(
+        row, lambda: detection_interval(row.metric, inside, outside, level=taken["bootstrap"]["confidence_level"])
+    )
 
 
-def is_usual(metric: str, options: OodOptions) -> bool:
+def is_usual(metric: str, taken: Settings) -> bool:
     """Return whether a metric is taken as its intervals take it."""
     if metric.startswith("fpr95"):
-        return options.threshold == "first"
-    return not metric.startswith("aupr") or options.aupr == "average_precision"
+        return bool(taken["ood"]["threshold"] == "first")
+    return not metric.startswith("aupr") or taken["ood"]["aupr"] == "average_precision"
 
 
-def part_of_row(row: ResultRow, inside: SortedScores | None, outside: SortedScores | None, options: OodOptions) -> Part:
+def part_of_row(row: ResultRow, inside: SortedScores | None, outside: SortedScores | None, taken: Settings) -> Part:
     """Return what the rows of a set add to a number, or why that is not known."""
     if row.value is None or inside is None or outside is None:
         return row.reason or "no scores"
-    return part_of(row.metric, inside, outside, level=options.confidence_level)
+    return part_of(row.metric, inside, outside, level=taken["bootstrap"]["confidence_level"])
 
 
-def mean_of(row: ResultRow, chosen: Sequence[ResultRow], sums: SetMeans, options: OodOptions) -> ResultRow:
+def mean_of(row: ResultRow, chosen: Sequence[ResultRow], sums: SetMeans, taken: Settings) -> ResultRow:
     """Return the mean over the rows of some OOD sets with its interval, or the reason why it has none.
 
     A set without a number takes the mean away.
@@ -69,7 +71,7 @@ def mean_of(row: ResultRow, chosen: Sequence[ResultRow], sums: SetMeans, options
         return replace(row, reason=missing[0].reason)
     value = float(np.mean([found.value for found in chosen if found.value is not None]))
     row = replace(row, value=value, n=sum(found.n or 0 for found in chosen))
-    if not is_usual(row.metric, options):
+    if not is_usual(row.metric, taken):
         return replace(row, interval=OTHER_CONVENTION)
     return _bounded(row, lambda: sums.interval(row.metric, row.subset))
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from analyze.annotations import image_keys
 from analyze.evaluate.pairing import BY_NAME, BY_ROW, RowNames, row_order
+from analyze.fits.base import Reason
 from analyze.intervals import PairedDifference
 from analyze.intervals.detection_pairs import NAMES, SortedScores
 from analyze.intervals.influences import Influence, check_comparable, detection_influence, paired_detection
@@ -125,7 +126,10 @@ def compare_detectors(
             problems[dataset] = str(error)
             continue
         reasons = {
-            (model, c.detector.name): c.reason for model, s in per_model.items() for c in s.candidates if c.reason
+            (model, fit.name): found.text
+            for model, own in per_model.items()
+            for fit, found in own.fits.items()
+            if isinstance(found, Reason)
         }
         by_row = BY_ROW if BY_ROW in (by, how) else BY_NAME
         found += _contests(dataset, metrics, inside, outside, reasons, by_row, options.confidence_level)

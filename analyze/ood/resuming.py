@@ -8,10 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
+from analyze.fits.detectors import CODE
 from analyze.ood.inputs import OodOptions, ood_sets, spectrum_sets
-from analyze.ood.scoring import (
-    CODE,
-)
 from analyze.settings import canonical
 from cache_schema.writing.dataset_roles import require_roles
 from closerlook_common.plugins import digest_of

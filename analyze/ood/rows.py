@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analyze import metrics
+from analyze.fits.base import Reason
 from analyze.intervals.detection_pairs import SortedScores
 from analyze.intervals.influences import detection_influence
 from analyze.intervals.set_means import Part, SetMeans
@@ -18,19 +19,10 @@ from analyze.metrics.registry import direction
 from analyze.ood.bounds import leave_out_nan, mean_of, part_of_row, sorted_scores, with_interval
 from analyze.ood.effects import Effects, effect_of, images_of
 from analyze.ood.inputs import OodOptions, ood_sets, patches_apart
-from analyze.ood.scoring import (
-    DETECTOR_VERSION,
-    Advance,
-    Candidate,
-    Scored,
-    Scores,
-    options_of,
-    scored,
-    stores_of,
-)
+from analyze.ood.scoring import SECTIONS, Advance, Scored, Scores, options_of, scored, stores_of
 from analyze.reading.class_spaces import stores_apart
 from analyze.results import ResultRow, card_cells
-from analyze.settings import canonical
+from analyze.settings import Settings, canonical
 from analyze.suites.detection import METRICS
 from closerlook_common.errors import UserError
 
@@ -137,12 +129,13 @@ class _Side:
 def _rows(cache: Cache, model: str, found: Scored, options: OodOptions, keep: Keep) -> Iterator[ResultRow]:
     inputs, inside, outside, shifted = found.inputs, found.inside, found.outside, found.shifted
     card = inputs.store.model
-    distances = ood_sets(cache, model, options)
+    distances, taken = ood_sets(cache, model, options), options.settings.only(*SECTIONS)
     stores = stores_of(cache, inputs, distances)
     apart = {name: stores_apart(inputs.store, cache.store(model, name)) for name in (*distances, *shifted)}
-    for candidate in found.candidates:
-        name = candidate.detector.name
-        given = options_of(candidate, options)
+    for fit, fitted in found.fits.items():
+        name, needs = fit.name, fit.kind.needs
+        given = options_of(fit, options, fitted)
+        reason = fitted.text if isinstance(fitted, Reason) else ""
         blank = ResultRow(
             model=card.id,
             dataset="",
@@ -151,34 +144,34 @@ def _rows(cache: Cache, model: str, found: Scored, options: OodOptions, keep: Ke
             id_dataset=options.id_dataset,
             score=name,
             options=canonical(given),
-            metric_version=DETECTOR_VERSION,
+            metric_version=fit.version,
             head=inputs.head.prompt_set if inputs.head is not None else "",
             role="ood",
             **card_cells(card),
         )
         own = inside.get(name)
-        needs = candidate.detector.needs
-        reasons = apart if needs.logits and not candidate.reason else {}
-        if needs.patches and not candidate.reason:
+        reasons = dict.fromkeys(distances, reason)
+        if needs.logits and not reason:
+            reasons = apart
+        if needs.patches and not reason:
             reasons = {other: apart[other] or patches_apart(inputs.store, cache.store(model, other)) for other in apart}
-        yield from _numbers(blank, candidate, own, outside, distances, stores, options, reasons, keep)
-        if shifted and candidate.fitted is not None:
+        yield from _numbers(blank, own, outside, distances, stores, taken, reasons, keep)
+        if shifted and not reason:
             wide = replace(blank, options=canonical({**given, "full_spectrum": list(shifted)}))
             if joint := next((reasons[name] for name in shifted if reasons.get(name)), ""):
                 reasons = dict.fromkeys(distances, joint)
             joined = None if own is None else np.concatenate([own, *(s[name] for s in found.spectrum if name in s)])
-            yield from _numbers(wide, candidate, joined, outside, distances, stores, options, reasons)
+            yield from _numbers(wide, joined, outside, distances, stores, taken, reasons)
 
 
 def _numbers(
     blank: ResultRow,
-    candidate: Candidate,
     inside: NDArray[np.float32] | None,
     outside: Mapping[str, Scores],
     distances: Mapping[str, str],
     stores: Mapping[str, str],
-    options: OodOptions,
-    apart: Mapping[str, str],
+    taken: Settings,
+    reasons: Mapping[str, str],
     keep: Keep = lambda _row, _pair, _part: None,
 ) -> Iterator[ResultRow]:
     found: dict[str, dict[str, ResultRow]] = {metric: {} for metric in METRICS}
@@ -189,10 +182,10 @@ def _numbers(
         pair = (known, sorted_scores(theirs))
         for metric in METRICS:
             blank_row = replace(here, metric=metric, direction=direction(metric))
-            reason = candidate.reason or apart.get(dataset, "")
-            row = with_interval(_number(blank_row, reason, inside, theirs, options), *pair, options)
+            row = _number(blank_row, reasons.get(dataset, ""), inside, theirs, taken)
+            row = with_interval(row, *pair, taken)
             found[metric][dataset] = row
-            part = part_of_row(row, *pair, options)
+            part = part_of_row(row, *pair, taken)
             sums.add(metric, distances[dataset], dataset, part)
             if metric == "auroc":
                 keep(row, pair, part)
@@ -202,7 +195,7 @@ def _numbers(
             chosen = [row for name, row in rows.items() if subset in ("all", distances[name])]
             if chosen:
                 here = replace(blank, metric=metric, direction=direction(metric), subset=subset)
-                yield mean_of(here, chosen, sums, options)
+                yield mean_of(here, chosen, sums, taken)
 
 
 def _number(
@@ -210,14 +203,14 @@ def _number(
     reason: str,
     inside: NDArray[np.float32] | None,
     outside: NDArray[np.float32] | None,
-    options: OodOptions,
+    taken: Settings,
 ) -> ResultRow:
     if reason:
         return replace(row, reason=reason)
     if inside is None or outside is None:
         return replace(row, reason=f"no rows with what {row.score} needs")
-    at: dict[str, Any] = {"threshold": options.threshold}
-    how: dict[str, Any] = {"method": options.aupr}
+    at: dict[str, Any] = {"threshold": taken["ood"]["threshold"]}
+    how: dict[str, Any] = {"method": taken["ood"]["aupr"]}
     try:
         value = {
             "auroc": lambda: metrics.auroc(inside, outside),

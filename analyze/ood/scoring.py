@@ -2,56 +2,32 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from analyze import metrics
-from analyze.detectors import Detector, Fitted, Validation, get, score_all, sweep
-from analyze.detectors.clip_scores import far_words
+from analyze.detectors.base import row_tiles
 from analyze.evaluate import choose
-from analyze.ood.inputs import (
-    READ_ROWS,
-    ModelInputs,
-    OodOptions,
-    find_inputs,
-    held_back,
-    ood_sets,
-    read_validation,
-    source_of,
-    spectrum_sets,
-)
-from analyze.reading.class_spaces import stores_apart
+from analyze.fits.base import Fitted, Reason
+from analyze.fits.detector_inputs import READ_ROWS, ModelInputs, held_back
+from analyze.fits.detectors import DetectorFit, FittedDetector
+from analyze.ood.inputs import OodOptions, find_inputs, ood_sets, spectrum_sets
 from analyze.results import store_digests
-from analyze.settings import canonical, study_defaults
+from analyze.settings import canonical
 from closerlook_common.errors import CacheError, UserError
-from closerlook_common.plugins import digest_of
 
 if TYPE_CHECKING:
     from cache_schema.reading.cache import Cache
     from cache_schema.reading.store import PredictionStore
 
-DETECTOR_VERSION = 4
-"""Moves whenever a detector would give another score for the same stores."""
-
-CODE = "plugin"
-"""Option of a row whose detector is a plug-in: the digest of its code."""
+SECTIONS = ("ood", "bootstrap", "validation")
+"""Sections of the options that every number reads, besides those of its fit."""
 
 Scores = dict[str, NDArray[np.float32]]
 Advance = Callable[[int], None]
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A detector as it is to be fitted, and how its hyper-parameters came about."""
-
-    detector: Detector
-    fitted: Fitted | None
-    reason: str = ""
 
 
 def models_of(cache: Cache, options: OodOptions) -> list[str]:
@@ -77,8 +53,8 @@ class Scored:
     ----------
     inputs
         Its stores.
-    candidates
-        The detectors, with the reason of each that cannot run.
+    fits
+        The detectors, each fitted or with the reason why it cannot run.
     evaluated
         (n,) rows of the in-distribution store that are scored.
     inside, outside, spectrum
@@ -88,7 +64,7 @@ class Scored:
     """
 
     inputs: ModelInputs
-    candidates: list[Candidate]
+    fits: dict[DetectorFit, FittedDetector | Reason]
     evaluated: NDArray[np.bool_]
     inside: Scores
     outside: dict[str, Scores]
@@ -101,173 +77,108 @@ def scored(
 ) -> Scored:
     """Fit one model's detectors and score its sets as for ``score_model``, without shifted sets if not ``shifts``."""
     inputs = find_inputs(cache, model, options)
-    rows_for_fitting, validation = _validation(inputs, options)
-    candidates = [_fit(cache, name, inputs, validation, options) for name in options.detectors]
-    evaluated = inputs.store.valid & ~rows_for_fitting
+    rows = _fit_rows(inputs, options)
+    fits = {fit: _attempt(fit, inputs, rows, options) for fit in map(DetectorFit, options.detectors)}
+    own = inputs.validation is not None and inputs.validation.dataset.id == options.id_dataset
+    evaluated = inputs.store.valid & ~rows if own else inputs.store.valid
     sets = ood_sets(cache, model, options)
     shifted = spectrum_sets(cache, model, options) if shifts else ()
     stores = [cache.store(model, name) for name in (*sets, *shifted)]
 
-    def score(running: list[Fitted]) -> list[Scores]:
+    def score(running: list[FittedDetector]) -> list[Scores]:
         first = score_store(inputs.store, evaluated, running, advance)
         return [first, *(score_store(store, None, running, advance) for store in stores)]
 
     try:
-        inside, *others = score([c.fitted for c in candidates if c.fitted is not None])
+        inside, *others = score(_fitted(fits.values()))
     except UserError:
         # one of them cannot read these logits: it gets its reason, the others their numbers
-        candidates = [_tried(candidate, score) for candidate in candidates]
-        inside, *others = score([c.fitted for c in candidates if c.fitted is not None])
+        fits = {fit: _tried(found, score) for fit, found in fits.items()}
+        inside, *others = score(_fitted(fits.values()))
     outside = dict(zip(sets, others, strict=False))
-    return Scored(inputs, candidates, evaluated, inside, outside, shifted, others[len(sets) :])
+    return Scored(inputs, fits, evaluated, inside, outside, shifted, others[len(sets) :])
 
 
-def _tried(candidate: Candidate, score: Callable[[list[Fitted]], Any]) -> Candidate:
-    """Return the candidate, or its reason where it cannot score."""
+def _attempt(
+    fit: DetectorFit, inputs: ModelInputs, rows: NDArray[np.bool_], options: OodOptions
+) -> FittedDetector | Reason:
     try:
-        if candidate.fitted is not None:
-            score([candidate.fitted])
+        return fit.fit(inputs, rows, options.settings.only(*fit.sections))
     except UserError as error:
-        return replace(candidate, fitted=None, reason=str(error))
-    return candidate
+        return Reason(str(error))
 
 
-def _validation(inputs: ModelInputs, options: OodOptions) -> tuple[NDArray[np.bool_], Validation | None]:
-    none = np.zeros(len(inputs.store), np.bool_)
+def _fitted(found: Iterable[FittedDetector | Reason]) -> list[FittedDetector]:
+    return [fitted for fitted in found if isinstance(fitted, FittedDetector)]
+
+
+def _tried(found: FittedDetector | Reason, score: Callable[[list[FittedDetector]], Any]) -> FittedDetector | Reason:
+    """Return a detector, or its reason where it cannot score."""
+    try:
+        score(_fitted([found]))
+    except UserError as error:
+        return Reason(str(error))
+    return found
+
+
+def _fit_rows(inputs: ModelInputs, options: OodOptions) -> NDArray[np.bool_]:
+    """Return the rows of the validation store that detectors are fitted on, none of them where there is no store."""
     if options.validation is None or inputs.validation is None:
-        return none, None
+        return np.zeros(0, np.bool_)
     chosen = held_back(inputs.validation, options.validation[1])
-    same = inputs.validation.dataset.id == options.id_dataset
-    if same and chosen.all():
+    if inputs.validation.dataset.id == options.id_dataset and chosen.all():
         raise UserError(
             f"all rows of {options.id_dataset} for fitting leaves none to evaluate: give a share,"
             f" `validation` {options.id_dataset}:0.1"
         )
-    return chosen if same else none, read_validation(inputs.validation, chosen)
+    return chosen
 
 
 def score_store(
-    store: PredictionStore, chosen: NDArray[np.bool_] | None, detectors: list[Fitted], advance: Advance
+    store: PredictionStore, chosen: NDArray[np.bool_] | None, fitted: list[FittedDetector], advance: Advance
 ) -> Scores:
     """Score the valid rows of a store, block by block; detector -> scores."""
     chosen = store.valid if chosen is None else chosen
-    parts: dict[str, list[NDArray[np.float32]]] = {d.name: [] for d in detectors}
-    features = store.has_features and any(d.needs.features for d in detectors)
-    patches = "patches" in store.parts and any(d.needs.patches for d in detectors)
+    has_patches = "patches" in store.parts
     usable = [
-        d
-        for d in detectors
-        if (not d.needs.features or store.has_features) and (not d.needs.patches or "patches" in store.parts)
+        found
+        for found in fitted
+        if (store.has_features or not found.scorer.needs.features) and (has_patches or not found.scorer.needs.patches)
     ]
+    features = any(found.scorer.needs.features for found in usable)
+    patches = any(found.scorer.needs.patches for found in usable)
+    parts: dict[str, list[NDArray[np.float32]]] = {found.name: [] for found in usable}
     for block in store.blocks(READ_ROWS, logits=store.has_logits, features=features):
         mask = chosen[block.start : block.stop]
-        f, z = (None if v is None else v[mask] for v in (block.features, block.logits))
         if usable and mask.any():
-            given: dict[str, Any] = {"features": f, "logits": z}
-            if patches:
-                given["patch_scores"] = store.read("patch_score", block.start, block.stop)[mask]
-            for detector, scores in zip(usable, score_all(usable, **given), strict=True):
-                parts[detector.name].append(scores)
+            f, z = (None if v is None else v[mask] for v in (block.features, block.logits))
+            p = store.read("patch_score", block.start, block.stop)[mask] if patches else None
+            for _, tile in row_tiles([found.scorer for found in usable], f, z, p):
+                for found in usable:
+                    for name, scores in found.columns(tile).items():
+                        parts[name].append(scores)
         advance(block.stop - block.start)
     return {name: np.concatenate(found) for name, found in parts.items() if found}
 
 
-def _fit(cache: Cache, name: str, inputs: ModelInputs, validation: Validation | None, options: OodOptions) -> Candidate:
-    detector = get(name, defaults=options.defaults)
-    reason = why_not(inputs, name, options)
-    if reason:
-        return Candidate(detector, None, reason)
-    given: dict[str, Any] = {
-        "reference": inputs.loaded_reference,
-        "head": inputs.head,
-        "validation": validation,
-        "negatives": inputs.negatives,
-    }
-    try:
-        if options.mined < 1 and detector.needs.negatives:
-            given["negatives"] = _mined(inputs, options.mined)
-        if options.sweep and sweep(name):
-            return _swept(cache, detector, inputs, validation, options, given)
-        return Candidate(detector, detector.fit(**given))
-    except UserError as error:
-        return Candidate(detector, None, str(error))
+def options_of(fit: DetectorFit, options: OodOptions, found: Fitted | Reason | None = None) -> dict[str, Any]:
+    """Return what names a row's variant: the options of the fit, and how the numbers are taken that are made with it.
 
-
-def _mined(inputs: ModelInputs, share: float) -> NDArray[np.float32]:
-    """Return the negatives that are furthest from the classes."""
-    if inputs.head is None or inputs.negatives is None:
-        raise UserError("negatives are chosen by how far they are from the classes of the head, and there is none")
-    words = inputs.negatives.weight
-    return words[far_words(words, inputs.head.weight, share)]
-
-
-def why_not(inputs: ModelInputs, name: str, options: OodOptions) -> str:
-    """Return why a detector cannot run on a model, as a row says it; empty where it can."""
-    reason = inputs.lacks(name, options.defaults)
-    if not reason:
-        return ""
-    return f"{name}: {reason}" if reason.startswith("the ") else f"{name} {reason}"
-
-
-def _swept(
-    cache: Cache,
-    detector: Detector,
-    inputs: ModelInputs,
-    validation: Validation | None,
-    options: OodOptions,
-    given: Mapping[str, Any],
-) -> Candidate:
-    """Choose the hyper-parameters of best AUROC between validation rows and the sweep's OOD set."""
-    if validation is None:
-        raise UserError("`sweep` needs in-distribution rows to compare with: give `validation`, a name or NAME:SHARE")
-    grid = sweep(detector.name)
-    store = cache.store(inputs.store.model.id, options.sweep)
-    if reason := stores_apart(inputs.store, store):
-        raise UserError(reason)
-    outside = read_validation(store, np.ones(len(store), np.bool_))
-    best: tuple[float, Candidate] | None = None
-    for values in itertools.product(*grid.values()):
-        changed = dict(zip(grid, values, strict=True))
-        try:
-            tried = get(detector.name, **{**detector.hyper_parameters, **changed})
-            fitted = tried.fit(**given)
-            inside_scores = fitted.score(features=validation.features, logits=validation.logits)
-            outside_scores = fitted.score(features=outside.features, logits=outside.logits)
-            value = metrics.auroc(inside_scores, outside_scores)
-        except UserError as error:
-            reason = str(error)
-            continue
-        if best is None or value > best[0]:
-            best = value, Candidate(tried, fitted)
-    if best is None:
-        raise UserError(f"{detector.name}: no value of the sweep can be used: {reason}")
-    return best[1]
-
-
-def options_of(candidate: Candidate, options: OodOptions) -> dict[str, Any]:
-    """Return what names a row's variant: hyper-parameters, where it was fitted, how they were chosen."""
-    given: dict[str, Any] = {k: v for k, v in candidate.detector.hyper_parameters.items() if v is not None}
-    if code := digest_of("detectors", candidate.detector.name):
-        given[CODE] = code
-    fitted = candidate.fitted
-    if fitted is not None and fitted.fitted_on:
-        given["fit"] = f"{fitted.fitted_on}:{source_of(fitted.fitted_on, options)}"
-    if options.validation is not None and options.validation[0] == options.id_dataset:
-        given["held_out"] = 1 - options.validation[1]
-    usual = study_defaults()["ood"]
-    given |= {name: getattr(options, name) for name in ("threshold", "aupr") if getattr(options, name) != usual[name]}
-    if options.confidence_level != study_defaults()["bootstrap"]["confidence_level"]:
-        given["confidence_level"] = options.confidence_level
-    if options.mined < 1 and candidate.detector.needs.negatives:
-        given["mined"] = options.mined
-    if options.sweep and sweep(candidate.detector.name):
-        given["sweep"] = options.sweep
-    return given
+    Parameters
+    ----------
+    found
+        The fit; None leaves out on what it was fitted.
+    """
+    given = fit.options(options.settings.only(*fit.sections), options.id_dataset, found)
+    taken = options.settings.only(*SECTIONS)
+    if taken["validation"]["dataset"] == options.id_dataset:
+        given["held_out"] = 1 - taken["validation"]["share"]
+    return {**given, **taken.changed("ood"), **taken.changed("bootstrap")}
 
 
 def asked_options(detector: str, options: OodOptions) -> str:
     """Return the options of a detector's rows, without what it was fitted on."""
-    return canonical(options_of(Candidate(get(detector, defaults=options.defaults), None), options))
+    return canonical(options_of(DetectorFit(detector), options))
 
 
 def stores_of(cache: Cache, inputs: ModelInputs, datasets: Iterable[str]) -> dict[str, str]:
@@ -287,5 +198,8 @@ def availability(cache: Cache, options: OodOptions) -> dict[str, dict[str, str]]
         except CacheError as error:
             found[model] = dict.fromkeys(options.detectors, str(error))
             continue
-        found[model] = {name: inputs.lacks(name, options.defaults) for name in options.detectors}
+        found[model] = {
+            fit.name: fit.lacks(inputs, options.settings.only(*fit.sections))
+            for fit in map(DetectorFit, options.detectors)
+        }
     return found

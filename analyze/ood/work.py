@@ -6,22 +6,14 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, ClassVar
 
-from analyze.detectors import get
 from analyze.evaluate.cells import cell_key
 from analyze.evaluate.engine import Cell, Computed
+from analyze.fits.detectors import DetectorFit
 from analyze.metrics.registry import version
 from analyze.ood.effects import Effects, KeptEffects, variant_name
-from analyze.ood.inputs import OodOptions, find_inputs, ood_sets, source_of, spectrum_sets
+from analyze.ood.inputs import OodOptions, find_inputs, ood_sets, spectrum_sets
 from analyze.ood.rows import score_model
-from analyze.ood.scoring import (
-    DETECTOR_VERSION,
-    Candidate,
-    asked_options,
-    models_of,
-    options_of,
-    stores_of,
-    why_not,
-)
+from analyze.ood.scoring import SECTIONS, asked_options, models_of, stores_of
 from analyze.results import ResultRow, card_cells
 from analyze.suites.detection import METRICS
 
@@ -75,7 +67,7 @@ class OodWork:
     notes: list[str] = field(default_factory=list)
 
     def cells(self) -> list[Cell]:
-        """Return a cell for each detector; its key holds the stores, roles and options that its rows depend on."""
+        """Return a cell for each detector; its key holds the stores, roles and sections of options that are read."""
         options, cache = self.options, self.cache
         inputs = find_inputs(cache, self.name, options)
         outside, shifted = ood_sets(cache, self.name, options), spectrum_sets(cache, self.name, options)
@@ -90,22 +82,22 @@ class OodWork:
             "shifted": shifted,
             "stores": stores_of(cache, inputs, outside),
             "others": [cache.store(self.name, name).digest for name in others],
-            "versions": {"detectors": DETECTOR_VERSION, **{metric: version(metric) for metric in METRICS}},
-            "options": [options.threshold, options.aupr, options.confidence_level, options.validation, options.sweep],
+            "metrics": {metric: version(metric) for metric in METRICS},
         }
         return [
             Cell(
                 cell_key(
                     **shared,
-                    detector=name,
-                    variant=options_of(Candidate(get(name, defaults=options.defaults), None), options),
-                    places={place: source_of(place, options) for place in get(name).needs.fitted_on},
+                    detector=fit.name,
+                    version=fit.version,
+                    sections=options.settings.only(*fit.sections, *SECTIONS).sections,
+                    variant=asked_options(fit.name, options),
                     # Only why it cannot run says what a detector lacks: it may be there later.
-                    reason=why_not(inputs, name, options),
+                    reason=fit.why_not(inputs, options.settings.only(*fit.sections)),
                 ),
-                name,
+                fit.name,
             )
-            for name in options.detectors
+            for fit in map(DetectorFit, options.detectors)
         ]
 
     def compute(self, missing: Sequence[Cell], threads: int) -> Iterator[Computed]:

@@ -14,7 +14,7 @@ import cache_schema
 from analyze import metrics
 from analyze.cli import main
 from analyze.detectors import DETECTORS, Reference, get
-from analyze.ood import scoring
+from analyze.fits.detectors import FittedDetector
 from analyze.results import read_results
 from cache_schema.format.records import DatasetCard, ModelCard
 from cache_schema.writing.kinds.reference_accumulator import ReferenceAccumulator
@@ -175,7 +175,7 @@ def test_sweep_names_its_set_and_finds_the_best(cache: Path, tmp_path: Path) -> 
     assert printed["sweep"] == "other-ood"
     assert "other-ood" not in set(table["dataset"])
     opened = cache_schema.open_cache(cache)
-    from analyze.ood.inputs import held_back, read_validation
+    from analyze.fits.detector_inputs import held_back, read_validation
 
     val, other = opened.store("linear", "val"), opened.store("linear", "other-ood")
     inside = read_validation(val, held_back(val, 0.5)).logits
@@ -307,15 +307,15 @@ def test_a_nan_score_costs_one_image_and_names_it(
     assert run(cache, plain, *words) == 0
     rows = []
 
-    def with_nan(detectors: Any, **given: Any) -> list[np.ndarray]:
-        found = [scores.copy() for scores in score_all(detectors, **given)]
-        rows.append(found[0].size)
-        if len(rows) == 1:  # the ID set, without its unreadable row 3
-            found[0][5] = np.nan
+    def with_nan(fitted: FittedDetector, tile: Any) -> dict[str, np.ndarray]:
+        found = columns(fitted, tile)
+        rows.append(fitted.name)
+        if rows == ["msp"]:  # the ID set, without its unreadable row 3
+            found["msp"][5] = np.nan
         return found
 
-    score_all = scoring.score_all
-    monkeypatch.setattr(scoring, "score_all", with_nan)
+    columns = FittedDetector.columns
+    monkeypatch.setattr(FittedDetector, "columns", with_nan)
     capsys.readouterr()
     assert run(cache, spoilt, *words) == 0
     printed = capsys.readouterr().err
