@@ -59,8 +59,10 @@ def add_engine(parser: argparse.ArgumentParser, usual: str = "number of cores", 
     parser.add_argument("--address", default="", metavar="ADDRESS", help="of the Ray cluster (default: the local one)")
 
 
-def running_of(args: argparse.Namespace, progress: Callable[[str, int, int], None]) -> Running:
-    """Return how the engine runs, from the options of ``add_engine``."""
+def running_of(
+    args: argparse.Namespace, progress: Callable[[str, int, int], None], *, processes: bool = False
+) -> Running:
+    """Return how the engine runs, from the options of ``add_engine``; ``processes`` as in ``Running``."""
     from analyze.evaluate.engine import Running
 
-    return Running(jobs=args.jobs, engine=args.engine, address=args.address, progress=progress)
+    return Running(jobs=args.jobs, engine=args.engine, processes=processes, address=args.address, progress=progress)

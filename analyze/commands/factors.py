@@ -68,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
             args.output,
             "factors",
             lambda cells, running: evaluate_factors(plan, cache, cells, running),
-            running_of(args, progress),
+            running_of(args, progress, processes=True),
             fresh=args.fresh,
         )
     result = written.evaluation

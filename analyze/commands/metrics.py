@@ -72,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(f"{folder} holds no sealed predictions or summaries; 'extract status {folder}' says why")
     plan = MetricPlan(with_bootstrap(args, settings), only, words(args.models), words(args.datasets))
     with model_progress(console) as progress:
-        written = evaluate_into(args.output, cache, plan, running_of(args, progress), fresh=args.fresh)
+        written = evaluate_into(args.output, cache, plan, running_of(args, progress, processes=True), fresh=args.fresh)
     result = written.evaluation
     missing = int((result.table["reason"] != "").sum())
     text = f"{counted(result.computed, 'cell')} computed, {result.reused} unchanged"

@@ -91,6 +91,6 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(f"{args.cache} holds no embeddings that these prompt sets have heads for")
     plan = MetricPlan(settings, words(args.only), words(args.models), words(args.datasets), names, choices)
     with model_progress(console) as progress:
-        written = evaluate_into(args.output, cache, plan, running_of(args, progress), fresh=args.fresh)
+        written = evaluate_into(args.output, cache, plan, running_of(args, progress, processes=True), fresh=args.fresh)
     print_added(console, written, args.output, "prompts", f" of {counted(len(names), 'prompt set')}")
     return print_failures(console, written.evaluation.failures)

@@ -9,8 +9,9 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
+from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -118,6 +119,9 @@ class Running:
         Of each work; the cores shared out among the works when None.
     engine
         ``local``, or ``ray`` for a cluster.
+    processes
+        Whether ``local`` may go on in processes where much is left to do: the program must not do anything when a
+        process imports its main module, which scripts and notebooks do not promise.
     address
         Of the cluster; empty takes the one of this machine, else starts one.
     progress
@@ -127,6 +131,7 @@ class Running:
     jobs: int | None = None
     threads: int | None = None
     engine: str = "local"
+    processes: bool = False
     address: str = ""
     progress: Progress = silent
 
@@ -239,18 +244,52 @@ def run_works(
     Outcome
     """
     running = running or Running()
-    cores = os.cpu_count() or 1
-    jobs = max(1, min(running.jobs or cores, len(works)))
-    threads = running.threads or max(1, cores // jobs)
     ledger = Ledger(works, kept, running.progress, finished)
+    in_threads(works, ledger, *shares_of(running, len(works)))
+    return ledger.result()
+
+
+def shares_of(running: Running, works: int) -> tuple[int, int]:
+    """Return how many works are done at a time, and the threads of each."""
+    cores = os.cpu_count() or 1
+    jobs = max(1, min(running.jobs or cores, works))
+    return jobs, running.threads or max(1, cores // jobs)
+
+
+def in_threads(
+    works: Sequence[Work], ledger: Ledger, jobs: int, threads: int, enough: Callable[[int, int], bool] | None = None
+) -> list[Work]:
+    """Carry out works with threads of this process.
+
+    Parameters
+    ----------
+    works, ledger
+        What there is to do, and what takes note of it.
+    jobs, threads
+        As ``shares_of`` returns them.
+    enough
+        Whether no further work is to be begun, from how many are done and how many were not begun.
+
+    Returns
+    -------
+    list
+        Works that were not begun.
+    """
+    todo, pending, done = deque(works), dict[Future[None], Work](), 0
     with ThreadPoolExecutor(jobs) as pool:
-        pending = {pool.submit(ledger.work_on, work, threads): work for work in works}
         try:
-            for future in as_completed(pending):
-                with ledger.counting(pending[future]):
-                    future.result()
+            while todo or pending:
+                while todo and len(pending) < jobs and not (enough and enough(done, len(todo))):
+                    work = todo.popleft()
+                    pending[pool.submit(ledger.work_on, work, threads)] = work
+                if not pending:
+                    break
+                for future in wait(pending, return_when=FIRST_COMPLETED).done:
+                    with ledger.counting(pending.pop(future)):
+                        future.result()
+                    done += 1
         except BaseException:
             for future in pending:
                 future.cancel()
             raise
-    return ledger.result()
+    return list(todo)

@@ -1,4 +1,4 @@
-"""A plan carried out: on this machine, or over a Ray cluster whose nodes compute the same cells."""
+"""A plan carried out: by this process, by several, or by the nodes of a Ray cluster, which compute the same cells."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ import contextlib
 import functools
 import socket
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from analyze.evaluate.cells import Cells
-from analyze.evaluate.engine import Evaluation, Finished, Kept, Ledger, Outcome, Plan, Running, run_works
+from analyze.evaluate.engine import Evaluation, Finished, Kept, Ledger, Outcome, Plan, Running, Work, run_works
+from analyze.evaluate.processes import run_spread
 from cache_schema.reading.cache import Cache, open_cache
 from closerlook_common import cluster
 from closerlook_common.errors import CloserlookError, UserError
@@ -45,10 +47,17 @@ def run_plan(
     running = running or Running()
     if running.engine not in ENGINES:
         raise UserError(f"`engine` {running.engine!r}: choose 'local' or 'ray'")
+    works = plan.works(cache)
+    if running.engine == "local" and not running.processes:
+        return run_works(works, kept, running, finished=finished)
+    ledger = Ledger(works, kept, running.progress, finished)
+    elsewhere = _Elsewhere(plan, cache, ledger)
     if running.engine == "local":
-        return run_works(plan.works(cache), kept, running, finished=finished)
-    with cluster.connected(running.address):
-        return _run_on_cluster(plan, cache, kept, running, finished)
+        run_spread(works, ledger, running, _one_work, elsewhere.call, elsewhere.take)
+    else:
+        with cluster.connected(running.address):
+            _run_on_cluster(works, ledger, elsewhere, plan.memory, running)
+    return ledger.result()
 
 
 def run_table(
@@ -60,21 +69,48 @@ def run_table(
     return Evaluation(**vars(found), table=cells.table(found.keys))
 
 
-class _FromNode(NamedTuple):
-    """What a node computed of a work: key -> results and whether they last; what it could not compute; its notes."""
+class _Found(NamedTuple):
+    """What another process computed of a work: key -> results and whether they last; what has none, and why; notes."""
 
     results: dict[str, tuple[list[Any], bool]]
     problems: dict[str, str]
     notes: list[str]
 
 
-def _run_on_cluster(plan: Plan, cache: Cache, kept: Kept, running: Running, finished: Finished | None) -> Outcome:
-    works = plan.works(cache)
-    ledger = Ledger(works, kept, running.progress, finished)
-    shared = (loaded_files(), cache.place.where, plan)
-    calls = [(*shared, work.name, kept.keys()) for work in works]
-    needs = [cluster.Needs(memory=plan.memory)] * len(calls)
-    results = cluster.run_calls(_one_work, calls, needs, at_once=running.jobs or 0)
+@dataclass(frozen=True)
+class _Elsewhere:
+    """A plan whose works are computed by ``_one_work`` in other processes."""
+
+    plan: Plan
+    cache: Cache
+    ledger: Ledger
+
+    def call(self, work: Work) -> tuple[Any, ...]:
+        """Return the arguments of ``_one_work``."""
+        known = frozenset(cell.key for cell in work.cells() if cell.key in self.ledger.kept)
+        return loaded_files(), self.cache.place.where, self.plan, work.name, known
+
+    def take(self, work: Work, found: _Found) -> None:
+        """Keep what ``_one_work`` computed, and compute here what it left open."""
+        if work.name in found.problems:
+            raise CloserlookError(found.problems[work.name])
+        kept = self.ledger.kept
+        for key, (own, lasting) in found.results.items():
+            kept.put(key, own, lasting)
+        computed, problems, notes = len(found.results), found.problems, found.notes
+        if not problems and any(cell.key not in kept for cell in work.cells()):
+            here = run_works([work], kept)  # a node runs another version
+            computed, problems, notes = computed + here.computed, here.failures, notes + here.notes
+        self.ledger.close(work, computed, problems, notes)
+
+
+def _run_on_cluster(
+    works: Sequence[Work], ledger: Ledger, elsewhere: _Elsewhere, memory: int, running: Running
+) -> None:
+    calls = [elsewhere.call(work) for work in works]
+    results = cluster.run_calls(
+        _one_work_on_node, calls, [cluster.Needs(memory=memory)] * len(calls), at_once=running.jobs or 0
+    )
     with contextlib.closing(results):
         for index, found in results:
             with ledger.counting(works[index]):
@@ -82,19 +118,11 @@ def _run_on_cluster(plan: Plan, cache: Cache, kept: Kept, running: Running, fini
                     raise CloserlookError(str(found))
                 if isinstance(found, BaseException):
                     raise found
-                for key, (own, lasting) in found.results.items():
-                    kept.put(key, own, lasting)
-                work = works[index]
-                computed, problems, notes = len(found.results), found.problems, found.notes
-                if not problems and any(cell.key not in kept for cell in work.cells()):
-                    here = run_works([work], kept)  # the node runs another version
-                    computed, problems, notes = computed + here.computed, here.failures, notes + here.notes
-                ledger.close(work, computed, problems, notes)
-    return ledger.result()
+                elsewhere.take(works[index], found)
 
 
-class _OnNode:
-    """Results of a node; those that are known elsewhere need not be computed."""
+class _Own:
+    """Results of this process; those that are known elsewhere need not be computed."""
 
     def __init__(self, known: frozenset[str]) -> None:
         self._known = known
@@ -118,14 +146,17 @@ def _cache(where: str) -> Cache:
     return open_cache(where)
 
 
-def _one_work(plugins: Sequence[PluginFile], where: str, plan: Plan, name: str, known: frozenset[str]) -> _FromNode:
-    """Compute the missing cells of a work on a node, with the one core that the call was given."""
+def _one_work(plugins: Sequence[PluginFile], where: str, plan: Plan, name: str, known: frozenset[str]) -> _Found:
+    """Compute the missing cells of a work, with one core."""
     adopt(plugins)
-    kept = _OnNode(known)
+    kept = _Own(known)
+    found = run_works(plan.works(_cache(where), [name]), kept, Running(threads=1))
+    return _Found(kept.results, found.failures, found.notes)
+
+
+def _one_work_on_node(*call: Any) -> _Found:
+    """Do the same on a node of a cluster, which errors name."""
     try:
-        found = run_works(plan.works(_cache(where), [name]), kept, Running(threads=1))
+        return _one_work(*call)
     except CloserlookError as error:
         raise type(error)(f"{error} (on {socket.gethostname()})") from None
-    if name in found.failures:
-        raise CloserlookError(found.failures[name])
-    return _FromNode(kept.results, found.failures, found.notes)

@@ -217,6 +217,11 @@ def variance_of(influence: Floats) -> tuple[float, float]:
     return spread / (n - 1), (peak - spread**2) / n / (n - 1) ** 2
 
 
+def variance_of_mean(influence: Floats) -> float:
+    """Return the first of `variance_of` alone."""
+    return float((influence**2).mean()) / (influence.size - 1)
+
+
 def summed(spreads: Sequence[tuple[float, float]]) -> tuple[float, float]:
     """Return the variance of a sum over independent samples, and Satterthwaite's degrees of freedom."""
     total, unsure = (sum(parts) for parts in zip(*spreads, strict=True))

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from analyze.intervals.detection_intervals import detection_interval
 from analyze.intervals.detection_pairs import SortedScores
-from analyze.intervals.influences import Influence, detection_influence, variance_of
+from analyze.intervals.influences import Influence, detection_influence, variance_of_mean
 from analyze.metrics.proportions import Interval
 from closerlook_common.errors import UserError
 
@@ -60,7 +60,7 @@ class SetMean:
             Where its ID rows are not as many as those of the sets before, or no row has any influence.
         """
         influence, interval = found
-        of_inside, of_outside = (variance_of(side)[0] for side in influence[1:])
+        of_inside, of_outside = (variance_of_mean(side) for side in influence[1:])
         error = math.sqrt(of_inside + of_outside)
         if error == 0:
             raise UserError("no interval: the scores have no variance")
@@ -111,7 +111,7 @@ class SetMean:
         if self._inside is None or len(self._levels) != 1:
             raise UserError("no interval: no sets, or intervals of different levels")
         value, count = float(np.mean(self._values)), len(self._values)
-        shared = np.array([variance_of(side)[0] for side in self._inside])
+        shared = np.array([variance_of_mean(side) for side in self._inside])
         below, above = (float(reach) / count for reach in np.sqrt(shared + self._outside))
         ((level, at_least),) = self._levels
         return Interval(max(0.0, value - below), min(1.0, value + above), level, "shared-id-mover", at_least)

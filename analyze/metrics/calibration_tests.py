@@ -21,6 +21,8 @@ EXACT_VARIANCE = 50.0
 """A bin whose number of right rows has at most this variance is taken as it is; a larger one is taken as normal."""
 GRID = 8192
 """Points of the grid on which the distribution of the ECE is made."""
+NORMAL_REACH = 10.0
+"""Standard deviations beyond which a normal has no mass: less than 2e-23."""
 
 
 @dataclass(frozen=True)
@@ -127,8 +129,9 @@ def _tail(
     spectrum = np.ones(GRID + 1, np.complex128)
     for deviation in normal[normal > 0]:
         # Mass is split between neighbouring points so that the mean is kept: second differences of the CDF's integral.
-        z = grid / deviation
-        integral = grid * (2 * ndtr(z) - 1) + 2 * deviation * np.exp(-(z**2) / 2) / math.sqrt(2 * math.pi)
+        own = grid[: min(math.ceil(NORMAL_REACH * deviation / step), GRID) + 1]
+        z = own / deviation
+        integral = own * (2 * ndtr(z) - 1) + 2 * deviation * np.exp(-(z**2) / 2) / math.sqrt(2 * math.pi)
         mass = np.diff(integral, prepend=integral[0])
         spectrum *= np.fft.rfft(np.diff(mass, append=mass[-1])[:GRID] / step, 2 * GRID)
     for probabilities, sizes in exact:
@@ -350,7 +353,7 @@ ROWS = (
         ),
     ),
     Metric(
-        "ece_p", "p of ECE under calibration", "none", columns=TOP_LABEL, function=calibration_p_value, version=6,
+        "ece_p", "p of ECE under calibration", "none", columns=TOP_LABEL, function=calibration_p_value, version=7,
         evidence=Evidence(
             "P(ECE' >= ECE) with y'_i drawn from Bernoulli(c_i)",
             "Bröcker and Smith, 2007; Vaicenavicius et al., AISTATS 2019", "20,000 draws of the labels",

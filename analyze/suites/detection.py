@@ -13,9 +13,8 @@ from numpy.typing import NDArray
 from analyze import metrics
 from analyze.annotations.clips import has_clips
 from analyze.fits.registry import FITS
-from analyze.intervals.detection_intervals import detection_interval
 from analyze.intervals.detection_pairs import SortedScores, detection_numbers
-from analyze.intervals.detection_points import point_interval, point_part
+from analyze.intervals.detection_points import point_part
 from analyze.intervals.set_means import Part, SetMeans, part_of
 from analyze.reading.class_spaces import other_classes, other_view
 from analyze.suites.base import (
@@ -23,7 +22,7 @@ from analyze.suites.base import (
     ModelCase,
     Number,
     attempt,
-    independent,
+    with_interval,
     within,
     without,
     without_interval,
@@ -163,21 +162,25 @@ def compare(
     if found is None:
         found = _one_by_one(id_scores, ood_scores, options, threshold, method)
     level = inside.settings["bootstrap"]["confidence_level"]
-    clips = next((case for case in (inside, outside) if has_clips(case.summary.metadata)), None)
+    clips = any(has_clips(case.summary.metadata) for case in (inside, outside))
     for name in options["further"]:
         number = attempt(name, partial(FURTHER[name], id_scores, ood_scores), n=n)
         if number.value is None:
             yield number, number.reason
             continue
-        part = point_part(name, ordered, other, level=level) if clips is None else OF_CLIPS
-        yield independent(number, clips or inside, partial(point_interval, name, ordered, other, level=level)), part
+        part = OF_CLIPS if clips else point_part(name, ordered, other, level=level)
+        yield bounded_by(number, part), part
     for number in found:
         if number.options or not plain:  # the intervals are of the default conventions
             yield without_interval(number, OTHER_CONVENTION), OTHER_CONVENTION
             continue
-        make = partial(detection_interval, number.metric, ordered, other, level=level)
-        part = part_of(number.metric, ordered, other, level=level) if clips is None else OF_CLIPS
-        yield independent(number, clips or inside, make), part
+        part = OF_CLIPS if clips else part_of(number.metric, ordered, other, level=level)
+        yield bounded_by(number, part), part
+
+
+def bounded_by(number: Number, part: Part) -> Number:
+    """Return a number with the interval of its part, or with the reason why it has none."""
+    return without_interval(number, part) if isinstance(part, str) else with_interval(number, part.interval)
 
 
 def _plain(id_scores: NDArray[Any], ood_scores: NDArray[Any]) -> bool:

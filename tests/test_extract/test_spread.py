@@ -220,9 +220,9 @@ def test_a_cluster_that_loses_a_worker_and_a_node_gives_the_same_table(
         deadline = time.monotonic() + 400
         while not harmed.exists() and time.monotonic() < deadline:
             time.sleep(0.02)
-        return on_the_node._one_work(plugins, where, plan, model, *rest)
+        return on_the_node._one_work_on_node(plugins, where, plan, model, *rest)
 
-    monkeypatch.setattr(spread, "_one_work", slowly)
+    monkeypatch.setattr(spread, "_one_work_on_node", slowly)
     lost: list[str] = []
 
     def harm() -> None:

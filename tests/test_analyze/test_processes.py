@@ -1,0 +1,167 @@
+"""What is left of a long run goes on in processes: the same numbers, and none of them is left behind."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import cache_schema
+from analyze.cli import main
+from analyze.evaluate import evaluate, processes
+from analyze.evaluate.cells import Cells
+from analyze.evaluate.engine import Cell, Computed, Ledger, Running
+from analyze.results import read_results
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Go on in processes as soon as one work is done."""
+    monkeypatch.setattr(processes, "TRIAL_SECONDS", 0.0)
+    monkeypatch.setattr(processes, "LEAST_SECONDS", 0.0)
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Path:
+    rng = np.random.default_rng(3)
+    labels = rng.integers(0, 5, 300)
+    for index in range(5):
+        for dataset, role in (("val", "id"), ("far", "ood")):
+            logits = rng.normal(size=(300, 5)).astype(np.float32)
+            logits[np.arange(300), labels] += 2.0 if role == "id" else 0.0
+            cache_schema.write_store(
+                tmp_path / "cache",
+                model=cache_schema.ModelCard(id=f"m{index}"),
+                dataset=cache_schema.DatasetCard(id=dataset, role=role),
+                logits=logits,
+                labels=labels if role == "id" else np.full(300, -1),
+            )
+    return tmp_path / "cache"
+
+
+@pytest.mark.usefixtures("at_once")
+def test_processes_give_the_table_of_threads(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[int] = []
+    answers = processes._answers
+    monkeypatch.setattr(processes, "_answers", lambda works, *more: started.append(len(works)) or answers(works, *more))
+    plug_in = ROOT / "examples" / "own_metric.py"
+    words = ["metrics", str(cache), "--plugins", str(plug_in), "--jobs", "2", "-o"]
+    assert main([*words, str(tmp_path / "processes.parquet")]) == 0
+    assert started
+    assert started[0] >= 2
+    monkeypatch.setattr(processes, "LEAST_SECONDS", 1e9)
+    assert main([*words, str(tmp_path / "threads.parquet")]) == 0
+    assert len(started) == 1
+    one, other = (read_results(tmp_path / f"{name}.parquet") for name in ("processes", "threads"))
+    assert one.equals(other, null_equal=True)
+    assert "confidence_when_wrong" in one["metric"].to_list()
+    # What is known is not computed again, and no process is started for it.
+    assert main([*words, str(tmp_path / "processes.parquet")]) == 0
+    assert len(started) <= 2
+
+
+@pytest.mark.usefixtures("at_once")
+def test_a_model_that_cannot_be_read_stops_no_other(cache: Path) -> None:
+    opened = cache_schema.open_cache(cache)
+    wanted = evaluate(opened).table
+    (next((cache / "m4").glob("val-*")) / "zarr.json").write_text("{}")
+    found = evaluate(cache_schema.open_cache(cache), running=Running(jobs=2, processes=True))
+    rest = wanted.filter(wanted["model"] != "m4")
+    assert found.table.filter(found.table["model"] != "m4").equals(rest, null_equal=True)
+
+
+@dataclass
+class Single:
+    """A work of one cell."""
+
+    name: str
+    problems: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def cells(self) -> list[Cell]:
+        return [Cell(self.name, self.name)]
+
+    def compute(self, missing: Sequence[Cell], threads: int) -> Iterator[Computed]:
+        for cell in missing:
+            yield Computed(cell, [])
+
+
+def spread(works: list[Single], function: Any, *words: object, take: Any = lambda *_: None) -> dict[str, str]:
+    """Run works by a function of the standard library; returns the failures."""
+    ledger = Ledger(works, Cells(None), lambda *_: None, None)
+    processes.run_spread(works, ledger, Running(jobs=2), function, lambda _: words, take)
+    return ledger.result().failures
+
+
+WORKS = [Single(str(index)) for index in range(6)]
+
+
+@pytest.mark.usefixtures("at_once")
+def test_a_process_that_is_killed_is_a_failure_of_its_works() -> None:
+    failures = spread(WORKS, os._exit, 9)
+    assert failures
+    assert all("--jobs 1" in reason for reason in failures.values())
+
+
+@pytest.mark.usefixtures("at_once")
+def test_an_interruption_ends_the_processes() -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    begun = time.monotonic()
+    ledger = Ledger(WORKS, Cells(None), lambda *_: None, None)
+    seconds = iter([0.0, *[300.0] * 10])
+    with pytest.raises(KeyboardInterrupt):
+        processes.run_spread(WORKS, ledger, Running(jobs=2), time.sleep, lambda _: (next(seconds),), interrupted)
+    assert time.monotonic() - begun < 120
+    assert multiprocessing.active_children() == []
+
+
+SCRIPT = """
+import multiprocessing, sys, time
+sys.path.insert(0, {tests!r})
+from analyze.evaluate import processes
+from concurrent.futures import ProcessPoolExecutor
+if __name__ == "__main__":
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(2, context, processes._start) as pool:
+        futures = [pool.submit(time.sleep, 0.1), pool.submit(time.sleep, 300), pool.submit(time.sleep, 300)]
+        futures[0].result()
+        print(*[process.pid for process in multiprocessing.active_children()], flush=True)
+        time.sleep(300)
+"""
+
+
+def test_processes_end_with_a_parent_that_is_killed(tmp_path: Path) -> None:
+    script = tmp_path / "parent.py"
+    script.write_text(SCRIPT.format(tests=str(ROOT)))
+    parent = subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True, cwd=tmp_path)
+    assert parent.stdout is not None
+    pids = [int(pid) for pid in parent.stdout.readline().split()]
+    assert len(pids) == 2
+    os.kill(parent.pid, signal.SIGKILL)
+    parent.wait()
+    parent.stdout.close()
+    deadline = time.monotonic() + 60
+    while any(alive(pid) for pid in pids) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not any(alive(pid) for pid in pids)
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
