@@ -22,6 +22,11 @@ from closerlook_common.console import waiting
 settings.register_profile("closerlook", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("closerlook")
 
+# Side by side with other test processes, threads that wait for one another at each layer of a network take four times as
+# long as one thread alone. Read when torch is imported, and by the commands that tests start.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 ROOT = Path(__file__).resolve().parent.parent
 MODELS = ("wit-vit", "laion-vit", "laion-cnn", "ft-wit-vit", "ft12k-laion-cnn", "resnet", "convnext", "vit", "more-")
 """Beginnings of ids, of each group at least one; of several models the last, which has seen most."""
