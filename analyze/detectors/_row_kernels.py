@@ -1,6 +1,8 @@
 """Compiled passes over a tile: each reads a row once (or from the nearest cache) and leaves a few numbers of it.
 
 Sums are taken in lanes whose order depends on the row's width alone, so no row sees its neighbours, blocks or threads.
+A loop takes one sum: with two or more in it LLVM chooses other lanes for a kernel that was just compiled than for one
+that was kept, and scores of the first run would differ in their last digits from those of later ones.
 numba's cache watches this file only: touch it after a change in ``analyze/kernels/fastmath.py``.
 """
 
@@ -27,6 +29,30 @@ def _sum(row):  # type: ignore[no-untyped-def]
     total = row.dtype.type(0)
     for j in range(row.size):
         total += row[j]
+    return total
+
+
+@compiled(fastmath=FAST, forceinline=True)
+def _absolute_sum(row):  # type: ignore[no-untyped-def]
+    total = row.dtype.type(0)
+    for j in range(row.size):
+        total += abs(row[j])
+    return total
+
+
+@compiled(fastmath=FAST, forceinline=True)
+def _square_sum(row):  # type: ignore[no-untyped-def]
+    total = row.dtype.type(0)
+    for j in range(row.size):
+        total += row[j] * row[j]
+    return total
+
+
+@compiled(fastmath=FAST, forceinline=True)
+def _weighted_square_sum(row, weights):  # type: ignore[no-untyped-def]
+    total = row.dtype.type(0)
+    for j in range(row.size):
+        total += row[j] * row[j] * weights[j]
     return total
 
 
@@ -118,16 +144,12 @@ def logit_sums(
                 powers[i] = e
 
 
-@_over_rows(fastmath=FAST)
+@_over_rows()
 def feature_sums(values: Any, total: Any, absolute: Any, squares: Any) -> None:
     """Sum, sum of absolute values and sum of squares of each row."""
     for i in prange(values.shape[0]):
-        plain, size, square = values.dtype.type(0), values.dtype.type(0), values.dtype.type(0)
-        for j in range(values.shape[1]):
-            plain += values[i, j]
-            size += abs(values[i, j])
-            square += values[i, j] * values[i, j]
-        total[i], absolute[i], squares[i] = plain, size, square
+        row = values[i]
+        total[i], absolute[i], squares[i] = _sum(row), _absolute_sum(row), _square_sum(row)
 
 
 @_over_rows(fastmath=FAST)
@@ -140,16 +162,11 @@ def square_sums(values: Any, stop: int, out: Any) -> None:
         out[i] = total
 
 
-@_over_rows(fastmath=FAST)
+@_over_rows()
 def weighted_squares(values: Any, weights: Any, plain: Any, weighted: Any) -> None:
     """Sum of squares of each row, and the same with a weight for each column."""
     for i in prange(values.shape[0]):
-        first, second = values.dtype.type(0), values.dtype.type(0)
-        for j in range(values.shape[1]):
-            square = values[i, j] * values[i, j]
-            first += square
-            second += square * weights[j]
-        plain[i], weighted[i] = first, second
+        plain[i], weighted[i] = _square_sum(values[i]), _weighted_square_sum(values[i], weights)
 
 
 @_over_rows(fastmath=FAST)
