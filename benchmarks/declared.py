@@ -22,8 +22,10 @@ SHAPED = ("dice", "react", "ash_s", "scale", "klm", "pnml")
 BANK = ("knn", "knn, float16 bank", "knn, 128 components", "knn, 10 rows a class", "nnguide", "relation")
 NAIVE = ("mds", "rmds", "klm", "dice", "gradnorm", "relation", "knn (faiss)", "nnguide (faiss)")
 PYTORCH_OOD = ("mds", "rmds", "klm", "dice", "vim", "fdbd", "knn", "nnguide", "pnml", "she")
+ZOO = ("zoo", "zoo, naive's", "zoo, pytorch-ood's")
+"""All detectors of one model in one pass, and those of them that a peer has."""
 DETECTOR_TASKS = (
-    "linear", "linear and shaped", "mds + rmds", *LINEAR, *SHAPED, "gen", "openmax", *BANK,
+    "linear", "linear and shaped", "mds + rmds", *LINEAR, *SHAPED, "gen", "openmax", *BANK, *ZOO,
     *(f"naive {name}" for name in NAIVE), *(f"pytorch-ood {name}" for name in PYTORCH_OOD),
 )  # fmt: skip
 
@@ -132,6 +134,8 @@ DECLARED: dict[str, Rows] = {
         **{f"dice/{peer}": ("x", ">= 50") for peer in ("naive", "pytorch-ood")},
         "products/linear": ("x", "<= 3"),
         **{f"products/{name}": ("x", "") for name in ("linear and shaped", *SHAPED)},
+        **{f"{task}/products": ("products with the bank", "<= 2.5" if task == "zoo" else "") for task in ZOO},
+        **{f"zoo/{peer}": ("x", "") for peer in ("naive", "pytorch-ood")},
         "bank products/knn": ("x", "<= 1.2"),
         "bank products/faiss": ("x", ""),
         "most memory": ("MB", "<= 1000"),

@@ -1,6 +1,6 @@
 """Post-hoc detectors side by side: this project, pytorch-ood, and a faithful naive version of OpenOOD's.
 
-    python benchmarks/detectors.py [linear|bank|peers|all]      the sizes of the table in README.md
+    python benchmarks/detectors.py [linear|bank|peers|zoo|all]      the sizes of the table in README.md
     python benchmarks/detectors.py --queries 4000 --bank 4000 --classes 100 --width 128     a quick look
 
 Every task runs in a process of its own on the same arrays; imports, loading and compilation are excluded. What is slow
@@ -26,8 +26,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from declared import DECLARED, LINEAR, SHAPED
-from detectors_peers import ROWS, naive, peak, pytorch_ood, timed
+from declared import DECLARED, LINEAR, NAIVE, PYTORCH_OOD, SHAPED, ZOO
+from detectors_peers import CLOCK, CLOCKS, ROWS, naive, peak, pytorch_ood, timed
+from detectors_zoo import names as zoo_names
+from detectors_zoo import zoo
 from record import Recorder
 
 KNN_OPTIONS: dict[str, dict[str, Any]] = {
@@ -42,9 +44,11 @@ PARTS: dict[str, list[str]] = {
     ],
     "bank": ["blas gemm bank", "own gemm bank", *KNN_OPTIONS, "nnguide", "relation", "naive knn (faiss)",
              "naive nnguide (faiss)", "naive relation", "pytorch-ood knn", "pytorch-ood nnguide"],
+    "zoo": [*ZOO],
     "peers": [name for name in ROWS if not any(bank in name for bank in ("knn", "nnguide", "relation"))],
 }  # fmt: skip
-OWN_ROWS = {"nnguide": 10_080, "relation": 5_040, "blas gemm bank": 8_064, "own gemm bank": 8_064}
+OWN_ROWS = {"nnguide": 10_080, "relation": 5_040, "blas gemm bank": 8_064, "own gemm bank": 8_064,
+            "zoo, naive's": 10_080, "zoo, pytorch-ood's": 10_080}  # fmt: skip
 """Rows that our slower tasks are timed on; all where they are not named."""
 BLAS_CHOICES = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
 
@@ -134,6 +138,9 @@ def run_task(folder: Path, task: str) -> dict[str, Any]:
         result = naive(a, task[6:].split(" (")[0], n)
     elif task.startswith("pytorch-ood "):
         result = pytorch_ood(a, task[12:], n)
+    elif task in ZOO:
+        chosen = {"zoo, naive's": [name.split(" (")[0] for name in NAIVE], "zoo, pytorch-ood's": list(PYTORCH_OOD)}
+        result = zoo(a, chosen.get(task, zoo_names()), n)
     elif task in KNN_OPTIONS:
         result = ours(a, ["knn"], KNN_OPTIONS[task], n)
     else:
@@ -218,9 +225,16 @@ def marks(done: Mapping[str, Mapping[str, float]]) -> list[Mark]:
     ratio("products/linear and shaped", "these and the shaped ones in one pass", ["linear and shaped"], "gemm")
     for name in SHAPED:
         ratio(f"products/{name}", f"{name} alone", [name], "gemm")
+    for task in [name for name in ZOO if name in done]:
+        asked = DECLARED["detectors"][f"{task}/products"][1] or "none"
+        text = f"{task}: {done[task]['products']:.3g} products with the bank (mark {asked})"
+        parts.append(Mark(f"{task}/products", text, done[task]["products"], frozenset({task})))
+    for peer, peers in (("naive", NAIVE), ("pytorch-ood", PYTORCH_OOD)):
+        both = [f"{peer} {name}" for name in peers]
+        ratio(f"zoo/{peer}", f"{len(peers)} detectors, {peer} over ours in one pass", both, f"zoo, {peer}'s")
     ratio("bank products/knn", "kNN-50 over the product with the bank", ["knn"], "gemm bank")
     ratio("bank products/faiss", "the same by faiss", ["naive knn (faiss)"], "gemm bank")
-    ours_mb = {name: r["mb"] for name, r in done.items() if name not in ROWS and "gemm" not in name}
+    ours_mb = {name: r["mb"] for name, r in done.items() if name not in {*ROWS, *ZOO} and "gemm" not in name}
     if ours_mb:
         most = max(ours_mb, key=lambda name: ours_mb[name])
         text = f"most memory of ours over the inputs: {ours_mb[most]:.0f} MB, {most} (mark 1,000)"
@@ -241,7 +255,7 @@ def record_all(
     for name in ("gemm", "gemm bank"):
         if {f"blas {name}", f"own {name}"} <= ran:
             record.add(f"seconds/{name}", min(done[f"{who} {name}"]["score"] for who in ("blas", "own")))
-    own = {task for names in PARTS.values() for task in names if task not in ROWS and "gemm" not in task}
+    own = {task for names in PARTS.values() for task in names if task not in {*ROWS, *ZOO} and "gemm" not in task}
     for mark in marks(done):
         if mark.tasks & ran and (mark.name != "most memory" or own <= mark.tasks):
             record.add(mark.name, mark.figure, detail=mark.detail)
@@ -250,6 +264,7 @@ def record_all(
 def environment_of(args: argparse.Namespace) -> dict[str, str]:
     """Return the environment of the tasks: the number of threads, nothing that chooses the BLAS's kernel."""
     threads = {name: str(args.threads) for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")}
+    threads[CLOCK] = args.clock
     inherited = {key: value for key, value in os.environ.items() if key not in BLAS_CHOICES}
     return {**inherited, **threads, "PYTHONPATH": str(Path(__file__).parents[1])}
 
@@ -275,6 +290,9 @@ def main() -> None:
     parser.add_argument("--classes", type=int, default=1000)
     parser.add_argument("--width", type=int, default=768)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument(
+        "--clock", default="wall", choices=CLOCKS, help="processor: time of all threads, for a machine that others use"
+    )
     parser.add_argument("--only", help="tasks, separated by semicolons")
     parser.add_argument("--folder", type=Path, help="keep arrays, scores and figures here for the next part")
     parser.add_argument("--task", help=argparse.SUPPRESS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from typing import Any
@@ -20,6 +21,10 @@ ROWS: dict[str, int] = {
 }  # fmt: skip
 """Peer -> rows that it is timed on."""
 
+CLOCK = "CLOSERLOOK_BENCHMARK_CLOCK"
+"""Environment variable that names the clock of the tasks."""
+CLOCKS: dict[str, Callable[[], float]] = {"wall": time.perf_counter, "processor": time.process_time}
+
 
 def peak() -> float:
     """Return the process's largest memory so far in MB."""
@@ -28,11 +33,11 @@ def peak() -> float:
 
 def timed(work: Callable[[], Any], repeats: int = 1) -> tuple[float, Any]:
     """Return the least seconds of several runs, and what the last returned."""
-    best, value = float("inf"), None
+    best, value, clock = float("inf"), None, CLOCKS[os.environ.get(CLOCK, "wall")]
     for _ in range(repeats):
-        start = time.perf_counter()
+        start = clock()
         value = work()
-        best = min(best, time.perf_counter() - start)
+        best = min(best, clock() - start)
     return best, value
 
 

@@ -1,4 +1,4 @@
-"""Compiled inner loops of the neighbour detectors: a running list of the k largest, and a thresholded sum."""
+"""Compiled inner loops of detectors of neighbours: a running list of the k largest, how far neighbourhoods reach."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ _STRETCH = 64
 
 
 @compiled(error_model="python", cache=True, nogil=True)
-def _above(row: Any, limit: Any) -> Any:
-    """Count values over a limit: a loop without a branch, many values an instruction."""
+def _above(row: Any, weights: Any, limit: Any) -> Any:
+    """Count products over a limit: a loop without a branch, many values an instruction."""
     found = int32(0)
     for j in range(row.size):
-        found += int32(row[j] > limit)
+        found += int32(row[j] * weights[j] > limit)
     return found
 
 
 @compiled(error_model="python", cache=True, parallel=True, nogil=True)
-def update_largest(similarity: Any, first: int, values: Any, places: Any) -> None:
-    """Put a block of similarities (rows, columns ``first`` ...) into each row's min-heap of its k largest.
+def update_largest(similarity: Any, weights: Any, first: int, values: Any, places: Any) -> None:
+    """Put a block of similarities (columns ``first`` ...) times weights into each row's min-heap of its k largest.
 
     Of equal similarities the earlier column stays. Most stretches hold nothing larger than the least of the heap.
     """
@@ -32,10 +32,10 @@ def update_largest(similarity: Any, first: int, values: Any, places: Any) -> Non
         least = heap[0]
         for start in range(0, columns, _STRETCH):
             stop = min(columns, start + _STRETCH)
-            if _above(given[start:stop], least) == 0:
+            if _above(given[start:stop], weights[start:stop], least) == 0:
                 continue
             for column in range(start, stop):
-                value = given[column]
+                value = given[column] * weights[column]
                 if not value > least:  # so that NaN is never kept
                     continue
                 hole = 0
@@ -55,29 +55,28 @@ def update_largest(similarity: Any, first: int, values: Any, places: Any) -> Non
                 least = heap[0]
 
 
-@compiled(error_model="python", cache=True, parallel=True, nogil=True)
-def add_relations(cosine: Any, agreement: Any, threshold: float, power: float, total: Any) -> None:
-    """Add ``(max(cosine, 0) agreement) ** power`` where the product exceeds the threshold, row by row, in float64."""
-    for row in prange(cosine.shape[0]):
-        added = 0.0
-        for column in range(cosine.shape[1]):
-            relation = cosine[row, column] * agreement[row, column]
-            if cosine[row, column] > 0 and relation > threshold:
-                added += relation if power == 1.0 else relation**power
-        total[row] += added
+@compiled(error_model="python", cache=True, nogil=True)
+def _reached(distances: Any, limits: Any) -> Any:
+    """Count distances that are at most their column's limit."""
+    found = int32(0)
+    for j in range(distances.size):
+        found += int32(limits[j] >= distances[j])
+    return found
 
 
 @compiled(error_model="python", cache=True, parallel=True, nogil=True)
-def reach_positions(distance: Any, grid: Any, position: Any) -> None:
-    """For each pair the first place in the reference's ascending grid of distances that is not below the pair's."""
+def reach_steps(distance: Any, grid: Any, needed: int, step: Any) -> None:
+    """For each row the first step at which as many columns as needed are reached, the number of steps where none is.
+
+    ``grid`` (steps, columns) holds each column's distances in ascending order: a column is reached at a step whose
+    distance is not below the row's.
+    """
     for row in prange(distance.shape[0]):
-        for column in range(distance.shape[1]):
-            wanted = distance[row, column]
-            low, high = 0, grid.shape[1]
-            while low < high:
-                middle = (low + high) // 2
-                if grid[column, middle] >= wanted:
-                    high = middle
-                else:
-                    low = middle + 1
-            position[row, column] = low
+        low, high = 0, grid.shape[0]
+        while low < high:
+            middle = (low + high) // 2
+            if _reached(distance[row], grid[middle]) >= needed:
+                high = middle
+            else:
+                low = middle + 1
+        step[row] = low

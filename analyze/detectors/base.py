@@ -14,6 +14,7 @@ from analyze.detectors.head import Head
 from analyze.detectors.reference import Reference
 from analyze.detectors.rows import Float32, Rows, tiles, with_logits_of
 from analyze.detectors.validation import Validation
+from analyze.detectors.walks import Walk
 from analyze.metrics._arrays import numbers
 from analyze.metrics.spec import INFINITY, Evidence
 from closerlook_common.errors import UserError
@@ -82,6 +83,13 @@ class Learnt:
     rule: Rule
     fitted_on: str = ""
     notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class LearntByWalk(Learnt):
+    """What detectors of neighbours hand back: also what their rule asks of a bank, which others may share."""
+
+    walk: Walk = field(kw_only=True)
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,6 +162,13 @@ class Fitted:
         return scores
 
 
+@dataclass(frozen=True, eq=False)
+class FittedByWalk(Fitted):
+    """A fitted detector of neighbours, and what its rule asks of a bank."""
+
+    walk: Walk = field(repr=False, kw_only=True)
+
+
 def score_all(
     detectors: Sequence[Fitted],
     *,
@@ -205,8 +220,14 @@ def row_tiles(
         Where a detector needs an array that is not given, or arrays are of different lengths.
     """
     _check(detectors, features, logits, patch_scores)
+    # without logits each detector that needs them scores a copy of the tile, with those of its own head
+    sharing = [detector for detector in detectors if logits is not None or not detector.needs.logits]
+    walks = [detector.walk for detector in sharing if isinstance(detector, FittedByWalk)]
     for part, f, z in tiles(features, logits, patch_scores):
-        yield part, Rows(f, z, None if patch_scores is None else np.array(patch_scores[part], dtype=np.float32))
+        p = None if patch_scores is None else np.array(patch_scores[part], dtype=np.float32)
+        rows = Rows(f, z, p)
+        rows.walks = walks
+        yield part, rows
 
 
 def _check(
@@ -319,16 +340,11 @@ class Detector(ABC):
                 the_reference = the_reference.of_unit_length()
             unit = unit or the_reference.unit_features
         learnt = self._fit(Inputs(the_reference, the_head, rows, _embeddings(negatives), unit))
-        return Fitted(
-            self.name,
-            self.hyper_parameters,
-            self.needs,
-            learnt.fitted_on,
-            learnt.notes,
-            unit,
-            the_head if the_head is not None and not the_head.reason else None,
-            _rule=learnt.rule,
-        )
+        affine = the_head if the_head is not None and not the_head.reason else None
+        made = (self.name, self.hyper_parameters, self.needs, learnt.fitted_on, learnt.notes, unit, affine)
+        if isinstance(learnt, LearntByWalk):
+            return FittedByWalk(*made, _rule=learnt.rule, walk=learnt.walk)
+        return Fitted(*made, _rule=learnt.rule)
 
     @abstractmethod
     def _fit(self, inputs: Inputs) -> Learnt:

@@ -50,7 +50,7 @@ class NeighbourhoodConformance(Detector):
                 raise UserError(f"cfood: {what}={value} must lie in (0, 1]")
 
     def _fit(self, inputs: Inputs) -> Learnt:
-        from analyze.detectors._neighbour_kernels import reach_positions
+        from analyze.detectors._neighbour_kernels import reach_steps
 
         reference = inputs.the_reference()
         order = _interleaved(reference.bank_labels)
@@ -65,18 +65,18 @@ class NeighbourhoodConformance(Detector):
         keep = np.concatenate([[True], ranks[1:] > ranks[:-1]])
         fractions, ranks = fractions[keep], np.minimum(ranks[keep] + 1, m - 1)
         columns = Right.of(rows.T)
-        grid = np.empty((m, len(ranks)), np.float32)
+        grid = np.empty((len(ranks), m), np.float32)
         for start in range(0, m, TILE):
             part = slice(start, start + TILE)
             own = np.sort(_distances(rows[part], columns), axis=1)
-            grid[part] = own[:, ranks]
+            grid[:, part] = own[:, ranks].T
         needed = max(1, int(np.ceil(self.accept * m)))
         steps = np.append(fractions, 1.0).astype(np.float32)
 
         def rule(scored: Rows) -> Any:
-            position = np.empty((len(scored.features), m), np.int32)
-            reach_positions(_distances(scored.of_unit_length().features, columns), grid, position)
-            return -steps[np.partition(position, needed - 1, axis=1)[:, needed - 1]]
+            step = np.empty(len(scored.features), np.int32)
+            reach_steps(_distances(scored.of_unit_length().features, columns), grid, needed, step)
+            return -steps[step]
 
         return Learnt(rule, "bank", (f"reference of {counted(m, 'row')}",))
 

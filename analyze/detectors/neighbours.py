@@ -1,58 +1,21 @@
-"""Detectors of the nearest rows of the training set: kNN, NNGuide, Relation."""
+"""Detectors of the nearest rows of the training set: kNN and NNGuide."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from analyze.detectors.base import Detector, Inputs, Learnt, Needs, check_range
+from analyze.detectors.base import Detector, Inputs, LearntByWalk, Needs, check_range
 from analyze.detectors.products import Right, multiply
 from analyze.detectors.reference import Reference
 from analyze.detectors.rows import TILE, Float32, Rows, logsumexp, row_sum
-from analyze.metrics.spec import INFINITY, Evidence
+from analyze.detectors.walks import Bank, Largest, Walk, walked
+from analyze.metrics.spec import Evidence
 from closerlook_common.console.terminal import counted
 from closerlook_common.errors import UserError
-
-BLOCK = 2048
-"""Rows of the bank in one product: similarities of a tile with so many stay in the cache."""
-
-
-@dataclass(frozen=True, eq=False)
-class Bank:
-    """Rows to be near to, (m, D), as the right side of products; its panels may be float16."""
-
-    rows: Right
-
-    @staticmethod
-    def of(rows: NDArray[np.floating[Any]], *, half: bool = False) -> Bank:
-        """Prepare rows (m, D)."""
-        return Bank(Right.of(rows.T, half=half))
-
-    def __len__(self) -> int:
-        return self.rows.columns
-
-    def blocks(self) -> Iterator[tuple[int, Right]]:
-        """Yield the first index and up to ``BLOCK`` rows as float32."""
-        width = self.rows.panels.shape[2]
-        for first in range(0, len(self.rows.panels), BLOCK // width):
-            panels = self.rows.panels[first : first + BLOCK // width].astype(np.float32, copy=False)
-            yield first * width, Right(panels, min(self.rows.columns - first * width, len(panels) * width))
-
-    def largest(self, queries: Float32, k: int) -> tuple[Float32, NDArray[np.int64]]:
-        """Return the k largest inner products of each query, descending, and their rows; both (n, k)."""
-        from analyze.detectors._neighbour_kernels import update_largest
-
-        values = np.full((len(queries), k), -np.inf, np.float32)
-        places = np.zeros((len(queries), k), np.int64)
-        scratch = np.empty(len(queries) * BLOCK, np.float32)
-        for start, block in self.blocks():
-            update_largest(multiply(queries, block, scratch=scratch), start, values, places)
-        order = np.argsort(-values, axis=1, kind="stable")
-        return np.take_along_axis(values, order, axis=1), np.take_along_axis(places, order, axis=1)
 
 
 def smaller_bank(reference: Reference, per_class: int | None) -> NDArray[np.intp]:
@@ -110,7 +73,7 @@ class NearestNeighbour(Detector):
         if self.per_class is not None:
             check_range(self.name, "per_class", self.per_class, 1, float("inf"), open_ends=False)
 
-    def _fit(self, inputs: Inputs) -> Learnt:
+    def _fit(self, inputs: Inputs) -> LearntByWalk:
         reference = inputs.the_reference()
         unit = reference.bank_unit
         if self.per_class is not None:
@@ -130,18 +93,27 @@ class NearestNeighbour(Detector):
         uneven = bool((np.abs(gap) > 1e-6).any())
         if uneven:
             searched = np.concatenate([searched, gap[:, None].astype(searched.dtype)], axis=1)
-        bank, width, k = Bank.of(searched, half=self.half), unit.shape[1], self.k
+        width, k = unit.shape[1], self.k
+
+        def points(rows: Rows) -> Float32:
+            queries = rows.of_unit_length()
+            return queries.features if basis is None else queries.product(basis, minus=centre)
+
+        def asked(rows: Rows) -> Float32:
+            given = points(rows)
+            return np.concatenate([given, np.ones((len(given), 1), np.float32)], axis=1) if uneven else given
+
+        bank = reference.unit_bank if searched is reference.bank_unit else Bank.of(searched, asked, half=self.half)
+        weights = np.ones(len(bank), np.float32)
+        walk = Walk(bank, lambda rows: Largest(len(rows.features), k, weights))
 
         def rule(rows: Rows) -> Any:
-            queries = rows.of_unit_length()
-            points = queries.features if basis is None else queries.product(basis, minus=centre)
-            asked = np.concatenate([points, np.ones((len(points), 1), np.float32)], axis=1) if uneven else points
-            _, places = bank.largest(asked, k)
+            _, places = walked(rows, walk).sorted()
             nearest = searched[places[:, -1], :width].astype(np.float32)
             # the difference itself: the expansion would lose the digits of small distances
-            return -np.sqrt(row_sum(np.square(points - nearest)))
+            return -np.sqrt(row_sum(np.square(points(rows) - nearest)))
 
-        return Learnt(rule, "bank", (f"bank of {counted(len(bank), 'row')}",))
+        return LearntByWalk(rule, "bank", (f"bank of {counted(len(bank), 'row')}",), walk=walk)
 
 
 def _squares(values: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
@@ -195,7 +167,7 @@ class NearestNeighbourGuidance(Detector):
         if not 0 < self.alpha <= 1:
             raise UserError(f"nnguide: alpha={self.alpha} must lie in (0, 1]")
 
-    def _fit(self, inputs: Inputs) -> Learnt:
+    def _fit(self, inputs: Inputs) -> LearntByWalk:
         reference = inputs.the_reference()
         largest = int(np.bincount(reference.bank_labels).max())
         chosen = smaller_bank(reference, None if self.alpha == 1 else max(1, int(np.ceil(self.alpha * largest))))
@@ -203,69 +175,16 @@ class NearestNeighbourGuidance(Detector):
         energy = np.concatenate(
             [logsumexp(logits[i : i + TILE].astype(np.float64)) for i in range(0, len(logits), TILE)]
         )
-        bank = Bank.of(reference.bank_unit[chosen] * energy[:, None].astype(np.float32))
+        bank = reference.unit_bank if self.alpha == 1 else Bank.of(reference.bank_unit[chosen])
         _check_k(self.name, self.k, len(chosen))
-        k = self.k
+        weights, k = energy.astype(np.float32), self.k
+        walk = Walk(bank, lambda rows: Largest(len(rows.features), k, weights))
 
         def rule(rows: Rows) -> Any:
-            values, _ = bank.largest(rows.of_unit_length().features, k)
+            values, _ = walked(rows, walk).sorted()
             return rows.logsumexp * row_sum(values) / np.float32(k)
 
-        return Learnt(rule, "bank", (f"bank of {counted(len(chosen), 'row')}",))
+        return LearntByWalk(rule, "bank", (f"bank of {counted(len(chosen), 'row')}",), walk=walk)
 
 
-@dataclass(frozen=True)
-class Relation(Detector):
-    """Relation (Kim et al. 2023): sum over the bank of r_i^power where r_i > threshold, r_i = max(0, cos) (p . p_i).
-
-    A sum, as in OpenOOD: it grows with the bank.
-
-    Attributes
-    ----------
-    power
-        Exponent > 0: 1 in OpenOOD.
-    threshold
-        Relations at or under it do not count: 0.03 in OpenOOD.
-    """
-
-    power: float = 1.0
-    threshold: float = 0.03
-    name = "relation"
-    evidence = Evidence(
-        "sum_i r_i^power [r_i > threshold], r_i = max(0, cos(f, f_i)) (p . p_i)", "Kim et al., NeurIPS 2023",
-        "the formula, row by row", "test_detectors_oracles.py::test_equals_the_formula",
-    )  # fmt: skip
-    limits = (0.0, INFINITY)
-    needs = Needs(logits=True, features=True, fitted_on=("bank",))
-    sweep: ClassVar[dict[str, tuple[Any, ...]]] = {"power": (1, 2, 4, 6, 8)}
-
-    def __post_init__(self) -> None:
-        check_range(self.name, "power", self.power, 0, float("inf"))
-        check_range(self.name, "threshold", self.threshold, 0, 1, open_ends=False)
-
-    def _fit(self, inputs: Inputs) -> Learnt:
-        reference = inputs.the_reference()
-        bank = Bank.of(reference.bank_unit)
-        logits = reference.bank_logits
-        p = np.concatenate([softmax(logits[i : i + TILE]) for i in range(0, len(logits), TILE)])
-        agreements = Bank.of(p)
-        power, threshold = float(self.power), float(self.threshold)
-
-        def rule(rows: Rows) -> Any:
-            from analyze.detectors._neighbour_kernels import add_relations
-
-            queries, total = rows.of_unit_length().features, np.zeros(len(rows.logits))
-            for (_, block), (_, likely) in zip(bank.blocks(), agreements.blocks(), strict=True):
-                add_relations(multiply(queries, block), multiply(rows.probabilities, likely), threshold, power, total)
-            return total
-
-        return Learnt(rule, "bank", (f"bank of {counted(len(bank), 'row')}",))
-
-
-def softmax(logits: NDArray[Any]) -> Float32:
-    """Softmax of rows in float32."""
-    powers = np.exp(logits.astype(np.float32) - logits.max(axis=1, keepdims=True).astype(np.float32))
-    return np.asarray(powers / row_sum(powers)[:, None])
-
-
-DETECTORS = (NearestNeighbour, NearestNeighbourGuidance, Relation)
+DETECTORS = (NearestNeighbour, NearestNeighbourGuidance)

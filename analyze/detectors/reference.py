@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from analyze.detectors.walks import Bank
 from analyze.metrics._arrays import numbers
 from analyze.metrics._checks import switch, whole_number, whole_numbers
 from cache_schema.writing.kinds.reference_accumulator import SUMS, ReferenceAccumulator
@@ -275,6 +276,11 @@ class Reference:
     def bank_unit(self) -> NDArray[np.float32]:
         """Bank features at unit length, (m, D) float32."""
         return unit_rows(self.bank_features)
+
+    @cached_property
+    def unit_bank(self) -> Bank:
+        """These rows as a bank, one for all detectors that compare rows with them."""
+        return Bank.of(self.bank_unit)
 
 
 def unit_rows(values: NDArray[np.floating[Any]]) -> NDArray[np.float32]:

@@ -19,6 +19,7 @@ from analyze.detectors import (
     neighbours,
     openmax,
     patch_scores,
+    relation,
     subspace,
     weight_masking,
 )
@@ -36,6 +37,7 @@ _FAMILIES = (
     gradnorm,
     angles,
     neighbours,
+    relation,
     mahalanobis,
     subspace,
     likelihood,

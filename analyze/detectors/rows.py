@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from typing import Any, NamedTuple, TypeVar, cast
 
@@ -95,6 +95,8 @@ class Rows:
     """
 
     def __init__(self, features: Float32 | None, logits: Float32 | None, patch_scores: Float32 | None = None) -> None:
+        self.walks: Sequence[Any] = ()
+        """What the detectors that score the tile ask of banks (``walks.Walk``)."""
         self._features, self._patch_scores = features, patch_scores
         self._logits = None if logits is None else LogitRows(logits)
         self._unit: Rows | None = None
@@ -149,6 +151,7 @@ class Rows:
             norm = self.norm[:, None]
             length = np.where(norm > 0, norm, np.float32(1))
             self._unit = Rows(np.asarray(self.features / length, dtype=np.float32), None, self._patch_scores)
+            self._unit.walks = self.walks
         self._unit._logits = self._logits
         return self._unit
 

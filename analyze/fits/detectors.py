@@ -19,7 +19,7 @@ from analyze.settings import Settings
 from closerlook_common.errors import UserError
 from closerlook_common.plugins import digest_of
 
-DETECTOR_VERSION = 4
+DETECTOR_VERSION = 5
 """Moves whenever a detector would give another score for the same stores."""
 
 CODE = "plugin"
