@@ -22,8 +22,8 @@ from closerlook_common.console import waiting
 settings.register_profile("closerlook", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("closerlook")
 
-# Side by side with other test processes, threads that wait for one another at each layer of a network take four times as
-# long as one thread alone. Read when torch is imported, and by the commands that tests start.
+# Side by side with other test processes, threads that wait for one another at each layer of a network take four times
+# as long as one thread alone. Read when torch is imported, and by the commands that tests start.
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 

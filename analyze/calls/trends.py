@@ -13,6 +13,7 @@ from analyze.calls.arguments import Names, Progress, load_plugins, names_of, ope
 from analyze.interactive import Results
 from analyze.metrics._checks import switch
 from analyze.results.csv_text import write_csv
+from analyze.results.quantities import looked_up_once
 from analyze.results.selection import Where, select
 from analyze.trends.dependence import FLIPS
 from analyze.trends.over_models import TrendOptions, agreement_tables, pairs_of, trend_tables
@@ -152,7 +153,8 @@ def trends(
         by=by, scale=scale, method=method, split=split, changed=pair or {},
         bootstrap=replicates or 1, seed=whole_number("seed", seed, 0) or 0, **chosen,
     )  # fmt: skip
-    tables, problem = trend_tables(frame, pairs_of(frame, x, names_of(y) or ()), options)
+    with looked_up_once(frame):
+        tables, problem = trend_tables(frame, pairs_of(frame, x, names_of(y) or ()), options)
     problems = [problem] if problem else []
     if cache is not None:
         names = frame["model"].unique().to_list()

@@ -140,7 +140,7 @@ def run(args: argparse.Namespace) -> int:
 
     from analyze.results import read_results
     from analyze.results.csv_text import write_csv
-    from analyze.results.quantities import id_datasets_of, several_id_sets
+    from analyze.results.quantities import id_datasets_of, looked_up_once, several_id_sets
     from analyze.results.selection import parse_where, select
     from analyze.tables.trends import left_out_lines
     from analyze.trends.families import with_families
@@ -154,30 +154,31 @@ def run(args: argparse.Namespace) -> int:
     results = select(read_results(args.results), parse_where(args.where))
     if args.families:
         results = with_families(results, args.families)
-    pairs = pairs_of(results, args.x, args.y)
-    if not args.x and (note := several_id_sets(results, "--x top1@{other}")):
-        report(note, "yellow")
-    options = TrendOptions(
-        by=args.by,
-        scale=args.scale,
-        method=args.method,
-        baseline=parse_where(args.baseline) if args.baseline else dict(BASELINE),
-        split=args.split,
-        changed=parse_pairs(args.pair),
-        bootstrap=args.bootstrap,
-        seed=args.seed,
-        choices=Choices(
-            dependence=args.dependence,
-            same_classes=not args.all_classes,
-            other_images=not args.shared_images,
-            keep_chance=args.keep_chance,
-            chance_level=args.chance_level,
-            classes=dict.fromkeys(id_datasets_of(results)[:1], args.classes) if args.classes else {},
-            keep_built_against=args.keep_built_against,
-        ),
-    )
-    with Bar("computing trends of", "pairs of numbers", len(pairs)) as bar:
-        written, problem = trend_tables(results, bar.track(pairs), options)
+    with looked_up_once(results):
+        pairs = pairs_of(results, args.x, args.y)
+        if not args.x and (note := several_id_sets(results, "--x top1@{other}")):
+            report(note, "yellow")
+        options = TrendOptions(
+            by=args.by,
+            scale=args.scale,
+            method=args.method,
+            baseline=parse_where(args.baseline) if args.baseline else dict(BASELINE),
+            split=args.split,
+            changed=parse_pairs(args.pair),
+            bootstrap=args.bootstrap,
+            seed=args.seed,
+            choices=Choices(
+                dependence=args.dependence,
+                same_classes=not args.all_classes,
+                other_images=not args.shared_images,
+                keep_chance=args.keep_chance,
+                chance_level=args.chance_level,
+                classes=dict.fromkeys(id_datasets_of(results)[:1], args.classes) if args.classes else {},
+                keep_built_against=args.keep_built_against,
+            ),
+        )
+        with Bar("computing trends of", "pairs of numbers", len(pairs)) as bar:
+            written, problem = trend_tables(results, bar.track(pairs), options)
     incomplete = False
     if args.cache:
         lines, incomplete = _agreement(args.cache, sorted(results["model"].unique()), pair_by_row=args.pair_by_row)

@@ -105,6 +105,7 @@ def pack(
         raise UserError("the result table holds no number to report")
     models = present.unique("model", maintain_order=True).sort("model")
     keys = quantities(results)
+    directions = dict(present.select("metric", "direction").unique("metric", keep="first", maintain_order=True).rows())
     names = {name: Names() for name in ("group", "source", "family")}
     place_of_model = {model: i for i, model in enumerate(models["model"])}
     try:
@@ -128,7 +129,7 @@ def pack(
             {"id": d, "title": dataset_title(d) or "means", "role": r}
             for d, r in present.select("dataset", "role").unique("dataset", maintain_order=True).rows()
         ],
-        "quantities": _stated_apart([_described(key, present) for key in keys], keys),
+        "quantities": _stated_apart([_described(key, directions[key.metric]) for key in keys], keys),
         **_cells(results, keys, place_of_model),
     }
     packed["reliability"] = _reliability(curves, place_of_model, ground)
@@ -158,8 +159,7 @@ def _stated_apart(described: list[dict[str, Any]], keys: list[Quantity]) -> list
     return described
 
 
-def _described(key: Quantity, present: pl.DataFrame) -> dict[str, Any]:
-    rows = present.filter(pl.col("metric") == key.metric)
+def _described(key: Quantity, direction: str) -> dict[str, Any]:
     given = {k: v for k, v in key.variants if k != "id_dataset"}
     order = sorted(given, key=lambda column: (column != "score", column != "factor", column))
     shown = [words for column in order if (words := _words(column, given[column], key.dataset))]
@@ -177,7 +177,7 @@ def _described(key: Quantity, present: pl.DataFrame) -> dict[str, Any]:
         "usual": usual,
         "detector": detector and given["score"] != "study" and "full_spectrum" not in given.get("options", ""),
         "id_dataset": key.variant("id_dataset"),
-        "direction": rows["direction"][0],
+        "direction": direction,
         "proportion": is_share_of_images(key.metric),
         "fraction": in_percent(key.metric),
         "text": str(key),

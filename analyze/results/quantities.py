@@ -4,9 +4,11 @@ values.
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from contextvars import ContextVar
+from dataclasses import dataclass, field
 
 import polars as pl
 
@@ -165,6 +167,43 @@ def answers(results: pl.DataFrame, quantity: Quantity | str, *, score: str = "")
     Parameters and errors as of ``values``; columns are those of the result table.
     """
     quantity = Quantity.parse(quantity)
+    known = _known.get()
+    if known is None or known.results is not results:
+        return _answers(results, quantity, score)
+    found = known.found.get((quantity, score))
+    if found is None:
+        try:
+            found = _answers(results, quantity, score)
+        except UserError as error:
+            found = error
+        known.found[quantity, score] = found
+    if isinstance(found, UserError):
+        raise found.with_traceback(None)
+    return found
+
+
+@dataclass(frozen=True)
+class _Known:
+    """What quantities of a table were found to mean: rows, or an error."""
+
+    results: pl.DataFrame
+    found: dict[tuple[Quantity, str], pl.DataFrame | UserError] = field(default_factory=dict)
+
+
+_known: ContextVar[_Known | None] = ContextVar("known", default=None)
+
+
+@contextlib.contextmanager
+def looked_up_once(results: pl.DataFrame) -> Iterator[None]:
+    """Look each quantity of a table up once inside the context; the table must not be changed there."""
+    token = _known.set(_Known(results))
+    try:
+        yield
+    finally:
+        _known.reset(token)
+
+
+def _answers(results: pl.DataFrame, quantity: Quantity, score: str) -> pl.DataFrame:
     chosen = results.filter(pl.col("metric") == quantity.metric, pl.col("dataset") == quantity.dataset)
     if chosen.is_empty():
         raise UserError(f"no row for {quantity}{_near(results, quantity)}")

@@ -245,9 +245,7 @@ def _estimates(a: Floats, b: Floats, counts: Floats, method: str) -> tuple[Float
     flat = np.ptp(np.where(counts > 0, a, a[counts.argmax(axis=1)][:, None]), axis=1) <= 0
     with np.errstate(divide="ignore", invalid="ignore"):
         if method == "ols":
-            slopes, intercepts = _weighted_line(
-                np.broadcast_to(a, counts.shape), np.broadcast_to(b, counts.shape), counts
-            )
+            slopes, intercepts = _weighted_line(a, b, counts)
         elif method == "huber":
             slopes, intercepts = _huber(a, b, counts)
         else:
@@ -265,13 +263,13 @@ def _weighted_line(a: Floats, b: Floats, weights: Floats) -> tuple[Floats, Float
 
 def _weighted_median(values: Floats, counts: Floats) -> Floats:
     """Return the median of each row of values (rows, n), each as often as its count; NaN where nothing counts."""
+    rows = np.arange(len(values))
     order = np.argsort(values, axis=1)
-    ordered, times = np.take_along_axis(values, order, 1), np.take_along_axis(counts, order, 1).cumsum(axis=1)
+    ordered, times = values[rows[:, None], order], counts[rows[:, None], order].cumsum(axis=1)
     total = times[:, -1:]
     last = values.shape[1] - 1
     lower = np.minimum((times < (total + 1) // 2).sum(axis=1), last)
     upper = np.minimum((times < total // 2 + 1).sum(axis=1), last)
-    rows = np.arange(len(values))
     middle = (ordered[rows, lower] + ordered[rows, upper]) / 2
     return np.where(total[:, 0] > 0, middle, np.nan)
 
@@ -297,7 +295,7 @@ def _huber(a: Floats, b: Floats, counts: Floats, tolerance: float = 1e-10) -> tu
 
     A library would fit one sample at a time; a page of panels with a sample a family each needs all at once.
     """
-    slopes, intercepts = _weighted_line(np.broadcast_to(a, counts.shape), np.broadcast_to(b, counts.shape), counts)
+    slopes, intercepts = _weighted_line(a, b, counts)
     active = np.flatnonzero(np.isfinite(slopes))
     for _ in range(200):
         times = counts[active]
@@ -308,9 +306,7 @@ def _huber(a: Floats, b: Floats, counts: Floats, tolerance: float = 1e-10) -> tu
         # a line that passes through more than half of the points exactly has scale 0: it is the fit
         exact = scale[:, 0] <= 1e-13
         weights[exact] = times[exact]
-        new_slopes, new_intercepts = _weighted_line(
-            np.broadcast_to(a, weights.shape), np.broadcast_to(b, weights.shape), weights
-        )
+        new_slopes, new_intercepts = _weighted_line(a, b, weights)
         moved = np.maximum(np.abs(new_slopes - slopes[active]), np.abs(new_intercepts - intercepts[active]))
         kept = exact | ~np.isfinite(new_slopes)
         going = active[~kept]

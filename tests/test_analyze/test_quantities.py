@@ -6,7 +6,7 @@ import polars as pl
 import pytest
 
 from analyze.results import ResultRow, to_frame
-from analyze.results.quantities import Quantity, id_dataset_of, quantities, values
+from analyze.results.quantities import Quantity, id_dataset_of, looked_up_once, quantities, values
 from closerlook_common.errors import UserError
 
 
@@ -67,3 +67,24 @@ def test_unknown_quantities_name_the_nearest(results: pl.DataFrame, text: str, s
 
 def test_the_in_distribution_set_is_found(results: pl.DataFrame) -> None:
     assert id_dataset_of(results) == "imagenet-val"
+
+
+def test_what_is_looked_up_once_is_the_same_and_of_its_own_table(results: pl.DataFrame) -> None:
+    other = results.with_columns(pl.col("value") / 2)
+    asked = [*quantities(results)[:40], Quantity("top1", "nowhere"), Quantity("auroc", "ood-0")]
+
+    def found(table: pl.DataFrame) -> list[object]:
+        answered: list[object] = []
+        for quantity in asked:
+            try:
+                answered.append(values(table, quantity).rows())
+            except UserError as error:
+                answered.append(str(error))
+        return answered
+
+    plain = found(results)
+    with looked_up_once(results):
+        assert found(results) == plain
+        assert found(results) == plain, "also the second time, errors too"
+        assert found(other) != plain
+    assert found(other) != plain
