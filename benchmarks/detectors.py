@@ -48,7 +48,7 @@ PARTS: dict[str, list[str]] = {
     "peers": [name for name in ROWS if not any(bank in name for bank in ("knn", "nnguide", "relation"))],
 }  # fmt: skip
 OWN_ROWS = {"nnguide": 10_080, "relation": 5_040, "blas gemm bank": 8_064, "own gemm bank": 8_064,
-            "zoo, naive's": 10_080, "zoo, pytorch-ood's": 10_080}  # fmt: skip
+            **dict.fromkeys(ZOO, 10_080)}  # fmt: skip
 """Rows that our slower tasks are timed on; all where they are not named."""
 BLAS_CHOICES = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
 
