@@ -308,9 +308,11 @@ def write_study(root: Path, models: int) -> tuple[int, int]:
 def study(args: argparse.Namespace, record: Recorder) -> None:
     """Time every metric of a whole study from summary stores; stores that ``--folder`` holds already are taken."""
     from analyze.evaluate import evaluate
+    from analyze.evaluate.engine import Running
     from analyze.settings import study_defaults
     from cache_schema import open_cache
 
+    running = Running(processes=True)  # as 'analyze metrics' runs
     with tempfile.TemporaryDirectory() as temporary:
         folder = args.folder or temporary
         written = Path(folder) / "written.json"
@@ -327,7 +329,7 @@ def study(args: argparse.Namespace, record: Recorder) -> None:
             return
         evaluate(open_cache(folder), models=["model-000"])  # compiles
         start = time.perf_counter()
-        table = evaluate(open_cache(folder)).table
+        table = evaluate(open_cache(folder), running=running).table
         seconds = time.perf_counter() - start
         print(f"{f'every metric, {len(table):,} rows':<60}{seconds:>9.1f} s   {seconds / models * 210:.0f} s for 210")
         if models == args.models:  # not those of a folder that another run wrote
@@ -338,7 +340,7 @@ def study(args: argparse.Namespace, record: Recorder) -> None:
         if args.replicates:
             settings = study_defaults().updated("bootstrap", replicates=args.replicates)
             start = time.perf_counter()
-            evaluate(open_cache(folder), settings=settings)
+            evaluate(open_cache(folder), settings=settings, running=running)
             seconds = time.perf_counter() - start
             text = f"the same with {args.replicates:,} bootstrap replicates"
             print(f"{text:<60}{seconds:>9.1f} s   {seconds / models * 210:.0f} s for 210")
