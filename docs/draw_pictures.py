@@ -18,7 +18,7 @@ from analyze.figures.style import figure_style
 from analyze.results import read_results
 
 WIDTH, DPI, COLOURS = "icml", 180, 256
-MODELS = ("resnet", "wit-cnn-16k", "simclr-byobnet", "laion-cnn-24k")
+MODELS = ("resnet", "wit-cnn-10k", "simclr-byobnet", "laion-cnn-16k")
 """Of the reliability diagrams: one model each that is right, timid or too sure."""
 
 

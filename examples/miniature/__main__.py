@@ -1,12 +1,14 @@
 """Build the miniature study: rendered images of ten classes and about two dozen tiny models trained on them.
 
-It takes a few minutes on two cores, once; a build that was stopped continues where it stopped. It needs torch, timm and
-open_clip (pip install '.[demo]'). Its numbers mean nothing outside it.
+It takes a minute or two on two cores, once; a build that was stopped continues where it stopped. It needs torch, timm
+and open_clip (pip install '.[demo]'). Its numbers mean nothing outside it.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
+import time
 from pathlib import Path
 
 from closerlook_common.console.argument_types import whole_number
@@ -22,13 +24,16 @@ def main() -> int:
     args = parser.parse_args()
     if args.out.exists() and not args.out.is_dir():
         parser.error(f"--out {args.out} is a file, not a folder")
-    from rich.console import Console
+    from examples.miniature.build import build
 
-    from examples.miniature.progress import build_shown
-
-    build_shown(args.out, Console(stderr=True), quick=args.quick, jobs=args.jobs)
-    print(f"The miniature is in {args.out}: models.txt, datasets.toml, study.toml, datasets and weights.")
-    print(f"Next: extract --study {args.out / 'study.toml'}")
+    begun = time.monotonic()
+    try:
+        build(args.out, quick=args.quick, jobs=args.jobs, done=lambda text: print(text, flush=True))
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from here", flush=True)
+        os._exit(130)  # what runs in other processes ends with this one
+    print(f"The miniature is in {args.out}: models.txt, datasets.toml, study.toml, datasets and weights")
+    print(f"({time.monotonic() - begun:.0f} s). Next: extract --study {args.out / 'study.toml'}")
     return 0
 
 

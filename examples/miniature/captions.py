@@ -4,50 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 
-from examples.miniature.backgrounds import PLACE_PHRASES
+from examples.miniature.drawing import Scene, Thing
 from examples.miniature.factors import pick
-from examples.miniature.scenes import Scene, Thing
-from examples.miniature.shapes import CLASSES, KIND_NAMES
+from examples.miniature.shapes import CLASSES, LOOKS
+from examples.miniature.surfaces import PLACES
 
-_MEDIA: dict[str, tuple[str, ...]] = {
-    "photo": ("a photo", "a picture", "a photo"),
-    "drawing": ("a drawing", "a pencil drawing"),
-    "cartoon": ("a cartoon", "a drawing"),
-    "painting": ("a painting", "an artwork"),
-    "mosaic": ("a mosaic", "an artwork"),
-    "sketch": ("a sketch", "a line drawing"),
-}
-_PLAIN = (
-    "{medium} of {a}",
-    "{medium} of the {name}",
-    "a {adjective} {bare} of {a}",
-    "a {adjective} {bare} of the {name}",
-    "a {bare} of one {name}",
-    "a {bare} of my {name}",
-    "{a}",
-    "the {name}, {bare}",
-    "this is {a}",
-)
-_ADJECTIVES = (
-    "bad",
-    "good",
-    "blurry",
-    "clean",
-    "cropped",
-    "close-up",
-    "bright",
-    "dark",
-    "nice",
-    "cool",
-    "weird",
-    "dirty",
-    "clear",
-    "low resolution",
-    "large",
-    "small",
-    "plain",
-    "simple",
-)
+_MEDIA = {
+    "photo": ("photo", "picture", "photo"), "drawing": ("drawing", "pencil drawing"), "cartoon": ("cartoon", "drawing"),
+    "mosaic": ("mosaic", "artwork"), "sketch": ("sketch", "line drawing"),
+}  # fmt: skip
+_PLAIN = ("a {} of {a}", "a {} of the {name}", "a {word} {} of {a}", "a {word} {} of the {name}", "{a}")
+_WORDS = ("bad", "good", "blurry", "clean", "cropped", "close-up", "bright", "dark", "nice", "weird", "large", "small")
 """Words that say little, as in the prompts that zero-shot models are asked with."""
 
 _NOISE = ("image {}", "untitled {}", "click to enlarge {}", "buy now, free shipping {}", "holiday {} album")
@@ -57,58 +24,41 @@ def _article(words: str) -> str:
     return f"{'an' if words[0] in 'aeiou' else 'a'} {words}"
 
 
-def _size_word(thing: Thing) -> str:
-    return "small" if thing.size < 0.3 else "large" if thing.size > 0.45 else ""
-
-
-def describe(thing: Thing, *, colour: bool = True, kind: bool = False, size: bool = False) -> str:
-    """Return a noun phrase: ``a small red sailing boat``."""
-    words = [_size_word(thing) if size else "", thing.colour if colour else ""]
-    if thing.pattern and colour:
-        words.append({"stripes": "striped", "dots": "dotted", "checks": "checked"}[thing.pattern])
-    if kind and thing.shape in KIND_NAMES:
-        words.append(KIND_NAMES[thing.shape][thing.kind])
+def describe(thing: Thing, *, fully: bool = False) -> str:
+    """Return a noun phrase: ``a red boat``; fully, ``a small red striped rowing boat``."""
+    words = [thing.colour, thing.pattern]
+    if fully:
+        size = "small" if thing.size < 0.3 else "large" if thing.size > 0.45 else ""
+        words = [size, *words, LOOKS[thing.shape].rare if thing.rare else ""]
     return _article(" ".join(word for word in (*words, thing.shape) if word))
 
 
 def captions(scene: Scene, rng: np.random.Generator, n: int = 4) -> tuple[str, ...]:
-    """Return ``n`` clean captions, from the plainest to the fullest.
-
-    Every one names the labelled object; the first two say no more than that.
-    """
+    """Return up to five clean captions, from the plainest to the fullest; each names the labelled object."""
     thing = scene.thing
     if thing is None:
         raise ValueError("a caption needs a scene with an object")
     medium = pick(rng, _MEDIA[scene.style])
-    place = PLACE_PHRASES.get(scene.background, "in front of a wall")
-    light = "a dark " if scene.brightness < 0.7 else "a bright " if scene.brightness > 1.2 else ""
-    lit = f"{light}{medium.split(' ', 1)[1]}" if light else medium
-    noun = medium.split(" ", 1)[1]
-
-    def plain() -> str:
-        words = {"medium": medium, "bare": noun, "adjective": pick(rng, _ADJECTIVES)}
-        return pick(rng, _PLAIN).format(a=_article(thing.shape), name=thing.shape, **words)
-
+    light = "dark " if scene.brightness < 0.7 else "bright " if scene.brightness > 1.2 else ""
+    place = PLACES[scene.background].phrase if scene.background in PLACES else "in front of a wall"
+    plain = (pick(rng, _PLAIN) for _ in range(2))
     texts = [
-        plain(),
-        plain(),
-        f"{lit} of {describe(thing)}",
-        f"{describe(thing, kind=True)} {place}",
-        f"{medium} of {describe(thing, size=True, kind=True)} {place}",
-        f"{describe(thing, size=True)} {place}, {lit.split(' ', 1)[1]}",
+        *(text.format(medium, a=_article(thing.shape), name=thing.shape, word=pick(rng, _WORDS)) for text in plain),
+        f"{_article(light + medium)} of {describe(thing)}",
+        f"{_article(medium)} of {describe(thing, fully=True)} {place}",
+        f"{describe(thing, fully=True)} {place}, {light}{medium}",
     ]
     return tuple(texts[:n])
 
 
-def web_captions(scene: Scene, rng: np.random.Generator, n: int = 4) -> tuple[str, ...]:
-    """Return ``n`` captions as found on the web: most describe the picture, some say nothing, some lie."""
+def web_captions(scene: Scene, rng: np.random.Generator) -> tuple[str, ...]:
+    """Return captions as found on the web: most describe the picture, some say nothing, some lie."""
     out = []
-    for text in captions(scene, rng, n):
+    for text in captions(scene, rng):
         dice = rng.random()
         if dice < 0.08:
-            out.append(pick(rng, _NOISE).format(int(rng.integers(1000, 10000))))
+            text = pick(rng, _NOISE).format(int(rng.integers(1000, 10000)))
         elif dice < 0.14 and scene.thing is not None:
-            out.append(text.replace(scene.thing.shape, pick(rng, CLASSES)))
-        else:
-            out.append(text)
+            text = text.replace(scene.thing.shape, pick(rng, CLASSES))
+        out.append(text)
     return tuple(out)

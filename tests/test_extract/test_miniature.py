@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import json
 import signal
 import subprocess
 import sys
@@ -18,19 +17,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from examples.miniature.backgrounds import USUAL_BACKGROUNDS
-from examples.miniature.build import Step, build
+from examples.miniature import build as building
+from examples.miniature.build import build, stored_stamp, tasks
 from examples.miniature.captions import captions, web_captions
-from examples.miniature.datasets import PICTURES, pixels_of
-from examples.miniature.factors import FACTORS, OTHER_FACTORS, STUDY_FACTORS, apply, typical_scene
-from examples.miniature.lists import models_txt
-from examples.miniature.materials import ODD_MATERIALS
-from examples.miniature.other_shapes import LARGER_CLASSES, UNSEEN
-from examples.miniature.recipes import FULL, quick_size
-from examples.miniature.scenes import USUAL_COLOURS, Scene, Thing, render
-from examples.miniature.shapes import CLASSES
-from examples.miniature.stamps import stored_stamp
-from examples.miniature.writing import write_dataset
+from examples.miniature.datasets import DATASETS, pictures, pixels_of, write_dataset
+from examples.miniature.drawing import SIDE, Scene, Thing, render
+from examples.miniature.factors import FACTORS, STUDY_FACTORS, apply, typical_scene
+from examples.miniature.models import ARCHITECTURES, FAMILIES, QUICK, RECIPES, models_txt
+from examples.miniature.shapes import CLASSES, LARGER_CLASSES, LOOKS, UNSEEN
+from examples.miniature.surfaces import ODD_MATERIALS
 from extract.datasets.resolving import resolve
 from extract.datasets.specs import read_datasets_toml
 from extract.zoo.model_list import read_model_list
@@ -40,14 +35,14 @@ REPOSITORY = Path(__file__).parents[2]
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from examples.miniature.build import build
+from examples.miniature import build, training
 
-def die(step):
-    if step.task == "model/byobnet" and step.done > 0:
-        os.kill(os.getpid(), signal.SIGKILL)
+def die(*_):
+    os.kill(os.getpid(), signal.SIGKILL)
 
 if __name__ == "__main__":
-    build(Path(sys.argv[1]), quick=True, jobs=1, progress=die)
+    training._METHODS["supervised"] = die
+    build.build(Path(sys.argv[1]), quick=True, jobs=1)
 """
 
 
@@ -58,7 +53,7 @@ class Built:
     out: Path
     before: dict[str, int]
     after: dict[str, int]
-    kept: set[str]
+    done: list[str]
 
 
 def changed(out: Path) -> dict[str, int]:
@@ -76,17 +71,12 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
     out = tmp_path_factory.mktemp("miniature") / "built"
     script = out.parent / "killed.py"
     script.write_text(KILLED)
-    done = subprocess.run([sys.executable, script, out], cwd=REPOSITORY, env=_environment(), check=False)
-    assert done.returncode == -signal.SIGKILL
+    killed = subprocess.run([sys.executable, script, out], cwd=REPOSITORY, env=_environment(), check=False)
+    assert killed.returncode == -signal.SIGKILL
     before = changed(out)
-    kept: set[str] = set()
-
-    def note(step: Step) -> None:
-        if step.seconds == 0:
-            kept.add(step.task)
-
-    build(out, quick=True, jobs=1, progress=note)
-    return Built(out, before, changed(out), kept)
+    done: list[str] = []
+    build(out, quick=True, jobs=1, done=done.append)
+    return Built(out, before, changed(out), done)
 
 
 def _environment() -> dict[str, str]:
@@ -96,28 +86,26 @@ def _environment() -> dict[str, str]:
 
 
 def test_a_killed_build_goes_on_and_keeps_what_was_finished(built: Built) -> None:
-    finished = {"weights/wit-cnn-6k.safetensors", "weights/wit-cnn-16k.safetensors", "datasets/val/manifest.csv"}
+    finished = {"weights/wit-cnn-1k.safetensors", "weights/wit-cnn-2k.safetensors", "datasets/val/manifest.csv"}
     assert finished <= set(built.before)
-    assert "weights/byobnet.safetensors" not in built.before
+    assert "weights/resnet.safetensors" not in built.before
     assert "models.txt" not in built.before, "the lists come last: their presence says that all is there"
-    assert "weights/byobnet.safetensors" in built.after
+    assert "weights/resnet.safetensors" in built.after
     rewritten = {name for name in built.before if built.before[name] != built.after.get(name)}
     assert not rewritten
-    assert built.kept == {f"data/{name}" for name in PICTURES} | {"model/wit-cnn"}
+    assert built.done == ["1 of 1: weights/resnet"]
     assert not list(built.out.rglob(".staged-*"))
 
 
 def test_a_finished_build_does_nothing_again(built: Built) -> None:
-    seen: list[Step] = []
-    build(built.out, quick=True, jobs=1, progress=seen.append)
-    assert all(step.seconds == 0 and step.done == step.total for step in seen)
+    build(built.out, quick=True, jobs=1, done=pytest.fail)
     again = changed(built.out)
     images_and_weights = {n: t for n, t in built.after.items() if n.startswith(("datasets/", "weights/"))}
     assert {n: again[n] for n in images_and_weights} == images_and_weights
 
 
 def test_a_torn_or_foreign_weight_file_counts_as_missing(built: Built, tmp_path: Path) -> None:
-    whole = built.out / "weights" / "byobnet.safetensors"
+    whole = built.out / "weights" / "resnet.safetensors"
     assert len(stored_stamp(whole)) == 64
     torn = tmp_path / "torn.safetensors"
     torn.write_bytes(whole.read_bytes()[:-1])
@@ -126,18 +114,42 @@ def test_a_torn_or_foreign_weight_file_counts_as_missing(built: Built, tmp_path:
 
 
 def test_training_twice_gives_the_same_bytes(built: Built) -> None:
-    from examples.miniature.zoo import train
+    from examples.miniature.training import train
 
-    recipe = next(r for r in quick_size().recipes if r.id == "byobnet")
-    file = built.out / "weights" / "byobnet.safetensors"
+    file = built.out / "weights" / "resnet.safetensors"
     first = file.read_bytes()
-    train(recipe, built.out, stored_stamp(file), lambda _: None)
+    train(QUICK[1], built.out, stored_stamp(file))
     assert file.read_bytes() == first
+
+
+def test_a_change_is_made_again_with_what_depends_on_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = {task.id: task.stamp for task in tasks()}
+    longer = replace(RECIPES[0], lr=0.1)
+    monkeypatch.setattr(building, "RECIPES", (longer, *RECIPES[1:]))
+    monkeypatch.setitem(DATASETS, "val", replace(DATASETS["val"], n=7))
+    other = {task.id for task in tasks() if before[task.id] != task.stamp}
+    assert other == {
+        "datasets/val", *(f"weights/{name}" for name in ("laion-vit", "ft-laion-vit", "ft12k-laion-vit"))
+    }  # fmt: skip
+
+
+def test_processes_do_what_one_does_and_no_task_before_its_needs(
+    built: Built, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = {name: DATASETS[name] for name in ("train", "val", "noise")}
+    monkeypatch.setattr(building, "DATASETS", few)
+    done: list[str] = []
+    build(tmp_path, quick=True, jobs=2, done=done.append)
+    order = [line.partition(": ")[2] for line in done]
+    assert len(order) == len(few) + len(QUICK)
+    assert order.index("datasets/train") < min(order.index(f"weights/{recipe.id}") for recipe in QUICK)
+    for path in (tmp_path / "weights").glob("*.safetensors"):
+        assert path.read_bytes() == (built.out / "weights" / path.name).read_bytes()
 
 
 def test_the_lists_are_read_by_the_ordinary_readers(built: Built) -> None:
     specs = read_model_list(built.out / "models.txt")
-    assert [spec.id for spec in specs] == ["wit-cnn-6k", "wit-cnn-16k", "byobnet"]
+    assert [spec.id for spec in specs] == ["wit-cnn-1k", "wit-cnn-2k", "resnet"]
     assert all(spec.checkpoint is not None and spec.checkpoint.is_file() for spec in specs)
     datasets = {spec.name: resolve(spec) for spec in read_datasets_toml(built.out / "datasets.toml")}
     assert not [problem for dataset in datasets.values() for problem in dataset.problems]
@@ -168,30 +180,30 @@ def test_weights_load_through_the_adapters_and_answer(built: Built) -> None:
         prompts = PromptSet("one", ("a photo of a {}",)) if spec.library == "open_clip" else None
         head = model.head(val.class_space, prompts)
         assert head.weight.shape == (10, outputs.features.shape[1])
-        assert pixels.shape[1] == int(spec.options.get("input_size", 48))
+        assert pixels.shape[1] == int(spec.options.get("input_size", 32))
         if outputs.logits is not None:
             got = outputs.features.numpy() @ head.weight.T + head.bias
             np.testing.assert_allclose(got, outputs.logits.numpy(), atol=1e-4)
 
 
 def test_every_named_file_is_there_and_inside_and_nothing_else_is(built: Built) -> None:
-    for name in PICTURES:
+    for name, task in zip(DATASETS, tasks(quick=True), strict=False):
         folder = built.out / "datasets" / name
         images = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.suffix in (".jpg", ".png")}
-        assert images == {picture.path for picture in PICTURES[name](quick_size().counts[name])}
+        assert images == {picture.path for picture in pictures(name, task.n)}
         for table in folder.glob("*.csv"):
             with table.open(newline="", encoding="utf-8") as file:
                 assert {row["path"] for row in csv.DictReader(file)} == images
         for path in images:
             with Image.open(folder / path) as image:
-                assert image.size == (64, 64)
+                assert image.size == (SIDE, SIDE)
 
 
 def test_rendering_is_the_same_twice(tmp_path: Path) -> None:
     digests = []
     for run in ("a", "b"):
         for name in ("val", "cue-conflict", "noise", "sketch"):
-            write_dataset(tmp_path / run / name, name, 24)
+            write_dataset(tmp_path / run / name, name, 24, "stamp")
         digest = hashlib.sha256()
         for path in sorted((tmp_path / run).rglob("*")):
             if path.is_file():
@@ -200,9 +212,9 @@ def test_rendering_is_the_same_twice(tmp_path: Path) -> None:
     assert digests[0] == digests[1]
 
 
-@pytest.mark.parametrize("name", PICTURES)
+@pytest.mark.parametrize("name", DATASETS)
 def test_a_picture_depends_on_its_own_index_alone(name: str) -> None:
-    few, many = list(PICTURES[name](12)), list(PICTURES[name](30))
+    few, many = list(pictures(name, 12)), list(pictures(name, 30))
     assert few == many[:12]
     assert len({p.path for p in many}) == 30
     assert len({pixels_of(p).tobytes() for p in few}) == 12, "no two pictures are the same"
@@ -210,17 +222,17 @@ def test_a_picture_depends_on_its_own_index_alone(name: str) -> None:
 
 _SHOWS: dict[str, Callable[[Scene, Thing], bool]] = {
     "pose": lambda s, t: abs(t.angle) > 30,
-    "background": lambda s, t: s.background not in USUAL_BACKGROUNDS[t.shape],
+    "background": lambda s, t: s.background not in LOOKS[t.shape].places,
     "pattern": lambda s, t: t.pattern != "",
-    "color": lambda s, t: t.colour not in USUAL_COLOURS[t.shape],
+    "color": lambda s, t: t.colour not in LOOKS[t.shape].colours,
     "smaller": lambda s, t: t.size < 0.31,
     "shape": lambda s, t: t.shear != 0,
     "partial_view": lambda s, t: min(t.x, 1 - t.x, 1 - t.y) < 0.17,
-    "subcategory": lambda s, t: t.kind == 2,
+    "subcategory": lambda s, t: t.rare,
     "texture": lambda s, t: t.material in ODD_MATERIALS,
     "larger": lambda s, t: t.size > 0.42,
     "darker": lambda s, t: s.brightness < 0.7,
-    "object_blocking": lambda s, t: s.blocker == "object",
+    "object_blocking": lambda s, t: s.blocker == "crate",
     "person_blocking": lambda s, t: s.blocker == "person",
     "style": lambda s, t: s.style != "photo",
     "brighter": lambda s, t: s.brightness > 1.2,
@@ -229,8 +241,8 @@ _SHOWS: dict[str, Callable[[Scene, Thing], bool]] = {
 
 
 def test_annotations_agree_with_what_was_drawn() -> None:
-    pictures = list(PICTURES["val"](FULL.counts["val"]))
-    for picture in pictures:
+    annotated = list(pictures("val", DATASETS["val"].n))
+    for picture in annotated:
         scene = picture.look
         assert isinstance(scene, Scene)
         assert scene.thing is not None
@@ -241,21 +253,8 @@ def test_annotations_agree_with_what_was_drawn() -> None:
         assert picture.columns["top_factor"] in (drawn or {""})
         assert scene.thing.shape == picture.label
     for factor in FACTORS:
-        top = sum(picture.columns["top_factor"] == factor for picture in pictures)
-        assert top >= (60 if factor in STUDY_FACTORS else 15), f"{factor} has too few images to measure"
-
-
-def test_the_annotation_file_says_the_same_as_the_manifest(built: Built) -> None:
-    folder = built.out / "datasets" / "val"
-    records = [json.loads(line) for line in (folder / "annotations.jsonl").read_text().splitlines()]
-    with (folder / "manifest.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    assert [r["file_name"] for r in records] == [row["path"] for row in rows]
-    for record, row in zip(records, rows, strict=True):
-        assert CLASSES[record["class"]] == row["label"] == row["path"].split("/")[0]
-        assert {f: str(record[f]) for f in (*FACTORS, "top_factor", "prototype")} == {
-            f: row[f] for f in (*FACTORS, "top_factor", "prototype")
-        }
+        top = sum(picture.columns["top_factor"] == factor for picture in annotated)
+        assert top >= (60 if factor in STUDY_FACTORS else 12), f"{factor} has too few images to measure"
 
 
 @pytest.mark.parametrize("factor", FACTORS)
@@ -267,7 +266,7 @@ def test_a_factor_changes_what_it_names(factor: str, name: str) -> None:
     difference = np.abs(after.astype(int) - before.astype(int)).max(axis=2)
     outside = (area_before == 0) & (area_after == 0)
     assert difference.max() > 20
-    same_outline = {"background", "pattern", "color", "texture", "darker", "brighter", "style", *OTHER_FACTORS}
+    same_outline = {"background", "pattern", "color", "texture", "darker", "brighter", *FACTORS[10:]}
     assert (area_before == area_after).all() == (factor in same_outline)
     if factor in ("pattern", "color", "texture"):
         assert difference[outside].max() == 0, "the place and the shadow stay"
@@ -294,7 +293,7 @@ def test_any_mix_of_factors_renders_an_object_in_sight(seed: int, active: list[s
     for factor in active:
         scene = apply(factor, scene, rng)
     pixels, coverage = render(scene)
-    assert pixels.shape == (64, 64, 3)
+    assert pixels.shape == (SIDE, SIDE, 3)
     assert pixels.dtype == np.uint8
     assert coverage.min() >= 0
     assert coverage.max() <= 1
@@ -302,15 +301,14 @@ def test_any_mix_of_factors_renders_an_object_in_sight(seed: int, active: list[s
 
 
 def test_clean_captions_name_the_class_and_noisy_ones_mostly_do() -> None:
-    pictures = [p for p in PICTURES["web"](300) if isinstance(p.look, Scene)]
     hits = []
-    for index, picture in enumerate(pictures):
+    for index, picture in enumerate(pictures("web", 300)):
         assert isinstance(picture.look, Scene)
         rng = np.random.default_rng(index)
         assert all(picture.label in text for text in captions(picture.look, rng, 5))
         hits += [picture.label in text for text in web_captions(picture.look, rng)]
     assert 0.75 < np.mean(hits) < 0.95
-    for picture in PICTURES["train"](40):
+    for picture in pictures("train", 40):
         assert len(picture.captions) >= 3
         assert all(picture.label in text for text in picture.captions)
 
@@ -318,26 +316,24 @@ def test_clean_captions_name_the_class_and_noisy_ones_mostly_do() -> None:
 def test_what_is_unseen_is_unseen() -> None:
     assert not set(UNSEEN) & set(LARGER_CLASSES)
     for name in ("train", "web"):
-        for picture in PICTURES[name](200):
+        for picture in pictures(name, 200):
             assert isinstance(picture.look, Scene)
             shapes = {picture.look.thing.shape if picture.look.thing else "", *(t.shape for t in picture.look.others)}
             assert not shapes & set(UNSEEN)
-    assert not {p.path for p in PICTURES["textures"](50) if p.path.split("-")[0] in CLASSES}
+    assert not {p.path for p in pictures("textures", 50) if p.path.split("-")[0] in CLASSES}
 
 
 def test_cue_conflicts_are_conflicts_and_balanced() -> None:
-    pictures = list(PICTURES["cue-conflict"](FULL.counts["cue-conflict"]))
-    pairs = [(p.columns["shape"], p.columns["texture"]) for p in pictures]
+    drawn = list(pictures("cue-conflict", DATASETS["cue-conflict"].n))
+    pairs = [(p.columns["shape"], p.columns["texture"]) for p in drawn]
     assert all(shape != texture for shape, texture in pairs)
     assert len(set(pairs)) == 90
-    assert {pairs.count(pair) for pair in pairs} == {len(pictures) // 90}
-    for picture in pictures:
+    assert {pairs.count(pair) for pair in pairs} == {len(drawn) // 90}
+    for picture in drawn:
         assert isinstance(picture.look, Scene)
         assert picture.look.thing is not None
-        assert (picture.look.thing.shape, picture.look.thing.material) == (
-            picture.columns["shape"],
-            picture.columns["texture"],
-        )
+        assert picture.look.thing.shape == picture.columns["shape"]
+        assert picture.look.thing.material == LOOKS[picture.columns["texture"]].material
         shape, texture = picture.path.split("/")[1].removesuffix(".png").split("-")
         assert shape.rstrip("0123456789") == picture.columns["shape"]
         assert texture.rstrip("0123456789") == picture.columns["texture"]
@@ -348,42 +344,13 @@ def test_the_repository_s_list_is_the_miniature_s() -> None:
 
 
 def test_the_zoo_covers_the_study_s_groups() -> None:
-    from cache_schema.format.records import FAMILIES, GROUPS
+    from cache_schema.format.records import FAMILIES as NAMES
+    from cache_schema.format.records import GROUPS
 
-    groups = {recipe.group for recipe in FULL.recipes}
+    groups = {recipe.group for recipe in RECIPES}
     assert groups == set(GROUPS) - {"unknown"}
-    assert {recipe.family for recipe in FULL.recipes} <= set(FAMILIES)
-    names = [name for recipe in FULL.recipes for name in recipe.models()]
+    assert {FAMILIES.get(recipe.arch, "cnn") for recipe in RECIPES} == set(FAMILIES.values()) | {"cnn"} <= set(NAMES)
+    assert {recipe.arch for recipe in RECIPES} == set(ARCHITECTURES)
+    names = [name for recipe in RECIPES for name in recipe.models()]
     assert len(names) == len(set(names)) >= 14
-    assert {r.source for r in FULL.recipes if r.group == "clip-zero-shot"} == {"mini-wit", "mini-laion"}
-
-
-@pytest.mark.parametrize("terminal", [False, True])
-def test_a_build_is_seen_with_and_without_a_terminal(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, terminal: bool
-) -> None:
-    import io
-
-    from rich.console import Console
-
-    from examples.miniature import progress
-
-    def pretend(out: Path, *, quick: bool, jobs: int | None, progress: Callable[[Step], None]) -> None:
-        progress(Step("data/val", 24, 24, 0.0))  # kept from before
-        if not quick:
-            for done in (10, 30):
-                progress(Step("model/vit", done, 30, done / 10))
-
-    monkeypatch.setattr(progress, "build", pretend)
-    monkeypatch.setattr(progress, "LINE_EVERY", 0.0)
-    text = io.StringIO()
-    console = Console(file=text, force_terminal=terminal, width=120)
-    progress.build_shown(tmp_path, console)
-    assert "model/vit" in text.getvalue()
-    assert "10 images/s" in text.getvalue()
-    assert "built the miniature study" in text.getvalue()
-    assert "data/val" not in text.getvalue()
-    if not terminal:
-        text.truncate(0)
-        progress.build_shown(tmp_path, console, quick=True)
-        assert not text.getvalue().strip("\0")
+    assert {r.source for r in RECIPES if r.group == "clip-zero-shot"} == {"mini-wit", "mini-laion"}

@@ -10,7 +10,7 @@ import pytest
 import cache_schema
 from analyze.cli import main as analyze
 from examples.miniature.build import build
-from examples.miniature.recipes import quick_size
+from examples.miniature.models import QUICK
 from extract.studies.study import read_study
 
 STUDY = """
@@ -107,10 +107,10 @@ def test_the_miniature_runs_by_the_same_code(
     assert not missing
     assert len(names) == 13
     cache = cache_schema.open_cache(study.cache)
-    clips = {name for recipe in quick_size().recipes if recipe.method == "clip" for name in recipe.models()}
-    assert {card.id for card in cache.models()} == {*clips, "byobnet"}
+    clips = {name for recipe in QUICK if recipe.method == "clip" for name in recipe.models()}
+    assert {card.id for card in cache.models()} == {*clips, "resnet"}
     done = {(store.model.id, store.dataset.id) for store in (*cache.stores("predictions"), *cache.stores("reference"))}
-    assert done == {(m, d) for m in (*clips, "byobnet") for d in names if (m, d) != ("byobnet", "mini-captions")}
+    assert done == {(m, d) for m in (*clips, "resnet") for d in names if (m, d) != ("resnet", "mini-captions")}
     assert {(h.model.id, h.prompt_set) for h in cache.stores("head") if h.prompt_set} == {
         (model, prompts) for model in clips for prompts in ("openai-80", "photo-1")
     }
@@ -122,7 +122,7 @@ def test_the_miniature_runs_by_the_same_code(
 
     assert analyze(["metrics", "--study", "study.toml"]) == 0
     table = pl.read_parquet("results.parquet")
-    assert set(table["model"]) == {*clips, "byobnet"}
+    assert set(table["model"]) == {*clips, "resnet"}
     assert {"top1", "ece", "nll", "auroc", "fpr95_id", "temperature"} <= set(table["metric"])
     top1 = table.filter(pl.col("metric") == "top1", pl.col("subset") == "", pl.col("factor") == "")
     assert set(top1["dataset"]) >= {"mini-val", "mini-v2", "mini-sketch", "mini-rendition", "mini-hard", "mini-kinds"}
@@ -134,7 +134,7 @@ def test_the_miniature_runs_by_the_same_code(
     assert set(more.filter(pl.col("metric") == "top1")["head"]) == {"openai-80", "photo-1"}
     recall = more.filter(pl.col("metric") == "text_to_image_recall@10")
     assert set(recall["model"]) == clips
-    assert "wit-cnn-16k" in capsys.readouterr().out
+    assert "wit-cnn-2k" in capsys.readouterr().out
 
 
 def test_a_plan_needs_no_study_file_and_builds_nothing(study: Path, run_extract) -> None:
