@@ -63,7 +63,7 @@ def run_spread(
             with ledger.counting(work):
                 if isinstance(found, BrokenProcessPool):
                     raise CloserlookError(
-                        "the process that computed it ended, perhaps for lack of memory: try --jobs 1"
+                        "the process that computed it ended, perhaps for lack of memory: try `jobs` 1"
                     )
                 if isinstance(found, BaseException):
                     raise found

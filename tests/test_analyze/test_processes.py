@@ -123,7 +123,7 @@ WORKS = [Single(str(index)) for index in range(6)]
 def test_a_process_that_is_killed_is_a_failure_of_its_works() -> None:
     failures = spread(WORKS, os._exit, 9)
     assert failures
-    assert all("--jobs 1" in reason for reason in failures.values())
+    assert all("`jobs` 1" in reason for reason in failures.values())
 
 
 @pytest.mark.usefixtures("at_once")
