@@ -57,7 +57,7 @@ class Relation(Detector):
             agreements = Bank.of(p)
             walk = Walk(bank, lambda rows: _AllPairs(rows.probabilities, agreements, threshold, power))
         else:
-            likely = LikelyPairs.of(p, threshold)
+            likely = LikelyPairs(p, threshold)
             walk = Walk(bank, lambda rows: _FewPairs(likely.find(rows.probabilities), threshold, power))
 
         def rule(rows: Rows) -> Any:
@@ -132,19 +132,14 @@ class LikelyPairs:
         Relations at or under it do not count; a cosine is at most 1, so that agreements under it do not either.
     """
 
-    def __init__(self, probabilities: Float32, threshold: float, starts: Any, rows: Any, weights: Any) -> None:
+    def __init__(self, probabilities: Float32, threshold: float) -> None:
         self._probabilities, self._threshold = probabilities, threshold
-        self._lists = starts, rows, weights
-        self._room = 256
-
-    @staticmethod
-    def of(probabilities: Float32, threshold: float) -> LikelyPairs:
-        """List the bank's rows under their likely classes."""
+        # the bank's rows by their likely classes: where each class begins, rows, and their probabilities of it
         rows, classes = np.nonzero(probabilities > np.float32(threshold / 4))
         order = np.argsort(classes, kind="stable")
         starts = np.searchsorted(classes[order], np.arange(probabilities.shape[1] + 1))
-        weights = probabilities[rows, classes][order]
-        return LikelyPairs(probabilities, threshold, starts, rows[order].astype(np.int32), weights)
+        self._lists = starts, rows[order].astype(np.int32), probabilities[rows, classes][order]
+        self._room = 256
 
     def find(self, probabilities: Float32) -> Pairs:
         """Return the pairs of some rows, (n, C), with rows of the bank that can count."""

@@ -8,17 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
-import os
-import signal
-import threading
 import time
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import connection
 from typing import Any
 
 from analyze.evaluate.engine import Ledger, Running, Work, in_threads, shares_of
+from closerlook_common.child_processes import begin_child
 from closerlook_common.errors import CloserlookError
 
 TRIAL_SECONDS = 5.0
@@ -49,13 +46,16 @@ def run_spread(
         Takes the answer of ``function``.
     """
     jobs, threads = shares_of(running, len(works))
+    known = [work for work in works if all(cell.key in ledger.kept for cell in work.cells())]
+    in_threads(known, ledger, jobs, threads)  # these take no time, and tell nothing of the others
+    names = {work.name for work in known}
     begun = time.monotonic()
 
     def enough(done: int, left: int) -> bool:
         passed = time.monotonic() - begun
         return jobs > 1 and done > 0 and passed >= TRIAL_SECONDS and left * passed / done >= LEAST_SECONDS
 
-    left = in_threads(works, ledger, jobs, threads, enough)
+    left = in_threads([work for work in works if work.name not in names], ledger, jobs, threads, enough)
     if not left:
         return
     with contextlib.closing(_answers(left, min(jobs, len(left)), function, call)) as answers:
@@ -74,10 +74,16 @@ def _answers(
     works: Sequence[Work], jobs: int, function: Callable[..., Any], call: Callable[[Work], tuple[Any, ...]]
 ) -> Generator[tuple[Work, Any]]:
     """Yield what processes computed, or the error, as it comes."""
+    calls = [call(work) for work in works]
     context = multiprocessing.get_context("spawn")  # a fork would copy locks that threads hold
-    with ProcessPoolExecutor(jobs, context, _start) as pool:
+    with ProcessPoolExecutor(jobs, context, begin_child) as pool:
         try:
-            pending = {pool.submit(function, *call(work)): work for work in works}
+            pending = {}
+            for work, words in zip(works, calls, strict=True):
+                try:
+                    pending[pool.submit(function, *words)] = work
+                except BrokenProcessPool as broken:  # a process ended meanwhile
+                    yield work, broken
             for future in as_completed(pending):
                 error = future.exception()
                 yield pending[future], future.result() if error is None else error
@@ -87,16 +93,3 @@ def _answers(
                 process.terminate()
                 process.join()
             raise
-
-
-def _start() -> None:
-    """Set a process up: Ctrl-C is its parent's matter, and it ends with its parent."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
-
-
-def _end_with(sentinel: Any) -> None:
-    connection.wait([sentinel])
-    os._exit(1)

@@ -8,17 +8,15 @@ import json
 import multiprocessing
 import os
 import shutil
-import signal
-import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
+from closerlook_common.child_processes import begin_child
 from examples.miniature.datasets import DATASETS, STAMP, datasets_toml, write_dataset
 from examples.miniature.models import QUICK, RECIPES, Recipe, models_txt
 
@@ -125,7 +123,7 @@ def _all_done(waiting: list[Task], out: Path, jobs: int) -> Iterator[Task]:
             yield task
         return
     left, running = list(waiting), dict[Future[None], Task]()
-    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), _start_worker) as pool:
+    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), begin_child) as pool:
         while left or running:
             undone = {task.id for task in (*left, *running.values())}
             ready = [task for task in left if not undone & set(task.needs)]
@@ -135,19 +133,6 @@ def _all_done(waiting: list[Task], out: Path, jobs: int) -> Iterator[Task]:
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 future.result()
                 yield running.pop(future)
-
-
-def _start_worker() -> None:
-    """Set a worker up: Ctrl-C is the parent's business, and a worker ends with its parent."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
-
-
-def _end_with(parent: BaseProcess) -> None:
-    parent.join()
-    os._exit(1)
 
 
 @contextmanager

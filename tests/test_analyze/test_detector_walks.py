@@ -118,7 +118,7 @@ def test_no_pair_that_counts_is_left_out(
 ) -> None:
     rng = np.random.default_rng(seed)
     bank, rows = (softmax(sharpness * rng.normal(size=(n, classes)), axis=1).astype(np.float32) for n in (150, 20))
-    likely = LikelyPairs.of(bank, threshold)
+    likely = LikelyPairs(bank, threshold)
     likely._room = room
     pairs = likely.find(rows)
     want = rows.astype(np.float64) @ bank.T.astype(np.float64)

@@ -109,6 +109,19 @@ class Single:
             yield Computed(cell, [])
 
 
+@dataclass
+class Slow(Single):
+    """One that takes a while."""
+
+    def compute(self, missing: Sequence[Cell], threads: int) -> Iterator[Computed]:
+        time.sleep(0.2)
+        yield from super().compute(missing, threads)
+
+
+KNOWN = [Single(f"known {index}") for index in range(200)]
+SLOW = [Slow(f"slow {index}") for index in range(30)]
+
+
 def spread(works: list[Single], function: Any, *words: object, take: Any = lambda *_: None) -> dict[str, str]:
     """Run works by a function of the standard library; returns the failures."""
     ledger = Ledger(works, Cells(None), lambda *_: None, None)
@@ -117,6 +130,20 @@ def spread(works: list[Single], function: Any, *words: object, take: Any = lambd
 
 
 WORKS = [Single(str(index)) for index in range(6)]
+
+
+def test_works_that_are_known_say_nothing_of_the_time_that_the_others_take(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "TRIAL_SECONDS", 0.3)
+    monkeypatch.setattr(processes, "LEAST_SECONDS", 0.9)
+    ledger = Ledger([*KNOWN, *SLOW], Cells(None), lambda *_: None, None)
+    for work in KNOWN:
+        ledger.kept.put(work.name, [])
+    taken: list[str] = []
+    processes.run_spread(
+        ledger.works, ledger, Running(jobs=2), float, lambda _: ("1",), lambda work, _: taken.append(work.name)
+    )
+    assert taken
+    assert set(taken) < {work.name for work in SLOW}
 
 
 @pytest.mark.usefixtures("at_once")
@@ -143,11 +170,11 @@ def test_an_interruption_ends_the_processes() -> None:
 SCRIPT = """
 import multiprocessing, sys, time
 sys.path.insert(0, {tests!r})
-from analyze.evaluate import processes
+from closerlook_common.child_processes import begin_child
 from concurrent.futures import ProcessPoolExecutor
 if __name__ == "__main__":
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(2, context, processes._start) as pool:
+    with ProcessPoolExecutor(2, context, begin_child) as pool:
         futures = [pool.submit(time.sleep, 0.1), pool.submit(time.sleep, 300), pool.submit(time.sleep, 300)]
         futures[0].result()
         print(*[process.pid for process in multiprocessing.active_children()], flush=True)
