@@ -300,8 +300,14 @@ def _run(plan: Plan, options: RunOptions, request: RunRequest, console: Console)
         check_writable(options.cache)
         clean_stale(options.cache)
         clean_claims(options.cache)
-        with reporter:
-            engine(request.engine)(units, options, reporter, devices=devices, address=request.address)
+        try:
+            with reporter:
+                engine(request.engine)(units, options, reporter, devices=devices, address=request.address)
+        except BaseException:
+            # A signal may have come just where a process had made one of these and not yet taken note of it.
+            clean_stale(options.cache)
+            clean_claims(options.cache)
+            raise
     return reporter
 
 

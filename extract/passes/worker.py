@@ -81,6 +81,7 @@ class Worker:
         self.models.close()
         self.decoder.close()
         self.sealing.close()
+        self.claims.release()
 
     def run(self, unit: Unit, following: Unit | None = None) -> None:
         """Do everything in a unit; what fails is recorded and reported, the rest goes on.
@@ -147,11 +148,11 @@ class Worker:
         """Run a dataset through the models whose stores no other run has claimed; return the others."""
         free: list[tuple[Member, Job]] = []
         taken: list[tuple[Member, Job]] = []
-        for member, job in members:
-            if not self._sealed_before(member, job):
-                is_mine = self.claims.take(member.id, job.dataset.card.id, job.identity)
-                (free if is_mine else taken).append((member, job))
         try:
+            for member, job in members:
+                if not self._sealed_before(member, job):
+                    is_mine = self.claims.take(member.id, job.dataset.card.id, job.identity)
+                    (free if is_mine else taken).append((member, job))
             # The owner of a claim may have finished between the two checks.
             free = [(member, job) for member, job in free if not self._sealed_before(member, job)]
             if free:
