@@ -10,7 +10,7 @@ import contextlib
 import multiprocessing
 import time
 from collections.abc import Callable, Generator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
@@ -77,8 +77,8 @@ def _answers(
     calls = [call(work) for work in works]
     context = multiprocessing.get_context("spawn")  # a fork would copy locks that threads hold
     with ProcessPoolExecutor(jobs, context, begin_child) as pool:
+        pending: dict[Future[Any], Work] = {}
         try:
-            pending = {}
             for work, words in zip(works, calls, strict=True):
                 try:
                     pending[pool.submit(function, *words)] = work
@@ -88,8 +88,6 @@ def _answers(
                 error = future.exception()
                 yield pending[future], future.result() if error is None else error
         except BaseException:  # their works are not waited for
-            pool.shutdown(wait=False, cancel_futures=True)
             for process in multiprocessing.active_children():
                 process.terminate()
-                process.join()
             raise

@@ -203,3 +203,47 @@ def alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
+
+
+SLOW_METRIC = """
+import os, pathlib, time
+from closerlook.plugins import Metric
+
+
+def slow(correct):
+    pathlib.Path(f"at-work-{os.getpid()}").touch()
+    time.sleep(0.5)
+    return float(correct.mean())
+
+
+METRICS = (Metric("slow", "Slow", "higher", "fraction", columns=("correct",), function=slow),)
+"""
+
+
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_command_that_is_stopped_says_so_and_nothing_else(
+    cache: Path, tmp_path: Path, sent: signal.Signals, code: int
+) -> None:
+    """No traceback of a process, and no warning of semaphores that one left behind."""
+    (tmp_path / "command.py").write_text(COMMAND)
+    (tmp_path / "slow.py").write_text(SLOW_METRIC)
+    words = ["metrics", str(cache), "--plugins", "slow.py", "--only", "slow", "--jobs", "2", "-o", "out.parquet"]
+    parent = subprocess.Popen(
+        [sys.executable, "command.py", "0", *words], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}, start_new_session=True,
+    )  # fmt: skip
+    deadline = time.monotonic() + 120
+    while len(pids := at_work(tmp_path) - {parent.pid}) < 2 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert len(pids) == 2
+    os.killpg(parent.pid, sent)
+    error = parent.communicate(timeout=60)[1]
+    assert parent.returncode == code, error
+    lines = [line for line in error.splitlines() if line and not line.startswith("computing")]
+    assert len(lines) == 1, error
+    assert lines[0].startswith("analyze: interrupted; finished work is kept")
+    assert not any(map(alive, pids))
+
+
+def at_work(folder: Path) -> set[int]:
+    return {int(path.name.rpartition("-")[2]) for path in folder.glob("at-work-*")}
