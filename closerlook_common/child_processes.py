@@ -10,6 +10,7 @@ from multiprocessing import util
 from multiprocessing.process import BaseProcess
 
 ENDING_SECONDS = 5
+"""How long a process that was asked to end may take to remove its semaphores before it is killed."""
 
 
 def begin_child() -> None:
@@ -22,9 +23,9 @@ def begin_child() -> None:
 
 
 def _end(*_: object) -> None:
-    """End at once, without leaving semaphores behind (numcodecs makes one), which Python would warn of."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a scheduler's may come together with the parent's
-    signal.alarm(ENDING_SECONDS)  # the signal may have come where a lock is held that a finalizer waits for
+    """End at once, but remove semaphores first (numcodecs makes one): Python warns of those that are left."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one, of a scheduler, must not cut this short
+    signal.alarm(ENDING_SECONDS)  # in case a finalizer waits for a lock that is held where the signal came
     util._run_finalizers()  # type: ignore[attr-defined]  # the stubs leave it out
     os._exit(128 + signal.SIGTERM)
 

@@ -304,9 +304,10 @@ def _run(plan: Plan, options: RunOptions, request: RunRequest, console: Console)
             with reporter:
                 engine(request.engine)(units, options, reporter, devices=devices, address=request.address)
         except BaseException:
-            # A signal may have come just where a process had made one of these and not yet taken note of it.
-            clean_stale(options.cache)
-            clean_claims(options.cache)
+            # A signal may come between the making of a stage or claim and the record of it that removes it.
+            with contextlib.suppress(OSError):  # the error that ended the run is the one to report
+                clean_stale(options.cache)
+                clean_claims(options.cache)
             raise
     return reporter
 

@@ -81,7 +81,6 @@ class Worker:
         self.models.close()
         self.decoder.close()
         self.sealing.close()
-        self.claims.release()
 
     def run(self, unit: Unit, following: Unit | None = None) -> None:
         """Do everything in a unit; what fails is recorded and reported, the rest goes on.

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
-import inspect
 import itertools
 from typing import Any
 
@@ -14,19 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from analyze import metrics
-from analyze.commands.detector_options import add_detector_options
-from analyze.detectors import (
-    DEFAULT_SETS,
-    DETECTORS,
-    Head,
-    Reference,
-    defaults,
-    get,
-    names,
-    requirements,
-    score_all,
-    sweep,
-)
+from analyze.detectors import DETECTORS, Head, Reference, defaults, get, names, requirements, score_all, sweep
 from analyze.detectors.products import Right, multiply
 from analyze.detectors.rows import TILE
 from closerlook_common.errors import UserError
@@ -352,15 +338,6 @@ def test_they_tell_in_from_out() -> None:
         fit = get(name).fit(**given_)
         scores = [fit.score(features=x, logits=x @ weight.T + bias) for x in (inside, outside)]
         assert metrics.auroc(*scores) > 0.6, name
-
-
-def test_the_command_line_offers_the_sets_of_the_registry() -> None:
-    """It names them itself: to show its help must not load detectors."""
-    parser = argparse.ArgumentParser()
-    add_detector_options(parser)
-    (option,) = (action for action in parser._actions if action.dest == "defaults")
-    assert option.choices == DEFAULT_SETS
-    assert option.default == inspect.signature(get).parameters["defaults"].default
 
 
 def test_registry() -> None:
