@@ -221,6 +221,24 @@ def test_a_model_that_gives_nan_fails_alone(study: Path, run_extract) -> None:
     assert {failure.model for failure in failed} == {"nan"}
 
 
+@pytest.mark.parametrize("stopped", ["taking", "making the folder"])
+def test_a_run_that_is_stopped_while_it_takes_a_claim_leaves_none(
+    study: Path, run_extract, monkeypatch, stopped
+) -> None:
+    take = Claims.take
+
+    def taking(self: Claims, *where: str) -> bool:
+        (study / "cut" / ".claims").mkdir(parents=True)
+        if stopped == "taking":
+            take(self, *where)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Claims, "take", taking)
+    done = run_extract(*words("cut"), cwd=study, code=130)
+    assert "interrupted; finished work is kept" in done.stderr
+    assert not (study / "cut" / ".claims").exists()
+
+
 def test_a_cache_that_cannot_be_written_to_is_one_line(study: Path, run_extract) -> None:
     done = run_extract(*words("/proc/closerlook"), cwd=study, code=2)
     assert "cannot write to the cache" in done.stderr.strip().splitlines()[-1]
